@@ -1,0 +1,70 @@
+//! Every bound that a user can run into, in one place. Both sides read them from here, so an error can name the
+//! limit as well as the value that broke it.
+
+/// The longest line on the socket, in bytes, its newline included. A 128k-token prompt in a script of four bytes
+/// a token takes 512 KiB and JSON escapes can multiply that by six; 8 MiB leaves room for both.
+pub const LINE_BYTES_MAX: usize = 8 << 20;
+
+/// The version of the interface that this crate speaks. It grows when a call changes its meaning.
+pub const ABI_VERSION: u32 = 1;
+
+/// Requests of one connection that may be unanswered at once; the next is answered EAGAIN.
+pub const CALLS_IN_FLIGHT_MAX: usize = 1024;
+
+/// Calls that may wait in line for one context; the next is answered EAGAIN.
+pub const CALLS_PER_CONTEXT_MAX: usize = 64;
+
+/// Bytes of replies and events that wait for a client that does not read. Above it the client's processes stop
+/// generating until it has caught up.
+pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
+
+/// Connections at once; a further one is answered EMFILE and closed.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Processes at once, zombies included.
+pub const PROCESSES_MAX: usize = 65_536;
+
+/// Contexts of one process at once.
+pub const CONTEXTS_PER_PROCESS_MAX: usize = 4096;
+
+/// Copies that one `fork` may make.
+pub const FORK_COPIES_MAX: u32 = 1024;
+
+/// The largest context that a model may be mounted with.
+pub const CONTEXT_TOKENS_MAX: u32 = 1 << 20;
+
+/// Bytes of a name: of a process, a model, a segment, a store or a key.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Stop strings of one `generate`.
+pub const STOP_STRINGS_MAX: usize = 16;
+
+/// Bytes of one stop string.
+pub const STOP_STRING_BYTES_MAX: usize = 256;
+
+/// Alternatives that `generate` may report for each token.
+pub const LOGPROBS_MAX: u32 = 32;
+
+/// Bytes of a grammar or JSON schema.
+pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
+
+/// Messages that one context remembers for its chat template.
+pub const MESSAGES_MAX: usize = 4096;
+
+/// Texts in one `embed`.
+pub const EMBED_TEXTS_MAX: usize = 1024;
+
+/// Models mounted at once.
+pub const MODELS_MAX: usize = 64;
+
+/// Bytes of one message between processes.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Messages that wait for one process.
+pub const MAILBOX_MESSAGES_MAX: usize = 256;
+
+/// The lowest nice value: five times the weight of nice 0 is near −7, as in Linux.
+pub const NICE_MIN: i8 = -20;
+
+/// The highest nice value.
+pub const NICE_MAX: i8 = 19;

@@ -1,0 +1,407 @@
+//! What calls answer, and how a frame (a reply or an event) is written to a line.
+//!
+//! A reply is `{"id":7,"ok":{"opened":{…}}}` or `{"id":7,"error":{"errno":"ENOMEM","message":"…"}}`; an event is
+//! `{"id":7,"event":"tokens",…}`. A fault that belongs to no request has the id 0.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Attention, Class};
+use crate::errno::Fault;
+use crate::event::{Event, TokenLogprob};
+use crate::id::{CallId, ContextId, Pid, Token, Tokens};
+
+/// The id of a fault that belongs to no request.
+pub const NO_CALL: CallId = CallId(0);
+
+/// One line from the daemon.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// The last word on a request.
+    Reply(CallId, Result<Reply, Fault>),
+    /// Something on the way there.
+    Event(CallId, Event),
+}
+
+#[derive(Serialize, Deserialize)]
+struct FrameLine {
+    id: CallId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ok: Option<Reply>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<Fault>,
+    #[serde(flatten)]
+    event: Option<Event>,
+}
+
+impl Frame {
+    /// The request that it belongs to.
+    pub fn id(&self) -> CallId {
+        match self {
+            Frame::Reply(id, _) | Frame::Event(id, _) => *id,
+        }
+    }
+
+    /// Appends the frame to a buffer as one line, newline included.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        let line = match self.clone() {
+            Frame::Reply(id, Ok(reply)) => FrameLine { id, ok: Some(reply), error: None, event: None },
+            Frame::Reply(id, Err(fault)) => FrameLine { id, ok: None, error: Some(fault), event: None },
+            Frame::Event(id, event) => FrameLine { id, ok: None, error: None, event: Some(event) },
+        };
+        serde_json::to_writer(&mut *out, &line).expect("replies hold nothing that JSON lacks");
+        out.push(b'\n');
+    }
+
+    /// Reads a frame from one line.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the line, for a client that meets another version of the daemon.
+    pub fn from_line(line: &[u8]) -> Result<Frame, String> {
+        let line: FrameLine = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        match (line.ok, line.error, line.event) {
+            (Some(reply), None, None) => Ok(Frame::Reply(line.id, Ok(reply))),
+            (None, Some(fault), _) => Ok(Frame::Reply(line.id, Err(fault))),
+            (None, None, Some(event)) => Ok(Frame::Event(line.id, event)),
+            _ => Err("neither a reply nor an event".into()),
+        }
+    }
+}
+
+/// What a call answers, named as in the manual.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done; there is nothing to say.
+    Done {},
+    /// Answer to `hello`.
+    Hello(HelloReply),
+    /// Answer to `spawn`.
+    Spawned {
+        /// The child.
+        pid: Pid,
+    },
+    /// Answer to `wait`.
+    Waited {
+        /// The child that ended.
+        pid: Pid,
+        /// 0 for success, 128 + n for the end by signal n.
+        status: u8,
+    },
+    /// Answer to `ps`.
+    Processes(Vec<ProcessInfo>),
+    /// Answer to `stat`.
+    Stat(Stats),
+    /// Answer to `open` and `restore`.
+    Opened {
+        /// The new context.
+        context: ContextId,
+        /// The model that it is on.
+        model: String,
+        /// How many tokens it has.
+        length: Tokens,
+        /// How many it can have.
+        tokens_max: Tokens,
+    },
+    /// Answer to `fork`.
+    Forked {
+        /// The copies.
+        contexts: Vec<ContextId>,
+    },
+    /// Answer to `append`.
+    Appended {
+        /// How many tokens the context has now.
+        length: Tokens,
+        /// How many of them this call added.
+        added: Tokens,
+    },
+    /// Answer to `generate`.
+    Generated(GeneratedReply),
+    /// Answer to `tokens` and `tokenize`.
+    Tokens(Vec<Token>),
+    /// Answer to `detokenize`.
+    Text(String),
+    /// Answer to `embed`: one vector of length 1 for each text.
+    Embedded(Vec<Vec<f32>>),
+    /// Answer to `score`: the sum of natural log-probabilities of each continuation's tokens.
+    Scored(Vec<f64>),
+    /// Answer to `receive`.
+    Message {
+        /// The sender.
+        from: Pid,
+        /// The message.
+        data: serde_json::Value,
+    },
+    /// Answer to `store_get`.
+    Value(Option<serde_json::Value>),
+    /// Answer to `store_list`.
+    Keys(Vec<String>),
+    /// Answer to `store_search`: keys with their similarity, best first.
+    Found(Vec<(String, f32)>),
+    /// Answer to `mount`.
+    Mounted(ModelInfo),
+    /// Answer to `models`.
+    Models(Vec<ModelInfo>),
+    /// Answer to `train`.
+    Trained(serde_json::Value),
+    /// Answer to `compress`.
+    Compressed(serde_json::Value),
+    /// Answer to `evaluate`.
+    Evaluated(serde_json::Value),
+    /// Answer to `sysinfo`.
+    Sysinfo(SysinfoReply),
+}
+
+/// Answer to `hello`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HelloReply {
+    /// The version that both speak from now on.
+    pub version: u32,
+    /// The daemon's release.
+    pub daemon: String,
+    /// The caller's process.
+    pub pid: Pid,
+    /// The caller's user, from the socket's peer credentials.
+    pub uid: u32,
+    /// The longest line, in bytes, that the daemon reads.
+    pub line_bytes_max: u32,
+}
+
+/// Answer to `generate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GeneratedReply {
+    /// Why it ended.
+    pub finish: Finish,
+    /// The whole text, without the stop string.
+    pub text: String,
+    /// All tokens, with an end-of-generation token or a stop string's.
+    pub tokens: Vec<Token>,
+    /// One entry a token, if the call asked for `logprobs` and did not stream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+    /// How many tokens the context has now.
+    pub length: Tokens,
+    /// The seed that was used; the one to give to get the same tokens again.
+    pub seed: u64,
+    /// What it took.
+    pub usage: Usage,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model chose an end-of-generation token.
+    Eos,
+    /// A stop string came.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// INT, TERM or KILL ended it.
+    Interrupted,
+}
+
+/// What a generation took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Tokens of the context that were evaluated for this call before the first one came out.
+    pub prompt_tokens_evaluated: u32,
+    /// Tokens of the context whose pages were there already.
+    pub prompt_tokens_shared: u32,
+    /// Tokens that came out.
+    pub tokens_generated: u32,
+    /// From the call to the first token, in microseconds.
+    pub first_token_us: u64,
+    /// From the call to the last token, in microseconds.
+    pub total_us: u64,
+}
+
+/// One process, as `ps` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessInfo {
+    /// Its number.
+    pub pid: Pid,
+    /// Who started it.
+    pub parent: Pid,
+    /// Its user.
+    pub uid: u32,
+    /// The operating system's process behind it, 0 where there is none.
+    pub os_pid: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: ProcessState,
+    /// What it waits for, where it is blocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Its class.
+    pub class: Class,
+    /// Its nice value.
+    pub nice: i8,
+    /// Its contexts.
+    pub contexts: u32,
+    /// Tokens in its contexts.
+    pub context_tokens: u64,
+    /// Frames in device memory that it maps.
+    pub frames: u32,
+    /// Tokens evaluated for it.
+    pub prompt_tokens_evaluated: u64,
+    /// Tokens generated for it.
+    pub tokens_generated: u64,
+    /// Model time that it has had, in microseconds.
+    pub service_us: u64,
+    /// Since its start, in milliseconds.
+    pub age_ms: u64,
+    /// The exit status of a zombie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u8>,
+}
+
+/// What a process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// None of its calls needs the model.
+    Idle,
+    /// It has work for the next step.
+    Ready,
+    /// It has work in the step that runs.
+    Running,
+    /// It waits for something other than the model's time.
+    Blocked,
+    /// STOP holds it.
+    Stopped,
+    /// It has ended and its parent has not waited for it.
+    Zombie,
+}
+
+/// Counters since the daemon's start, and levels of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stats {
+    /// Prompt tokens that a forward pass computed.
+    pub prompt_tokens_evaluated: u64,
+    /// Prompt tokens that were there already.
+    pub prompt_tokens_shared: u64,
+    /// Tokens that came out.
+    pub tokens_generated: u64,
+    /// Tokens computed again after their pages were lost or taken.
+    pub tokens_recomputed: u64,
+    /// Forward passes.
+    pub steps: u64,
+    /// Time in forward passes, in microseconds.
+    pub step_us: u64,
+    /// Frames in device memory.
+    pub frames_total: u64,
+    /// Frames that no page occupies.
+    pub frames_free: u64,
+    /// Pages in host memory.
+    pub pages_host: u64,
+    /// Pages on disk.
+    pub pages_disk: u64,
+    /// Bytes paged out since the start.
+    pub swap_out_bytes: u64,
+    /// Bytes paged in since the start.
+    pub swap_in_bytes: u64,
+    /// Workers that were started again.
+    pub worker_restarts: u64,
+    /// Processes of now, zombies included.
+    pub processes: u64,
+    /// Contexts of now.
+    pub contexts: u64,
+    /// Calls since the start.
+    pub calls: u64,
+    /// Since the daemon's start, in milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// One mounted model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelInfo {
+    /// The name that it is mounted under.
+    pub name: String,
+    /// Its file.
+    pub path: String,
+    /// Whether it can be used.
+    pub state: ModelState,
+    /// Why it cannot, where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// `llama`, `sim`.
+    pub driver: String,
+    /// The model family: `llama`, `qwen2`, `bert`, ….
+    pub architecture: String,
+    /// A line for people: what the model calls itself.
+    pub description: String,
+    /// Weights.
+    pub parameters: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Entries of its vocabulary.
+    pub vocabulary: u32,
+    /// Tokens that one context can hold here.
+    pub context_tokens: u32,
+    /// Tokens that it was trained with.
+    pub context_trained: u32,
+    /// Length of its vectors.
+    pub embedding: u32,
+    /// It can generate text.
+    pub generates: bool,
+    /// It can embed text.
+    pub embeds: bool,
+    /// It has a chat template, so it follows instructions.
+    pub chat_template: bool,
+    /// It can express every text, byte by byte if need be.
+    pub any_text: bool,
+    /// Frames of its pool.
+    pub frames_total: u32,
+    /// Frames of its pool that are free.
+    pub frames_free: u32,
+    /// The attention kernel that runs.
+    pub attention: Attention,
+    /// Where it runs: `cpu`, `cuda:0`, ….
+    pub device: String,
+    /// The worker's process, 0 where none runs.
+    pub worker_os_pid: u32,
+    /// Threads of the worker.
+    pub threads: u32,
+}
+
+/// Whether a model can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelState {
+    /// The worker is loading it.
+    Loading,
+    /// Ready.
+    Ready,
+    /// The worker died and is being started again.
+    Restarting,
+    /// The worker could not be kept running; unmount and mount it again.
+    Offline,
+}
+
+/// Answer to `sysinfo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SysinfoReply {
+    /// The daemon's release.
+    pub daemon: String,
+    /// The daemon's process.
+    pub os_pid: u32,
+    /// The socket that it listens on.
+    pub socket: String,
+    /// Where it keeps its state.
+    pub data: String,
+    /// Name of the processor.
+    pub cpu: String,
+    /// Processors that it may use.
+    pub cpus: u32,
+    /// Bytes of main memory.
+    pub memory_bytes: u64,
+    /// The scheduling policy.
+    pub policy: String,
+    /// Since the daemon's start, in milliseconds.
+    pub uptime_ms: u64,
+}
