@@ -767,7 +767,10 @@ impl Request {
     /// for wrong arguments, ENOSYS for an unknown call.
     pub fn from_line(line: &[u8]) -> Result<Request, (Option<CallId>, Fault)> {
         let text = std::str::from_utf8(line).map_err(|e| {
-            (None, Fault::new(Errno::EPROTO, format!("the line is not UTF-8 from byte {} on", e.valid_up_to())))
+            (
+                None,
+                Fault::new(Errno::EPROTO, format!("the line is not UTF-8 from byte {} on", e.valid_up_to())),
+            )
         })?;
         let envelope: Envelope = serde_json::from_str(text).map_err(|e| (None, bad_envelope(&e)))?;
         let Some(id) = envelope.id else {
@@ -787,7 +790,8 @@ impl Request {
     ///
     /// EINVAL where an argument has no JSON form, such as a number that is not finite.
     pub fn to_line(&self) -> Result<Vec<u8>, Fault> {
-        let no_json = |e: serde_json::Error| Fault::new(Errno::EINVAL, format!("the request has no JSON form: {e}"));
+        let no_json =
+            |e: serde_json::Error| Fault::new(Errno::EINVAL, format!("the request has no JSON form: {e}"));
         let args = self.call.args_json().map_err(no_json)?;
         let out = EnvelopeOut { id: self.id, pid: self.pid, call: self.call.name(), args };
         let mut line = serde_json::to_vec(&out).map_err(no_json)?;
@@ -799,7 +803,9 @@ impl Request {
 fn bad_envelope(error: &serde_json::Error) -> Fault {
     Fault::new(
         Errno::EPROTO,
-        format!(r#"the line is not a request: {error}; send {{"id":1,"call":"hello","args":{{"version":1}}}} first"#),
+        format!(
+            r#"the line is not a request: {error}; send {{"id":1,"call":"hello","args":{{"version":1}}}} first"#
+        ),
     )
 }
 

@@ -1,0 +1,60 @@
+//! All that the kernel can want done.
+
+use drivers::wire::{LoadRequest, Question, Step};
+use serde::{Deserialize, Serialize};
+use syscalls::Frame;
+use syscalls::call::Mount;
+
+use super::event::{ConnId, Now, WorkerId};
+
+/// Something for the host to do. Effects are performed in their order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write a frame to a connection.
+    Send { conn: ConnId, frame: Frame },
+    /// Close a connection after what was sent to it is written.
+    Hangup { conn: ConnId },
+    /// Start a worker, after a pause if it is a restart.
+    StartWorker { worker: WorkerId, load: Box<LoadRequest>, delay_ms: u64 },
+    /// End a worker. `WorkerDied` follows.
+    StopWorker { worker: WorkerId },
+    /// Have a worker run a step.
+    Submit { worker: WorkerId, step: Step },
+    /// Have a worker answer a question.
+    Ask { worker: WorkerId, number: u64, question: Question },
+    /// Send a `Tick` at this time; replaces the one before, and none cancels it.
+    WakeAt(Option<Now>),
+    /// Write a record to the store, durably, before the effects behind it are performed.
+    Persist(Record),
+    /// Remove the record of this key from the store.
+    Forget(String),
+    /// Say something in the log. Never holds prompts or generated text.
+    Log(LogLevel, String),
+    /// End the daemon, after all that was sent is written.
+    Exit,
+}
+
+/// How much a line of the log matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// Something that outlives the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A model that is mounted again at the next start.
+    Mount(Mount),
+}
+
+impl Record {
+    /// The key that it has in the store.
+    pub fn key(&self) -> String {
+        match self {
+            Record::Mount(mount) => format!("mount/{}", mount.name.as_deref().unwrap_or_default()),
+        }
+    }
+}

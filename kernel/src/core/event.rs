@@ -1,0 +1,76 @@
+//! All that can happen to the kernel.
+
+use drivers::wire::{Answer, DriverFault, ModelDescription, StepDone};
+use syscalls::Request;
+
+use super::effect::Record;
+
+/// Monotonic time since the daemon's start, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Now(pub u64);
+
+/// A connection, numbered by the host and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// A mount of a model, numbered by the kernel and never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelId(pub u32);
+
+/// One worker process of a model: each start of a worker gets a new incarnation, so that a late word of a dead
+/// worker is not taken for one of its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId {
+    /// The model that it runs.
+    pub model: ModelId,
+    /// Counts its starts from 1.
+    pub incarnation: u32,
+}
+
+/// Who is at the other end of a connection, from the socket and never from a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub uid: u32,
+    /// The operating system's process.
+    pub os_pid: u32,
+    /// The name of its executable, or the empty string.
+    pub executable: String,
+    /// May do everything: root, or the user that the daemon runs as.
+    pub admin: bool,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A program connected.
+    Connected { conn: ConnId, credentials: Credentials },
+    /// A connection ended, from whichever side.
+    Disconnected { conn: ConnId },
+    /// A program asks.
+    Request { conn: ConnId, request: Request },
+    /// A program does not read: its unread bytes passed `OUTPUT_BYTES_HIGH`.
+    OutputHigh { conn: ConnId },
+    /// It has caught up.
+    OutputLow { conn: ConnId },
+    /// A worker reports how far it has loaded, from 0 to 1.
+    WorkerLoading { worker: WorkerId, os_pid: u32, fraction: f32 },
+    /// A worker has loaded its model.
+    WorkerReady { worker: WorkerId, os_pid: u32, description: Box<ModelDescription> },
+    /// A worker cannot load its model, and exits.
+    WorkerRefused { worker: WorkerId, fault: DriverFault },
+    /// A worker is gone, and how: `killed by SIGSEGV`, `exit status 1`, `could not be started: …`.
+    WorkerDied { worker: WorkerId, how: String },
+    /// A worker ran a step.
+    StepDone { worker: WorkerId, done: StepDone },
+    /// A worker could not run a step at all.
+    StepFailed { worker: WorkerId, number: u64, fault: DriverFault },
+    /// A worker answered a question.
+    Answered { worker: WorkerId, number: u64, answer: Result<Answer, DriverFault> },
+    /// What the store held when the daemon started. Comes first, once.
+    Booted { records: Vec<Record> },
+    /// The time of the last `WakeAt` has come, or time passed in some other way.
+    Tick,
+    /// The daemon was asked to end (TERM, INT).
+    Terminate,
+}
