@@ -1,0 +1,47 @@
+# make run     builds, starts a private daemon where none runs, and opens the shell with a model mounted
+# make test    runs every test
+# make help    lists the rest
+
+SHELL := /bin/bash
+CARGO ?= cargo
+BIN := target/release
+
+# With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
+CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
+
+.PHONY: help run build test lint bench prepare portable gpu-check clean
+
+help: ## lists the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+run: build ## opens the shell on a private daemon, with the starter model mounted
+	@$(BIN)/llmsh --start --mount drivers/starter/starter.gguf=starter
+
+prepare: ## installs the compilers and headers that are missing
+	@kernel/dist/prepare
+
+build: prepare ## builds everything for this machine
+	$(CARGO_CC) build --release --workspace --bins --locked
+
+test: build ## runs every test
+	$(CARGO_CC) test --release --workspace --locked --no-fail-fast
+
+lint: prepare ## checks formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO_CC) clippy --release --workspace --all-targets --locked -- --deny warnings
+
+bench: build ## measures against llama.cpp's own tools, in alternation
+	$(BIN)/bench
+
+# Chooses the CPU variant of ggml at run time instead of at build time.
+portable: prepare ## builds for any x86-64 or arm64 machine, in target/portable
+	RUSTFLAGS="" $(CARGO_CC) build --release --workspace --bins --locked \
+	  --features llmasos-drivers/dynamic-backends --target-dir target/portable
+
+gpu-check: prepare ## builds and tests the CUDA drivers on a machine that has one
+	@command -v nvcc >/dev/null || { echo "gpu-check: no nvcc on this machine; install the CUDA toolkit" >&2; exit 1; }
+	$(CARGO_CC) build --release --workspace --bins --locked --features llmasos-drivers/cuda --target-dir target/cuda
+	$(CARGO_CC) test --release --workspace --locked --features llmasos-drivers/cuda --target-dir target/cuda
+
+clean: ## removes what was built
+	$(CARGO) clean
