@@ -1,0 +1,52 @@
+//! What the kernel is told once, when it is made.
+
+/// What the host knows of the machine and of itself; `sysinfo` reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostInfo {
+    /// The daemon's release.
+    pub version: String,
+    /// The daemon's process.
+    pub os_pid: u32,
+    /// The socket that it listens on.
+    pub socket: String,
+    /// Where it keeps its state.
+    pub data: String,
+    /// Name of the processor.
+    pub cpu: String,
+    /// Processors that it may use.
+    pub cpus: u32,
+    /// Bytes of main memory.
+    pub memory_bytes: u64,
+}
+
+/// The settings of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelConfig {
+    /// The machine.
+    pub host: HostInfo,
+    /// The model that calls mean which name none.
+    pub default_model: Option<String>,
+    /// Sequences at once in one worker; llama.cpp has room for 256.
+    pub sequences_max: u16,
+    /// Where workers keep what they have measured.
+    pub cache_dir: Option<String>,
+    /// The least tokens of prompts that a step takes beside decoding contexts, so that prompts get on under any
+    /// load. 32 rows is where a matrix product begins to pay on every machine measured.
+    pub prefill_tokens_min: u32,
+    /// How long a step without decoding contexts may be expected to take, in microseconds: signals and newcomers
+    /// wait for the step that runs.
+    pub step_us_max: u64,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        KernelConfig {
+            host: HostInfo::default(),
+            default_model: None,
+            sequences_max: 256,
+            cache_dir: None,
+            prefill_tokens_min: 32,
+            step_us_max: 1_000_000,
+        }
+    }
+}
