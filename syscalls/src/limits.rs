@@ -18,6 +18,14 @@ pub const CALLS_PER_CONTEXT_MAX: usize = 64;
 /// generating until it has caught up.
 pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
 
+/// Bytes that the daemon keeps for a client that does not read, before it gives the client up and closes the
+/// connection: the largest reply, and what passed `OUTPUT_BYTES_HIGH` before the client's processes stopped.
+pub const OUTPUT_BYTES_MAX: usize = REPLY_BYTES_MAX + (4 << 20);
+
+/// The longest line that a client has to expect, in bytes: the reply to a full `embed`, 1,024 vectors of 4,096
+/// numbers of up to 14 characters.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
+
 /// Connections at once; a further one is answered EMFILE and closed.
 pub const CONNECTIONS_MAX: usize = 4096;
 

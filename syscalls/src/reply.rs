@@ -23,15 +23,37 @@ pub enum Frame {
     Event(CallId, Event),
 }
 
-#[derive(Serialize, Deserialize)]
+/// Any frame as it is read.
+#[derive(Deserialize)]
 struct FrameLine {
     id: CallId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     ok: Option<Reply>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     error: Option<Fault>,
     #[serde(flatten)]
     event: Option<Event>,
+}
+
+// The same three as they are written, borrowed: a frame is written once for each token.
+
+#[derive(Serialize)]
+struct ReplyLine<'a> {
+    id: CallId,
+    ok: &'a Reply,
+}
+
+#[derive(Serialize)]
+struct FaultLine<'a> {
+    id: CallId,
+    error: &'a Fault,
+}
+
+#[derive(Serialize)]
+struct EventLine<'a> {
+    id: CallId,
+    #[serde(flatten)]
+    event: &'a Event,
 }
 
 impl Frame {
@@ -44,12 +66,16 @@ impl Frame {
 
     /// Appends the frame to a buffer as one line, newline included.
     pub fn write_line(&self, out: &mut Vec<u8>) {
-        let line = match self.clone() {
-            Frame::Reply(id, Ok(reply)) => FrameLine { id, ok: Some(reply), error: None, event: None },
-            Frame::Reply(id, Err(fault)) => FrameLine { id, ok: None, error: Some(fault), event: None },
-            Frame::Event(id, event) => FrameLine { id, ok: None, error: None, event: Some(event) },
+        let written = match self {
+            Frame::Reply(id, Ok(reply)) => {
+                serde_json::to_writer(&mut *out, &ReplyLine { id: *id, ok: reply })
+            }
+            Frame::Reply(id, Err(fault)) => {
+                serde_json::to_writer(&mut *out, &FaultLine { id: *id, error: fault })
+            }
+            Frame::Event(id, event) => serde_json::to_writer(&mut *out, &EventLine { id: *id, event }),
         };
-        serde_json::to_writer(&mut *out, &line).expect("replies hold nothing that JSON lacks");
+        written.expect("replies hold nothing that JSON lacks");
         out.push(b'\n');
     }
 
@@ -404,4 +430,52 @@ pub struct SysinfoReply {
     pub policy: String,
     /// Since the daemon's start, in milliseconds.
     pub uptime_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errno::Errno;
+
+    fn line_of(frame: &Frame) -> String {
+        let mut line = Vec::new();
+        frame.write_line(&mut line);
+        String::from_utf8(line).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn frame_written_and_read_is_the_same() {
+        let frames = [
+            Frame::Reply(CallId(1), Ok(Reply::Done {})),
+            Frame::Reply(CallId(2), Ok(Reply::Value(None))),
+            Frame::Reply(CallId(3), Ok(Reply::Embedded(vec![vec![0.1, -1e-8]]))),
+            Frame::Reply(CallId(4), Err(Fault::new(Errno::ENOMEM, "no frame is free"))),
+            Frame::Event(CallId(5), Event::Replaying { tokens: 9 }),
+            Frame::Event(
+                CallId(6),
+                Event::Tokens { text: "a\nb".into(), tokens: vec![Token(7)], logprobs: vec![] },
+            ),
+        ];
+        for frame in frames {
+            let line = line_of(&frame);
+            assert_eq!(line.find('\n'), Some(line.len() - 1), "one line: {line}");
+            assert_eq!(Frame::from_line(line.as_bytes()), Ok(frame), "{line}");
+        }
+    }
+
+    #[test]
+    fn frames_have_the_documented_form() {
+        let done = line_of(&Frame::Reply(CallId(7), Ok(Reply::Done {})));
+        assert_eq!(done, "{\"id\":7,\"ok\":{\"done\":{}}}\n");
+        let event =
+            line_of(&Frame::Event(CallId(7), Event::Progress { fraction: 0.5, what: "loads".into() }));
+        assert_eq!(event, "{\"id\":7,\"event\":\"progress\",\"fraction\":0.5,\"what\":\"loads\"}\n");
+    }
+
+    #[test]
+    fn line_that_is_no_frame_is_refused() {
+        for line in ["{}", "{\"id\":1}", "[]", "{\"id\":1,\"event\":\"dance\"}"] {
+            assert!(Frame::from_line(line.as_bytes()).is_err(), "{line}");
+        }
+    }
 }
