@@ -1,1 +1,8 @@
+//! The userland of llmasos: the shell [`shell`], the applications, and what they share.
+//!
+//! Each binary of this crate reads its arguments and calls a library function here. Everything is asked for
+//! through system calls; nothing in this crate knows the kernel or a driver.
 
+pub mod shell;
+pub mod terminal;
+pub mod text;
