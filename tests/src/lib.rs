@@ -1,1 +1,242 @@
+//! What the tests of the whole system share: a daemon of one's own, its programs, and waiting with a deadline.
+//!
+//! Each [`Daemon`] has a socket and data in a new folder and ends with the test. The programs are those that were
+//! built beside the test; `cargo build --release --workspace` builds them, which `make test` does first.
 
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid as OsPid;
+use syscalls::client::blocking::Client;
+use syscalls::reply::ModelInfo;
+use tempfile::TempDir;
+
+/// How long anything that a test waits for may take. Long, for a machine under load: a test that passes never
+/// waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at something that a test waits for.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A daemon that serves one test.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: TempDir,
+    args: Vec<String>,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts a daemon and waits until it answers.
+    pub fn start() -> Daemon {
+        Daemon::start_with(&[])
+    }
+
+    /// Starts a daemon with further arguments.
+    pub fn start_with(args: &[&str]) -> Daemon {
+        let dir = tempfile::Builder::new().prefix("llmasos-test-").tempdir().expect("a folder can be made");
+        let args: Vec<String> = args.iter().map(|&a| a.into()).collect();
+        let child = spawn(dir.path(), &args);
+        let mut daemon = Daemon { dir, args, child };
+        daemon.wait_until_it_answers();
+        daemon
+    }
+
+    /// The folder of the socket, the data and the log, for the test's own files too.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> PathBuf {
+        socket(self.dir())
+    }
+
+    /// The folder of the daemon's state.
+    pub fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    /// The daemon's operating-system process.
+    pub fn os_pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the daemon and its workers have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// A new connection.
+    pub fn client(&self) -> Client {
+        Client::connect(&self.socket(), "test").expect("the daemon accepts connections")
+    }
+
+    /// A program of the project, told where this daemon listens. Its folder is this daemon's.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(binary(program));
+        command
+            .current_dir(self.dir())
+            .env("LLMASOS_SOCKET", self.socket())
+            .env("LLMASOS_DATA", self.data())
+            .env("XDG_CONFIG_HOME", self.dir())
+            .env_remove("LLMASOS_CONFIG");
+        command
+    }
+
+    /// Runs `llmasos ARGS…` to its end with nothing on standard input.
+    pub fn llmasos<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+        let mut command = self.command("llmasos");
+        command.args(args).stdin(Stdio::null());
+        command.output().expect("llmasos can be started")
+    }
+
+    /// Mounts the driver without a model under a name; `script` says what it does.
+    pub fn mount_sim(&self, name: &str, script: &str) -> ModelInfo {
+        self.mount(Path::new(&format!("sim:{script}")), name)
+    }
+
+    /// Mounts a model file under a name.
+    pub fn mount(&self, path: &Path, name: &str) -> ModelInfo {
+        let path = path.to_str().expect("the paths of test models are UTF-8");
+        self.client().mount(path, name, |_| {}).unwrap_or_else(|fault| {
+            panic!("mount of {path} failed: {fault}\nlog of the daemon:\n{}", self.log())
+        })
+    }
+
+    /// Kills the daemon at once, as a power cut would.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("the daemon is this test's own child");
+        self.child.wait().expect("the daemon is this test's own child");
+    }
+
+    /// Asks the daemon to end, and gives its exit status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = OsPid::from_raw(i32::try_from(self.child.id()).expect("pids are positive"));
+        signal::kill(pid, Signal::SIGTERM).expect("the daemon is this test's own child");
+        wait_for("the daemon's end", || self.child.try_wait().expect("the daemon is this test's own child"))
+    }
+
+    /// Starts a daemon again on the same socket and data, after [`Daemon::kill9`] or [`Daemon::terminate`].
+    pub fn restart(&mut self) {
+        self.child = spawn(self.dir.path(), &self.args);
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let socket = self.socket();
+        wait_for("the daemon's first answer", || {
+            if let Some(status) = self.child.try_wait().expect("the daemon is this test's own child") {
+                panic!("the daemon ended at its start with {status}; its log:\n{}", self.log());
+            }
+            Client::connect(&socket, "test").ok()
+        });
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A daemon that the test has ended already is no trouble, and workers end with their kernel.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of the daemon:\n{}", self.log());
+        }
+    }
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("socket")
+}
+
+fn spawn(dir: &Path, args: &[String]) -> Child {
+    let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log can be made");
+    Command::new(binary("llmasos"))
+        .arg("daemon")
+        .arg("--socket")
+        .arg(socket(dir))
+        .arg("--data")
+        .arg(dir.join("data"))
+        .args(args)
+        .env_remove("LLMASOS_SOCKET")
+        .env_remove("LLMASOS_DATA")
+        .env_remove("LLMASOS_CONFIG")
+        .env("XDG_CONFIG_HOME", dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file can be opened twice"))
+        .stderr(log)
+        .spawn()
+        .expect("llmasos can be started")
+}
+
+/// A program of the project, built beside this test.
+///
+/// # Panics
+///
+/// It was not built.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    let deps = test.parent().expect("a file is in a folder");
+    let folder = if deps.ends_with("deps") { deps.parent().expect("deps is in a folder") } else { deps };
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --release --workspace` first", path.display());
+    path
+}
+
+/// The root of the project.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
+}
+
+/// Models and texts that are too large or too restricted to be kept in the project: the folder `data` of
+/// `LLMASOS_SHARED`, or of `shared` beside the project. Where there is none, says so, and the test that wanted
+/// it has nothing to do.
+pub fn shared_data() -> Option<PathBuf> {
+    let shared = match std::env::var_os("LLMASOS_SHARED") {
+        Some(path) => PathBuf::from(path),
+        None => workspace().parent()?.join("shared"),
+    };
+    let data = shared.join("data");
+    if data.is_dir() {
+        return Some(data);
+    }
+    eprintln!("skipped: there is no {}; LLMASOS_SHARED can name another folder", data.display());
+    None
+}
+
+/// Looks until there is something to see.
+///
+/// # Panics
+///
+/// [`DEADLINE`] has passed.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begin.elapsed() < DEADLINE, "{what} did not come within {DEADLINE:?}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The exit code as a shell shows it: 128 + n for the end by signal n.
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// Standard output as text.
+///
+/// # Panics
+///
+/// The program failed, or its output is not UTF-8.
+pub fn stdout(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
