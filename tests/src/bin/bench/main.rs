@@ -1,0 +1,198 @@
+//! `make bench`: what the daemon costs beside llama.cpp's own tools, measured in alternation in one run.
+//!
+//! The model has random weights: speed does not depend on what they say. Where llama.cpp's tools are not found,
+//! the table has the daemon's own figures alone.
+
+mod ours;
+mod peer;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use harness::Daemon;
+use peer::{Cells, Flash, Peer};
+use report::Line;
+
+/// Measures llmasos against llama-bench and llama-batched-bench.
+#[derive(Parser)]
+struct Args {
+    /// The shape of the model, as `make-model` knows it.
+    #[arg(long, default_value = "0.5b")]
+    preset: String,
+    /// The types of its weights.
+    #[arg(long, value_delimiter = ',', default_value = "q8_0,q4_0")]
+    types: Vec<String>,
+    /// Runs of each measurement.
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// Threads of both sides.
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+    /// Processes at once.
+    #[arg(long, value_delimiter = ',', default_value = "8,32")]
+    processes: Vec<u32>,
+    /// Where generated models are kept.
+    #[arg(long, default_value = "target/bench-models")]
+    models: PathBuf,
+}
+
+/// Prompt and generated tokens of the single stream.
+const SINGLE: (u32, u32) = (512, 64);
+/// Prompt and generated tokens of each of many streams.
+const BATCHED: (u32, u32) = (64, 64);
+/// Calls of the null call's median.
+const NULL_CALLS: usize = 20_000;
+/// How long the idle daemon is watched.
+const IDLE_WATCH: Duration = Duration::from_secs(10);
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let peer = Peer::find(args.threads);
+    if peer.is_none() {
+        eprintln!("bench: llama-bench is not found; set LLMASOS_PEER_BIN to the folder of llama.cpp's tools");
+    }
+    let mut lines = Vec::new();
+    let daemon = Daemon::start();
+    system(&daemon, &mut lines)?;
+    for weights in &args.types {
+        let model = model_file(&args, weights)?;
+        single(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
+        batched(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
+    }
+    println!("machine: {}", machine());
+    report::print(&lines);
+    Ok(())
+}
+
+fn system(daemon: &Daemon, lines: &mut Vec<Line>) -> Result<()> {
+    let (resident, percent) = ours::idle(daemon, IDLE_WATCH)?;
+    let calls = ours::null_calls(daemon, NULL_CALLS)?;
+    let mut alone = |what: &str, value: f64, unit, target| {
+        lines.push(Line { what: what.into(), ours: vec![value], peer: Vec::new(), unit, target });
+    };
+    alone("idle daemon, resident", resident, "MiB", "< 30");
+    alone("idle daemon, processor", percent, "%", "0");
+    alone("null call, median", report::median(&calls), "µs", "< 50");
+    alone("null call, p99", calls[calls.len() * 99 / 100], "µs", "");
+    Ok(())
+}
+
+fn single(
+    args: &Args,
+    daemon: &Daemon,
+    peer: Option<&Peer>,
+    model: &Path,
+    weights: &str,
+    lines: &mut Vec<Line>,
+) -> Result<()> {
+    let (prompt, generate) = SINGLE;
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    for run in 0..args.runs {
+        progress(&format!("{weights}: one stream, run {} of {}", run + 1, args.runs));
+        if let Some(peer) = peer {
+            let plain = peer.single(model, prompt, generate, Flash::Off)?;
+            let flash = peer.single(model, prompt, generate, Flash::On)?;
+            peers.push((plain, flash));
+        }
+        ours::mount(daemon, model, 2 * (prompt + generate), args.threads)?;
+        ours.push(ours::single(daemon, prompt, generate)?);
+        ours::unmount(daemon)?;
+    }
+    for (flash, name) in [(Flash::Off, "plain"), (Flash::On, "flash")] {
+        let of = |pair: &(peer::Single, peer::Single)| if flash == Flash::On { pair.1 } else { pair.0 };
+        lines.push(Line {
+            what: format!("{} {weights}: prefill {prompt} (llama-bench {name})", args.preset),
+            ours: ours.iter().map(|s| s.prefill).collect(),
+            peer: peers.iter().map(|p| of(p).prefill).collect(),
+            unit: "tokens/s",
+            target: "≥ 0.97",
+        });
+        lines.push(Line {
+            what: format!("{} {weights}: decode {generate} (llama-bench {name})", args.preset),
+            ours: ours.iter().map(|s| s.decode).collect(),
+            peer: peers.iter().map(|p| of(p).decode).collect(),
+            unit: "tokens/s",
+            target: "≥ 0.97",
+        });
+    }
+    Ok(())
+}
+
+fn batched(
+    args: &Args,
+    daemon: &Daemon,
+    peer: Option<&Peer>,
+    model: &Path,
+    weights: &str,
+    lines: &mut Vec<Line>,
+) -> Result<()> {
+    let (prompt, generate) = BATCHED;
+    let settings = [
+        ((Flash::On, Cells::Unified), "flash, unified"),
+        ((Flash::Off, Cells::Unified), "plain, unified"),
+        ((Flash::On, Cells::Split), "flash, split"),
+        ((Flash::Off, Cells::Split), "plain, split"),
+    ];
+    for &processes in &args.processes {
+        let mut ours = Vec::new();
+        let mut peers = vec![Vec::new(); settings.len()];
+        for run in 0..args.runs {
+            progress(&format!("{weights}: {processes} streams, run {} of {}", run + 1, args.runs));
+            if let Some(peer) = peer {
+                for (speeds, (setting, _)) in peers.iter_mut().zip(settings) {
+                    speeds.push(peer.batched(model, processes, prompt, generate, setting)?);
+                }
+            }
+            ours::mount(daemon, model, processes * (prompt + generate), args.threads)?;
+            ours.push(ours::batched(daemon, processes, prompt, generate)?);
+            ours::unmount(daemon)?;
+        }
+        for (peer, (_, name)) in peers.into_iter().zip(settings) {
+            lines.push(Line {
+                what: format!(
+                    "{} {weights}: {processes} × ({prompt} in, {generate} out) (llama-batched-bench {name})",
+                    args.preset
+                ),
+                ours: ours.clone(),
+                peer,
+                unit: "tokens/s",
+                target: "≥ 1",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The model's file, generated if it is not there.
+fn model_file(args: &Args, weights: &str) -> Result<PathBuf> {
+    let path = args.models.join(format!("{}-{weights}.gguf", args.preset));
+    if !path.exists() {
+        progress(&format!("generating {}", path.display()));
+        std::fs::create_dir_all(&args.models)?;
+        let make_model = std::env::current_exe()?.with_file_name("make-model");
+        let status = Command::new(&make_model)
+            .args(["--preset", &args.preset, "--type", weights])
+            .arg(&path)
+            .status()
+            .with_context(|| format!("{} does not start", make_model.display()))?;
+        if !status.success() {
+            bail!("make-model failed with {status}");
+        }
+    }
+    Ok(path.canonicalize()?)
+}
+
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, |n| n.get());
+    format!("{}, {cpus} processors", name.trim_start_matches(['\t', ':', ' ']))
+}
+
+fn progress(what: &str) {
+    eprintln!("bench: {what}");
+}
