@@ -1,190 +1,210 @@
-//! Starts real daemons for tests, each with a socket and state of its own, and ends them.
+//! What the tests of the whole system share: a daemon of one's own, its programs, and waiting with a deadline.
 //!
-//! The programs under test are those beside the test's own executable: `cargo build --release --workspace --bins`
-//! makes them, and `make test` does so before it runs the tests.
+//! Each [`Daemon`] has a socket and data in a new folder and ends with the test. The programs are those that were
+//! built beside the test; `cargo build --release --workspace` builds them, which `make test` does first.
 
-use std::io::{BufRead, BufReader};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid as OsPid;
 use syscalls::client::blocking::Client;
-use syscalls::paths::{CONFIG_VAR, DATA_VAR, SOCKET_VAR};
+use syscalls::reply::ModelInfo;
 use tempfile::TempDir;
 
-/// How long a daemon may take to serve.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long anything that a test waits for may take. Long, for a machine under load: a test that passes never
+/// waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a condition.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Between two looks at something that a test waits for.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A daemon of one test. It is killed when this is dropped.
+/// A daemon that serves one test.
+#[derive(Debug)]
 pub struct Daemon {
     dir: TempDir,
-    socket: PathBuf,
-    child: Option<Child>,
+    args: Vec<String>,
+    child: Child,
 }
 
 impl Daemon {
-    /// Starts a daemon without models, and waits until it serves.
-    ///
-    /// # Panics
-    ///
-    /// Where the daemon does not serve in time; its log says why.
+    /// Starts a daemon and waits until it answers.
     pub fn start() -> Daemon {
-        let dir = TempDir::with_prefix("llmasos-test-").expect("a temporary folder");
-        let socket = dir.path().join("llmasos.sock");
-        let mut daemon = Daemon { dir, socket, child: None };
-        daemon.restart();
+        Daemon::start_with(&[])
+    }
+
+    /// Starts a daemon with further arguments.
+    pub fn start_with(args: &[&str]) -> Daemon {
+        let dir = tempfile::Builder::new().prefix("llmasos-test-").tempdir().expect("a folder can be made");
+        let args: Vec<String> = args.iter().map(|&a| a.into()).collect();
+        let child = spawn(dir.path(), &args);
+        let mut daemon = Daemon { dir, args, child };
+        daemon.wait_until_it_answers();
         daemon
     }
 
-    /// Starts the daemon again, on the same socket and state.
-    ///
-    /// # Panics
-    ///
-    /// As [`Daemon::start`].
-    pub fn restart(&mut self) {
-        self.kill9();
-        let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log file");
-        let child = self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.expect("the daemon starts"));
-        let begun = Instant::now();
-        while Client::connect(&self.socket, "harness").is_err() {
-            let ended = self.child.as_mut().expect("just set").try_wait().expect("can be waited for");
-            let late = begun.elapsed() > START_DEADLINE;
-            assert!(ended.is_none() && !late, "the daemon does not serve ({ended:?}):\n{}", self.read_log());
-            std::thread::sleep(LOOK_INTERVAL);
-        }
-    }
-
-    /// The command that starts this daemon.
-    fn command(&self) -> Command {
-        let mut command = self.program("llmasos");
-        command.arg("daemon").arg("--socket").arg(&self.socket).arg("--data").arg(self.data());
-        command
-    }
-
-    /// A connection, as a process called `test`.
-    ///
-    /// # Panics
-    ///
-    /// Where the daemon does not answer.
-    pub fn client(&self) -> Client {
-        Client::connect(&self.socket, "test").expect("the daemon serves")
-    }
-
-    /// The socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    /// The folder of the daemon's state.
-    pub fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
-
-    /// A folder that lives as long as the daemon, for a test's own files.
+    /// The folder of the socket, the data and the log, for the test's own files too.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The file that the daemon logs to.
-    pub fn log(&self) -> PathBuf {
-        self.dir.path().join("log")
+    /// The socket.
+    pub fn socket(&self) -> PathBuf {
+        socket(self.dir())
     }
 
-    /// What the daemon has logged.
-    pub fn read_log(&self) -> String {
-        std::fs::read_to_string(self.log()).unwrap_or_default()
+    /// The folder of the daemon's state.
+    pub fn data(&self) -> PathBuf {
+        self.dir().join("data")
     }
 
-    /// The operating system's process.
-    ///
-    /// # Panics
-    ///
-    /// After [`Daemon::kill9`].
+    /// The daemon's operating-system process.
     pub fn os_pid(&self) -> u32 {
-        self.child.as_ref().expect("the daemon runs").id()
+        self.child.id()
     }
 
     /// The daemon's resident memory.
-    ///
-    /// # Panics
-    ///
-    /// Where the daemon is gone.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.os_pid())).expect("it lives");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("has a resident set");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let status = fs::read_to_string(format!("/proc/{}/status", self.os_pid())).expect("the daemon lives");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("it has a resident set");
+        line.trim().trim_end_matches(" kB").parse().expect("the size is a number")
     }
 
-    /// Mounts the driver without a model; `script` is what stands behind `sim:`.
-    ///
-    /// # Panics
-    ///
-    /// Where the daemon refuses.
-    pub fn mount_sim(&self, name: &str, script: &str) {
-        self.client().mount(&format!("sim:{script}"), name, |_| {}).expect("the sim driver mounts");
+    /// Tries to start another daemon on the same socket, with data of its own, and gives what became of it.
+    pub fn second_daemon(&self) -> Output {
+        let mut command = self.command("llmasos");
+        command.arg("daemon").arg("--socket").arg(self.socket()).arg("--data").arg(self.dir().join("second"));
+        command.stdin(Stdio::null()).output().expect("llmasos can be started")
     }
 
-    /// Runs `llmasos` on this daemon to its end.
-    ///
-    /// # Panics
-    ///
-    /// Where it does not start.
-    pub fn llmasos(&self, args: &[&str]) -> Output {
-        self.program("llmasos").args(args).stdin(Stdio::null()).output().expect("llmasos starts")
+    /// What the daemon and its workers have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
     }
 
-    /// Any of the project's programs, on this daemon.
-    pub fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(binary(name));
-        command.env(SOCKET_VAR, &self.socket).env(DATA_VAR, self.data()).env_remove(CONFIG_VAR);
-        command.env("XDG_CONFIG_HOME", self.dir.path()).current_dir(self.dir.path());
+    /// A new connection.
+    pub fn client(&self) -> Client {
+        Client::connect(&self.socket(), "test").expect("the daemon accepts connections")
+    }
+
+    /// A program of the project, told where this daemon listens. Its folder is this daemon's.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(binary(program));
+        command
+            .current_dir(self.dir())
+            .env("LLMASOS_SOCKET", self.socket())
+            .env("LLMASOS_DATA", self.data())
+            .env("XDG_CONFIG_HOME", self.dir())
+            .env_remove("LLMASOS_CONFIG");
         command
     }
 
-    /// Tries to start another daemon on the same socket, and gives what it said when it ended.
-    ///
-    /// # Panics
-    ///
-    /// Where it does not start.
-    pub fn second_daemon(&self) -> Output {
-        let mut command = self.program("llmasos");
-        command.arg("daemon").arg("--socket").arg(&self.socket);
-        command.arg("--data").arg(self.dir.path().join("other")).output().expect("llmasos starts")
+    /// Runs `llmasos ARGS…` to its end with nothing on standard input.
+    pub fn llmasos<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+        let mut command = self.command("llmasos");
+        command.args(args).stdin(Stdio::null());
+        command.output().expect("llmasos can be started")
     }
 
-    /// Kills the daemon as `kill -9` does, and waits until it is gone.
+    /// Mounts the driver without a model under a name; `script` says what it does.
+    pub fn mount_sim(&self, name: &str, script: &str) -> ModelInfo {
+        self.mount(Path::new(&format!("sim:{script}")), name)
+    }
+
+    /// Mounts a model file under a name.
+    pub fn mount(&self, path: &Path, name: &str) -> ModelInfo {
+        let path = path.to_str().expect("the paths of test models are UTF-8");
+        self.client().mount(path, name, |_| {}).unwrap_or_else(|fault| {
+            panic!("mount of {path} failed: {fault}\nlog of the daemon:\n{}", self.log())
+        })
+    }
+
+    /// Kills the daemon at once, as a power cut would.
     pub fn kill9(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // An error says that it has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.child.kill().expect("the daemon is this test's own child");
+        self.child.wait().expect("the daemon is this test's own child");
+    }
+
+    /// Asks the daemon to end, and gives its exit status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = OsPid::from_raw(i32::try_from(self.child.id()).expect("pids are positive"));
+        signal::kill(pid, Signal::SIGTERM).expect("the daemon is this test's own child");
+        wait_for("the daemon's end", || self.child.try_wait().expect("the daemon is this test's own child"))
+    }
+
+    /// Starts a daemon again on the same socket and data, after [`Daemon::kill9`] or [`Daemon::terminate`].
+    pub fn restart(&mut self) {
+        self.child = spawn(self.dir.path(), &self.args);
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let socket = self.socket();
+        wait_for("the daemon's first answer", || {
+            if let Some(status) = self.child.try_wait().expect("the daemon is this test's own child") {
+                panic!("the daemon ended at its start with {status}; its log:\n{}", self.log());
+            }
+            Client::connect(&socket, "test").ok()
+        });
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.kill9();
+        // A daemon that the test has ended already is no trouble, and workers end with their kernel.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the daemon's log ---\n{}", self.read_log());
+            eprintln!("log of the daemon:\n{}", self.log());
         }
     }
 }
 
-/// A program of the project, beside the test's own executable.
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("socket")
+}
+
+fn spawn(dir: &Path, args: &[String]) -> Child {
+    let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log can be made");
+    Command::new(binary("llmasos"))
+        .arg("daemon")
+        .arg("--socket")
+        .arg(socket(dir))
+        .arg("--data")
+        .arg(dir.join("data"))
+        .args(args)
+        .env_remove("LLMASOS_SOCKET")
+        .env_remove("LLMASOS_DATA")
+        .env_remove("LLMASOS_CONFIG")
+        .env("XDG_CONFIG_HOME", dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file can be opened twice"))
+        .stderr(log)
+        .spawn()
+        .expect("llmasos can be started")
+}
+
+/// A program of the project, built beside this test.
 ///
 /// # Panics
 ///
-/// Where it has not been built.
+/// It was not built.
 pub fn binary(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a process knows its executable");
-    // Tests lie in `deps`, one folder below the programs; the bench lies among the programs.
-    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("`{name}` is not built; run `cargo build --release --workspace --bins`"))
+    let test = std::env::current_exe().expect("a test knows its own file");
+    let deps = test.parent().expect("a file is in a folder");
+    let folder = if deps.ends_with("deps") { deps.parent().expect("deps is in a folder") } else { deps };
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --release --workspace` first", path.display());
+    path
+}
+
+/// The root of the project.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
 }
 
 /// The starter model, which the project ships.
@@ -192,47 +212,59 @@ pub fn starter() -> PathBuf {
     workspace().join("drivers/starter/starter.gguf")
 }
 
-/// The root of the source tree.
-///
-/// # Panics
-///
-/// Never: this crate lies one folder below it.
-pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in a workspace").to_path_buf()
-}
-
-/// Real models and data sets that are not part of the project: the folder that `LLMASOS_SHARED` names, or
-/// `../shared` beside the source tree. Prints that the test is skipped where there is none.
+/// Models and texts that are too large or too restricted to be kept in the project: the folder `data` of
+/// `LLMASOS_SHARED`, or of `shared` beside the project. Where there is none, says so, and the test that wanted
+/// it has nothing to do.
 pub fn shared_data() -> Option<PathBuf> {
-    let by_var = std::env::var_os("LLMASOS_SHARED").map(PathBuf::from);
-    let root = by_var.unwrap_or_else(|| workspace().join("../shared"));
-    let data = root.join("data");
+    let shared = match std::env::var_os("LLMASOS_SHARED") {
+        Some(path) => PathBuf::from(path),
+        None => workspace().parent()?.join("shared"),
+    };
+    let data = shared.join("data");
     if data.is_dir() {
-        return Some(data.canonicalize().unwrap_or(data));
+        return Some(data);
     }
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    eprintln!("skipped: {test}: no test material at {}", data.display());
+    eprintln!("skipped: there is no {}; LLMASOS_SHARED can name another folder", data.display());
     None
 }
 
-/// Waits until `condition` holds.
+/// Looks until there is something to see.
 ///
 /// # Panics
 ///
-/// Where it does not hold before the deadline.
-pub fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < deadline, "waited {deadline:?} in vain until {what}");
-        std::thread::sleep(LOOK_INTERVAL);
+/// [`DEADLINE`] has passed.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begin.elapsed() < DEADLINE, "{what} did not come within {DEADLINE:?}");
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 
-/// The lines of a program's output as they come.
+/// As [`wait_for`], for a condition.
 ///
 /// # Panics
 ///
-/// Where the program was started without a pipe for its output.
-pub fn lines_of(child: &mut Child) -> impl Iterator<Item = String> + use<> {
-    BufReader::new(child.stdout.take().expect("started with a pipe")).lines().map_while(Result::ok)
+/// [`DEADLINE`] has passed.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(what, || holds().then_some(()));
+}
+
+/// The exit code as a shell shows it: 128 + n for the end by signal n.
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// Standard output as text.
+///
+/// # Panics
+///
+/// The program failed, or its output is not UTF-8.
+pub fn stdout(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    String::from_utf8(output.stdout).expect("output is UTF-8")
 }

@@ -73,7 +73,8 @@ fn golden_covers_every_gguf_of_the_shared_models() {
         for file in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
             let path = file.path();
             if path.extension().is_some_and(|e| e == "gguf") {
-                let name = path.strip_prefix(shared.join("models")).expect("below").to_string_lossy().into_owned();
+                let name =
+                    path.strip_prefix(shared.join("models")).expect("below").to_string_lossy().into_owned();
                 assert!(covered.contains(&name), "{name} has no golden tokens");
             }
         }

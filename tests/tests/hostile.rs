@@ -3,16 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use harness::{Daemon, shared_data};
+use harness::{DEADLINE, Daemon, shared_data, wait_until};
 use serde_json::Value;
 use syscalls::call::{Append, Generate, Sampling};
 use syscalls::client::blocking::Client;
 use syscalls::{ContextId, Errno, Fault, Tokens, limits};
-
-/// How long anything here may take before the test counts as failed.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 fn request(context: ContextId, count: u32) -> Generate {
     Generate {
@@ -162,9 +158,7 @@ fn client_that_disconnects_in_mid_generation_frees_its_frames() {
         client.next_frame().expect("the generation has begun");
         drop(client);
         let mut watcher = daemon.client();
-        harness::eventually(DEADLINE, "the process is gone", || {
-            watcher.ps().expect("lists").iter().all(|p| p.pid != pid)
-        });
+        wait_until("the process is gone", || watcher.ps().expect("lists").iter().all(|p| p.pid != pid));
     });
 }
 
@@ -180,7 +174,7 @@ fn frames_are_all_free_when_every_client_has_gone() {
         client.next_frame().expect("the generation has begun");
     }
     let mut watcher = daemon.client();
-    harness::eventually(DEADLINE, "all frames are free", || {
+    wait_until("all frames are free", || {
         let stats = watcher.stat(None, None).expect("reports");
         stats.frames_total > 0 && stats.frames_free == stats.frames_total
     });
@@ -192,14 +186,16 @@ fn client_that_never_reads_stops_itself_alone() {
         let mut raw = Raw::greeted(daemon);
         let opened = raw.ask(br#"{"id":2,"call":"open","args":{}}"#);
         let context = opened["ok"]["opened"]["context"].as_u64().expect("opened");
-        raw.ask(format!(r#"{{"id":3,"call":"append","args":{{"context":{context},"text":"go"}}}}"#).as_bytes());
+        raw.ask(
+            format!(r#"{{"id":3,"call":"append","args":{{"context":{context},"text":"go"}}}}"#).as_bytes(),
+        );
         let line = format!(
             r#"{{"id":4,"call":"generate","args":{{"context":{context},"ignore_eos":true,"logprobs":32}}}}"#
         );
         raw.writer.write_all(line.as_bytes()).expect("writes");
         raw.writer.write_all(b"\n").expect("writes");
         let mut watcher = daemon.client();
-        harness::eventually(DEADLINE, "its process is blocked on its output", || {
+        wait_until("its process is blocked on its output", || {
             let processes = watcher.ps().expect("lists");
             processes.iter().any(|p| p.waits_for.as_deref().is_some_and(|w| w.contains("output")))
         });
@@ -244,7 +240,7 @@ fn worker_killed_by_hand_is_replaced_and_nothing_is_lost() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker as i32), nix::sys::signal::Signal::SIGKILL)
             .expect("kills");
         let mut watcher = daemon.client();
-        harness::eventually(DEADLINE, "another worker runs", || {
+        wait_until("another worker runs", || {
             let model = &watcher.models().expect("lists")[0];
             model.worker_os_pid != 0 && model.worker_os_pid != worker
         });
@@ -257,13 +253,8 @@ fn append_with_two_kinds_of_content_is_refused() {
     daemon.mount_sim("sim", "");
     let mut client = daemon.client();
     let context = client.open(None).expect("opens").context;
-    let both = Append {
-        context,
-        text: Some("a".into()),
-        tokens: Some(Vec::new()),
-        messages: None,
-        special: false,
-    };
+    let both =
+        Append { context, text: Some("a".into()), tokens: Some(Vec::new()), messages: None, special: false };
     assert_eq!(client.append(both).expect_err("two kinds").errno, Errno::EINVAL);
     let none = Append { context, text: None, tokens: None, messages: None, special: false };
     assert_eq!(client.append(none).expect_err("no kind").errno, Errno::EINVAL);

@@ -45,9 +45,8 @@ impl Peer {
         let cached = std::env::var_os("HOME").map(|h| Path::new(&h).join(".cache/llmasos-peers/build/bin"));
         let on_path = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect::<Vec<_>>());
         let folders = by_var.into_iter().chain(cached).chain(on_path.into_iter().flatten());
-        let has_tools = |bin: &PathBuf| {
-            bin.join("llama-bench").is_file() && bin.join("llama-batched-bench").is_file()
-        };
+        let has_tools =
+            |bin: &PathBuf| bin.join("llama-bench").is_file() && bin.join("llama-batched-bench").is_file();
         folders.into_iter().find(has_tools).map(|bin| Peer { bin, threads })
     }
 
@@ -56,7 +55,14 @@ impl Peer {
         let flash = if flash == Flash::On { "1" } else { "0" };
         let mut command = Command::new(self.bin.join("llama-bench"));
         command.arg("-m").arg(model).args(["-o", "json", "-r", "1", "-fa", flash]);
-        command.args(["-p", &prompt.to_string(), "-n", &generate.to_string(), "-t", &self.threads.to_string()]);
+        command.args([
+            "-p",
+            &prompt.to_string(),
+            "-n",
+            &generate.to_string(),
+            "-t",
+            &self.threads.to_string(),
+        ]);
         let rows: Vec<Value> = serde_json::from_str(&run(&mut command)?).context("llama-bench's output")?;
         let speed = |wanted: &str| {
             let row = rows.iter().find(|r| r[wanted].as_u64().is_some_and(|n| n > 0));
@@ -94,7 +100,10 @@ fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let out = command.output().with_context(|| format!("{program} does not start"))?;
     if !out.status.success() {
-        bail!("{program} failed: {}", String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default());
+        bail!(
+            "{program} failed: {}",
+            String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
