@@ -1,0 +1,271 @@
+//! Reads the script behind `sim:` and sets up a driver that follows it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use syscalls::Errno;
+use syscalls::call::Attention;
+use syscalls::limits::CONTEXT_TOKENS_MAX;
+
+use super::clock::{Clock, RealClock};
+use super::sample::mix;
+use super::step::SimDriver;
+use super::text::VOCABULARY_MIN;
+use crate::Driver;
+use crate::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
+
+/// What a path begins with that names this driver.
+pub const SCHEME: &str = "sim:";
+
+/// The largest file of answers, in bytes.
+const ANSWERS_BYTES_MAX: u64 = 1 << 20;
+
+/// What generated text looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextMode {
+    /// Lower-case letters, each chosen by all that stands before it.
+    Alphabet,
+    /// The prompt again, then the end.
+    Echo,
+    /// Pronounceable words, each letter chosen by all that stands before it.
+    Markov,
+}
+
+/// A fixed answer to prompts.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptedAnswer {
+    /// The prompt (since the last end of a message) has this in it.
+    #[serde(rename = "match")]
+    pub needle: String,
+    /// What is generated then, before the end.
+    pub answer: String,
+}
+
+macro_rules! script {
+    ($($(#[doc = $doc:literal])+ $field:ident: $ty:ty = $default:expr, $parse:expr;)+) => {
+        /// What the sim driver is told to do. Steps count by the kernel's number unless it says otherwise.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Script { $($(#[doc = $doc])+ pub $field: $ty,)+ }
+
+        impl Default for Script {
+            fn default() -> Self { Script { $($field: $default,)+ } }
+        }
+
+        impl Script {
+            /// Every name that a script may use.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
+
+            fn set(&mut self, name: &str, value: &str) -> Result<(), DriverFault> {
+                match name {
+                    $(stringify!($field) => self.$field = ($parse)(name, value)?,)+
+                    _ => return Err(DriverFault::new(Errno::EINVAL, format!(
+                        "the sim driver has no setting `{name}`; it has {}", Script::NAMES.join(", ")))),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+script! {
+    /// Changes every generated text.
+    seed: u64 = 1, number;
+    /// How generated text looks.
+    text: TextMode = TextMode::Markov, text_mode;
+    /// Answers from a JSON list of `{"match":…,"answer":…}`; other prompts get text of the mode.
+    answers: Vec<ScriptedAnswer> = Vec::new(), answers_file;
+    /// About one token in so many ends the generation; 0 for never.
+    eos: u64 = 0, number;
+    /// Entries of the vocabulary; those beyond the bytes and special tokens are never generated.
+    vocabulary: u32 = VOCABULARY_MIN, number;
+    /// Whether the vocabulary can express every byte or ASCII alone.
+    ascii: bool = false, switch;
+    /// `chatml` or `none`.
+    template: bool = false, template;
+    /// Tokens of the largest context, where the mount does not say.
+    context: u32 = 4096, number;
+    /// Cells of the KV pool; as many as the context if 0.
+    pool: u32 = 0, number;
+    /// Sequences at once, at most.
+    sequences: u16 = 256, number;
+    /// Tokens of one step, at most.
+    batch: u32 = 2048, number;
+    /// Length of the vectors.
+    embedding: u32 = 64, number;
+    /// Whether it can generate.
+    generates: bool = true, switch;
+    /// Whether it can embed.
+    embeds: bool = true, switch;
+    /// Time of a step.
+    step_us: u64 = 0, number;
+    /// Time of each token in a step.
+    token_us: u64 = 0, number;
+    /// Time of each row in a step.
+    row_us: u64 = 0, number;
+    /// Time of loading.
+    slow_load_ms: u64 = 0, number;
+    /// Refuses to load, with this sentence.
+    refuse: Option<String> = None, text;
+    /// Aborts while loading.
+    die_on_load: bool = false, switch;
+    /// Aborts at the step with this number.
+    die_at_step: u64 = 0, number;
+    /// Aborts at every so many steps that this worker runs, and again in the next worker.
+    die_every: u64 = 0, number;
+    /// Aborts at tokenising or evaluating this text.
+    die_on_text: Option<String> = None, text;
+    /// Never comes back from the step with this number.
+    hang_at_step: u64 = 0, number;
+    /// Fails the step with this number as a whole, leaving everything as it was.
+    fail_step: u64 = 0, number;
+    /// Fails the first row of the step with this number.
+    fail_row_at_step: u64 = 0, number;
+    /// Answers the step with this number with nonsense.
+    garbage_at_step: u64 = 0, number;
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, DriverFault> {
+    value.parse().map_err(|_| bad_value(name, value, "a whole number within its range"))
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, DriverFault> {
+    match value {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err(bad_value(name, value, "`true` or `false`")),
+    }
+}
+
+fn template(name: &str, value: &str) -> Result<bool, DriverFault> {
+    match value {
+        "chatml" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(bad_value(name, value, "`chatml` or `none`")),
+    }
+}
+
+fn text(_: &str, value: &str) -> Result<Option<String>, DriverFault> {
+    Ok(Some(value.to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn text_mode(name: &str, value: &str) -> Result<TextMode, DriverFault> {
+    match value {
+        "alphabet" => Ok(TextMode::Alphabet),
+        "echo" => Ok(TextMode::Echo),
+        "markov" => Ok(TextMode::Markov),
+        _ => Err(bad_value(name, value, "`alphabet`, `echo` or `markov`")),
+    }
+}
+
+fn answers_file(_: &str, path: &str) -> Result<Vec<ScriptedAnswer>, DriverFault> {
+    let trouble = |errno, why: String| DriverFault::new(errno, format!("the answers in `{path}`: {why}"));
+    let bytes = std::fs::metadata(path).map_err(|e| trouble(Errno::ENOENT, e.to_string()))?.len();
+    if bytes > ANSWERS_BYTES_MAX {
+        return Err(trouble(Errno::E2BIG, format!("{bytes} bytes; the limit is {ANSWERS_BYTES_MAX}")));
+    }
+    let json = std::fs::read(path).map_err(|e| trouble(Errno::EACCES, e.to_string()))?;
+    serde_json::from_slice(&json).map_err(|e| trouble(Errno::EINVAL, e.to_string()))
+}
+
+fn bad_value(name: &str, value: &str, wanted: &str) -> DriverFault {
+    DriverFault::new(Errno::EINVAL, format!("the sim driver's `{name}` is `{value}`; give {wanted}"))
+}
+
+impl Script {
+    /// Reads a script, with or without the `sim:` before it.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for unknown names and values, and what is wrong with the file of answers.
+    pub fn parse(path: &str) -> Result<Script, DriverFault> {
+        let mut script = Script::default();
+        for pair in path.strip_prefix(SCHEME).unwrap_or(path).split(',').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').ok_or_else(|| {
+                DriverFault::new(Errno::EINVAL, format!("`{pair}` in a sim script; write name=value"))
+            })?;
+            script.set(name.trim(), value)?;
+        }
+        script.check()?;
+        Ok(script)
+    }
+
+    /// Whether generated text depends on what the prompt says, not on its hash alone.
+    pub(super) fn reads_prompts(&self) -> bool {
+        self.text == TextMode::Echo || !self.answers.is_empty()
+    }
+
+    fn check(&self) -> Result<(), DriverFault> {
+        let within = |name: &str, value: u32, least: u32, most: u32| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(bad_value(name, &value.to_string(), &format!("a number from {least} to {most}")))
+        };
+        within("vocabulary", self.vocabulary, VOCABULARY_MIN, 1 << 20)?;
+        within("context", self.context, 1, CONTEXT_TOKENS_MAX)?;
+        within("pool", self.pool, 0, 1 << 26)?;
+        within("sequences", self.sequences.into(), 1, u16::MAX.into())?;
+        within("batch", self.batch, 1, 1 << 20)?;
+        within("embedding", self.embedding, 1, 1 << 14)
+    }
+
+    fn describe(&self, request: &LoadRequest) -> ModelDescription {
+        let context = request.context_tokens.unwrap_or(self.context).clamp(1, CONTEXT_TOKENS_MAX);
+        let pool = if self.pool == 0 { context } else { self.pool };
+        ModelDescription {
+            driver: "sim".into(),
+            architecture: "sim".into(),
+            description: format!("scripted text without a model, seed {}", self.seed),
+            parameters: 0,
+            bytes: 0,
+            vocabulary: self.vocabulary,
+            context_tokens: context,
+            context_trained: self.context,
+            pool_tokens: pool.next_multiple_of(PAGE_TOKENS),
+            batch_tokens: self.batch,
+            sequences: self.sequences.min(request.sequences_max).max(1),
+            embedding: self.embedding,
+            generates: self.generates,
+            embeds: self.embeds,
+            chat_template: self.template,
+            any_text: !self.ascii,
+            ranges: true,
+            attention: match request.attention {
+                Attention::Auto => Attention::Plain,
+                chosen => chosen,
+            },
+            device: "cpu".into(),
+            threads: request.threads.unwrap_or(1),
+            fingerprint: mix(self.seed, self.vocabulary.into()),
+        }
+    }
+}
+
+/// Sets up the driver for a worker process.
+///
+/// # Errors
+///
+/// EINVAL for a script that it cannot follow, ENOEXEC where the script says to refuse.
+pub fn load(request: &LoadRequest) -> Result<Box<dyn Driver>, DriverFault> {
+    Ok(Box::new(load_with(request, Arc::new(RealClock))?))
+}
+
+/// Sets up the driver on a clock of the caller's choice.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with(request: &LoadRequest, clock: Arc<dyn Clock>) -> Result<SimDriver, DriverFault> {
+    let script = Script::parse(&request.path)?;
+    clock.sleep(Duration::from_millis(script.slow_load_ms));
+    if let Some(message) = &script.refuse {
+        return Err(DriverFault::new(Errno::ENOEXEC, message.clone()));
+    }
+    if script.die_on_load {
+        clock.abort("die_on_load");
+    }
+    let description = script.describe(request);
+    Ok(SimDriver::new(script, description, clock))
+}

@@ -1,0 +1,347 @@
+//! Runs steps on KV cells that hold tokens instead of keys and values.
+//!
+//! A cell belongs to one position of one or more sequences. It remembers its token and a hash of all that stood
+//! before it when it was computed, as real KV entries do: a sequence put together from wrong pages has a wrong
+//! hash, and so generates other text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use syscalls::{Errno, Token};
+
+use super::clock::Clock;
+use super::load::Script;
+use super::sample::{Content, SimSampler, mix};
+use super::text::{SimText, piece};
+use crate::wire::{Asid, DriverFault, ModelDescription, Op, Row, RowDone, Step, StepDone, Vector};
+use crate::{Driver, TextCodec};
+
+#[derive(Clone)]
+struct Cell {
+    token: Token,
+    /// Of this token and all before it.
+    hash: u64,
+    /// Sequences that hold it; the cell is free at 0.
+    holders: u16,
+}
+
+/// A driver that follows a script.
+pub struct SimDriver {
+    script: Script,
+    description: ModelDescription,
+    clock: Arc<dyn Clock>,
+    text: Arc<SimText>,
+    cells: Vec<Cell>,
+    free: Vec<u32>,
+    /// The cells of each sequence, by position.
+    sequences: Vec<Vec<u32>>,
+    samplers: BTreeMap<Asid, SimSampler>,
+    steps_run: u64,
+}
+
+impl SimDriver {
+    pub(super) fn new(script: Script, description: ModelDescription, clock: Arc<dyn Clock>) -> Self {
+        let pool = description.pool_tokens;
+        SimDriver {
+            text: Arc::new(SimText::new(&script, clock.clone())),
+            cells: vec![Cell { token: Token(0), hash: 0, holders: 0 }; pool as usize],
+            free: (0..pool).rev().collect(),
+            sequences: vec![Vec::new(); description.sequences.into()],
+            samplers: BTreeMap::new(),
+            steps_run: 0,
+            script,
+            description,
+            clock,
+        }
+    }
+
+    /// The tokens that a sequence holds.
+    pub fn held(&self, asid: Asid) -> Vec<Token> {
+        let cells = self.sequences.get(usize::from(asid.0)).map_or(&[][..], |cells| cells);
+        cells.iter().map(|cell| self.cells[*cell as usize].token).collect()
+    }
+
+    /// Cells that no sequence holds.
+    pub fn cells_free(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    fn faults(&mut self, step: &Step) -> Result<(), DriverFault> {
+        self.steps_run += 1;
+        let script = &self.script;
+        if script.hang_at_step == step.number && step.number > 0 {
+            self.clock.hang();
+        }
+        let worn_out = script.die_every > 0 && self.steps_run.is_multiple_of(script.die_every);
+        if worn_out || (script.die_at_step == step.number && step.number > 0) {
+            self.clock.abort(&format!("step {}", step.number));
+        }
+        if script.fail_step == step.number && step.number > 0 {
+            return Err(DriverFault::new(Errno::EIO, format!("the script fails step {}", step.number)));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Share { from, to, length } => {
+                let shared = self.sequences[usize::from(from.0)][..*length as usize].to_vec();
+                for cell in &shared {
+                    self.cells[*cell as usize].holders += 1;
+                }
+                self.sequences[usize::from(to.0)] = shared;
+            }
+            Op::Drop { asid, from } => self.cut(*asid, *from as usize),
+            Op::SamplerOpen { asid, sampler } => {
+                self.samplers.insert(*asid, SimSampler::new((**sampler).clone()));
+            }
+            Op::SamplerClose { asid } => {
+                self.samplers.remove(asid);
+            }
+        }
+    }
+
+    fn cut(&mut self, asid: Asid, length: usize) {
+        for cell in self.sequences[usize::from(asid.0)].drain(length..) {
+            let held = &mut self.cells[cell as usize];
+            held.holders -= 1;
+            if held.holders == 0 {
+                self.free.push(cell);
+            }
+        }
+    }
+
+    fn run_row(&mut self, row: &Row) -> RowDone {
+        if row.tokens.len() > self.free.len() {
+            let message = format!(
+                "the row needs {} cells and {} of {} are free; drop sequences first",
+                row.tokens.len(),
+                self.free.len(),
+                self.cells.len(),
+            );
+            return RowDone::Failed(DriverFault::new(Errno::ENOMEM, message));
+        }
+        let sampler = self.samplers.get(&row.asid).filter(|_| row.sample);
+        if let Some(trouble) = sampler.and_then(|sampler| sampler.trouble(&self.script)) {
+            return RowDone::Failed(trouble);
+        }
+        self.fill(row);
+        if !row.sample {
+            return RowDone::Computed;
+        }
+        let content = Content { hash: self.hash_of(row.asid), tokens: self.seen_by_sampler(row.asid) };
+        let sampler = self.samplers.get_mut(&row.asid).expect("the step was checked to have a sampler here");
+        RowDone::Sampled(sampler.next(&self.script, &content))
+    }
+
+    /// All tokens where the script makes text out of the prompt; otherwise the last one is enough.
+    fn seen_by_sampler(&self, asid: Asid) -> Vec<Token> {
+        if self.script.reads_prompts() {
+            return self.held(asid);
+        }
+        let last = self.sequences[usize::from(asid.0)].last();
+        last.map(|cell| self.cells[*cell as usize].token).into_iter().collect()
+    }
+
+    fn hash_of(&self, asid: Asid) -> u64 {
+        let last = self.sequences[usize::from(asid.0)].last();
+        last.map_or(self.script.seed, |cell| self.cells[*cell as usize].hash)
+    }
+
+    fn fill(&mut self, row: &Row) {
+        let mut hash = self.hash_of(row.asid);
+        for token in &row.tokens {
+            hash = mix(hash, token.0.into());
+            let cell = self.free.pop().expect("there are as many free cells as tokens");
+            self.cells[cell as usize] = Cell { token: *token, hash, holders: 1 };
+            self.sequences[usize::from(row.asid.0)].push(cell);
+        }
+        if let Some(needle) = &self.script.die_on_text {
+            let held = self.held(row.asid);
+            let seen = held.len().saturating_sub(row.tokens.len() + needle.len());
+            let bytes: Vec<u8> = held[seen..].iter().flat_map(|token| piece(*token)).collect();
+            self.text.survive(&bytes);
+        }
+    }
+
+    fn cost_us(&self, step: &Step) -> u64 {
+        let tokens: u64 = step.rows.iter().map(|row| row.tokens.len() as u64).sum();
+        let rows = step.rows.len() as u64;
+        self.script.step_us + self.script.token_us * tokens + self.script.row_us * rows
+    }
+}
+
+impl Driver for SimDriver {
+    fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    fn step(&mut self, step: &Step) -> Result<StepDone, DriverFault> {
+        self.faults(step)?;
+        Contract::of(self).check(step)?;
+        for op in &step.ops {
+            self.apply(op);
+        }
+        let mut rows = Vec::with_capacity(step.rows.len());
+        for (at, row) in step.rows.iter().enumerate() {
+            if at == 0 && self.script.fail_row_at_step == step.number && step.number > 0 {
+                let message = format!("the script fails the first row of step {}", step.number);
+                rows.push(RowDone::Failed(DriverFault::new(Errno::EIO, message)));
+            } else {
+                rows.push(self.run_row(row));
+            }
+        }
+        let elapsed_us = self.cost_us(step);
+        self.clock.sleep(Duration::from_micros(elapsed_us));
+        if self.script.garbage_at_step == step.number && step.number > 0 {
+            return Ok(StepDone {
+                number: step.number.wrapping_add(1),
+                rows: Vec::new(),
+                elapsed_us: u64::MAX,
+            });
+        }
+        Ok(StepDone { number: step.number, rows, elapsed_us })
+    }
+
+    fn text(&self) -> Arc<dyn TextCodec> {
+        self.text.clone()
+    }
+
+    fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vector>, DriverFault> {
+        if !self.script.embeds {
+            return Err(DriverFault::new(Errno::ENOSYS, "this model is no encoder"));
+        }
+        if let Some(long) = texts.iter().find(|text| text.len() > self.description.context_tokens as usize) {
+            let message = format!(
+                "the text has {} tokens and the window {}; split it",
+                long.len(),
+                self.description.context_tokens
+            );
+            return Err(DriverFault::new(Errno::ENOSPC, message));
+        }
+        let length = self.description.embedding as usize;
+        Ok(texts.iter().map(|text| bag_of_words(text, length)).collect())
+    }
+}
+
+/// Counts words by their hashes, so that texts with words in common have vectors near each other.
+fn bag_of_words(text: &[Token], length: usize) -> Vector {
+    let bytes: Vec<u8> = text.iter().filter_map(|token| u8::try_from(token.0).ok()).collect();
+    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    let mut vector = vec![0.0; length];
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        let hash = word.bytes().fold(1, |hash, byte| mix(hash, byte.into()));
+        vector[(hash % length as u64) as usize] += if hash >> 63 == 0 { 1.0 } else { -1.0 };
+    }
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if norm == 0.0 {
+        vector[0] = 1.0;
+    } else {
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+    vector
+}
+
+/// What a step may ask, checked as a whole before anything is done, so that a refused step changes nothing.
+struct Contract<'a> {
+    driver: &'a SimDriver,
+    /// Lengths of the sequences that the operations so far would change.
+    lengths: BTreeMap<Asid, u32>,
+    samplers: BTreeSet<Asid>,
+}
+
+impl<'a> Contract<'a> {
+    fn of(driver: &'a SimDriver) -> Self {
+        Contract { driver, lengths: BTreeMap::new(), samplers: driver.samplers.keys().copied().collect() }
+    }
+
+    fn check(mut self, step: &Step) -> Result<(), DriverFault> {
+        for op in &step.ops {
+            self.check_op(op)?;
+        }
+        let tokens: usize = step.rows.iter().map(|row| row.tokens.len()).sum();
+        if tokens > self.driver.description.batch_tokens as usize {
+            let most = self.driver.description.batch_tokens;
+            return Err(broken(format!("a step of {tokens} tokens; the most is {most}")));
+        }
+        let mut seen = BTreeSet::new();
+        for row in &step.rows {
+            if !seen.insert(row.asid) {
+                return Err(broken(format!("two rows for sequence {} in one step", row.asid.0)));
+            }
+            self.check_row(row)?;
+        }
+        Ok(())
+    }
+
+    fn length(&self, asid: Asid) -> Result<u32, DriverFault> {
+        let sequences = &self.driver.sequences;
+        let held = sequences.get(usize::from(asid.0)).ok_or_else(|| {
+            broken(format!("sequence {} does not exist: there are {}", asid.0, sequences.len()))
+        })?;
+        Ok(self.lengths.get(&asid).copied().unwrap_or(held.len() as u32))
+    }
+
+    fn check_op(&mut self, op: &Op) -> Result<(), DriverFault> {
+        match op {
+            Op::Share { from, to, length } => {
+                let (has, taken) = (self.length(*from)?, self.length(*to)?);
+                if taken > 0 {
+                    return Err(broken(format!("share into sequence {}, which holds {taken} tokens", to.0)));
+                }
+                if *length > has {
+                    return Err(broken(format!("share {length} of the {has} tokens of sequence {}", from.0)));
+                }
+                self.lengths.insert(*to, *length);
+            }
+            Op::Drop { asid, from } => {
+                let has = self.length(*asid)?;
+                if *from > has {
+                    return Err(broken(format!("drop from {from} the {has} tokens of sequence {}", asid.0)));
+                }
+                self.lengths.insert(*asid, *from);
+            }
+            Op::SamplerOpen { asid, .. } => {
+                self.length(*asid)?;
+                self.samplers.insert(*asid);
+            }
+            Op::SamplerClose { asid } => {
+                self.length(*asid)?;
+                self.samplers.remove(asid);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_row(&self, row: &Row) -> Result<(), DriverFault> {
+        let (name, has) = (row.asid.0, self.length(row.asid)?);
+        let description = &self.driver.description;
+        if row.position != has {
+            return Err(broken(format!(
+                "a row at position {} of sequence {name}, which ends at {has}",
+                row.position
+            )));
+        }
+        if row.tokens.is_empty() {
+            return Err(broken(format!("a row without tokens for sequence {name}")));
+        }
+        if let Some(token) = row.tokens.iter().find(|token| token.0 >= description.vocabulary) {
+            return Err(broken(format!("token {} of a vocabulary of {}", token.0, description.vocabulary)));
+        }
+        if has as usize + row.tokens.len() > description.context_tokens as usize {
+            return Err(broken(format!(
+                "sequence {name} outgrows the context of {}",
+                description.context_tokens
+            )));
+        }
+        if row.sample && !self.samplers.contains(&row.asid) {
+            return Err(broken(format!("sequence {name} has no sampler")));
+        }
+        Ok(())
+    }
+}
+
+fn broken(what: String) -> DriverFault {
+    DriverFault::new(Errno::EINVAL, format!("the kernel broke the driver's contract: {what}"))
+}
