@@ -29,6 +29,17 @@ pub const REPLY_BYTES_MAX: usize = 64 << 20;
 /// Connections at once; a further one is answered EMFILE and closed.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+/// Bytes of requests of all connections together that may wait for the kernel. Above it connections are not read
+/// until it has caught up: eight of the longest lines.
+pub const REQUEST_BYTES_WAITING_MAX: usize = 8 * LINE_BYTES_MAX;
+
+/// Requests of all connections together, and messages of all workers together, that may wait for the kernel.
+pub const EVENTS_WAITING_MAX: usize = 1024;
+
+/// Bytes that wait for a worker that does not read; above it the worker counts as hung and is killed. A step of a
+/// full batch takes less than a megabyte, so this has room for the longest text that each of 64 contexts tokenizes.
+pub const WORKER_BYTES_WAITING_MAX: usize = 64 * LINE_BYTES_MAX;
+
 /// Processes at once, zombies included.
 pub const PROCESSES_MAX: usize = 65_536;
 

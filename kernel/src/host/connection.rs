@@ -1,0 +1,221 @@
+//! One program's connection: what reads from it, and what it has been told.
+//!
+//! Reading is a task of its own that hands whole requests to the main loop and waits where the loop is behind.
+//! Writing is done by the loop, without waiting. The loop closes the reader's gate while the program does not
+//! read, so a program that only writes is held up and costs a bounded amount of memory.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use syscalls::codec::{Line, LineReader};
+use syscalls::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_HIGH};
+use syscalls::{CallId, Errno, Fault, Frame, Request};
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::input::Input;
+use super::output::Output;
+use crate::core::event::ConnId;
+
+/// Bytes that one read takes at most.
+const READ_BYTES: usize = 16 << 10;
+
+/// Unread bytes below which a program has caught up.
+const OUTPUT_BYTES_LOW: usize = OUTPUT_BYTES_HIGH / 4;
+
+/// A program that is connected.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Arc<UnixStream>,
+    output: Output,
+    /// Requests without a reply.
+    pub calls_in_flight: usize,
+    /// Ends when what waits is written.
+    pub closing: bool,
+    /// Something waits for the socket to become writable.
+    awaits_writable: bool,
+    /// Whether the reader may read.
+    gate: watch::Sender<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What became of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits.
+    All,
+    /// Something waits, and nothing was said about it before: see [`Connection::writable`].
+    Blocked,
+    /// Something waits, and a wake-up is under way.
+    StillBlocked,
+    /// The program is gone.
+    Gone,
+}
+
+/// How the amount of unread bytes changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Level {
+    High,
+    Low,
+}
+
+impl Connection {
+    /// Takes a connection over; `place` is its place among the connections.
+    pub fn new(socket: Arc<UnixStream>, place: OwnedSemaphorePermit) -> Self {
+        Connection {
+            socket,
+            output: Output::default(),
+            calls_in_flight: 0,
+            closing: false,
+            awaits_writable: false,
+            gate: watch::Sender::new(true),
+            _place: place,
+        }
+    }
+
+    /// The reader's view of the gate.
+    pub fn gate(&self) -> watch::Receiver<bool> {
+        self.gate.subscribe()
+    }
+
+    /// The socket, to wait on.
+    pub fn socket(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.socket)
+    }
+
+    /// Appends a frame to what will be written. Gives the number of bytes that wait.
+    pub fn push(&mut self, frame: &Frame) -> usize {
+        frame.write_line(self.output.end());
+        self.output.waiting()
+    }
+
+    /// How many bytes wait.
+    pub fn waiting(&self) -> usize {
+        self.output.waiting()
+    }
+
+    /// Writes what the socket takes.
+    pub fn flush(&mut self) -> Flushed {
+        match self.output.write_to(&self.socket) {
+            Ok(true) => Flushed::All,
+            Ok(false) if self.awaits_writable => Flushed::StillBlocked,
+            Ok(false) => {
+                self.awaits_writable = true;
+                Flushed::Blocked
+            }
+            Err(_) => Flushed::Gone,
+        }
+    }
+
+    /// The socket can be written again.
+    pub fn writable(&mut self) {
+        self.awaits_writable = false;
+    }
+
+    /// Opens or closes the gate, and says so where the level has passed a mark.
+    pub fn level(&mut self) -> Option<Level> {
+        let open = *self.gate.borrow();
+        let waiting = self.output.waiting();
+        if open && waiting > OUTPUT_BYTES_HIGH {
+            self.gate.send_replace(false);
+            Some(Level::High)
+        } else if !open && waiting < OUTPUT_BYTES_LOW {
+            self.gate.send_replace(true);
+            Some(Level::Low)
+        } else {
+            None
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Tasks that wait on the socket hold it too; this wakes them. It fails where the program is gone already.
+        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.socket.as_fd()), Shutdown::Both);
+    }
+}
+
+/// What a reader task needs.
+pub struct Reader {
+    pub conn: ConnId,
+    pub socket: Arc<UnixStream>,
+    pub gate: watch::Receiver<bool>,
+    /// Bytes of requests of all connections that may wait for the kernel.
+    pub memory: Arc<Semaphore>,
+    pub inputs: mpsc::Sender<Input>,
+}
+
+impl Reader {
+    /// Reads requests until the connection ends, from whichever side, and says that it has.
+    pub async fn run(mut self) {
+        let mut lines = LineReader::new(LINE_BYTES_MAX);
+        while self.gate.wait_for(|open| *open).await.is_ok() {
+            match self.read(&mut lines).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+            while let Some(line) = lines.next_line() {
+                if !self.hand_over(line).await {
+                    return;
+                }
+            }
+        }
+        // The loop is gone only when the daemon ends.
+        let _ = self.inputs.send(Input::ReadEnded { conn: self.conn }).await;
+    }
+
+    async fn read(&self, lines: &mut LineReader) -> io::Result<usize> {
+        loop {
+            self.socket.readable().await?;
+            match read_some(&self.socket, lines) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Gives a line's request, or what is wrong with it, to the main loop. Gives whether the loop is there.
+    async fn hand_over(&self, line: Line) -> bool {
+        let conn = self.conn;
+        let input = match line {
+            Line::TooLong(bytes) => Input::Malformed { conn, id: None, fault: too_long(bytes) },
+            Line::Whole(line) => match Request::from_line(&line) {
+                Err((id, fault)) => Input::Malformed { conn, id, fault },
+                Ok(request) => {
+                    let Some(memory) = self.reserve(line.len()).await else { return false };
+                    Input::Request { conn, request, memory }
+                }
+            },
+        };
+        self.inputs.send(input).await.is_ok()
+    }
+
+    async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).expect("a line is shorter than LINE_BYTES_MAX");
+        Arc::clone(&self.memory).acquire_many_owned(bytes).await.ok()
+    }
+}
+
+/// Reads into a buffer on the stack, so that a connection that says nothing has none.
+fn read_some(socket: &UnixStream, lines: &mut LineReader) -> io::Result<usize> {
+    let mut buffer = [0; READ_BYTES];
+    let bytes = socket.try_read(&mut buffer)?;
+    lines.push(&buffer[..bytes]);
+    Ok(bytes)
+}
+
+fn too_long(bytes: u64) -> Fault {
+    Fault::new(
+        Errno::EMSGSIZE,
+        format!(
+            "a line of {bytes} bytes was dropped; at most {LINE_BYTES_MAX} are read, so split the request"
+        ),
+    )
+}
+
+/// The id to answer a malformed line with.
+pub fn answer_id(id: Option<CallId>) -> CallId {
+    id.unwrap_or(syscalls::reply::NO_CALL)
+}

@@ -1,0 +1,220 @@
+//! The daemon's life: what it takes hold of before the first input, and what it lets go after the last.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::getuid;
+use syscalls::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX};
+use syscalls::{Errno, Fault, Frame, reply::NO_CALL};
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::input::Input;
+use super::listener::{self, ListenError, LockError, lock_file};
+use super::machine;
+use super::reactor::Reactor;
+use super::settings::Settings;
+use super::store::{StoreError, StoreThread};
+use crate::core::effect::Record;
+use crate::core::event::Credentials;
+use crate::core::{HostInfo, Kernel};
+
+/// How long to wait before accepting again after the system refused, for one, because of too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the daemon could not start, or ended badly.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The socket cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data folder is another daemon's.
+    #[error(
+        "another daemon{} keeps its state in {path}; stop it, or choose another folder with --data",
+        .pid.map(|p| format!(" (process {p})")).unwrap_or_default()
+    )]
+    DataInUse { path: PathBuf, pid: Option<u32> },
+    /// The data folder cannot be used.
+    #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
+    Data { path: PathBuf, source: io::Error },
+    /// The store in the data folder cannot be used.
+    #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
+    Store { path: PathBuf, source: StoreError },
+    /// The starter did not hand over what it names.
+    #[error("--ready-fd {0} is not an open file descriptor above 2; open it in the starter")]
+    ReadyFd(i32),
+    /// The system refuses something else.
+    #[error("the system refuses {what}: {source}")]
+    System { what: &'static str, source: io::Error },
+}
+
+/// Runs a daemon until it is asked to end.
+///
+/// # Errors
+///
+/// It could not be started.
+pub fn run(settings: Settings) -> Result<(), DaemonError> {
+    // First of all, while no descriptor but the inherited ones is open.
+    let ready = settings.ready_fd.map(inherited).transpose()?;
+    machine::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::System { what: "an event queue", source })?;
+    runtime.block_on(serve(settings, ready))
+}
+
+async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonError> {
+    let _data_lock = own_data(&settings.data)?;
+    let (socket, listener) = listener::bind(&settings.socket, settings.socket_mode)?;
+    let store_path = settings.data.join("store");
+    let (store, records) = StoreThread::open(&store_path)
+        .map_err(|source| DaemonError::Store { path: store_path.clone(), source })?;
+    let system = |what| move |source| DaemonError::System { what, source };
+    let listener = UnixListener::from_std(listener).map_err(system("to listen"))?;
+
+    let (urgent, urgent_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
+    let (inputs, other_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
+    tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
+    let acceptor = tokio::spawn(accept(listener, inputs.clone()));
+
+    let kernel = Kernel::new(kernel_config(&settings), machine::random_seed());
+    let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
+    let reactor = Reactor::new(kernel, store, driver, urgent, inputs);
+    let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
+    announce(&settings, ready);
+    running.await;
+
+    acceptor.abort();
+    drop(socket);
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    tracing::info!("the daemon has ended");
+    Ok(())
+}
+
+/// Makes the data folder and takes it for this process.
+fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
+    let data = |source| DaemonError::Data { path: path.into(), source };
+    for folder in [path.to_owned(), path.join("cache")] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(data)?;
+    }
+    lock_file(&path.join("lock")).map_err(|e| match e {
+        LockError::Held(pid) => DaemonError::DataInUse { path: path.into(), pid },
+        LockError::System(source) => data(source),
+    })
+}
+
+fn kernel_config(settings: &Settings) -> crate::core::KernelConfig {
+    let host = HostInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        os_pid: std::process::id(),
+        socket: settings.socket.to_string_lossy().into_owned(),
+        data: settings.data.to_string_lossy().into_owned(),
+        cpu: machine::cpu_name(),
+        cpus: machine::cpus(),
+        memory_bytes: machine::memory_bytes(),
+    };
+    crate::core::KernelConfig { host, ..settings.kernel.clone() }
+}
+
+/// The remembered mounts, less those that the configuration has under the same name, and the configuration's.
+fn with_configured(records: Vec<Record>, settings: &Settings) -> Vec<Record> {
+    let configured: Vec<Record> = settings.mounts.iter().cloned().map(Record::Mount).collect();
+    let is_configured = |record: &Record| configured.iter().any(|c| c.key() == record.key());
+    let mut all: Vec<Record> = records.into_iter().filter(|r| !is_configured(r)).collect();
+    all.extend(configured);
+    all
+}
+
+/// Tells the log, systemd and the starter that the socket is served.
+fn announce(settings: &Settings, ready: Option<OwnedFd>) {
+    let (socket, data) = (settings.socket.display(), settings.data.display());
+    tracing::info!("llmasos {} serves {socket}, state in {data}", env!("CARGO_PKG_VERSION"));
+    if let Err(e) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("systemd could not be told that the daemon is ready: {e}");
+    }
+    if let Some(Err(e)) = ready.map(|fd| writeln!(fs::File::from(fd), "ready")) {
+        tracing::warn!("the starter could not be told that the daemon is ready: {e}");
+    }
+}
+
+/// Takes a descriptor that the starter left open for this process.
+fn inherited(fd: RawFd) -> Result<OwnedFd, DaemonError> {
+    let open = fd > 2 && Path::new("/proc/self/fd").join(fd.to_string()).exists();
+    if !open {
+        return Err(DaemonError::ReadyFd(fd));
+    }
+    // SAFETY: the descriptor is open, and since this process has opened none itself yet, nothing here owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// An executable of the project: beside this one, else on the PATH.
+pub fn executable(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
+}
+
+/// Passes on each signal that asks the daemon to end.
+fn watch_signals(urgent: mpsc::Sender<Input>) -> io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                _ = hup.recv() => {}
+            }
+            if urgent.send(Input::Terminate).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+async fn accept(listener: UnixListener, inputs: mpsc::Sender<Input>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(e) => {
+                tracing::warn!("a connection could not be accepted: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            turn_away(&socket);
+            continue;
+        };
+        let Some(credentials) = credentials(&socket) else { continue };
+        if inputs.send(Input::Connected { socket, credentials, place }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn turn_away(socket: &UnixStream) {
+    let sentence =
+        format!("{CONNECTIONS_MAX} of {CONNECTIONS_MAX} connections are open; close some and try again");
+    let mut line = Vec::new();
+    Frame::Reply(NO_CALL, Err(Fault::new(Errno::EMFILE, sentence))).write_line(&mut line);
+    // A socket that is new takes a line, unless the program is gone.
+    let _ = socket.try_write(&line);
+}
+
+/// Who is at the other end; none where the system does not say.
+fn credentials(socket: &UnixStream) -> Option<Credentials> {
+    let peer = socket.peer_cred().ok()?;
+    let os_pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+    let admin = peer.uid() == 0 || peer.uid() == getuid().as_raw();
+    Some(Credentials { uid: peer.uid(), os_pid, executable: machine::executable_of(os_pid), admin })
+}

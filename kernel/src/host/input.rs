@@ -1,0 +1,33 @@
+//! All that the main loop waits for, in two queues: what workers and the system say, and what programs say. The
+//! first is served first, so that no flood of requests delays the tokens of those who are generating.
+
+use std::sync::Arc;
+
+use syscalls::{CallId, Fault, Request};
+use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::core::event::{ConnId, Credentials, Event, WorkerId};
+
+/// Something that the main loop reacts to.
+#[derive(Debug)]
+pub enum Input {
+    /// A program connected, and has a place among the connections.
+    Connected { socket: UnixStream, credentials: Credentials, place: OwnedSemaphorePermit },
+    /// A program asks; `memory` is its share of what may wait for the kernel.
+    Request { conn: ConnId, request: Request, memory: OwnedSemaphorePermit },
+    /// A program sent what is no request.
+    Malformed { conn: ConnId, id: Option<CallId>, fault: Fault },
+    /// Nothing more will come from a program.
+    ReadEnded { conn: ConnId },
+    /// A program that did not read can be written to again.
+    Writable { conn: ConnId },
+    /// A worker runs, and loads its model.
+    WorkerStarted { worker: WorkerId, link: Arc<UnixStream> },
+    /// A worker that did not read can be written to again.
+    WorkerWritable { worker: WorkerId },
+    /// A worker said something, or died.
+    Worker(Event),
+    /// The system asks the daemon to end.
+    Terminate,
+}

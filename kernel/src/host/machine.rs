@@ -1,0 +1,76 @@
+//! What the host knows of the machine, and what it asks of the system for itself.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Name of the processor, or `unknown`.
+pub fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|l| l.starts_with("model name"));
+    let name = line.and_then(|l| l.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    name.unwrap_or_else(|| "unknown".into())
+}
+
+/// Processors that this process may use.
+pub fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+}
+
+/// Bytes of main memory, or 0 where the system does not say.
+pub fn memory_bytes() -> u64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// The name of a process's executable, or nothing where the system does not say.
+pub fn executable_of(os_pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{os_pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// Lets this process open as many files as the system allows it: each connection takes one.
+pub fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(e) = raised {
+        tracing::warn!("the limit of open files stays as it is: {e}");
+    }
+}
+
+/// Whether standard error goes to the journal, which writes its own times.
+pub fn logs_to_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = fs::metadata("/proc/self/fd/2") else { return false };
+    stream == format!("{}:{}", stderr.dev(), stderr.ino())
+}
+
+/// A number that is another one at every start.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_describes_itself() {
+        assert!(cpus() >= 1);
+        assert!(memory_bytes() > 1 << 20);
+        assert!(!cpu_name().is_empty());
+        assert!(!executable_of(std::process::id()).is_empty());
+        assert_eq!(executable_of(u32::MAX), "");
+    }
+
+    #[test]
+    fn open_files_are_raised_to_the_hard_limit() {
+        raise_open_files();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system says");
+        assert_eq!(soft, hard);
+    }
+}

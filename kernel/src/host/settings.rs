@@ -1,0 +1,364 @@
+//! Where the daemon's settings come from: flags win over the environment, the environment over the file, the file
+//! over what is built in.
+//!
+//! The file is RON. It is read strictly: an unknown key is an error with its place in the file, never ignored.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ron::extensions::Extensions;
+use serde::Deserialize;
+use syscalls::call::{Attention, Mount, nearest};
+use syscalls::limits::{CONTEXT_TOKENS_MAX, MODELS_MAX, NAME_BYTES_MAX};
+use syscalls::{Tokens, paths};
+use thiserror::Error;
+
+use super::log::LEVELS;
+use crate::core::KernelConfig;
+
+/// Where a daemon of the system keeps its state.
+const SYSTEM_DATA: &str = "/var/lib/llmasos";
+/// Where a daemon of the system is configured.
+const SYSTEM_CONFIG: &str = "/etc/llmasos/llmasos.ron";
+/// The name by which the environment sets the level of the log.
+const LOG_VAR: &str = "LLMASOS_LOG";
+/// A user's socket is for that user alone.
+const USER_SOCKET_MODE: u32 = 0o600;
+/// The system's socket is for the group that the daemon runs in.
+const SYSTEM_SOCKET_MODE: u32 = 0o660;
+/// Sequence ids that llama.cpp has at most.
+const SEQUENCES_MAX: u16 = 256;
+
+/// What the command line says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Flags {
+    /// Reads settings from this file [default: ~/.config/llmasos/llmasos.ron where it exists]
+    #[arg(long, value_name = "FILE", env = paths::CONFIG_VAR)]
+    pub config: Option<PathBuf>,
+    /// Listens on this socket [default: $XDG_RUNTIME_DIR/llmasos/llmasos.sock]
+    #[arg(long, value_name = "PATH", env = paths::SOCKET_VAR)]
+    pub socket: Option<PathBuf>,
+    /// Keeps its state in this folder [default: ~/.local/state/llmasos]
+    #[arg(long, value_name = "DIR", env = paths::DATA_VAR)]
+    pub data: Option<PathBuf>,
+    /// Takes the system's places: /run/llmasos, /var/lib/llmasos and /etc/llmasos
+    #[arg(long)]
+    pub system: bool,
+    /// How much to log: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = LOG_VAR)]
+    pub log: Option<String>,
+    /// Writes a line to this file descriptor and closes it as soon as the socket is served
+    #[arg(long, value_name = "FD")]
+    pub ready_fd: Option<i32>,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    socket: Option<PathBuf>,
+    socket_mode: Option<u32>,
+    data: Option<PathBuf>,
+    log: String,
+    default_model: Option<String>,
+    mounts: Vec<MountEntry>,
+    driver: Option<PathBuf>,
+    sequences_max: u16,
+    prefill_tokens_min: u32,
+    step_us_max: u64,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        let kernel = KernelConfig::default();
+        File {
+            socket: None,
+            socket_mode: None,
+            data: None,
+            log: "info".into(),
+            default_model: None,
+            mounts: Vec::new(),
+            driver: None,
+            sequences_max: kernel.sequences_max,
+            prefill_tokens_min: kernel.prefill_tokens_min,
+            step_us_max: kernel.step_us_max,
+        }
+    }
+}
+
+/// A model that the file wants mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MountEntry {
+    path: String,
+    name: String,
+    #[serde(default)]
+    context: Option<u32>,
+    #[serde(default)]
+    attention: Attention,
+    #[serde(default)]
+    gpu_layers: Option<u32>,
+    #[serde(default)]
+    threads: Option<u32>,
+}
+
+/// All settings, settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The socket to listen on.
+    pub socket: PathBuf,
+    /// Its permission bits.
+    pub socket_mode: u32,
+    /// The folder of the daemon's state.
+    pub data: PathBuf,
+    /// The level of the log.
+    pub log: String,
+    /// Models to mount beside those that are remembered.
+    pub mounts: Vec<Mount>,
+    /// The worker's executable, where it is not the one beside the daemon's.
+    pub driver: Option<PathBuf>,
+    /// Where to tell that the socket is served.
+    pub ready_fd: Option<i32>,
+    /// What the kernel is told; the host fills in what it knows of the machine.
+    pub kernel: KernelConfig,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// The file is not there, or may not be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The file is not what it should be.
+    #[error("{path}:{line}:{column}: {message}")]
+    Malformed { path: PathBuf, line: usize, column: usize, message: String },
+    /// A value is out of its range.
+    #[error("{name} is {value}; {rule}")]
+    OutOfRange { name: &'static str, value: String, rule: String },
+}
+
+impl Settings {
+    /// Settles the flags with the file that they, or the defaults, name.
+    ///
+    /// # Errors
+    ///
+    /// The file is missing although it was asked for, malformed, or a value is out of range.
+    pub fn settle(flags: Flags) -> Result<Settings, SettingsError> {
+        let file = match (&flags.config, flags.system) {
+            (Some(path), _) => read(path, true)?,
+            (None, true) => read(Path::new(SYSTEM_CONFIG), false)?,
+            (None, false) => read(&paths::config(), false)?,
+        };
+        merge(flags, file)
+    }
+}
+
+/// Reads a file; a missing one is as good as an empty one unless somebody `asked` for it.
+fn read(path: &Path, asked: bool) -> Result<File, SettingsError> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(path, &text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !asked => Ok(File::default()),
+        Err(source) => Err(SettingsError::Unreadable { path: path.into(), source }),
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<File, SettingsError> {
+    let options = ron::Options::default()
+        .with_default_extension(Extensions::IMPLICIT_SOME)
+        .with_default_extension(Extensions::UNWRAP_NEWTYPES);
+    options.from_str(text).map_err(|e| SettingsError::Malformed {
+        path: path.into(),
+        line: e.span.start.line,
+        column: e.span.start.col,
+        message: explain(&e.code),
+    })
+}
+
+fn explain(error: &ron::Error) -> String {
+    match error {
+        ron::Error::NoSuchStructField { expected, found, .. } => {
+            let hint = match nearest(found, expected) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the keys are {}", expected.join(", ")),
+            };
+            format!("unknown key `{found}`; {hint}")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
+    let own = |system: &str, user: fn() -> PathBuf| if flags.system { system.into() } else { user() };
+    let mode = if flags.system { SYSTEM_SOCKET_MODE } else { USER_SOCKET_MODE };
+    let socket = flags.socket.or(file.socket);
+    let data = flags.data.or(file.data).unwrap_or_else(|| own(SYSTEM_DATA, paths::data));
+    let settings = Settings {
+        socket: socket.unwrap_or_else(|| own(paths::SYSTEM_SOCKET, paths::user_socket)),
+        socket_mode: file.socket_mode.unwrap_or(mode),
+        log: flags.log.unwrap_or(file.log),
+        mounts: file.mounts.into_iter().map(mount).collect(),
+        driver: file.driver,
+        ready_fd: flags.ready_fd,
+        kernel: KernelConfig {
+            default_model: file.default_model,
+            sequences_max: file.sequences_max,
+            prefill_tokens_min: file.prefill_tokens_min,
+            step_us_max: file.step_us_max,
+            cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
+            ..KernelConfig::default()
+        },
+        data,
+    };
+    check(&settings)?;
+    Ok(settings)
+}
+
+fn mount(entry: MountEntry) -> Mount {
+    Mount {
+        path: entry.path,
+        name: Some(entry.name),
+        context: entry.context.map(Tokens),
+        attention: entry.attention,
+        gpu_layers: entry.gpu_layers,
+        threads: entry.threads,
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), SettingsError> {
+    let kernel = &settings.kernel;
+    require("log", &settings.log, LEVELS.contains(&settings.log.as_str()), || one_of(LEVELS))?;
+    require("socket_mode", &format!("{:#o}", settings.socket_mode), settings.socket_mode <= 0o777, || {
+        "permission bits go from 0o000 to 0o777".into()
+    })?;
+    require(
+        "sequences_max",
+        &kernel.sequences_max,
+        (1..=SEQUENCES_MAX).contains(&kernel.sequences_max),
+        || format!("from 1 to {SEQUENCES_MAX} sequences fit into a worker"),
+    )?;
+    require("prefill_tokens_min", &kernel.prefill_tokens_min, kernel.prefill_tokens_min >= 1, || {
+        "prompts need at least 1 token a step".into()
+    })?;
+    require("step_us_max", &kernel.step_us_max, kernel.step_us_max >= 1, || {
+        "a step needs at least 1 microsecond".into()
+    })?;
+    require("mounts", &settings.mounts.len(), settings.mounts.len() <= MODELS_MAX, || {
+        format!("at most {MODELS_MAX} models can be mounted")
+    })?;
+    settings.mounts.iter().try_for_each(check_mount)
+}
+
+fn check_mount(mount: &Mount) -> Result<(), SettingsError> {
+    let name = mount.name.as_deref().unwrap_or_default();
+    require("name of a mount", &format!("`{name}`"), (1..=NAME_BYTES_MAX).contains(&name.len()), || {
+        format!("from 1 to {NAME_BYTES_MAX} bytes name a model")
+    })?;
+    let absolute = mount.path.starts_with('/') || mount.path.starts_with("sim:");
+    require("path of a mount", &format!("`{}`", mount.path), absolute, || {
+        "the daemon has no folder of its own; give the path from / on".into()
+    })?;
+    let context = mount.context.unwrap_or(Tokens(1));
+    require("context of a mount", &context, (1..=CONTEXT_TOKENS_MAX).contains(&context.0), || {
+        format!("a context holds from 1 to {CONTEXT_TOKENS_MAX} tokens")
+    })
+}
+
+fn require(
+    name: &'static str,
+    value: &impl ToString,
+    holds: bool,
+    rule: impl FnOnce() -> String,
+) -> Result<(), SettingsError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(SettingsError::OutOfRange { name, value: value.to_string(), rule: rule() })
+    }
+}
+
+fn one_of(words: &[&str]) -> String {
+    format!("choose one of {}", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../dist/llmasos.ron");
+
+    fn file(text: &str) -> Result<File, String> {
+        parse(Path::new("f.ron"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn file_shipped_says_the_defaults() {
+        assert_eq!(file(SHIPPED), Ok(File::default()));
+    }
+
+    #[test]
+    fn file_shipped_explains_every_key() {
+        for line in SHIPPED.lines().filter_map(|l| l.trim_start().strip_prefix("// ")) {
+            // An example in a comment is valid, too.
+            if line.starts_with("mounts:") {
+                assert_eq!(file(&format!("({line})")).map(|f| f.mounts.len()), Ok(1), "{line}");
+            }
+        }
+        let error = file("(nonsense: 1)").expect_err("no such key");
+        for key in error.split("the keys are ").nth(1).expect("lists the keys").split(", ") {
+            assert!(SHIPPED.contains(&format!("{key}:")), "{key} is missing in dist/llmasos.ron");
+        }
+    }
+
+    #[test]
+    fn key_unknown_is_named_with_its_place() {
+        let error = file("(\n  sokcet: \"/s\",\n)").expect_err("no such key");
+        assert!(error.starts_with("f.ron:2:"), "{error}");
+        assert!(error.contains("unknown key `sokcet`; did you mean `socket`?"), "{error}");
+    }
+
+    #[test]
+    fn value_of_a_wrong_type_is_named_with_its_place() {
+        let error = file("(\n\n  log: 7,\n)").expect_err("no text");
+        assert!(error.starts_with("f.ron:3:"), "{error}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let text = r#"(socket: "/file/s", data: "/file/d", log: "warn", mounts: [(path: "/m", name: "m")])"#;
+        let flags = Flags { socket: Some("/flag/s".into()), ..Flags::default() };
+        let settings = merge(flags, file(text).expect("valid")).expect("valid");
+        assert_eq!(settings.socket, Path::new("/flag/s"));
+        assert_eq!((settings.data.as_path(), settings.log.as_str()), (Path::new("/file/d"), "warn"));
+        assert_eq!(settings.kernel.cache_dir.as_deref(), Some("/file/d/cache"));
+        assert_eq!(settings.mounts[0].name.as_deref(), Some("m"));
+        assert_eq!(settings.socket_mode, 0o600);
+    }
+
+    #[test]
+    fn system_takes_the_places_of_the_system() {
+        let flags = Flags { system: true, ..Flags::default() };
+        let settings = merge(flags, File::default()).expect("valid");
+        assert_eq!(settings.socket, Path::new("/run/llmasos/llmasos.sock"));
+        assert_eq!(settings.data, Path::new("/var/lib/llmasos"));
+        assert_eq!(settings.socket_mode, 0o660);
+    }
+
+    #[test]
+    fn value_out_of_range_names_the_limit() {
+        let refused = |text: &str| {
+            let error = merge(Flags::default(), file(text).expect("parses")).expect_err("out of range");
+            error.to_string()
+        };
+        assert!(refused("(sequences_max: 300)").contains("300; from 1 to 256"));
+        assert!(refused("(log: \"loud\")").contains("error, warn, info"));
+        assert!(refused("(mounts: [(path: \"m.gguf\", name: \"m\")])").contains("from / on"));
+    }
+
+    #[test]
+    fn file_asked_for_and_missing_is_an_error() {
+        let flags = Flags { config: Some("/nonexistent/llmasos.ron".into()), ..Flags::default() };
+        let error = Settings::settle(flags).expect_err("missing").to_string();
+        assert!(error.contains("/nonexistent/llmasos.ron"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The store on disk, in sled.
+//!
+//! sled 0.34 has three habits that matter here. It checks itself for damage by panicking as often as by an error,
+//! so it is opened, and its values are read once, where a panic is caught. When it is killed while it opens, it
+//! can leave a half-written snapshot, `snap.N.generating`, on which every later open fails; those are removed
+//! first. And its cache may take a gigabyte; a few records need next to none.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::{Store, StoreError, set_aside_name};
+
+/// Bytes of sled's cache.
+const CACHE_BYTES: u64 = 4 << 20;
+
+/// A sled database.
+pub struct Sled(sled::Db);
+
+/// Opens the database in a folder. A damaged one is moved aside, and a new one begun.
+///
+/// # Errors
+///
+/// The system does not let the folder be used.
+pub fn open_or_set_aside(folder: &Path) -> Result<Sled, StoreError> {
+    match open(folder) {
+        Err(StoreError::Damaged(why)) => {
+            let aside = set_aside_name(folder);
+            fs::rename(folder, &aside).map_err(StoreError::System)?;
+            tracing::warn!(
+                "the database is damaged ({why}); moved it to {} and began a new one",
+                aside.display()
+            );
+            open(folder)
+        }
+        other => other,
+    }
+}
+
+fn open(folder: &Path) -> Result<Sled, StoreError> {
+    remove_half_snapshots(folder).map_err(StoreError::System)?;
+    let opening = || {
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let store = Sled(config.open().map_err(error)?);
+        store.scan()?;
+        Ok(store)
+    };
+    match catch_unwind(AssertUnwindSafe(opening)) {
+        Ok(result) => result,
+        Err(panic) => Err(StoreError::Damaged(words_of(&*panic))),
+    }
+}
+
+fn remove_half_snapshots(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        if text.starts_with("snap.") && text.ends_with(".generating") {
+            tracing::info!("removing {text}, which the database left when it was killed");
+            fs::remove_file(folder.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+fn error(error: sled::Error) -> StoreError {
+    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    match error {
+        sled::Error::Io(e)
+            if matches!(e.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull)
+                || e.to_string().contains("could not acquire lock") =>
+        {
+            StoreError::System(e)
+        }
+        other => StoreError::Damaged(other.to_string()),
+    }
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    words.unwrap_or("it panicked").into()
+}
+
+impl Store for Sled {
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.0.insert(key, value).map(drop).map_err(error)
+    }
+
+    fn delete(&mut self, key: &str) -> Result<(), StoreError> {
+        self.0.remove(key).map(drop).map_err(error)
+    }
+
+    fn scan(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let entries = self.0.iter().map(|entry| {
+            let (key, value) = entry.map_err(error)?;
+            let key = String::from_utf8(key.to_vec())
+                .map_err(|_| StoreError::Damaged("a key is not UTF-8".into()))?;
+            Ok((key, value.to_vec()))
+        });
+        entries.collect()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.0.flush().map(drop).map_err(error)
+    }
+}

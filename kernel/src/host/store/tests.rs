@@ -1,0 +1,90 @@
+use std::fs;
+
+use syscalls::call::{Attention, Mount};
+
+use super::*;
+
+fn mount(name: &str) -> Record {
+    Record::Mount(Mount {
+        path: "/m.gguf".into(),
+        name: Some(name.into()),
+        context: None,
+        attention: Attention::Auto,
+        gpu_layers: None,
+        threads: None,
+    })
+}
+
+fn make(store: &StoreThread, change: Change) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(store.make(change)).expect("the disk is there");
+}
+
+/// A folder that holds a store with two records.
+fn filled() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store");
+    let (store, records) = StoreThread::open(&path).expect("opens");
+    assert!(records.is_empty());
+    make(&store, Change::Persist(mount("a")));
+    make(&store, Change::Persist(mount("b")));
+    (folder, path)
+}
+
+#[test]
+fn records_persisted_are_there_after_a_restart_and_forgotten_ones_are_not() {
+    let (_folder, path) = filled();
+    let (store, records) = StoreThread::open(&path).expect("opens");
+    assert_eq!(records, [mount("a"), mount("b")]);
+    make(&store, Change::Forget(mount("a").key()));
+    drop(store);
+    assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("b")]);
+}
+
+#[test]
+fn database_damaged_is_set_aside_and_a_new_one_begun() {
+    let (folder, path) = filled();
+    for n in 1..=2 {
+        // A log of another shape: every segment is full of something else.
+        for file in ["db", "conf"] {
+            fs::write(path.join(file), vec![0xa5u8; 600 << 10]).expect("writes");
+        }
+        let (store, records) = StoreThread::open(&path).expect("is never fatal");
+        assert!(records.is_empty());
+        assert!(folder.path().join(format!("store.damaged-{n}")).exists(), "the damaged one is kept");
+        make(&store, Change::Persist(mount("c")));
+        drop(store);
+        assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("c")]);
+    }
+}
+
+#[test]
+fn snapshot_half_written_does_not_keep_the_database_shut() {
+    let (folder, path) = filled();
+    fs::write(path.join("snap.0000000000000400.generating"), b"half").expect("writes");
+    let (_store, records) = StoreThread::open(&path).expect("opens");
+    assert_eq!(records, [mount("a"), mount("b")]);
+    assert!(!folder.path().join("store.damaged-1").exists(), "nothing was damaged");
+}
+
+#[test]
+fn record_of_an_unknown_form_is_put_in_quarantine() {
+    let (_folder, path) = filled();
+    let mut raw = sled::open_or_set_aside(&path).expect("opens");
+    raw.put("mount/a", b"{\"Mount\":7}").expect("writes");
+    raw.flush().expect("writes");
+    drop(raw);
+    assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("b")]);
+    let raw = sled::open_or_set_aside(&path).expect("opens");
+    let keys: Vec<String> = raw.scan().expect("reads").into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["mount/b", "quarantine/mount/a"]);
+}
+
+#[test]
+fn folder_that_cannot_be_made_is_the_systems_error_and_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    fs::write(&file, "precious").expect("writes");
+    assert!(StoreThread::open(&file.join("store")).is_err());
+    assert_eq!(fs::read_to_string(&file).expect("reads"), "precious");
+}

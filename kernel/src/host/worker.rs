@@ -1,0 +1,359 @@
+//! One worker process: its start, its words, its end.
+//!
+//! A task of its own stands by each worker from the effect that asked for it until `WorkerDied`, which it always
+//! sends, and sends last. Restarts are the kernel's decision: each one is a new worker with its own task.
+//!
+//! A worker runs foreign C++ on foreign files. So its words are read with bounds, nonsense ends it, and when it
+//! is told to stop and does not, it is killed. It dies with the daemon (it reads the end of its socket, and the
+//! system kills it), and a terminal's Ctrl-C does not reach it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use drivers::wire::{FromWorker, LoadRequest, decode};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::input::Input;
+use crate::core::event::{Event, WorkerId};
+
+/// How long a worker may take to exit after its socket was closed, before it is killed.
+pub const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes that one read takes at most.
+const READ_BYTES: usize = 64 << 10;
+
+/// What the task of a worker needs.
+pub struct Supervisor {
+    pub worker: WorkerId,
+    pub load: Box<LoadRequest>,
+    /// To wait before the start.
+    pub delay: Duration,
+    /// The executable.
+    pub program: PathBuf,
+    pub inputs: mpsc::Sender<Input>,
+    /// Ends the worker when something is sent, or the sender is dropped.
+    pub stop: oneshot::Receiver<()>,
+}
+
+/// Why the task stopped to listen to its worker.
+enum End {
+    /// It closed its socket.
+    Hangup,
+    /// It exited, while somebody else still held its socket.
+    Exited(ExitStatus),
+    /// It said what cannot be understood.
+    Nonsense(io::Error),
+    /// It was told to stop.
+    Stopped,
+}
+
+impl Supervisor {
+    /// Starts the worker, passes on what it says, and reports its end.
+    pub async fn run(mut self) {
+        let how = match self.live().await {
+            Ok(how) => how,
+            Err(e) => format!("could not be started: {e}"),
+        };
+        self.say(Event::WorkerDied { worker: self.worker, how }).await;
+    }
+
+    async fn live(&mut self) -> io::Result<String> {
+        tokio::select! {
+            _ = &mut self.stop => return Ok("stopped before it was started".into()),
+            () = sleep(self.delay) => {}
+        }
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        let link = Arc::new(UnixStream::from_std(near)?);
+        let mut child = spawn(&self.program, &self.load, far.into())?;
+        let os_pid = child.id().unwrap_or_default();
+        let started = Input::WorkerStarted { worker: self.worker, link: Arc::clone(&link) };
+        // The main loop is gone only when the daemon ends.
+        let _ = self.inputs.send(started).await;
+        let end = self.listen(&mut child, &link, os_pid).await;
+        Ok(conclude(end, child, &link, os_pid).await)
+    }
+
+    /// Passes on what the worker says until one of its ends comes.
+    async fn listen(&mut self, child: &mut Child, link: &UnixStream, os_pid: u32) -> End {
+        let mut buffer = Vec::new();
+        loop {
+            let exited = tokio::select! {
+                biased;
+                _ = &mut self.stop => return End::Stopped,
+                _ = link.readable() => None,
+                status = child.wait() => status.ok(),
+            };
+            // What it said before it exited still counts.
+            match (self.pass_on(link, &mut buffer, os_pid).await, exited) {
+                (Ok(_), Some(status)) => return End::Exited(status),
+                (Ok(true), None) => {}
+                (Ok(false), None) => return End::Hangup,
+                (Err(e), _) if e.kind() == io::ErrorKind::InvalidData => return End::Nonsense(e),
+                (Err(_), _) => return End::Hangup,
+            }
+        }
+    }
+
+    /// Passes on all that has come. Gives whether more can come.
+    async fn pass_on(&self, link: &UnixStream, buffer: &mut Vec<u8>, os_pid: u32) -> io::Result<bool> {
+        loop {
+            match read_some(link, buffer) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            let mut used = 0;
+            while let Some((message, bytes)) = decode::<FromWorker>(&buffer[used..])? {
+                used += bytes;
+                self.say(event(self.worker, os_pid, message)).await;
+            }
+            buffer.drain(..used);
+        }
+    }
+
+    async fn say(&self, event: Event) {
+        // The main loop is gone only when the daemon ends.
+        let _ = self.inputs.send(Input::Worker(event)).await;
+    }
+}
+
+/// Starts the executable with one end of the socket pair as its standard input.
+fn spawn(program: &std::path::Path, load: &LoadRequest, socket: OwnedFd) -> io::Result<Child> {
+    let load = serde_json::to_string(load).map_err(io::Error::other)?;
+    let mut command = Command::new(program);
+    command
+        .args(["run", "--load", &load])
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
+    command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))
+}
+
+/// Sees the worker off, and says how it ended.
+async fn conclude(end: End, mut child: Child, link: &UnixStream, os_pid: u32) -> String {
+    let said = match end {
+        End::Exited(status) => return describe(status),
+        End::Hangup => None,
+        End::Stopped => {
+            close(link);
+            None
+        }
+        End::Nonsense(e) => {
+            kill_group(os_pid);
+            Some(format!("spoke nonsense: {e}"))
+        }
+    };
+    let status = match timeout(EXIT_PATIENCE, child.wait()).await {
+        Ok(status) => status,
+        Err(_) => {
+            kill_group(os_pid);
+            child.wait().await
+        }
+    };
+    said.unwrap_or_else(|| status.map_or_else(|e| format!("could not be waited for: {e}"), describe))
+}
+
+fn close(link: &UnixStream) {
+    // It fails where the worker is gone already.
+    let _ =
+        nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(link), nix::sys::socket::Shutdown::Both);
+}
+
+/// Kills the worker and the children that it probes itself with.
+fn kill_group(os_pid: u32) {
+    match i32::try_from(os_pid) {
+        // It fails where all of them are gone already.
+        Ok(pid) if pid > 1 => drop(killpg(Pid::from_raw(pid), Signal::SIGKILL)),
+        _ => {}
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(number), _) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {}", signal.as_str()),
+            Err(_) => format!("killed by signal {number}"),
+        },
+        (None, code) => format!("exit status {}", code.unwrap_or_default()),
+    }
+}
+
+fn read_some(link: &UnixStream, into: &mut Vec<u8>) -> io::Result<usize> {
+    let mut buffer = [0; READ_BYTES];
+    let bytes = link.try_read(&mut buffer)?;
+    into.extend_from_slice(&buffer[..bytes]);
+    Ok(bytes)
+}
+
+fn event(worker: WorkerId, os_pid: u32, message: FromWorker) -> Event {
+    match message {
+        FromWorker::Ready(description) => Event::WorkerReady { worker, os_pid, description },
+        FromWorker::Refused(fault) => Event::WorkerRefused { worker, fault },
+        FromWorker::Loading(fraction) => Event::WorkerLoading { worker, os_pid, fraction },
+        FromWorker::Done(done) => Event::StepDone { worker, done },
+        FromWorker::StepFailed(number, fault) => Event::StepFailed { worker, number, fault },
+        FromWorker::Answer(number, answer) => Event::Answered { worker, number, answer },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use drivers::wire::{DriverFault, encode};
+    use syscalls::Errno;
+    use syscalls::call::Attention;
+
+    use super::*;
+    use crate::core::event::ModelId;
+
+    const WORKER: WorkerId = WorkerId { model: ModelId(1), incarnation: 1 };
+
+    fn load() -> Box<LoadRequest> {
+        Box::new(LoadRequest {
+            path: "sim:".into(),
+            context_tokens: None,
+            sequences_max: 1,
+            attention: Attention::Auto,
+            gpu_layers: None,
+            threads: None,
+            cache_dir: None,
+        })
+    }
+
+    /// A worker that is a shell script, with a file of words beside it; gives all that the main loop is told.
+    struct Scripted {
+        _folder: tempfile::TempDir,
+        inputs: mpsc::Receiver<Input>,
+        stop: Option<oneshot::Sender<()>>,
+    }
+
+    fn start(script: &str, words: &[FromWorker]) -> Scripted {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("worker");
+        let mut bytes = Vec::new();
+        words.iter().for_each(|w| encode(w, &mut bytes).expect("small"));
+        fs::write(folder.path().join("words"), bytes).expect("writes");
+        let script = format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display());
+        fs::write(&program, script).expect("writes");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("sets");
+        let (sender, inputs) = mpsc::channel(16);
+        let (stop, stopped) = oneshot::channel();
+        let supervisor = Supervisor {
+            worker: WORKER,
+            load: load(),
+            delay: Duration::ZERO,
+            program,
+            inputs: sender,
+            stop: stopped,
+        };
+        tokio::spawn(supervisor.run());
+        Scripted { _folder: folder, inputs, stop: Some(stop) }
+    }
+
+    impl Scripted {
+        async fn next(&mut self) -> Option<Event> {
+            loop {
+                match timeout(Duration::from_secs(20), self.inputs.recv()).await.expect("says something")? {
+                    Input::Worker(event) => return Some(event),
+                    Input::WorkerStarted { .. } => {}
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+        }
+
+        /// How it died, which must be its last word.
+        async fn death(&mut self) -> String {
+            match (self.next().await, self.next().await) {
+                (Some(Event::WorkerDied { worker: WORKER, how }), None) => how,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_that_dies_is_reported_with_the_way_it_died() {
+        assert_eq!(start("exit 3", &[]).death().await, "exit status 3");
+        assert_eq!(start("kill -SEGV $$", &[]).death().await, "killed by SIGSEGV");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_that_cannot_be_started_is_reported() {
+        let (inputs, mut received) = mpsc::channel(4);
+        let (_stop, stopped) = oneshot::channel();
+        let program = PathBuf::from("/nonexistent/worker");
+        let delay = Duration::ZERO;
+        Supervisor { worker: WORKER, load: load(), delay, program, inputs, stop: stopped }.run().await;
+        let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
+            panic!("silent")
+        };
+        assert!(how.contains("/nonexistent/worker"), "{how}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn words_of_a_worker_come_before_its_death() {
+        let refused = DriverFault::new(Errno::ENOEXEC, "not a model");
+        let words = [FromWorker::Loading(0.5), FromWorker::Refused(refused.clone())];
+        let mut worker = start("cat words >&0; exit 1", &words);
+        assert!(matches!(worker.next().await, Some(Event::WorkerLoading { os_pid, .. }) if os_pid > 1));
+        assert_eq!(worker.next().await, Some(Event::WorkerRefused { worker: WORKER, fault: refused }));
+        assert_eq!(worker.death().await, "exit status 1");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_that_speaks_nonsense_is_killed() {
+        let mut worker = start("printf '\\377\\377\\377\\377nonsense' >&0; exec cat <&0", &[]);
+        let how = worker.death().await;
+        assert!(how.starts_with("spoke nonsense"), "{how}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_told_to_stop_reads_the_end_and_exits() {
+        let mut worker = start("cat words >&0; cat <&0 >/dev/null; exit 7", &[FromWorker::Loading(0.0)]);
+        assert!(matches!(worker.next().await, Some(Event::WorkerLoading { .. })));
+        drop(worker.stop.take());
+        assert_eq!(worker.death().await, "exit status 7");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_that_does_not_stop_is_killed_with_its_children() {
+        let script = "cat words >&0; trap '' TERM; while :; do sleep 60; done";
+        let mut worker = start(script, &[FromWorker::Loading(0.0)]);
+        assert!(matches!(worker.next().await, Some(Event::WorkerLoading { .. })));
+        drop(worker.stop.take());
+        assert_eq!(worker.death().await, "killed by SIGKILL");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_stopped_before_its_delay_is_over_never_starts() {
+        let (inputs, mut received) = mpsc::channel(4);
+        let (stop, stopped) = oneshot::channel();
+        drop(stop);
+        let (program, delay) = (PathBuf::from("/nonexistent/worker"), Duration::from_secs(3600));
+        Supervisor { worker: WORKER, load: load(), delay, program, inputs, stop: stopped }.run().await;
+        let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
+            panic!("silent")
+        };
+        assert!(how.contains("before it was started"), "{how}");
+    }
+}
