@@ -1,7 +1,12 @@
 //! Text as people write it: sentences, languages, passages.
 
 pub mod abbreviation;
+pub mod bm25;
+pub mod chunk;
+pub mod document;
 pub mod language;
 pub mod layout;
 pub mod script;
 pub mod sentence;
+pub mod stopwords;
+pub mod terms;
