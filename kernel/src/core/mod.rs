@@ -1,8 +1,36 @@
-//! The kernel as a pure state machine.
+//! The kernel as a pure state machine: [`Kernel::step`] takes what happened and tells what is to be done about it.
+//!
+//! Nothing in here does input or output, reads a clock, starts a thread, draws a random number or depends on the
+//! order of a hash map. Time comes with the events and chance from one seed, so the same events give the same
+//! effects, on every machine, always. The crate's README has the map and the invariants.
 
+mod call;
 pub mod config;
+mod connection;
+mod context;
+mod counters;
 pub mod effect;
 pub mod event;
+mod generate;
+mod memory;
+mod model;
+mod process;
+mod sched;
+mod seed;
+mod syscall;
+
+use std::collections::BTreeMap;
+
+use syscalls::{ContextId, Errno, Fault, Pid};
+
+use call::Calls;
+use connection::Connection;
+use context::Context;
+use counters::Counters;
+use event::{ConnId, ModelId};
+use model::{Model, State};
+use process::ProcessTable;
+use seed::Seeds;
 
 pub use config::{HostInfo, KernelConfig};
 pub use effect::Effect;
@@ -11,17 +39,111 @@ pub use event::{Event, Now};
 /// The whole state of the kernel.
 pub struct Kernel {
     config: KernelConfig,
-    seed: u64,
+    seeds: Seeds,
+    now: Now,
+    /// Effects of the event that is being taken in.
+    out: Vec<Effect>,
+    connections: BTreeMap<ConnId, Connection>,
+    processes: ProcessTable,
+    calls: Calls,
+    contexts: BTreeMap<ContextId, Context>,
+    next_context: u64,
+    models: BTreeMap<ModelId, Model>,
+    next_model: u32,
+    counters: Counters,
+    /// What the host was last told to wake the kernel at.
+    wake: Option<Now>,
+    /// The daemon is going away; nothing is taken in any more.
+    ended: bool,
 }
 
 impl Kernel {
     /// A kernel without processes and models. `seed` is where the seeds of generations without one come from.
     pub fn new(config: KernelConfig, seed: u64) -> Self {
-        Kernel { config, seed }
+        Kernel {
+            config,
+            seeds: Seeds::new(seed),
+            now: Now(0),
+            out: Vec::new(),
+            connections: BTreeMap::new(),
+            processes: ProcessTable::new(),
+            calls: Calls::default(),
+            contexts: BTreeMap::new(),
+            next_context: 0,
+            models: BTreeMap::new(),
+            next_model: 0,
+            counters: Counters::default(),
+            wake: None,
+            ended: false,
+        }
     }
 
     /// Takes one event in, and appends what is to be done about it.
-    pub fn step(&mut self, _now: Now, _event: Event, _effects: &mut Vec<Effect>) {
-        let _ = (&self.config, self.seed);
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        if self.ended {
+            return;
+        }
+        self.now = now.max(self.now);
+        self.take_in(event);
+        self.expire_calls();
+        let models: Vec<ModelId> = self.models.keys().copied().collect();
+        for model in models {
+            self.dispatch(model);
+        }
+        let wake = self.calls.next_deadline();
+        if wake != self.wake {
+            self.wake = wake;
+            self.out.push(Effect::WakeAt(wake));
+        }
+        effects.append(&mut self.out);
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Connected { conn, credentials } => self.connected(conn, credentials),
+            Event::Disconnected { conn } => self.disconnected(conn),
+            Event::Request { conn, request } => self.request(conn, request),
+            Event::OutputHigh { conn } => self.set_congested(conn, true),
+            Event::OutputLow { conn } => self.set_congested(conn, false),
+            Event::WorkerLoading { worker, os_pid, fraction } => {
+                self.worker_loading(worker, os_pid, fraction)
+            }
+            Event::WorkerReady { worker, os_pid, description } => {
+                self.worker_ready(worker, os_pid, description)
+            }
+            Event::WorkerRefused { worker, fault } => self.worker_refused(worker, fault),
+            Event::WorkerDied { worker, how } => self.worker_died(worker, &how),
+            Event::StepDone { worker, done } => self.step_done(worker, done),
+            Event::StepFailed { worker, number, fault } => self.step_failed(worker, number, &fault.message),
+            Event::Answered { worker, number, answer } => self.answered(worker, number, answer),
+            Event::Booted { records } => self.booted(records),
+            Event::Tick => {}
+            Event::Terminate => self.terminate(),
+        }
+    }
+
+    /// Ends everything: calls are answered, workers told to stop.
+    fn terminate(&mut self) {
+        let fault = Fault::new(Errno::ECANCELED, "the daemon is going away");
+        for call in self.calls.numbers().into_iter().rev() {
+            self.cancel_call(call, &fault);
+        }
+        for model in self.models.values().filter(|m| !matches!(m.state, State::Offline(_))) {
+            self.out.push(Effect::StopWorker { worker: model.worker() });
+        }
+        self.models.clear();
+        self.out.push(Effect::Exit);
+        self.ended = true;
+    }
+
+    /// Counts something of a model, its process and the system.
+    fn count(&mut self, model: ModelId, owner: Pid, add: impl Fn(&mut Counters)) {
+        add(&mut self.counters);
+        if let Some(model) = self.models.get_mut(&model) {
+            add(&mut model.counters);
+        }
+        if let Some(process) = self.processes.living_mut(owner) {
+            add(&mut process.id.counters);
+        }
     }
 }

@@ -1,0 +1,155 @@
+//! Calls that have no answer yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syscalls::reply::Frame;
+use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
+
+use super::Kernel;
+use super::effect::Effect;
+use super::event::{ConnId, ModelId, Now};
+
+/// A call, numbered by the kernel in the order of arrival. The client's own numbers need not be in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CallNo(pub u64);
+
+/// What a call waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Waits {
+    /// The end of a child, or of any.
+    Child(Option<Pid>),
+    /// A message.
+    Message,
+    /// Its turn on a context, and then its work there.
+    Context(ContextId),
+    /// The answer of a worker.
+    Answer(ModelId),
+    /// A model that is being loaded.
+    Mount(ModelId),
+    /// A model that is being loaded, to open a context on it.
+    Open(ModelId, Box<syscalls::call::Open>),
+}
+
+/// A call without an answer.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub conn: ConnId,
+    pub id: CallId,
+    pub pid: Pid,
+    pub since: Now,
+    pub waits: Waits,
+    pub deadline: Option<Now>,
+}
+
+/// All calls without an answer.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pending: BTreeMap<CallNo, Pending>,
+    deadlines: BTreeSet<(Now, CallNo)>,
+    next: u64,
+}
+
+impl Calls {
+    /// The number of the next call.
+    pub(super) fn number(&mut self) -> CallNo {
+        self.next += 1;
+        CallNo(self.next)
+    }
+
+    /// Keeps a call until it is answered.
+    pub(super) fn insert(&mut self, call: CallNo, pending: Pending) {
+        if let Some(deadline) = pending.deadline {
+            self.deadlines.insert((deadline, call));
+        }
+        self.pending.insert(call, pending);
+    }
+
+    /// A call without an answer.
+    pub(super) fn get(&self, call: CallNo) -> Option<&Pending> {
+        self.pending.get(&call)
+    }
+
+    /// What a call waits for.
+    pub(super) fn waits(&self, call: CallNo) -> Option<&Waits> {
+        self.pending.get(&call).map(|p| &p.waits)
+    }
+
+    /// Calls without an answer.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// When the next call runs out of time.
+    pub(super) fn next_deadline(&self) -> Option<Now> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// All of them, in the order of arrival.
+    pub(super) fn numbers(&self) -> Vec<CallNo> {
+        self.pending.keys().copied().collect()
+    }
+
+    fn remove(&mut self, call: CallNo) -> Option<Pending> {
+        let pending = self.pending.remove(&call)?;
+        if let Some(deadline) = pending.deadline {
+            self.deadlines.remove(&(deadline, call));
+        }
+        Some(pending)
+    }
+
+    fn expired(&self, now: Now) -> Option<CallNo> {
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, call)| *call)
+    }
+}
+
+impl Kernel {
+    /// Answers a call. One that was answered already is left alone.
+    pub(super) fn finish(&mut self, call: CallNo, result: Result<Reply, Fault>) {
+        let Some(pending) = self.calls.remove(call) else { return };
+        if let Some(process) = self.processes.living_mut(pending.pid) {
+            process.calls.remove(&call);
+        }
+        if let Some(connection) = self.connections.get_mut(&pending.conn) {
+            connection.in_flight.remove(&pending.id);
+        }
+        self.send(pending.conn, Frame::Reply(pending.id, result));
+    }
+
+    /// Sends an event of a call.
+    pub(super) fn report(&mut self, call: CallNo, event: Event) {
+        let Some(pending) = self.calls.get(call) else { return };
+        self.send(pending.conn, Frame::Event(pending.id, event));
+    }
+
+    /// Writes a frame to a connection that is still there.
+    pub(super) fn send(&mut self, conn: ConnId, frame: Frame) {
+        if self.connections.contains_key(&conn) {
+            self.out.push(Effect::Send { conn, frame });
+        }
+    }
+
+    /// Withdraws a call: a generation that has begun answers with what has come, anything else with the fault.
+    pub(super) fn cancel_call(&mut self, call: CallNo, fault: &Fault) {
+        let Some(waits) = self.calls.waits(call) else { return };
+        match waits.clone() {
+            Waits::Context(context) => self.withdraw(context, call, fault),
+            Waits::Answer(model) => {
+                if let Some(model) = self.models.get_mut(&model) {
+                    model.questions.withdraw(call);
+                }
+                self.finish(call, Err(fault.clone()));
+            }
+            Waits::Child(_) | Waits::Message | Waits::Mount(_) | Waits::Open(..) => {
+                self.finish(call, Err(fault.clone()));
+            }
+        }
+    }
+
+    /// Answers the calls whose time is up.
+    pub(super) fn expire_calls(&mut self) {
+        while let Some(call) = self.calls.expired(self.now) {
+            let fault = Fault::new(Errno::ETIMEDOUT, "nothing came in the time given by timeout_ms");
+            self.finish(call, Err(fault));
+        }
+    }
+}

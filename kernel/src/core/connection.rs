@@ -1,0 +1,64 @@
+//! Connections: who is at the other end, which processes it owns, and whether it reads what it is sent.
+
+use std::collections::BTreeSet;
+
+use syscalls::limits::CONNECTIONS_MAX;
+use syscalls::reply::{Frame, NO_CALL};
+use syscalls::{CallId, Errno, Fault, Pid};
+
+use super::Kernel;
+use super::effect::Effect;
+use super::event::{ConnId, Credentials};
+use super::process::STATUS_HANGUP;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub credentials: Credentials,
+    /// The process that `hello` created.
+    pub pid: Option<Pid>,
+    /// All living processes that it owns.
+    pub processes: BTreeSet<Pid>,
+    /// Requests without a reply.
+    pub in_flight: BTreeSet<CallId>,
+    /// It does not read; its processes are not scheduled until it does.
+    pub congested: bool,
+}
+
+impl Kernel {
+    pub(super) fn connected(&mut self, conn: ConnId, credentials: Credentials) {
+        if self.connections.len() >= CONNECTIONS_MAX {
+            let message =
+                format!("there are {CONNECTIONS_MAX} connections, which is the limit; try again later");
+            let frame = Frame::Reply(NO_CALL, Err(Fault::new(Errno::EMFILE, message)));
+            self.out.push(Effect::Send { conn, frame });
+            self.out.push(Effect::Hangup { conn });
+            return;
+        }
+        let connection = Connection {
+            credentials,
+            pid: None,
+            processes: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+            congested: false,
+        };
+        self.connections.insert(conn, connection);
+    }
+
+    /// The connection is gone: nobody hears the answers, so its processes end first and silently.
+    pub(super) fn disconnected(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.remove(&conn) else { return };
+        for pid in connection.processes {
+            self.end_process(pid, STATUS_HANGUP);
+        }
+    }
+
+    pub(super) fn set_congested(&mut self, conn: ConnId, congested: bool) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.congested = congested;
+        let processes: Vec<Pid> = connection.processes.iter().copied().collect();
+        for pid in processes {
+            self.settle_process(pid);
+        }
+    }
+}

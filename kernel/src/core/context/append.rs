@@ -1,0 +1,144 @@
+//! Adding to the end of a context. Text and messages are turned into tokens by the worker first; whatever the way,
+//! either all tokens are added or none.
+
+use std::sync::Arc;
+
+use drivers::wire::{Answer, ChatDelta, ChatRequest, Question, TokenizeRequest};
+use syscalls::call::Message;
+use syscalls::limits::MESSAGES_MAX;
+use syscalls::{ContextId, Errno, Fault, Reply, Token, Tokens};
+
+use super::super::Kernel;
+use super::super::call::CallNo;
+use super::super::event::ModelId;
+use super::queue::Started;
+
+impl Kernel {
+    /// Has the worker tokenise text.
+    pub(super) fn ask_tokens(
+        &mut self,
+        id: ContextId,
+        call: CallNo,
+        mut request: TokenizeRequest,
+    ) -> Started {
+        let Some(context) = self.contexts.get(&id) else { return Started::GoesOn };
+        request.bos = context.log.is_empty();
+        let model = context.model;
+        self.ask_for_context(id, call, model, Question::Tokenize(request))
+    }
+
+    /// Has the worker put the conversation so far and further messages into the model's template.
+    pub(super) fn ask_chat(&mut self, id: ContextId, call: CallNo, more: Vec<Message>) -> Started {
+        let Some(context) = self.contexts.get_mut(&id) else { return Started::GoesOn };
+        if context.messages.len() + more.len() > MESSAGES_MAX {
+            let (had, more) = (context.messages.len(), more.len());
+            let message = format!(
+                "context {id} has {had} messages and would get {more} more; the limit is {MESSAGES_MAX}"
+            );
+            return Started::Done(Err(Fault::new(Errno::E2BIG, message)));
+        }
+        let mut messages = context.messages.clone();
+        messages.extend(more);
+        let question = Question::Chat(ChatRequest { messages, held: context.log.to_vec() });
+        let model = context.model;
+        self.ask_for_context(id, call, model, question)
+    }
+
+    fn ask_for_context(
+        &mut self,
+        id: ContextId,
+        call: CallNo,
+        model: ModelId,
+        question: Question,
+    ) -> Started {
+        match self.ask(model, call, Some(id), question) {
+            Ok(()) => Started::GoesOn,
+            Err(fault) => Started::Done(Err(fault)),
+        }
+    }
+
+    /// Takes the worker's answer to a question that was asked for the call at the head of a context's line.
+    pub(in crate::core) fn answered_for_context(
+        &mut self,
+        id: ContextId,
+        call: CallNo,
+        question: Question,
+        answer: Result<Answer, Fault>,
+    ) {
+        let result = answer.and_then(|answer| match (question, answer) {
+            (Question::Tokenize(_), Answer::Tokens(tokens)) => self.append_tokens(id, &tokens),
+            (Question::Chat(request), Answer::Chat(delta)) => self.append_chat(id, request, &delta),
+            _ => Err(Fault::new(Errno::EIO, "the worker answered another question than was asked")),
+        });
+        self.finish_head(id, call, result);
+    }
+
+    /// Adds tokens to the log.
+    pub(super) fn append_tokens(&mut self, id: ContextId, tokens: &[Token]) -> Result<Reply, Fault> {
+        let length = self.context(id)?.length();
+        self.check_room(id, length, tokens)?;
+        self.extend(id, tokens);
+        let context = self.context(id)?;
+        Ok(Reply::Appended { length: Tokens(context.length()), added: Tokens(tokens.len() as u32) })
+    }
+
+    fn append_chat(
+        &mut self,
+        id: ContextId,
+        request: ChatRequest,
+        delta: &ChatDelta,
+    ) -> Result<Reply, Fault> {
+        let length = self.context(id)?.length();
+        if delta.keep > length {
+            let message =
+                format!("the worker wants to keep {} tokens of a context that has {length}", delta.keep);
+            return Err(Fault::new(Errno::EIO, message));
+        }
+        self.check_room(id, delta.keep, &delta.append)?;
+        self.cut(id, delta.keep);
+        self.extend(id, &delta.append);
+        let Some(context) = self.contexts.get_mut(&id) else { return Ok(Reply::Done {}) };
+        context.messages = request.messages;
+        context.answering = false;
+        let length = Tokens(context.length());
+        Ok(Reply::Appended { length, added: Tokens(delta.append.len() as u32) })
+    }
+
+    /// Checks that tokens can come behind the first `keep`: that they exist, and that there is room.
+    fn check_room(&self, id: ContextId, keep: u32, tokens: &[Token]) -> Result<(), Fault> {
+        let context = self.context(id)?;
+        let vocabulary = self.model(context.model)?.vocabulary();
+        if let Some(bad) = tokens.iter().find(|t| t.0 >= vocabulary) {
+            let message = format!("token {bad} is not in the vocabulary, which has {vocabulary}");
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
+        let (wanted, most) = (u64::from(keep) + tokens.len() as u64, u64::from(context.tokens_max));
+        if wanted > most {
+            let message = format!(
+                "the context would have {wanted} tokens and holds {most}; shorten the text, or mount the model with a larger --context"
+            );
+            return Err(Fault::new(Errno::ENOSPC, message));
+        }
+        let process = self.process(context.owner)?;
+        let added = wanted.saturating_sub(u64::from(context.length()));
+        if added > process.context_tokens_left() {
+            let (has, most) = (process.context_tokens, process.limits.context_tokens.unwrap_or_default());
+            let message = format!(
+                "process {} has {has} tokens in its contexts and would get {added} more; its limit is {most}, raise it with setlimit",
+                process.id.pid
+            );
+            return Err(Fault::new(Errno::E2BIG, message));
+        }
+        Ok(())
+    }
+
+    /// Adds tokens that were checked.
+    pub(in crate::core) fn extend(&mut self, id: ContextId, tokens: &[Token]) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        Arc::make_mut(&mut context.log).extend_from_slice(tokens);
+        debug_assert!(context.length() <= context.tokens_max);
+        if let Some(process) = self.processes.living_mut(context.owner) {
+            process.context_tokens += tokens.len() as u64;
+        }
+    }
+}

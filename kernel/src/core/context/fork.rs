@@ -1,0 +1,129 @@
+//! Making contexts: new ones, and copies that share their pages until one of them writes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use syscalls::call::Message;
+use syscalls::limits::CONTEXTS_PER_PROCESS_MAX;
+use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token};
+
+use super::super::Kernel;
+use super::super::event::ModelId;
+use super::super::sched::Place;
+use super::Context;
+
+/// What a new context begins with.
+struct Beginning {
+    family: Option<ContextId>,
+    log: Arc<Vec<Token>>,
+    evaluated: u32,
+    messages: Vec<Message>,
+    answering: bool,
+}
+
+impl Kernel {
+    /// Opens an empty context.
+    pub(in crate::core) fn new_context(
+        &mut self,
+        owner: Pid,
+        model: ModelId,
+        tokens_max: u32,
+    ) -> Result<ContextId, Fault> {
+        self.check_contexts(owner, 1, 0)?;
+        let empty =
+            Beginning { family: None, log: Arc::default(), evaluated: 0, messages: vec![], answering: false };
+        Ok(self.enter_context(owner, model, tokens_max, empty))
+    }
+
+    /// Copies a context up to `length`, or all of it.
+    pub(super) fn fork(&mut self, id: ContextId, copies: u32, length: Option<u32>) -> Result<Reply, Fault> {
+        let parent = self.context(id)?;
+        let (owner, model, tokens_max, had) =
+            (parent.owner, parent.model, parent.tokens_max, parent.length());
+        let length = length.unwrap_or(had);
+        if length > had {
+            let message = format!("context {id} has {had} tokens, so {length} of it cannot be copied");
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
+        self.check_contexts(owner, copies, u64::from(copies) * u64::from(length))?;
+        let contexts = (0..copies).map(|_| self.copy(id, owner, model, tokens_max, length)).collect();
+        Ok(Reply::Forked { contexts })
+    }
+
+    fn copy(&mut self, id: ContextId, owner: Pid, model: ModelId, tokens_max: u32, length: u32) -> ContextId {
+        let parent = self.contexts.get(&id).expect("the caller has found it");
+        let whole = length == parent.length() && parent.generation.is_none();
+        let beginning = Beginning {
+            family: Some(parent.family),
+            log: if length == parent.length() {
+                parent.log.clone()
+            } else {
+                Arc::new(parent.log[..length as usize].to_vec())
+            },
+            evaluated: parent.evaluated.min(length),
+            messages: if whole { parent.messages.clone() } else { vec![] },
+            answering: whole && parent.answering,
+        };
+        let child = self.enter_context(owner, model, tokens_max, beginning);
+        self.share_pages(id, child, length);
+        child
+    }
+
+    fn enter_context(
+        &mut self,
+        owner: Pid,
+        model: ModelId,
+        tokens_max: u32,
+        beginning: Beginning,
+    ) -> ContextId {
+        self.next_context += 1;
+        let id = ContextId(self.next_context);
+        if let Some(process) = self.processes.living_mut(owner) {
+            process.contexts.insert(id);
+            process.context_tokens += beginning.log.len() as u64;
+        }
+        if let Some(model) = self.models.get_mut(&model) {
+            model.contexts.insert(id);
+        }
+        let context = Context {
+            id,
+            owner,
+            model,
+            family: beginning.family.unwrap_or(id),
+            log: beginning.log,
+            tokens_max,
+            evaluated: beginning.evaluated,
+            messages: beginning.messages,
+            answering: beginning.answering,
+            queue: VecDeque::new(),
+            generation: None,
+            resident: None,
+            place: Place::Parked,
+            in_step: false,
+            condemned: None,
+        };
+        self.contexts.insert(id, context);
+        id
+    }
+
+    /// Checks that a process may have `more` contexts with so many tokens.
+    fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
+        let process = self.process(owner)?;
+        let (has, wanted) = (process.contexts.len() as u64, u64::from(more));
+        let most = process.limits.contexts.unwrap_or(u64::MAX).min(CONTEXTS_PER_PROCESS_MAX as u64);
+        if has + wanted > most {
+            let message = format!(
+                "process {owner} has {has} contexts and would get {wanted} more; the limit is {most}, close some"
+            );
+            return Err(Fault::new(Errno::EMFILE, message));
+        }
+        if tokens > process.context_tokens_left() {
+            let (has, most) = (process.context_tokens, process.limits.context_tokens.unwrap_or_default());
+            let message = format!(
+                "process {owner} has {has} tokens in its contexts and would get {tokens} more; its limit is {most}, raise it with setlimit"
+            );
+            return Err(Fault::new(Errno::E2BIG, message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Contexts: address spaces of tokens.
+//!
+//! The token log is the truth; the entries in the worker's pool are a cache of its beginning. So a context whose
+//! pages were taken, or whose worker died, loses nothing: it is computed again from its log when it is needed.
+//! Appending is lazy for the same reason: tokens are computed when a generation first needs them.
+//!
+//! Calls on one context are carried out one after another, in the order of arrival, with these exceptions, that
+//! would be useless in line: `fork` and `tokens` act at once on a context whose only call is a running generation
+//! (they see it as it was at the last step), and `close` withdraws what is in line.
+//!
+//! The token that ended a generation (end-of-generation, or the end of a stop string) is part of the log, because
+//! chat templates expect it there.
+
+mod append;
+mod close;
+mod fork;
+mod queue;
+mod tokens;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use drivers::wire::TokenizeRequest;
+use syscalls::call::{Fork, Message, ReadTokens};
+use syscalls::{ContextId, Pid, Token};
+
+use super::call::CallNo;
+use super::event::ModelId;
+use super::generate::{Generation, Valid};
+use super::memory::Resident;
+use super::sched::Place;
+
+pub(super) use queue::Started;
+
+/// Something to do to a context.
+#[derive(Debug)]
+pub(super) enum Work {
+    AppendText(TokenizeRequest),
+    AppendTokens(Vec<Token>),
+    AppendMessages(Vec<Message>),
+    Generate(Box<Valid>),
+    Truncate(u32),
+    Fork(Fork),
+    Read(ReadTokens),
+}
+
+/// A call in line.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub call: CallNo,
+    pub work: Option<Work>,
+}
+
+/// One context.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub id: ContextId,
+    pub owner: Pid,
+    pub model: ModelId,
+    /// The first context of those that came of it by `fork`: they may have beginnings in common.
+    pub family: ContextId,
+    /// The tokens. Copies share them until one of them grows.
+    pub log: Arc<Vec<Token>>,
+    pub tokens_max: u32,
+    /// How much of the log was ever computed: below this, computing is computing again.
+    pub evaluated: u32,
+    /// The conversation, where `append` was given messages; generated answers included.
+    pub messages: Vec<Message>,
+    /// The last message is the answer that a further generation continues.
+    pub answering: bool,
+    /// Calls in line; work is absent from the first one when it has begun.
+    pub queue: VecDeque<Queued>,
+    /// The generation that has begun.
+    pub generation: Option<Box<Generation>>,
+    /// Its part of the worker's pool.
+    pub resident: Option<Resident>,
+    /// Where the scheduler keeps it.
+    pub place: Place,
+    /// It has a row in the step that runs.
+    pub in_step: bool,
+    /// The length at which its worker died twice: a generation from there on is refused.
+    pub condemned: Option<u32>,
+}
+
+impl Context {
+    /// Tokens in the log.
+    pub(super) fn length(&self) -> u32 {
+        self.log.len() as u32
+    }
+
+    /// Tokens of the log whose entries are in the worker's pool.
+    pub(super) fn computed(&self) -> u32 {
+        self.resident.as_ref().map_or(0, |r| r.computed)
+    }
+
+    /// Tokens of the log to compute.
+    pub(super) fn remaining(&self) -> u32 {
+        self.length() - self.computed()
+    }
+
+    /// The call of the generation that has begun.
+    pub(super) fn generating(&self) -> Option<CallNo> {
+        self.generation.as_ref().map(|g| g.call)
+    }
+
+    /// Frames that it maps.
+    pub(super) fn frames(&self) -> u32 {
+        self.resident.as_ref().map_or(0, |r| r.pages.len() as u32)
+    }
+}

@@ -1,0 +1,107 @@
+//! Calls on a context, one after another.
+
+use syscalls::limits::CALLS_PER_CONTEXT_MAX;
+use syscalls::{ContextId, Errno, Fault, Reply};
+
+use super::super::Kernel;
+use super::super::call::CallNo;
+use super::{Context, Queued, Work};
+
+/// What starting a piece of work came to.
+pub(in crate::core) enum Started {
+    /// It is done.
+    Done(Result<Reply, Fault>),
+    /// Its end comes with a later event.
+    GoesOn,
+}
+
+impl Context {
+    /// Whether `work` need not wait for the calls in line.
+    fn passes(&self, work: &Work) -> bool {
+        let generating_alone = self.queue.len() == 1 && self.generation.is_some();
+        generating_alone && matches!(work, Work::Fork(_) | Work::Read(_))
+    }
+}
+
+impl Kernel {
+    /// Puts work in line, and begins it if nothing is before it.
+    pub(in crate::core) fn enqueue(&mut self, id: ContextId, call: CallNo, work: Work) {
+        let Some(context) = self.contexts.get_mut(&id) else {
+            return self.finish(call, Err(Fault::new(Errno::EBADF, format!("context {id} is closed"))));
+        };
+        if context.passes(&work) {
+            let Started::Done(result) = self.start(id, call, work) else {
+                unreachable!("what may pass the line is done at once")
+            };
+            return self.finish(call, result);
+        }
+        if context.queue.len() >= CALLS_PER_CONTEXT_MAX {
+            let message = format!(
+                "{CALLS_PER_CONTEXT_MAX} calls wait for context {id}, which is the limit; wait for some of them"
+            );
+            return self.finish(call, Err(Fault::new(Errno::EAGAIN, message)));
+        }
+        context.queue.push_back(Queued { call, work: Some(work) });
+        self.advance(id);
+    }
+
+    /// Begins calls in line until one goes on. Nothing begins while a step has a row of the context, because the
+    /// end of the step changes it.
+    pub(in crate::core) fn advance(&mut self, id: ContextId) {
+        loop {
+            let Some(context) = self.contexts.get_mut(&id).filter(|c| !c.in_step) else { return };
+            let Some(head) = context.queue.front_mut() else { return };
+            let (call, Some(work)) = (head.call, head.work.take()) else { return };
+            match self.start(id, call, work) {
+                Started::Done(result) => self.leave_line(id, call, result),
+                Started::GoesOn => return,
+            }
+        }
+    }
+
+    fn start(&mut self, id: ContextId, call: CallNo, work: Work) -> Started {
+        match work {
+            Work::AppendTokens(tokens) => Started::Done(self.append_tokens(id, &tokens)),
+            Work::AppendText(request) => self.ask_tokens(id, call, request),
+            Work::AppendMessages(messages) => self.ask_chat(id, call, messages),
+            Work::Generate(valid) => self.begin_generation(id, call, *valid),
+            Work::Truncate(length) => Started::Done(self.truncate(id, length)),
+            Work::Fork(fork) => Started::Done(self.fork(id, fork.copies, fork.length.map(|n| n.0))),
+            Work::Read(range) => Started::Done(self.read_tokens(id, &range)),
+        }
+    }
+
+    /// Answers the call at the head of the line and begins the next.
+    pub(in crate::core) fn finish_head(&mut self, id: ContextId, call: CallNo, result: Result<Reply, Fault>) {
+        self.leave_line(id, call, result);
+        self.advance(id);
+    }
+
+    fn leave_line(&mut self, id: ContextId, call: CallNo, result: Result<Reply, Fault>) {
+        if let Some(context) = self.contexts.get_mut(&id) {
+            context.queue.retain(|q| q.call != call);
+        }
+        self.finish(call, result);
+    }
+
+    /// Withdraws one call: a generation that has begun answers with what has come, anything else with the fault.
+    pub(in crate::core) fn withdraw(&mut self, id: ContextId, call: CallNo, fault: &Fault) {
+        let Some(context) = self.contexts.get(&id) else {
+            return self.finish(call, Err(fault.clone()));
+        };
+        if context.generating() == Some(call) {
+            return self.end_generation(id, syscalls::reply::Finish::Interrupted);
+        }
+        if let Some(model) = self.models.get_mut(&context.model) {
+            model.questions.withdraw(call);
+        }
+        self.finish_head(id, call, Err(fault.clone()));
+    }
+
+    /// Ends the generation that has begun with a fault.
+    pub(in crate::core) fn fail_generation(&mut self, id: ContextId, fault: Fault) {
+        let Some(call) = self.contexts.get(&id).and_then(Context::generating) else { return };
+        self.drop_generation(id);
+        self.finish_head(id, call, Err(fault));
+    }
+}

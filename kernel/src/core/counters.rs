@@ -1,0 +1,41 @@
+//! What is counted of the system, of each model and of each process. Counters start at 0 and only grow.
+
+use syscalls::reply::Stats;
+
+/// One set of counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    /// Prompt tokens that a forward pass computed.
+    pub prompt_tokens_evaluated: u64,
+    /// Prompt tokens that were in the pool already.
+    pub prompt_tokens_shared: u64,
+    /// Tokens that came out.
+    pub tokens_generated: u64,
+    /// Tokens computed again after their pages were lost or taken.
+    pub tokens_recomputed: u64,
+    /// Forward passes; of a process, those that it had a part in.
+    pub steps: u64,
+    /// Time in forward passes, in microseconds; of a process, its share of it.
+    pub step_us: u64,
+    /// Workers that were started again.
+    pub worker_restarts: u64,
+    /// Calls.
+    pub calls: u64,
+}
+
+impl Counters {
+    /// The counters as `stat` reports them, with every level still at 0.
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            prompt_tokens_evaluated: self.prompt_tokens_evaluated,
+            prompt_tokens_shared: self.prompt_tokens_shared,
+            tokens_generated: self.tokens_generated,
+            tokens_recomputed: self.tokens_recomputed,
+            steps: self.steps,
+            step_us: self.step_us,
+            worker_restarts: self.worker_restarts,
+            calls: self.calls,
+            ..Stats::default()
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Generation: from a checked call to its reply, one token a step.
+//!
+//! A generation begins when its call is at the head of its context's line and ends with a token (end of text, stop
+//! string, the most that were asked for, a full context), a signal, or a fault. Its tokens go into the context's
+//! log as they come, so a generation that is cut short, and one whose worker dies, has lost nothing. Sampling
+//! happens in the worker; the kernel gives it everything that is needed to go on in another worker.
+
+mod text;
+mod valid;
+
+use drivers::wire::{Op, Sampled, SampledLogprob};
+use syscalls::call::Message;
+use syscalls::event::{Alternative, TokenLogprob};
+use syscalls::reply::{Finish, GeneratedReply, Usage};
+use syscalls::{ContextId, Errno, Event, Fault, Reply, Token, Tokens};
+
+use super::Kernel;
+use super::call::CallNo;
+use super::context::{Context, Started};
+use super::event::Now;
+use super::sched::died_twice;
+
+pub(super) use text::{Let, TextOut};
+pub(super) use valid::Valid;
+
+/// A generation that has begun.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub call: CallNo,
+    pub valid: Valid,
+    /// The length of the log when it began: what is behind it is generated.
+    pub start: u32,
+    pub usage: Usage,
+    since: Now,
+    /// The most tokens, from the call and from the process's limit.
+    tokens_max: u32,
+    text: TextOut,
+    /// Kept for the reply where no events carry them.
+    logprobs: Vec<TokenLogprob>,
+    /// A row of it has been submitted.
+    submitted: bool,
+}
+
+impl Generation {
+    /// Notes the first row, at which `computed` tokens are there already. Tells how many these are, once.
+    pub(super) fn first_row(&mut self, computed: u32) -> Option<u32> {
+        if self.submitted {
+            return None;
+        }
+        self.submitted = true;
+        self.usage.prompt_tokens_shared = computed;
+        Some(computed)
+    }
+}
+
+impl Kernel {
+    /// Begins a generation on a context.
+    pub(super) fn begin_generation(&mut self, id: ContextId, call: CallNo, valid: Valid) -> Started {
+        let tokens_max = match self.may_generate(id) {
+            Ok(left) => valid.max_tokens.unwrap_or(u32::MAX).min(left),
+            Err(fault) => return Started::Done(Err(fault)),
+        };
+        let since = self.calls.get(call).map_or(self.now, |p| p.since);
+        let Some(context) = self.contexts.get_mut(&id) else { return Started::GoesOn };
+        let start = context.length();
+        let text = TextOut::new(valid.stop.clone());
+        context.generation = Some(Box::new(Generation {
+            call,
+            valid,
+            start,
+            usage: Usage::default(),
+            since,
+            tokens_max,
+            text,
+            logprobs: Vec::new(),
+            submitted: false,
+        }));
+        if start >= context.tokens_max {
+            return Started::Done(self.conclude(id, Finish::ContextFull));
+        }
+        // The first token depends on what comes out of the last one of the prompt, so that is always computed.
+        if context.remaining() == 0 {
+            context.evaluated = context.evaluated.min(start - 1);
+            self.rewind(id, start - 1);
+        }
+        self.settle(id);
+        Started::GoesOn
+    }
+
+    /// Checks that a generation can begin, and tells how many tokens its process may still generate.
+    fn may_generate(&self, id: ContextId) -> Result<u32, Fault> {
+        let context = self.context(id)?;
+        self.model(context.model)?.check_usable()?;
+        if context.log.is_empty() {
+            let message =
+                format!("context {id} is empty, so there is nothing to continue; append something first");
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
+        if let Some(at) = context.condemned {
+            return Err(died_twice(id, at));
+        }
+        let process = self.process(context.owner)?;
+        match process.generated_tokens_left() {
+            0 => Err(Fault::new(
+                Errno::E2BIG,
+                format!(
+                    "process {} has generated {} tokens and its limit is {}; raise it with setlimit",
+                    process.id.pid,
+                    process.id.counters.tokens_generated,
+                    process.limits.generated_tokens.unwrap_or_default()
+                ),
+            )),
+            left => Ok(u32::try_from(left).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// Takes a token that has been added to the log: lets its text out, and ends the generation if it is the last.
+    pub(super) fn take_token(&mut self, id: ContextId, sampled: Sampled) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let full = context.length() >= context.tokens_max;
+        let generated = context.length() - context.generation.as_ref().map_or(0, |g| g.start);
+        let Some(generation) = &mut context.generation else { return };
+        let call = generation.call;
+        let elapsed_us = self.now.0.saturating_sub(generation.since.0);
+        generation.usage.tokens_generated = generated;
+        generation.usage.total_us = elapsed_us;
+        if generated == 1 {
+            generation.usage.first_token_us = elapsed_us;
+        }
+        let (mut text, stopped) = match generation.text.push(&sampled.piece) {
+            Let::Out(text) => (text, false),
+            Let::Stop(text) => (text, true),
+        };
+        let ends = sampled.end && !generation.valid.ignore_eos;
+        let room_left = match self.processes.living(context.owner) {
+            Some(process) => process.context_tokens_left() > 0,
+            None => false,
+        };
+        let finish = match () {
+            () if ends => Some(Finish::Eos),
+            () if stopped => Some(Finish::Stop),
+            () if generated >= generation.tokens_max => Some(Finish::Length),
+            () if full || !room_left => Some(Finish::ContextFull),
+            () => None,
+        };
+        if finish.is_some() {
+            text.push_str(&generation.text.finish());
+        }
+        let logprob = sampled.logprob.map(|l| token_logprob(sampled.token, l));
+        if generation.valid.stream {
+            let logprobs = logprob.into_iter().collect();
+            self.report(call, Event::Tokens { text, tokens: vec![sampled.token], logprobs });
+        } else {
+            generation.logprobs.extend(logprob);
+        }
+        if let Some(finish) = finish {
+            self.end_generation(id, finish);
+        }
+    }
+
+    /// Ends a generation, answers its call and begins the next in line.
+    pub(super) fn end_generation(&mut self, id: ContextId, finish: Finish) {
+        let Some(call) = self.contexts.get(&id).and_then(Context::generating) else { return };
+        let reply = self.conclude(id, finish);
+        self.finish_head(id, call, reply);
+    }
+
+    /// Takes the generation off the context and makes its reply.
+    fn conclude(&mut self, id: ContextId, finish: Finish) -> Result<Reply, Fault> {
+        let Some(mut generation) = self.drop_generation(id) else {
+            return Err(Fault::new(Errno::EBADF, format!("context {id} generates nothing")));
+        };
+        let rest = generation.text.finish();
+        if generation.valid.stream && !rest.is_empty() {
+            let event = Event::Tokens { text: rest, tokens: vec![], logprobs: vec![] };
+            self.report(generation.call, event);
+        }
+        let text = generation.text.text().to_owned();
+        self.remember_answer(id, &text);
+        let context = self.context(id)?;
+        generation.usage.total_us = self.now.0.saturating_sub(generation.since.0);
+        Ok(Reply::Generated(GeneratedReply {
+            finish,
+            text,
+            tokens: context.log[generation.start as usize..].to_vec(),
+            logprobs: generation.logprobs,
+            length: Tokens(context.length()),
+            seed: generation.valid.sampling.seed,
+            usage: generation.usage,
+        }))
+    }
+
+    /// Takes the generation off the context. What the worker keeps for it goes with the next step.
+    pub(super) fn drop_generation(&mut self, id: ContextId) -> Option<Box<Generation>> {
+        let context = self.contexts.get_mut(&id)?;
+        let generation = context.generation.take()?;
+        if let Some(model) = self.models.get_mut(&context.model) {
+            model.suspects.remove(&id);
+            let sampler = context.resident.as_mut().and_then(|r| r.sampler.take());
+            if let (Some(_), Some(resident)) = (sampler, &context.resident) {
+                model.ops.push(Op::SamplerClose { asid: resident.lease.asid() });
+            }
+        }
+        self.settle(id);
+        Some(generation)
+    }
+
+    /// In a conversation, what was generated is the assistant's message; a further generation continues it.
+    fn remember_answer(&mut self, id: ContextId, text: &str) {
+        let Some(context) = self.contexts.get_mut(&id).filter(|c| !c.messages.is_empty()) else { return };
+        match context.messages.last_mut() {
+            Some(last) if context.answering => last.content.push_str(text),
+            _ => context.messages.push(Message { role: "assistant".into(), content: text.to_owned() }),
+        }
+        context.answering = true;
+    }
+}
+
+fn token_logprob(token: Token, from: SampledLogprob) -> TokenLogprob {
+    let alternative = |(token, bytes, logprob): (Token, Vec<u8>, f32)| Alternative {
+        token,
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+        logprob,
+    };
+    TokenLogprob { token, logprob: from.logprob, top: from.top.into_iter().map(alternative).collect() }
+}

@@ -1,0 +1,128 @@
+//! Frames of the KV pool, and the pages in them.
+//!
+//! A frame is room for [`PAGE_TOKENS`] positions. A [`Frame`] cannot be copied and only the pool makes one, so a
+//! frame is free or holds one page, and freeing it twice does not compile. A page may stand in the page tables of
+//! several contexts: each table has a [`PageRef`] of its own, and the frame is free when the last one is given
+//! back. Dropping a `PageRef` instead of giving it back would lose the frame; [`Pool::check`] finds that.
+
+use drivers::wire::PAGE_TOKENS;
+
+/// One frame. Whoever has it has the right to use it.
+#[derive(Debug)]
+struct Frame(u32);
+
+/// A page in a frame.
+#[derive(Debug)]
+struct Page {
+    frame: Frame,
+    owners: u32,
+}
+
+/// An entry of a page table: the right to read a page, and to write it while nobody else has one.
+#[derive(Debug)]
+pub(in crate::core) struct PageRef(u32);
+
+/// All frames of one worker.
+#[derive(Debug)]
+pub(in crate::core) struct Pool {
+    free: Vec<Frame>,
+    /// The page in each frame, by the frame's number.
+    pages: Vec<Option<Page>>,
+}
+
+impl Pool {
+    /// A pool of free frames with room for `tokens` positions.
+    pub(in crate::core) fn new(tokens: u32) -> Self {
+        let frames = tokens / PAGE_TOKENS;
+        // The lowest frame is handed out first: a stack, filled from the top.
+        Pool { free: (0..frames).rev().map(Frame).collect(), pages: (0..frames).map(|_| None).collect() }
+    }
+
+    /// All frames.
+    pub(in crate::core) fn total(&self) -> u32 {
+        self.pages.len() as u32
+    }
+
+    /// Frames without a page.
+    pub(in crate::core) fn free(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    /// A page in a frame that was free, or none if no frame is.
+    pub(in crate::core) fn allocate(&mut self) -> Option<PageRef> {
+        let frame = self.free.pop()?;
+        let number = frame.0;
+        let slot = &mut self.pages[number as usize];
+        assert!(slot.is_none(), "frame {number} was free and held a page");
+        *slot = Some(Page { frame, owners: 1 });
+        Some(PageRef(number))
+    }
+
+    /// One more owner for a page.
+    pub(in crate::core) fn share(&mut self, page: &PageRef) -> PageRef {
+        self.page(page).owners += 1;
+        PageRef(page.0)
+    }
+
+    /// Whether the page has other owners, so that a writer needs a copy of its own.
+    pub(in crate::core) fn is_shared(&self, page: &PageRef) -> bool {
+        self.pages[page.0 as usize].as_ref().is_some_and(|p| p.owners > 1)
+    }
+
+    /// Takes an owner off a page, and frees its frame with the last one.
+    pub(in crate::core) fn release(&mut self, page: PageRef) {
+        let entry = self.page(&page);
+        entry.owners -= 1;
+        if entry.owners == 0 {
+            let page = self.pages[page.0 as usize].take().expect("it was there a line ago");
+            self.free.push(page.frame);
+        }
+    }
+
+    fn page(&mut self, page: &PageRef) -> &mut Page {
+        self.pages[page.0 as usize].as_mut().expect("whoever has a reference has a page")
+    }
+
+    /// Checks that no frame is lost and none is there twice.
+    ///
+    /// # Panics
+    ///
+    /// Where `references`, all entries of all page tables, are not just the owners that the pages count.
+    pub(in crate::core) fn check(&self, references: usize) {
+        let pages = self.pages.iter().flatten();
+        let (allocated, owners) = pages.fold((0, 0), |(n, o), p| (n + 1, o + p.owners as usize));
+        assert_eq!(self.free.len() + allocated, self.pages.len(), "frames are lost or there twice");
+        assert_eq!(owners, references, "page tables and pages disagree about owners");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn page_shared_is_freed_with_its_last_owner() {
+        let mut pool = Pool::new(2 * PAGE_TOKENS);
+        let first = pool.allocate().unwrap();
+        let second = pool.share(&first);
+        assert!(pool.is_shared(&first));
+        pool.release(first);
+        assert_eq!(pool.free(), 1, "the second owner still has the page");
+        assert!(!pool.is_shared(&second));
+        pool.check(1);
+        pool.release(second);
+        assert_eq!(pool.free(), 2);
+        pool.check(0);
+    }
+
+    #[test]
+    fn pool_exhausted_allocates_nothing() {
+        let mut pool = Pool::new(PAGE_TOKENS + 1);
+        assert_eq!(pool.total(), 1, "a part of a page is no frame");
+        let page = pool.allocate().unwrap();
+        assert!(pool.allocate().is_none());
+        pool.release(page);
+        assert!(pool.allocate().is_some());
+    }
+}

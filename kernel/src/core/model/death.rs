@@ -1,0 +1,158 @@
+//! What the death of a worker costs: one computation of each log, and nothing else, but for a call that kills
+//! twice.
+//!
+//! Whatever was under way when a worker died is a suspect: the contexts of the step and the questions. Each
+//! suspect then runs alone, so that a second death has one culprit; the others are cleared by their first token or
+//! answer. Deaths without a culprit slow the restarts down, and too many of them end in [`State::Offline`].
+
+use syscalls::{ContextId, Event, Fault};
+
+use super::super::Kernel;
+use super::super::effect::{Effect, LogLevel};
+use super::super::event::{ModelId, Now, WorkerId};
+use super::super::sched::{InFlight, died_twice};
+use super::{Model, State};
+
+/// How long deaths count, in microseconds.
+const DEATHS_COUNT_US: u64 = 60_000_000;
+
+/// Deaths in a row that end the restarting.
+const DEATHS_IN_A_ROW_MAX: u32 = 5;
+
+/// Pauses before the first, second, third and every further restart within a minute, in milliseconds. A single
+/// crash costs nobody a pause; a worker that dies at once every time takes no more than a few starts a minute.
+const PAUSES_MS: [u64; 4] = [0, 200, 1000, 5000];
+
+impl Kernel {
+    /// The host says that a worker is gone.
+    pub(in crate::core) fn worker_died(&mut self, worker: WorkerId, how: &str) {
+        let Some(model) = self.live_model(worker) else { return };
+        match model.state {
+            State::Loading => {
+                let message = format!("the worker died while it loaded the model: {how}");
+                let fault = Fault::new(syscalls::Errno::EIO, message);
+                self.cannot_load(worker.model, fault);
+            }
+            State::Ready | State::Restarting => self.restart_worker(worker.model, how),
+            State::Offline(_) => {}
+        }
+    }
+
+    /// A worker talks nonsense, so nothing that it has can be relied on: it is ended, and counts as dead at once.
+    pub(in crate::core) fn worker_broken(&mut self, worker: WorkerId, why: &str) {
+        self.out.push(Effect::StopWorker { worker });
+        self.worker_died(worker, why);
+    }
+
+    /// A worker did what it was told.
+    pub(in crate::core) fn worker_progressed(&mut self, id: ModelId) {
+        if let Some(model) = self.models.get_mut(&id) {
+            model.deaths_in_a_row = 0;
+        }
+    }
+
+    /// A context has a token, so it does not kill workers here.
+    pub(in crate::core) fn clear_suspect(&mut self, model: ModelId, id: ContextId) {
+        if let Some(model) = self.models.get_mut(&model) {
+            model.suspects.remove(&id);
+        }
+    }
+
+    fn restart_worker(&mut self, id: ModelId, how: &str) {
+        let now = self.now;
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.state = State::Restarting;
+        let step = model.in_flight.take();
+        let questions_asked = model.questions.any_asked();
+        let delay_ms = model.count_death(now);
+        self.counters.worker_restarts += 1;
+        let name = model.name.clone();
+        self.out
+            .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
+        self.lose_pages(id);
+        self.accuse_questions(id, step.is_some());
+        let in_step: Vec<ContextId> = step.iter().flat_map(|s| &s.rows).map(|r| r.context).collect();
+        self.accuse_contexts(id, step, questions_asked);
+        // Calls that waited for the step to be over.
+        in_step.into_iter().for_each(|context| self.advance(context));
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if model.deaths_in_a_row > DEATHS_IN_A_ROW_MAX {
+            let trouble = format!("its worker died {} times in a row, last: {how}", model.deaths_in_a_row);
+            model.incarnation += 1;
+            return self.take_offline(id, trouble);
+        }
+        self.start_worker(id, delay_ms);
+    }
+
+    /// Everything that was in the dead worker's pool is gone; the logs are not.
+    fn lose_pages(&mut self, id: ModelId) {
+        let Some(model) = self.models.get(&id) else { return };
+        let families = model.memory.iter().flat_map(|m| m.families.values());
+        let resident: Vec<ContextId> = families.flatten().copied().collect();
+        for context in &resident {
+            let computed = self.contexts.get(context).map_or(0, |c| c.computed());
+            let call = self.contexts.get_mut(context).and_then(|c| {
+                c.in_step = false;
+                c.generating()
+            });
+            self.release_pages(*context);
+            if let Some(call) = call.filter(|_| computed > 0) {
+                self.report(call, Event::Replaying { tokens: computed });
+            }
+        }
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if let Some(memory) = model.memory.take() {
+            memory.pool.check(0);
+            memory.asids.check(0);
+        }
+        model.ops.clear();
+        model.sched.full = false;
+    }
+
+    fn accuse_questions(&mut self, id: ModelId, step_ran: bool) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let Some((call, context)) = model.questions.worker_died(step_ran) else { return };
+        model.deaths_in_a_row = 0;
+        let message = "the worker died twice of this call; try another text";
+        self.fail_question(call, context, &Fault::new(syscalls::Errno::EIO, message));
+    }
+
+    fn accuse_contexts(&mut self, id: ModelId, step: Option<InFlight>, questions_asked: bool) {
+        let Some(step) = step else { return };
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if let ([row], false) = (step.rows.as_slice(), questions_asked)
+            && model.suspects.contains(&row.context)
+        {
+            model.deaths_in_a_row = 0;
+            return self.condemn(row.context);
+        }
+        let alive = step.rows.iter().map(|r| r.context).filter(|c| self.contexts.contains_key(c));
+        let accused: Vec<ContextId> = alive.collect();
+        // A generation that ended while its row was under way has nothing to run again.
+        let accused =
+            accused.into_iter().filter(|c| self.contexts.get(c).is_some_and(|c| c.generation.is_some()));
+        model.suspects.extend(accused);
+    }
+
+    /// A context has killed two workers, the second one alone.
+    fn condemn(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let length = context.length();
+        context.condemned = Some(length);
+        self.fail_generation(id, died_twice(id, length));
+    }
+}
+
+impl Model {
+    /// Counts a death, and tells the pause before the next start in milliseconds.
+    fn count_death(&mut self, now: Now) -> u64 {
+        self.counters.worker_restarts += 1;
+        self.deaths_in_a_row += 1;
+        self.deaths.retain(|at| now.0.saturating_sub(at.0) < DEATHS_COUNT_US);
+        self.deaths.push(now);
+        // A list that only its last entries matter of.
+        let surplus = self.deaths.len().saturating_sub(PAUSES_MS.len());
+        self.deaths.drain(..surplus);
+        PAUSES_MS[self.deaths.len() - 1]
+    }
+}

@@ -1,0 +1,283 @@
+//! Mounted models, and the worker process that each has.
+//!
+//! | state      | means                                       | leaves it by |
+//! |------------|---------------------------------------------|--------------|
+//! | loading    | the first worker has not said a word yet     | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline |
+//! | ready      | the worker takes steps and questions         | its death    |
+//! | restarting | the worker died and another one is starting  | `Ready`; `Refused` or deaths in a row, which make it offline |
+//! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
+//!
+//! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
+//! its log, and no call fails for it, but those that kill it twice.
+
+mod death;
+mod mount;
+mod questions;
+
+use std::collections::BTreeSet;
+
+use drivers::wire::{LoadRequest, ModelDescription, Op};
+use syscalls::call::{Attention, Mount, Open};
+use syscalls::reply::{ModelInfo, ModelState};
+use syscalls::{ContextId, Errno, Fault};
+
+use super::Kernel;
+use super::call::CallNo;
+use super::counters::Counters;
+use super::event::{ModelId, Now, WorkerId};
+use super::memory::{Memory, Resident};
+use super::sched::{InFlight, Sched};
+
+pub(super) use questions::Questions;
+
+/// What a model is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Loading,
+    Ready,
+    Restarting,
+    Offline(String),
+}
+
+/// One mounted model.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub id: ModelId,
+    pub name: String,
+    /// What was asked for, the name settled.
+    pub mount: Mount,
+    pub state: State,
+    /// From the worker, when it has loaded for the first time.
+    pub description: Option<Box<ModelDescription>>,
+    pub incarnation: u32,
+    pub worker_os_pid: u32,
+    /// Of the worker that is ready; absent while there is none.
+    pub memory: Option<Memory>,
+    pub sched: Sched,
+    /// What the worker must do to sequences before the rows of its next step.
+    pub ops: Vec<Op>,
+    pub in_flight: Option<InFlight>,
+    pub steps_begun: u64,
+    pub questions: Questions,
+    pub counters: Counters,
+    /// All contexts on it, resident or not.
+    pub contexts: BTreeSet<ContextId>,
+    /// Contexts that were in a step in which a worker died; each runs alone until it has a token.
+    pub suspects: BTreeSet<ContextId>,
+    /// When workers died, within the last minute.
+    pub deaths: Vec<Now>,
+    /// Deaths since a worker last did anything.
+    pub deaths_in_a_row: u32,
+    /// Calls of `mount` and `open` that wait until it is loaded.
+    pub waiters: Vec<(CallNo, Option<Box<Open>>)>,
+}
+
+impl Model {
+    /// A model of which nothing is known but how it is to be loaded.
+    pub(super) fn new(id: ModelId, name: String, mount: Mount) -> Self {
+        Model {
+            id,
+            name,
+            mount,
+            state: State::Loading,
+            description: None,
+            incarnation: 0,
+            worker_os_pid: 0,
+            memory: None,
+            sched: Sched::default(),
+            ops: Vec::new(),
+            in_flight: None,
+            steps_begun: 0,
+            questions: Questions::default(),
+            counters: Counters::default(),
+            contexts: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            deaths: Vec::new(),
+            deaths_in_a_row: 0,
+            waiters: Vec::new(),
+        }
+    }
+
+    /// Its worker of now.
+    pub(super) fn worker(&self) -> WorkerId {
+        WorkerId { model: self.id, incarnation: self.incarnation }
+    }
+
+    /// Whether its worker takes steps.
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// Whether it may generate, as far as is known.
+    pub(super) fn generates(&self) -> bool {
+        self.description.as_ref().is_none_or(|d| d.generates)
+    }
+
+    /// Entries of its vocabulary.
+    pub(super) fn vocabulary(&self) -> u32 {
+        self.description.as_ref().map_or(0, |d| d.vocabulary)
+    }
+
+    /// The most tokens in one step.
+    pub(super) fn batch_tokens(&self) -> u32 {
+        self.description.as_ref().map_or(1, |d| d.batch_tokens)
+    }
+
+    /// The most tokens that one context can have here: the window, and the pool.
+    pub(super) fn context_tokens_max(&self) -> u32 {
+        let pool = |d: &ModelDescription| d.pool_tokens - d.pool_tokens % drivers::wire::PAGE_TOKENS;
+        self.description.as_ref().map_or(0, |d| d.context_tokens.min(pool(d)))
+    }
+
+    /// Checks that calls on it have a chance.
+    ///
+    /// # Errors
+    ///
+    /// ENODEV where its worker could not be kept running.
+    pub(super) fn check_usable(&self) -> Result<(), Fault> {
+        match &self.state {
+            State::Offline(trouble) => Err(Fault::new(
+                Errno::ENODEV,
+                format!("model {} is offline: {trouble}; unmount it and mount it again", self.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How its worker is told to load it.
+    pub(super) fn load_request(&self, sequences_max: u16, cache_dir: Option<String>) -> LoadRequest {
+        LoadRequest {
+            path: self.mount.path.clone(),
+            context_tokens: self.mount.context.map(|n| n.0),
+            sequences_max,
+            attention: self.mount.attention,
+            gpu_layers: self.mount.gpu_layers,
+            threads: self.mount.threads,
+            cache_dir,
+        }
+    }
+
+    /// Takes back what a context had of the pool.
+    pub(super) fn take_back(&mut self, id: ContextId, family: ContextId, resident: Resident) {
+        let Some(memory) = &mut self.memory else { return };
+        resident.pages.into_iter().for_each(|page| memory.pool.release(page));
+        memory.asids.give_back(resident.lease);
+        if let Some(kin) = memory.families.get_mut(&family) {
+            kin.remove(&id);
+            if kin.is_empty() {
+                memory.families.remove(&family);
+            }
+        }
+    }
+
+    /// Frames of its pool, and those that are free.
+    pub(super) fn frames(&self) -> (u32, u32) {
+        self.memory.as_ref().map_or((0, 0), |m| (m.pool.total(), m.pool.free()))
+    }
+
+    /// What `models` says of it.
+    pub(super) fn info(&self) -> ModelInfo {
+        let (state, trouble) = match &self.state {
+            State::Loading => (ModelState::Loading, None),
+            State::Ready => (ModelState::Ready, None),
+            State::Restarting => (ModelState::Restarting, None),
+            State::Offline(trouble) => (ModelState::Offline, Some(trouble.clone())),
+        };
+        let d = self.description.as_deref();
+        let text = |of: fn(&ModelDescription) -> &String| d.map(|d| of(d).clone()).unwrap_or_default();
+        let (frames_total, frames_free) = self.frames();
+        ModelInfo {
+            name: self.name.clone(),
+            path: self.mount.path.clone(),
+            state,
+            trouble,
+            driver: text(|d| &d.driver),
+            architecture: text(|d| &d.architecture),
+            description: text(|d| &d.description),
+            parameters: d.map_or(0, |d| d.parameters),
+            bytes: d.map_or(0, |d| d.bytes),
+            vocabulary: self.vocabulary(),
+            context_tokens: self.context_tokens_max(),
+            context_trained: d.map_or(0, |d| d.context_trained),
+            embedding: d.map_or(0, |d| d.embedding),
+            generates: d.is_some_and(|d| d.generates),
+            embeds: d.is_some_and(|d| d.embeds),
+            chat_template: d.is_some_and(|d| d.chat_template),
+            any_text: d.is_some_and(|d| d.any_text),
+            frames_total,
+            frames_free,
+            attention: d.map_or(Attention::Auto, |d| d.attention),
+            device: text(|d| &d.device),
+            worker_os_pid: self.worker_os_pid,
+            threads: d.map_or(0, |d| d.threads),
+        }
+    }
+}
+
+impl Kernel {
+    /// The model of a worker, if the worker is the one that runs it now and has not died.
+    pub(super) fn live_model(&mut self, worker: WorkerId) -> Option<&mut Model> {
+        self.models.get_mut(&worker.model).filter(|m| m.incarnation == worker.incarnation)
+    }
+
+    /// The model of a name.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, with the names that there are.
+    pub(super) fn model_named(&self, name: &str) -> Result<&Model, Fault> {
+        self.models.values().find(|m| m.name == name).ok_or_else(|| {
+            let message = format!("no model is mounted as {}; {}", shown(name), self.names_there_are());
+            Fault::new(Errno::ENOENT, message)
+        })
+    }
+
+    /// The model that a call means: the one it names, else the configured one, else the only one that will do.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT where there is none, EINVAL where it is not clear which.
+    pub(super) fn choose_model(
+        &self,
+        name: Option<&str>,
+        will_do: impl Fn(&Model) -> bool,
+    ) -> Result<&Model, Fault> {
+        if let Some(name) = name {
+            return self.model_named(name);
+        }
+        let configured = self.config.default_model.as_deref();
+        let fit: Vec<&Model> = self.models.values().filter(|m| will_do(m)).collect();
+        if let Some(model) = fit.iter().find(|m| Some(m.name.as_str()) == configured) {
+            return Ok(model);
+        }
+        match fit.as_slice() {
+            [model] => Ok(model),
+            [] if self.models.is_empty() => {
+                Err(Fault::new(Errno::ENOENT, "no model is mounted; mount one with `mount FILE`"))
+            }
+            [] => Err(Fault::new(
+                Errno::ENOENT,
+                format!("no mounted model can do that; {}", self.names_there_are()),
+            )),
+            _ => Err(Fault::new(
+                Errno::EINVAL,
+                format!("several models are mounted, so name one; {}", self.names_there_are()),
+            )),
+        }
+    }
+
+    fn names_there_are(&self) -> String {
+        match self.models.len() {
+            0 => "none is mounted, mount one with `mount FILE`".into(),
+            _ => {
+                let names: Vec<&str> = self.models.values().map(|m| m.name.as_str()).collect();
+                format!("mounted are {}", names.join(", "))
+            }
+        }
+    }
+}
+
+/// A name from outside, short enough for a message.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
+}

@@ -1,0 +1,206 @@
+//! How models come and go.
+
+use drivers::wire::{DriverFault, ModelDescription, PAGE_TOKENS};
+use syscalls::call::Mount;
+use syscalls::{ContextId, Errno, Event, Fault, Reply};
+
+use super::super::Kernel;
+use super::super::call::CallNo;
+use super::super::effect::{Effect, LogLevel, Record};
+use super::super::event::{ModelId, WorkerId};
+use super::super::memory::Memory;
+use super::{Model, State};
+
+/// The largest pool that is believed, in tokens: the frames of a terabyte at a kilobyte a token.
+const POOL_TOKENS_MAX: u32 = 1 << 30;
+
+impl Kernel {
+    /// Enters a model and has its first worker started.
+    pub(in crate::core) fn enter_model(&mut self, name: String, mount: Mount) -> ModelId {
+        self.next_model += 1;
+        let id = ModelId(self.next_model);
+        self.models.insert(id, Model::new(id, name, mount));
+        self.start_worker(id, 0);
+        id
+    }
+
+    /// Mounts again what was mounted when the daemon ended.
+    pub(in crate::core) fn booted(&mut self, records: Vec<Record>) {
+        for record in records {
+            let Record::Mount(mount) = record;
+            let Some(name) = mount.name.clone() else { continue };
+            if self.models.values().all(|m| m.name != name) {
+                self.enter_model(name, mount);
+            }
+        }
+    }
+
+    /// Has a new worker of a model started.
+    pub(super) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
+        let (sequences, cache_dir) = (self.config.sequences_max, self.config.cache_dir.clone());
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.incarnation += 1;
+        model.worker_os_pid = 0;
+        let load = Box::new(model.load_request(sequences, cache_dir));
+        self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
+    }
+
+    pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
+        let Some(model) = self.live_model(worker) else { return };
+        model.worker_os_pid = os_pid;
+        let what = format!("loading {}", model.name);
+        let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+        for (call, _) in model.waiters.clone() {
+            self.report(call, Event::Progress { fraction, what: what.clone() });
+        }
+    }
+
+    pub(in crate::core) fn worker_ready(
+        &mut self,
+        worker: WorkerId,
+        os_pid: u32,
+        description: Box<ModelDescription>,
+    ) {
+        let sequences_max = self.config.sequences_max;
+        let Some(model) = self.live_model(worker) else { return };
+        if model.is_ready() {
+            return self.worker_broken(worker, "it said twice that it is ready");
+        }
+        model.worker_os_pid = os_pid;
+        if let Err(why) = check(&description, sequences_max) {
+            self.out.push(Effect::StopWorker { worker });
+            return self.cannot_load(worker.model, Fault::new(Errno::EIO, why));
+        }
+        let other = model.description.as_ref().is_some_and(|d| d.fingerprint != description.fingerprint);
+        if other {
+            self.out.push(Effect::StopWorker { worker });
+            return self
+                .cannot_load(worker.model, Fault::new(Errno::EIO, "the file is another model than before"));
+        }
+        let first = model.state == State::Loading;
+        model.state = State::Ready;
+        model.memory = Some(Memory::new(&description));
+        model.description = Some(description);
+        let (name, mount) = (model.name.clone(), model.mount.clone());
+        self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is ready")));
+        if first {
+            self.out.push(Effect::Persist(Record::Mount(mount)));
+        }
+        self.serve_waiters(worker.model);
+    }
+
+    fn serve_waiters(&mut self, id: ModelId) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let info = model.info();
+        for (call, open) in std::mem::take(&mut model.waiters) {
+            match open {
+                None => self.finish(call, Ok(Reply::Mounted(info.clone()))),
+                Some(open) => {
+                    let pid = self.calls.get(call).map(|p| p.pid);
+                    let Some(pid) = pid else { continue };
+                    let reply = self.open_context(pid, id, &open);
+                    self.finish(call, reply);
+                }
+            }
+        }
+    }
+
+    pub(in crate::core) fn worker_refused(&mut self, worker: WorkerId, fault: DriverFault) {
+        if self.live_model(worker).is_some_and(|m| !m.is_ready()) {
+            self.cannot_load(worker.model, Fault::new(fault.errno, fault.message));
+        }
+    }
+
+    /// A worker cannot be had: a mount that somebody waits for is undone, any other model goes offline.
+    pub(super) fn cannot_load(&mut self, id: ModelId, fault: Fault) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let waited_for =
+            model.state == State::Loading && model.waiters.iter().any(|(_, open)| open.is_none());
+        // What its worker still says is not heard.
+        model.incarnation += 1;
+        model.worker_os_pid = 0;
+        if waited_for {
+            for (call, _) in std::mem::take(&mut model.waiters) {
+                self.finish(call, Err(fault.clone()));
+            }
+            self.models.remove(&id);
+        } else {
+            self.take_offline(id, fault.message);
+        }
+    }
+
+    /// Gives a model up until it is mounted again. Its contexts stay, and every call that needs it fails.
+    pub(super) fn take_offline(&mut self, id: ModelId, trouble: String) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        self.out.push(Effect::Log(LogLevel::Error, format!("model {} is offline: {trouble}", model.name)));
+        model.state = State::Offline(trouble);
+        let Err(fault) = model.check_usable() else { return };
+        for (call, _) in std::mem::take(&mut model.waiters) {
+            self.finish(call, Err(fault.clone()));
+        }
+        self.fail_calls(id, &fault);
+    }
+
+    /// Fails every question and generation of a model.
+    fn fail_calls(&mut self, id: ModelId, fault: &Fault) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        for (call, context) in model.questions.take_calls() {
+            self.fail_question(call, context, fault);
+        }
+        let Some(model) = self.models.get(&id) else { return };
+        let contexts: Vec<ContextId> = model.contexts.iter().copied().collect();
+        for context in contexts {
+            self.fail_generation(context, fault.clone());
+        }
+    }
+
+    /// Answers the call of a question with a fault.
+    pub(super) fn fail_question(&mut self, call: CallNo, context: Option<ContextId>, fault: &Fault) {
+        match context {
+            Some(context) => self.finish_head(context, call, Err(fault.clone())),
+            None => self.finish(call, Err(fault.clone())),
+        }
+    }
+
+    /// Takes a model away with everything on it.
+    pub(in crate::core) fn remove_model(&mut self, id: ModelId) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let (name, worker) = (model.name.clone(), model.worker());
+        let runs = !matches!(model.state, State::Offline(_));
+        let fault = Fault::new(Errno::ECANCELED, format!("model {name} is being unmounted"));
+        let contexts: Vec<ContextId> = model.contexts.iter().copied().collect();
+        for context in contexts {
+            self.close_context(context, &fault);
+        }
+        let Some(mut model) = self.models.remove(&id) else { return };
+        for (call, _) in model.questions.take_calls() {
+            self.finish(call, Err(fault.clone()));
+        }
+        for (call, _) in model.waiters {
+            self.finish(call, Err(fault.clone()));
+        }
+        if runs {
+            self.out.push(Effect::StopWorker { worker });
+        }
+        self.out.push(Effect::Forget(Record::Mount(model.mount).key()));
+        self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is unmounted")));
+    }
+}
+
+/// Checks what a worker says of its model as far as the kernel relies on it.
+fn check(d: &ModelDescription, sequences_max: u16) -> Result<(), String> {
+    let limits: [(&str, u32, u32, u32); 4] = [
+        ("pool tokens", d.pool_tokens, PAGE_TOKENS, POOL_TOKENS_MAX),
+        ("sequences", u32::from(d.sequences), 1, u32::from(sequences_max)),
+        ("batch tokens", d.batch_tokens, 1, POOL_TOKENS_MAX),
+        ("context tokens", d.context_tokens, 1, POOL_TOKENS_MAX),
+    ];
+    let wrong = limits.iter().find(|(_, value, low, high)| d.generates && (value < low || value > high));
+    match wrong {
+        Some((what, value, low, high)) => {
+            Err(format!("the worker reports {value} {what}; the kernel can use {low} to {high}"))
+        }
+        None if d.pool_tokens > POOL_TOKENS_MAX => Err("the worker reports an impossible pool".into()),
+        None => Ok(()),
+    }
+}

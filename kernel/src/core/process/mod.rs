@@ -1,0 +1,114 @@
+//! Processes: who asks for work, what he may have, and what it has cost.
+//!
+//! | state   | type                            | may own contexts and calls | is scheduled | ends by |
+//! |---------|---------------------------------|----------------------------|--------------|---------|
+//! | going   | [`Process`], [`Run::Going`]     | yes                        | yes          | exit, TERM, KILL, the end of its connection |
+//! | stopped | [`Process`], [`Run::Stopped`]   | yes                        | no, until CONT | TERM, KILL, the end of its connection |
+//! | zombie  | [`Zombie`]                      | no                         | no           | `wait` of its parent, or the parent's end |
+//!
+//! What `ps` calls idle, ready, running and blocked is derived from the calls and contexts of a going process and
+//! kept nowhere. Everything that schedules takes a [`Process`], and a [`Zombie`] is another type.
+
+mod end;
+mod signal;
+mod table;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use syscalls::call::Class;
+use syscalls::{ContextId, Pid};
+
+use super::call::CallNo;
+use super::counters::Counters;
+use super::event::{ConnId, Now};
+
+pub(super) use table::ProcessTable;
+
+/// The status of a process whose connection ended: 128 + the number of HUP.
+pub(super) const STATUS_HANGUP: u8 = 128 + 1;
+
+/// What stays of a process when it has ended.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub pid: Pid,
+    pub parent: Pid,
+    pub uid: u32,
+    pub os_pid: u32,
+    pub name: String,
+    pub class: Class,
+    pub nice: i8,
+    pub started: Now,
+    pub counters: Counters,
+}
+
+/// Whether STOP holds a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    Going,
+    Stopped,
+}
+
+/// What a process may have at most; nothing where there is no limit of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    pub contexts: Option<u64>,
+    pub context_tokens: Option<u64>,
+    pub resident_frames: Option<u64>,
+    pub generated_tokens: Option<u64>,
+}
+
+/// A process that lives.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub id: Identity,
+    /// The connection that owns it and ends it.
+    pub conn: ConnId,
+    /// May do what only the administrator may.
+    pub admin: bool,
+    pub run: Run,
+    pub limits: Limits,
+    pub contexts: BTreeSet<ContextId>,
+    /// Its calls without an answer.
+    pub calls: BTreeSet<CallNo>,
+    pub mailbox: VecDeque<(Pid, serde_json::Value)>,
+    /// Tokens in its contexts.
+    pub context_tokens: u64,
+    /// Frames that its contexts map, shared ones counted for each context.
+    pub frames: u64,
+}
+
+impl Process {
+    /// A process that has nothing yet.
+    pub(super) fn new(id: Identity, conn: ConnId, admin: bool) -> Self {
+        Process {
+            id,
+            conn,
+            admin,
+            run: Run::Going,
+            limits: Limits::default(),
+            contexts: BTreeSet::new(),
+            calls: BTreeSet::new(),
+            mailbox: VecDeque::new(),
+            context_tokens: 0,
+            frames: 0,
+        }
+    }
+
+    /// Tokens that its limit still lets it put into contexts.
+    pub(super) fn context_tokens_left(&self) -> u64 {
+        self.limits.context_tokens.map_or(u64::MAX, |most| most.saturating_sub(self.context_tokens))
+    }
+
+    /// Tokens that its limit still lets it generate.
+    pub(super) fn generated_tokens_left(&self) -> u64 {
+        let left = |most: u64| most.saturating_sub(self.id.counters.tokens_generated);
+        self.limits.generated_tokens.map_or(u64::MAX, left)
+    }
+}
+
+/// A process that has ended and that its parent has not waited for.
+#[derive(Debug)]
+pub(super) struct Zombie {
+    pub id: Identity,
+    pub status: u8,
+}

@@ -1,0 +1,151 @@
+//! The process table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syscalls::limits::PROCESSES_MAX;
+use syscalls::{Errno, Fault, Pid};
+
+use super::{Identity, Process, Zombie};
+
+/// One entry: a process is alive or a zombie, and never both.
+#[derive(Debug)]
+enum Entry {
+    Living(Box<Process>),
+    Zombie(Zombie),
+}
+
+/// All processes, by pid. Pids count up and are not used again.
+#[derive(Debug)]
+pub(in crate::core) struct ProcessTable {
+    entries: BTreeMap<Pid, Entry>,
+    /// Every entry with its parent before it.
+    children: BTreeSet<(Pid, Pid)>,
+    next: u32,
+}
+
+impl ProcessTable {
+    /// An empty table.
+    pub(in crate::core) fn new() -> Self {
+        ProcessTable { entries: BTreeMap::new(), children: BTreeSet::new(), next: Pid::KERNEL.0 + 1 }
+    }
+
+    /// The pid of the next process.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE where the table is full, or where every pid has been used.
+    pub(in crate::core) fn next_pid(&mut self) -> Result<Pid, Fault> {
+        if self.entries.len() >= PROCESSES_MAX || self.next == u32::MAX {
+            let message = format!("there are {PROCESSES_MAX} processes, which is the limit; end some");
+            return Err(Fault::new(Errno::EMFILE, message));
+        }
+        self.next += 1;
+        Ok(Pid(self.next - 1))
+    }
+
+    /// Enters a process under the pid that it has.
+    pub(in crate::core) fn enter(&mut self, process: Process) {
+        let pid = process.id.pid;
+        self.children.insert((process.id.parent, pid));
+        let before = self.entries.insert(pid, Entry::Living(Box::new(process)));
+        assert!(before.is_none(), "pid {pid} was given twice");
+    }
+
+    /// The process, if it lives.
+    pub(in crate::core) fn living(&self, pid: Pid) -> Option<&Process> {
+        match self.entries.get(&pid) {
+            Some(Entry::Living(process)) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// The process, if it lives.
+    pub(in crate::core) fn living_mut(&mut self, pid: Pid) -> Option<&mut Process> {
+        match self.entries.get_mut(&pid) {
+            Some(Entry::Living(process)) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// The process, if it has ended and nobody has waited for it.
+    pub(in crate::core) fn zombie(&self, pid: Pid) -> Option<&Zombie> {
+        match self.entries.get(&pid) {
+            Some(Entry::Zombie(zombie)) => Some(zombie),
+            _ => None,
+        }
+    }
+
+    /// What is known of a process, alive or not.
+    pub(in crate::core) fn identity(&self, pid: Pid) -> Option<&Identity> {
+        match self.entries.get(&pid)? {
+            Entry::Living(process) => Some(&process.id),
+            Entry::Zombie(zombie) => Some(&zombie.id),
+        }
+    }
+
+    /// The living processes, by pid.
+    pub(in crate::core) fn all_living(&self) -> impl Iterator<Item = &Process> {
+        self.entries.values().filter_map(|e| match e {
+            Entry::Living(process) => Some(&**process),
+            Entry::Zombie(_) => None,
+        })
+    }
+
+    /// All pids, in their order.
+    pub(in crate::core) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.entries.keys().copied()
+    }
+
+    /// Entries, zombies included.
+    pub(in crate::core) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The children of a process, by pid.
+    pub(in crate::core) fn children(&self, parent: Pid) -> impl Iterator<Item = Pid> {
+        self.children.range((parent, Pid(0))..=(parent, Pid(u32::MAX))).map(|(_, child)| *child)
+    }
+
+    /// Makes a zombie of a living process.
+    pub(in crate::core) fn bury(&mut self, pid: Pid, status: u8) {
+        let Some(Entry::Living(process)) = self.entries.remove(&pid) else {
+            unreachable!("only a living process ends");
+        };
+        self.entries.insert(pid, Entry::Zombie(Zombie { id: process.id, status }));
+    }
+
+    /// Removes a zombie and tells its status.
+    pub(in crate::core) fn reap(&mut self, pid: Pid) -> Option<u8> {
+        let zombie = self.zombie(pid)?;
+        let (parent, status) = (zombie.id.parent, zombie.status);
+        self.entries.remove(&pid);
+        self.children.remove(&(parent, pid));
+        Some(status)
+    }
+
+    /// Gives a process another parent.
+    pub(in crate::core) fn adopt(&mut self, child: Pid, parent: Pid) {
+        let id = match self.entries.get_mut(&child) {
+            Some(Entry::Living(process)) => &mut process.id,
+            Some(Entry::Zombie(zombie)) => &mut zombie.id,
+            None => return,
+        };
+        self.children.remove(&(id.parent, child));
+        id.parent = parent;
+        self.children.insert((parent, child));
+    }
+
+    /// Whether `pid` is `ancestor` or descends from it.
+    pub(in crate::core) fn descends(&self, pid: Pid, ancestor: Pid) -> bool {
+        let mut at = pid;
+        loop {
+            if at == ancestor {
+                return true;
+            }
+            match self.identity(at) {
+                Some(id) => at = id.parent,
+                None => return false,
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Giving a worker its next step.
+
+use std::sync::Arc;
+
+use drivers::wire::{Op, Row, SamplerSpec, Step};
+use syscalls::ContextId;
+
+use super::super::Kernel;
+use super::super::effect::Effect;
+use super::super::event::ModelId;
+use super::{InFlight, RowSent};
+
+/// Operations that may wait for a step with rows. With more a step is made for them alone, so that contexts which
+/// are opened and closed without ever running cannot pile them up.
+const OPS_WAITING_MAX: usize = 1024;
+
+impl Kernel {
+    /// Gives a worker that has no step what there is to do.
+    pub(in crate::core) fn dispatch(&mut self, id: ModelId) {
+        self.send_questions(id);
+        let Some(model) = self.models.get(&id) else { return };
+        if !model.is_ready() || model.in_flight.is_some() || model.questions.suspects_go_first() {
+            return;
+        }
+        let rows = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
+        let Some(model) = self.models.get(&id) else { return };
+        if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX {
+            return;
+        }
+        self.submit(id, rows);
+    }
+
+    fn submit(&mut self, id: ModelId, sent: Vec<RowSent>) {
+        let rows = sent.iter().filter_map(|row| self.prepare(id, row)).collect();
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.steps_begun += 1;
+        let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
+        assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
+        model.in_flight = Some(InFlight { number: step.number, since: self.now, rows: sent });
+        self.out.push(Effect::Submit { worker: model.worker(), step });
+    }
+
+    /// Marks a context as part of the step and makes its row, with a sampler where its first token is due.
+    fn prepare(&mut self, id: ModelId, sent: &RowSent) -> Option<Row> {
+        if sent.sample {
+            self.open_sampler(id, sent.context);
+        }
+        let context = self.contexts.get_mut(&sent.context)?;
+        let resident = context.resident.as_ref()?;
+        let (from, to) = (sent.position as usize, (sent.position + sent.tokens) as usize);
+        context.in_step = true;
+        let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
+        let tokens = Arc::clone(&context.log)[from..to].to_vec();
+        let row = Row { asid: resident.lease.asid(), position: sent.position, tokens, sample: sent.sample };
+        if let Some(shared) = shared {
+            self.count(id, sent.owner, |c| c.prompt_tokens_shared += u64::from(shared));
+        }
+        Some(row)
+    }
+
+    fn open_sampler(&mut self, model: ModelId, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let (Some(generation), Some(resident)) = (&context.generation, &mut context.resident) else { return };
+        if resident.sampler == Some(generation.call) {
+            return;
+        }
+        resident.sampler = Some(generation.call);
+        let start = generation.start as usize;
+        let (before, generated) = context.log.split_at(start);
+        let looked_at = (generation.valid.sampling.penalty_last_n as usize).min(start);
+        let sampler = Box::new(SamplerSpec {
+            sampling: (*generation.valid.sampling).clone(),
+            history: before[start - looked_at..].to_vec(),
+            generated: generated.to_vec(),
+            ignore_eos: generation.valid.ignore_eos,
+            logprobs: generation.valid.logprobs,
+        });
+        let op = Op::SamplerOpen { asid: resident.lease.asid(), sampler };
+        if let Some(model) = self.models.get_mut(&model) {
+            model.ops.push(op);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Calls of version 1 that this kernel does not have, and what to do instead.
+
+use syscalls::{Call, Errno, Fault};
+
+/// The fault that such a call gets.
+pub(super) fn fault(call: &Call) -> Fault {
+    let instead = match call {
+        Call::Snapshot(_) | Call::Restore(_) => "read a context with tokens, and append them to a new one",
+        Call::Share(_) => "open one context, append to it, and fork it",
+        Call::Score(_) => "generate with logprobs tells how likely tokens were",
+        Call::StorePut(_)
+        | Call::StoreGet(_)
+        | Call::StoreDelete(_)
+        | Call::StoreList(_)
+        | Call::StoreSearch(_) => "keep values in files of your own",
+        Call::Train(_) | Call::Compress(_) | Call::Evaluate(_) => "use another tool, and mount what it makes",
+        Call::Subscribe(_) => "ask ps and stat from time to time",
+        _ => "see the manual of calls",
+    };
+    Fault::new(Errno::ENOSYS, format!("this kernel does not have {}; {instead}", call.name()))
+}

@@ -1,0 +1,76 @@
+//! `hello`: opens the conversation and creates the caller's process.
+
+use syscalls::call::{Class, Hello};
+use syscalls::limits::{ABI_VERSION, LINE_BYTES_MAX, NICE_MAX, NICE_MIN};
+use syscalls::reply::HelloReply;
+use syscalls::{Errno, Fault, Pid, Reply};
+
+use super::super::Kernel;
+use super::super::counters::Counters;
+use super::super::event::ConnId;
+use super::super::process::{Identity, Process};
+use super::check_name;
+
+impl Kernel {
+    pub(super) fn hello(&mut self, conn: ConnId, args: Hello) -> Result<Reply, Fault> {
+        let connection = self.connections.get(&conn).expect("the caller has looked");
+        if connection.pid.is_some() {
+            return Err(Fault::new(Errno::EPROTO, "hello comes once, first"));
+        }
+        if args.version != ABI_VERSION {
+            let message =
+                format!("the client speaks version {}, the daemon version {ABI_VERSION}", args.version);
+            return Err(Fault::new(Errno::EPROTONOSUPPORT, message));
+        }
+        let credentials = connection.credentials.clone();
+        let name = match args.name {
+            Some(name) => name,
+            None if credentials.executable.is_empty() => "unnamed".to_owned(),
+            None => credentials.executable.chars().filter(|c| !c.is_control()).take(32).collect(),
+        };
+        check_name("a process", &name)?;
+        check_priority(credentials.admin, (Class::Normal, 0), (args.class, args.nice))?;
+        let pid = self.processes.next_pid()?;
+        let id = Identity {
+            pid,
+            parent: Pid::KERNEL,
+            uid: credentials.uid,
+            os_pid: credentials.os_pid,
+            name,
+            class: args.class,
+            nice: args.nice,
+            started: self.now,
+            counters: Counters::default(),
+        };
+        self.processes.enter(Process::new(id, conn, credentials.admin));
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.pid = Some(pid);
+            connection.processes.insert(pid);
+        }
+        Ok(Reply::Hello(HelloReply {
+            version: ABI_VERSION,
+            daemon: self.config.host.version.clone(),
+            pid,
+            uid: credentials.uid,
+            line_bytes_max: LINE_BYTES_MAX as u32,
+        }))
+    }
+}
+
+/// Checks a class and a nice value against what the process has: only the administrator lowers nice values or
+/// gives the class `realtime`.
+pub(super) fn check_priority(admin: bool, had: (Class, i8), wanted: (Class, i8)) -> Result<(), Fault> {
+    let (class, nice) = wanted;
+    if !(NICE_MIN..=NICE_MAX).contains(&nice) {
+        let message = format!("nice is {nice}; it must be from {NICE_MIN} to {NICE_MAX}");
+        return Err(Fault::new(Errno::EINVAL, message));
+    }
+    if nice < had.1 && !admin {
+        let message = format!("only the administrator can lower nice, here from {} to {nice}", had.1);
+        return Err(Fault::new(Errno::EPERM, message));
+    }
+    if class == Class::Realtime && had.0 != Class::Realtime && !admin {
+        return Err(Fault::new(Errno::EPERM, "only the administrator can give the class realtime"));
+    }
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! System calls: one file for each, and the one place where their outcome takes effect.
+//!
+//! A call is a function of the kernel, the caller and its arguments. It checks, acts, and says how its reply comes
+//! about ([`Next`]); it never writes to a connection itself. A call that is misused gets a fault and changes
+//! nothing.
+
+mod absent;
+mod append;
+mod close;
+mod detokenize;
+mod embed;
+mod exit;
+mod fork;
+mod generate;
+mod hello;
+mod kill;
+mod models;
+mod mount;
+mod open;
+mod ps;
+mod receive;
+mod send;
+mod setlimit;
+mod setpriority;
+mod shutdown;
+mod spawn;
+mod stat;
+mod sysinfo;
+mod tokenize;
+mod tokens;
+mod truncate;
+mod unmount;
+mod wait;
+
+use drivers::wire::Question;
+use syscalls::call::Signal;
+use syscalls::limits::{CALLS_IN_FLIGHT_MAX, NAME_BYTES_MAX};
+use syscalls::reply::Frame;
+use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request};
+
+use super::Kernel;
+use super::call::{CallNo, Pending, Waits};
+use super::context::{Context, Work};
+use super::event::{ConnId, ModelId, Now};
+use super::model::Model;
+use super::process::Process;
+
+/// Who makes a call.
+#[derive(Clone, Debug)]
+struct Caller {
+    conn: ConnId,
+    /// The process that acts.
+    pid: Pid,
+    uid: u32,
+    admin: bool,
+}
+
+/// How the reply of a call comes about.
+enum Next {
+    /// It is here.
+    Reply(Reply),
+    /// The call gets in line on a context.
+    Queue(ContextId, Work),
+    /// The worker of a model answers.
+    Ask(ModelId, Question),
+    /// Something else must happen first; ETIMEDOUT if it does not within so many milliseconds.
+    Wait(Waits, Option<u64>),
+    /// It is here, and then this process ends.
+    End(Pid, u8),
+    /// It is here, and then this process gets a signal.
+    Signal(Pid, Signal),
+    /// It is here, and then the daemon ends.
+    Terminate,
+}
+
+type Outcome = Result<Next, Fault>;
+
+/// A call that is done and has nothing to say.
+const DONE: Outcome = Ok(Next::Reply(Reply::Done {}));
+
+impl Kernel {
+    /// Takes a request.
+    pub(super) fn request(&mut self, conn: ConnId, request: Request) {
+        if !self.connections.contains_key(&conn) {
+            return;
+        }
+        self.counters.calls += 1;
+        let id = request.id;
+        let outcome = match request.call {
+            Call::Hello(args) => self.hello(conn, args).map(Next::Reply),
+            call => match self.caller(conn, id, request.pid) {
+                Ok(caller) => return self.act(&caller, id, call),
+                Err(fault) => Err(fault),
+            },
+        };
+        if let Ok(Next::Reply(reply)) = outcome {
+            self.send(conn, Frame::Reply(id, Ok(reply)));
+        } else if let Err(fault) = outcome {
+            self.send(conn, Frame::Reply(id, Err(fault)));
+        }
+    }
+
+    /// Settles who acts: the connection's own process, or one that it spawned.
+    fn caller(&mut self, conn: ConnId, id: CallId, acting: Option<Pid>) -> Result<Caller, Fault> {
+        let connection = self.connections.get(&conn).expect("the caller has looked");
+        let Some(own) = connection.pid else {
+            return Err(Fault::new(Errno::EPROTO, "the first call must be hello"));
+        };
+        if connection.in_flight.len() >= CALLS_IN_FLIGHT_MAX {
+            let message = format!(
+                "{CALLS_IN_FLIGHT_MAX} calls are unanswered, which is the limit; wait for some of them"
+            );
+            return Err(Fault::new(Errno::EAGAIN, message));
+        }
+        if connection.in_flight.contains(&id) {
+            let message = format!("request {id} is not answered yet; give each request a number of its own");
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
+        let pid = acting.unwrap_or(own);
+        let process = self.process(pid)?;
+        if process.conn != conn || !self.processes.descends(pid, own) {
+            let message =
+                format!("process {pid} is no descendant of process {own}, so {own} cannot act for it");
+            return Err(Fault::new(Errno::EPERM, message));
+        }
+        let caller = Caller { conn, pid, uid: process.id.uid, admin: process.admin };
+        if let Some(process) = self.processes.living_mut(pid) {
+            process.id.counters.calls += 1;
+        }
+        Ok(caller)
+    }
+
+    /// Carries a call out, and makes its outcome take effect.
+    fn act(&mut self, caller: &Caller, id: CallId, call: Call) {
+        match self.carry_out(caller, call) {
+            Ok(Next::Reply(reply)) => self.send(caller.conn, Frame::Reply(id, Ok(reply))),
+            Err(fault) => self.send(caller.conn, Frame::Reply(id, Err(fault))),
+            Ok(Next::End(pid, status)) => {
+                self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
+                self.end_process(pid, status);
+            }
+            Ok(Next::Signal(pid, signal)) => {
+                self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
+                self.signal(pid, signal);
+            }
+            Ok(Next::Terminate) => {
+                self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
+                self.terminate();
+            }
+            Ok(Next::Queue(context, work)) => {
+                let call = self.keep(caller, id, Waits::Context(context), None);
+                self.enqueue(context, call, work);
+            }
+            Ok(Next::Ask(model, question)) => {
+                let call = self.keep(caller, id, Waits::Answer(model), None);
+                if let Err(fault) = self.ask(model, call, None, question) {
+                    self.finish(call, Err(fault));
+                }
+            }
+            Ok(Next::Wait(waits, timeout_ms)) => {
+                let waits_for_model = match &waits {
+                    Waits::Mount(model) => Some((*model, None)),
+                    Waits::Open(model, open) => Some((*model, Some(open.clone()))),
+                    _ => None,
+                };
+                let call = self.keep(caller, id, waits, timeout_ms);
+                if let Some((model, open)) = waits_for_model
+                    && let Some(model) = self.models.get_mut(&model)
+                {
+                    model.waiters.push((call, open));
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, caller: &Caller, call: Call) -> Outcome {
+        match call {
+            Call::Hello(_) => Err(Fault::new(Errno::EPROTO, "hello comes once, first")),
+            Call::Spawn(args) => self.sys_spawn(caller, args),
+            Call::Exit(args) => self.sys_exit(caller, &args),
+            Call::Wait(args) => self.sys_wait(caller, &args),
+            Call::Kill(args) => self.sys_kill(caller, &args),
+            Call::Ps(_) => Ok(Next::Reply(self.sys_ps())),
+            Call::Stat(args) => self.sys_stat(caller, &args),
+            Call::Setpriority(args) => self.sys_setpriority(caller, &args),
+            Call::Setlimit(args) => self.sys_setlimit(caller, &args),
+            Call::Open(args) => self.sys_open(caller, args),
+            Call::Fork(args) => self.sys_fork(caller, args),
+            Call::Close(args) => self.sys_close(caller, &args),
+            Call::Append(args) => self.sys_append(caller, args),
+            Call::Generate(args) => self.sys_generate(caller, args),
+            Call::Truncate(args) => self.sys_truncate(caller, &args),
+            Call::Tokens(args) => self.sys_tokens(caller, args),
+            Call::Tokenize(args) => self.sys_tokenize(args),
+            Call::Detokenize(args) => self.sys_detokenize(args),
+            Call::Embed(args) => self.sys_embed(args),
+            Call::Send(args) => self.sys_send(caller, args),
+            Call::Receive(args) => self.sys_receive(caller, &args),
+            Call::Mount(args) => self.sys_mount(caller, args),
+            Call::Unmount(args) => self.sys_unmount(caller, &args),
+            Call::Models(_) => Ok(Next::Reply(self.sys_models())),
+            Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
+            Call::Shutdown(_) => self.sys_shutdown(caller),
+            call => Err(absent::fault(&call)),
+        }
+    }
+
+    /// Keeps a call until its reply has come about.
+    fn keep(&mut self, caller: &Caller, id: CallId, waits: Waits, timeout_ms: Option<u64>) -> CallNo {
+        let call = self.calls.number();
+        let deadline = timeout_ms.map(|ms| Now(self.now.0.saturating_add(ms.saturating_mul(1000))));
+        let pending = Pending { conn: caller.conn, id, pid: caller.pid, since: self.now, waits, deadline };
+        self.calls.insert(call, pending);
+        if let Some(process) = self.processes.living_mut(caller.pid) {
+            process.calls.insert(call);
+        }
+        if let Some(connection) = self.connections.get_mut(&caller.conn) {
+            connection.in_flight.insert(id);
+        }
+        call
+    }
+
+    /// A living process.
+    ///
+    /// # Errors
+    ///
+    /// ESRCH where there is none.
+    pub(super) fn process(&self, pid: Pid) -> Result<&Process, Fault> {
+        self.processes.living(pid).ok_or_else(|| {
+            let message = match self.processes.zombie(pid) {
+                Some(_) => format!("process {pid} has ended"),
+                None => format!("there is no process {pid}"),
+            };
+            Fault::new(Errno::ESRCH, message)
+        })
+    }
+
+    /// A context, for the kernel's own use.
+    ///
+    /// # Errors
+    ///
+    /// EBADF where there is none.
+    pub(super) fn context(&self, id: ContextId) -> Result<&Context, Fault> {
+        self.contexts.get(&id).ok_or_else(|| Fault::new(Errno::EBADF, format!("there is no context {id}")))
+    }
+
+    /// A model.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT where it has been unmounted.
+    pub(super) fn model(&self, id: ModelId) -> Result<&Model, Fault> {
+        self.models.get(&id).ok_or_else(|| Fault::new(Errno::ENOENT, "the model has been unmounted"))
+    }
+
+    /// A context of the caller. Whether others have one of that number is not for it to know.
+    fn own_context(&self, caller: &Caller, id: ContextId) -> Result<&Context, Fault> {
+        self.contexts.get(&id).filter(|c| c.owner == caller.pid).ok_or_else(|| {
+            Fault::new(Errno::EBADF, format!("process {} has no context {id}; open one first", caller.pid))
+        })
+    }
+
+    /// A living process that the caller may signal, change and look into: its own user's, or any for the
+    /// administrator.
+    fn subject(&self, caller: &Caller, pid: Pid) -> Result<&Process, Fault> {
+        if pid == Pid::KERNEL {
+            let message = "process 1 is the kernel; end the daemon with shutdown";
+            return Err(Fault::new(Errno::EPERM, message));
+        }
+        let process = self.process(pid)?;
+        if process.id.uid != caller.uid && !caller.admin {
+            let message = format!("process {pid} belongs to user {}", process.id.uid);
+            return Err(Fault::new(Errno::EPERM, message));
+        }
+        Ok(process)
+    }
+}
+
+/// Checks a name that a user gives.
+fn check_name(what: &str, name: &str) -> Result<(), Fault> {
+    let bytes = name.len();
+    if bytes == 0 || bytes > NAME_BYTES_MAX {
+        let message = format!("the name of {what} has {bytes} bytes; it needs 1 to {NAME_BYTES_MAX}");
+        return Err(Fault::new(Errno::EINVAL, message));
+    }
+    if name.chars().any(char::is_control) {
+        let message = format!("the name of {what} has a control character; leave it out");
+        return Err(Fault::new(Errno::EINVAL, message));
+    }
+    Ok(())
+}

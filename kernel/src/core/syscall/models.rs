@@ -1,0 +1,11 @@
+//! `models`: lists mounted models, in the order of mounting.
+
+use syscalls::Reply;
+
+use super::super::Kernel;
+
+impl Kernel {
+    pub(super) fn sys_models(&self) -> Reply {
+        Reply::Models(self.models.values().map(|m| m.info()).collect())
+    }
+}

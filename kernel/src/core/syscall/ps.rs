@@ -1,0 +1,125 @@
+//! `ps`: lists processes, the kernel's own entry first.
+
+use syscalls::call::Class;
+use syscalls::reply::{ProcessInfo, ProcessState};
+use syscalls::{Pid, Reply};
+
+use super::super::Kernel;
+use super::super::call::Waits;
+use super::super::context::Context;
+use super::super::event::Now;
+use super::super::process::{Identity, Process, Run};
+use super::super::sched::Place;
+
+impl Kernel {
+    pub(super) fn sys_ps(&self) -> Reply {
+        let mut list = vec![self.kernel_info()];
+        list.extend(self.processes.pids().filter_map(|pid| match self.processes.living(pid) {
+            Some(process) => Some(self.living_info(process)),
+            None => self.processes.zombie(pid).map(|zombie| {
+                let status = Some(zombie.status);
+                ProcessInfo { state: ProcessState::Zombie, status, ..info(&zombie.id, self.now) }
+            }),
+        }));
+        Reply::Processes(list)
+    }
+
+    fn kernel_info(&self) -> ProcessInfo {
+        ProcessInfo {
+            pid: Pid::KERNEL,
+            parent: Pid(0),
+            uid: 0,
+            os_pid: self.config.host.os_pid,
+            name: "kernel".into(),
+            state: ProcessState::Idle,
+            waits_for: None,
+            class: Class::Normal,
+            nice: 0,
+            contexts: 0,
+            context_tokens: 0,
+            frames: 0,
+            prompt_tokens_evaluated: 0,
+            tokens_generated: 0,
+            service_us: 0,
+            age_ms: self.now.0 / 1000,
+            status: None,
+        }
+    }
+
+    fn living_info(&self, process: &Process) -> ProcessInfo {
+        let (state, waits_for) = self.state(process);
+        ProcessInfo {
+            state,
+            waits_for,
+            contexts: process.contexts.len() as u32,
+            context_tokens: process.context_tokens,
+            frames: u32::try_from(process.frames).unwrap_or(u32::MAX),
+            ..info(&process.id, self.now)
+        }
+    }
+
+    /// What a process is doing: the most that any of its calls is doing.
+    fn state(&self, process: &Process) -> (ProcessState, Option<String>) {
+        if process.run == Run::Stopped {
+            return (ProcessState::Stopped, None);
+        }
+        let contexts = || process.contexts.iter().filter_map(|c| self.contexts.get(c));
+        if contexts().any(|c| c.in_step) {
+            return (ProcessState::Running, None);
+        }
+        if contexts().any(|c| c.place == Place::Running && self.is_ready(c)) {
+            return (ProcessState::Ready, None);
+        }
+        let waits = process.calls.iter().filter_map(|call| self.calls.waits(*call)).next();
+        match waits.map(|w| self.waits_for(process, w)) {
+            Some(what) => (ProcessState::Blocked, Some(what)),
+            None => (ProcessState::Idle, None),
+        }
+    }
+
+    fn is_ready(&self, context: &Context) -> bool {
+        self.models.get(&context.model).is_some_and(|m| m.is_ready())
+    }
+
+    fn waits_for(&self, process: &Process, waits: &Waits) -> String {
+        let name = |model| self.models.get(model).map_or("a model", |m| m.name.as_str());
+        match waits {
+            Waits::Child(Some(pid)) => format!("process {pid}"),
+            Waits::Child(None) => "a child".into(),
+            Waits::Message => "a message".into(),
+            Waits::Answer(model) => format!("an answer of {}", name(model)),
+            Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
+            Waits::Context(id) => match self.contexts.get(id) {
+                Some(_) if self.connections.get(&process.conn).is_some_and(|c| c.congested) => {
+                    "its reader".into()
+                }
+                Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
+                Some(c) if c.place == Place::Waiting => format!("frames of {}", name(&c.model)),
+                Some(c) => format!("an answer of {}", name(&c.model)),
+                None => "a context".into(),
+            },
+        }
+    }
+}
+
+fn info(id: &Identity, now: Now) -> ProcessInfo {
+    ProcessInfo {
+        pid: id.pid,
+        parent: id.parent,
+        uid: id.uid,
+        os_pid: id.os_pid,
+        name: id.name.clone(),
+        state: ProcessState::Idle,
+        waits_for: None,
+        class: id.class,
+        nice: id.nice,
+        contexts: 0,
+        context_tokens: 0,
+        frames: 0,
+        prompt_tokens_evaluated: id.counters.prompt_tokens_evaluated,
+        tokens_generated: id.counters.tokens_generated,
+        service_us: id.counters.step_us,
+        age_ms: now.0.saturating_sub(id.started.0) / 1000,
+        status: None,
+    }
+}

@@ -1,0 +1,37 @@
+//! `send`: sends a message to a process of the same user, or to any as the administrator.
+
+use syscalls::call::Send;
+use syscalls::limits::{MAILBOX_MESSAGES_MAX, MESSAGE_BYTES_MAX};
+use syscalls::{Errno, Fault, Reply};
+
+use super::super::Kernel;
+use super::super::call::{CallNo, Waits};
+use super::{Caller, DONE, Outcome};
+
+impl Kernel {
+    pub(super) fn sys_send(&mut self, caller: &Caller, args: Send) -> Outcome {
+        let bytes = args.data.to_string().len();
+        if bytes > MESSAGE_BYTES_MAX {
+            let message = format!("the message has {bytes} bytes; the limit is {MESSAGE_BYTES_MAX}");
+            return Err(Fault::new(Errno::EMSGSIZE, message));
+        }
+        let receiver = self.subject(caller, args.pid)?;
+        let waiting: Option<CallNo> =
+            receiver.calls.iter().find(|call| self.calls.waits(**call) == Some(&Waits::Message)).copied();
+        if let Some(call) = waiting {
+            self.finish(call, Ok(Reply::Message { from: caller.pid, data: args.data }));
+            return DONE;
+        }
+        if receiver.mailbox.len() >= MAILBOX_MESSAGES_MAX {
+            let message = format!(
+                "{MAILBOX_MESSAGES_MAX} messages wait for process {}, which is the limit; try again later",
+                args.pid
+            );
+            return Err(Fault::new(Errno::EAGAIN, message));
+        }
+        if let Some(receiver) = self.processes.living_mut(args.pid) {
+            receiver.mailbox.push_back((caller.pid, args.data));
+        }
+        DONE
+    }
+}

@@ -1,0 +1,44 @@
+//! `spawn`: creates a child process that the caller acts for.
+
+use syscalls::call::Spawn;
+use syscalls::{Errno, Fault, Reply};
+
+use super::super::Kernel;
+use super::super::counters::Counters;
+use super::super::process::{Identity, Process};
+use super::hello::check_priority;
+use super::{Caller, Next, Outcome, check_name};
+
+impl Kernel {
+    pub(super) fn sys_spawn(&mut self, caller: &Caller, args: Spawn) -> Outcome {
+        if !args.argv.is_empty() {
+            let message = "this kernel starts no programs as services; start it yourself and let it connect";
+            return Err(Fault::new(Errno::ENOSYS, message));
+        }
+        check_name("a process", &args.name)?;
+        let parent = self.process(caller.pid)?;
+        let had = (parent.id.class, parent.id.nice);
+        let (class, nice) = (args.class.unwrap_or(had.0), args.nice.unwrap_or(had.1));
+        let (os_pid, limits) = (parent.id.os_pid, parent.limits);
+        check_priority(caller.admin, had, (class, nice))?;
+        let pid = self.processes.next_pid()?;
+        let id = Identity {
+            pid,
+            parent: caller.pid,
+            uid: caller.uid,
+            os_pid,
+            name: args.name,
+            class,
+            nice,
+            started: self.now,
+            counters: Counters::default(),
+        };
+        let mut process = Process::new(id, caller.conn, caller.admin);
+        process.limits = limits;
+        self.processes.enter(process);
+        if let Some(connection) = self.connections.get_mut(&caller.conn) {
+            connection.processes.insert(pid);
+        }
+        Ok(Next::Reply(Reply::Spawned { pid }))
+    }
+}

@@ -1,0 +1,63 @@
+//! `stat`: the counters of the system, of a model, or of a process. A process's counters are for its own user.
+
+use syscalls::call::Stat;
+use syscalls::reply::Stats;
+use syscalls::{Errno, Fault, Pid, Reply};
+
+use super::super::Kernel;
+use super::{Caller, Next, Outcome};
+
+impl Kernel {
+    pub(super) fn sys_stat(&self, caller: &Caller, args: &Stat) -> Outcome {
+        let stats = match (args.pid, &args.model) {
+            (Some(_), Some(_)) => {
+                let message = "both pid and model are given; give one, or none for the whole system";
+                return Err(Fault::new(Errno::EINVAL, message));
+            }
+            (None, None) => self.system_stats(),
+            (Some(pid), None) => self.process_stats(caller, pid)?,
+            (None, Some(name)) => self.model_stats(name)?,
+        };
+        Ok(Next::Reply(Reply::Stat(stats)))
+    }
+
+    fn system_stats(&self) -> Stats {
+        let frames = self.models.values().map(|m| m.frames());
+        let (total, free) =
+            frames.fold((0, 0), |(t, f), (total, free)| (t + u64::from(total), f + u64::from(free)));
+        Stats {
+            frames_total: total,
+            frames_free: free,
+            processes: self.processes.len() as u64,
+            contexts: self.contexts.len() as u64,
+            uptime_ms: self.now.0 / 1000,
+            ..self.counters.stats()
+        }
+    }
+
+    fn model_stats(&self, name: &str) -> Result<Stats, Fault> {
+        let model = self.model_named(name)?;
+        let (total, free) = model.frames();
+        let owners = model.contexts.iter().filter_map(|c| self.contexts.get(c)).map(|c| c.owner);
+        let processes: std::collections::BTreeSet<Pid> = owners.collect();
+        Ok(Stats {
+            frames_total: u64::from(total),
+            frames_free: u64::from(free),
+            processes: processes.len() as u64,
+            contexts: model.contexts.len() as u64,
+            uptime_ms: self.now.0 / 1000,
+            ..model.counters.stats()
+        })
+    }
+
+    fn process_stats(&self, caller: &Caller, pid: Pid) -> Result<Stats, Fault> {
+        let process = self.subject(caller, pid)?;
+        Ok(Stats {
+            frames_total: process.frames,
+            processes: 1,
+            contexts: process.contexts.len() as u64,
+            uptime_ms: self.now.0.saturating_sub(process.id.started.0) / 1000,
+            ..process.id.counters.stats()
+        })
+    }
+}

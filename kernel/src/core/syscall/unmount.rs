@@ -1,0 +1,29 @@
+//! `unmount`: takes a model away.
+
+use syscalls::call::Unmount;
+use syscalls::{Errno, Fault};
+
+use super::super::Kernel;
+use super::{Caller, DONE, Outcome};
+
+impl Kernel {
+    pub(super) fn sys_unmount(&mut self, caller: &Caller, args: &Unmount) -> Outcome {
+        if !caller.admin {
+            let message =
+                "only the administrator can unmount models: root, or the user that the daemon runs as";
+            return Err(Fault::new(Errno::EPERM, message));
+        }
+        let model = self.model_named(&args.name)?;
+        let (id, contexts) = (model.id, model.contexts.len());
+        let waiters = model.waiters.len();
+        if !args.force && contexts + waiters > 0 {
+            let message = format!(
+                "model {} has {contexts} contexts and {waiters} calls that wait for it; close them, or use force",
+                args.name
+            );
+            return Err(Fault::new(Errno::EBUSY, message));
+        }
+        self.remove_model(id);
+        DONE
+    }
+}
