@@ -1,18 +1,26 @@
-//! GGUF, the file format of llama.cpp: a checked reader.
+//! GGUF, the file format of llama.cpp: a checked reader, a writer, and generators of models.
 //!
 //! Model files are hostile input, and llama.cpp trusts much of what they say: wrong counts, types and lengths make
 //! it abort or read past its arrays. So [`open`] looks at every header before C++ does. It allocates within a fixed
 //! budget whatever the header claims, checks every number against the file's length, and refuses what llama.cpp
 //! cannot run with one sentence that names the offence. It does not read the weights, apart from the few samples
 //! by which a [`Header::fingerprint`] tells two models of one shape apart.
+//!
+//! The rest makes files: [`write`] puts them together, [`random`] makes up models of any size for tests and
+//! benches, and [`convert`] turns a sentence encoder in the Hugging Face layout into a GGUF.
 
 mod architecture;
+pub mod convert;
 mod error;
 mod header;
 mod limits;
+mod quantise;
+pub mod random;
 mod read;
 mod runnable;
 mod tensor;
+mod vocabulary;
+pub mod write;
 
 pub use error::GgufError;
 pub use header::{Array, Header, Value};
