@@ -4,6 +4,7 @@
 //! pipe or a file it stays as it is.
 
 pub mod clean;
+pub mod interrupt;
 pub mod output;
 pub mod table;
 pub mod units;

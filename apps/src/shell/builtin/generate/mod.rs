@@ -1,0 +1,204 @@
+//! `generate`: continues a prompt, or answers it where the model follows instructions.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use clap::Parser;
+use syscalls::call::{Class, Generate, Hello, Message};
+use syscalls::client::blocking::{Client, Interrupter};
+use syscalls::client::{Opened, hello};
+use syscalls::reply::{Finish, GeneratedReply};
+use syscalls::{Errno, Event, Fault, Tokens};
+
+use super::arguments::{self, Daemon, Invocation, name_of};
+use super::failure::Failure;
+use super::{Builtin, Outcome, Run};
+use crate::terminal::interrupt::{self, INTERRUPTED};
+use crate::terminal::output::Output;
+
+pub mod prompt;
+mod sampling;
+
+pub const BUILTIN: Builtin =
+    Builtin { name: "generate", command: || arguments::command::<Args>("generate"), run: Run::Program(run) };
+
+/// Generates text
+///
+/// Prints the generated text alone, as it comes. A model with a chat template gets the prompt as a user's
+/// message; one without, or --raw, continues it. Ctrl-C ends the generation, and twice ends the command.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The model [default: the only one that is mounted]
+    #[arg(long, short, value_name = "NAME")]
+    model: Option<String>,
+    /// The most tokens to generate [default: until the model ends or the context is full]
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    max_tokens: Option<u32>,
+    /// Goes on past the model's end-of-generation tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Ends the text before this string; may be given several times
+    #[arg(long, value_name = "STRING")]
+    stop: Vec<String>,
+    /// Continues the prompt as it is, without a chat template
+    #[arg(long, conflicts_with = "system")]
+    raw: bool,
+    /// Reads names of special tokens, such as <|im_end|>, in a raw prompt as these tokens
+    #[arg(long, requires = "raw")]
+    special: bool,
+    /// What the model is told before the prompt
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    sampling: sampling::Options,
+    /// The scheduling class [default: interactive on a terminal, else normal]
+    #[arg(long, value_parser = arguments::class())]
+    class: Option<Class>,
+    /// Prints one object with text, tokens, finish, seed and usage, when all is done
+    #[arg(long)]
+    json: bool,
+    /// Reports this many alternatives for each token
+    #[arg(long, value_name = "COUNT", requires = "json")]
+    logprobs: Option<u32>,
+    /// Tells on standard error what it took
+    #[arg(long)]
+    stats: bool,
+    /// The prompt; - is standard input, as it is
+    #[arg(required = true, value_name = "PROMPT")]
+    words: Vec<String>,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+fn run(invocation: &Invocation) -> Outcome {
+    let args: Args = invocation.parse()?;
+    let text = prompt::read(&args.words.join(" "))?;
+    let sampling = args.sampling.read()?;
+    let watched = if io::stdout().is_terminal() { Class::Interactive } else { Class::Normal };
+    let class = args.class.unwrap_or(watched);
+    let mut client = args.daemon.connect_with(Hello { class, ..hello("generate") })?;
+    let interrupted = interrupt::on_sigint(client.interrupter())?;
+
+    let opened = client.open(args.model.as_deref())?;
+    let generate = Generate {
+        context: opened.context,
+        max_tokens: args.max_tokens.map(Tokens),
+        stop: args.stop.clone(),
+        sampling,
+        ignore_eos: args.ignore_eos,
+        logprobs: args.logprobs,
+        stream: !args.json,
+    };
+    let result = append(&mut client, &args, &opened, text).and_then(|()| stream(&mut client, generate, args.json));
+    match result {
+        Err(Failure::Fault(fault)) if interrupted.is_set() && ended_by_signal(&fault) => Ok(INTERRUPTED),
+        Err(failure) => Err(failure),
+        Ok(generated) => {
+            if args.stats {
+                eprintln!("generate: {}", took(&generated));
+            }
+            Ok(if generated.finish == Finish::Interrupted { INTERRUPTED } else { 0 })
+        }
+    }
+}
+
+fn ended_by_signal(fault: &Fault) -> bool {
+    matches!(fault.errno, Errno::EINTR | Errno::ECANCELED)
+}
+
+/// Brings the prompt into the context: as messages where the model knows messages.
+fn append(client: &mut Client, args: &Args, opened: &Opened, text: String) -> Result<(), Failure> {
+    let chat = !args.raw && has_template(client, &opened.model)?;
+    if chat {
+        let system = args.system.clone().map(|content| Message { role: "system".into(), content });
+        let user = Message { role: "user".into(), content: text };
+        client.append_messages(opened.context, system.into_iter().chain([user]).collect())?;
+        return Ok(());
+    }
+    if !args.raw {
+        eprintln!(
+            "generate: {} has no chat template, so it continues the prompt as plain text; --raw asks for that",
+            opened.model
+        );
+    }
+    let text = match &args.system {
+        Some(system) => format!("{system}\n\n{text}"),
+        None => text,
+    };
+    let (context, special) = (opened.context, args.special);
+    client.append(syscalls::call::Append { context, text: Some(text), tokens: None, messages: None, special })?;
+    Ok(())
+}
+
+fn has_template(client: &mut Client, model: &str) -> Result<bool, Fault> {
+    Ok(client.models()?.iter().any(|m| m.name == model && m.chat_template))
+}
+
+/// Generates, and shows the text as it comes or the reply at the end.
+fn stream(client: &mut Client, generate: Generate, json: bool) -> Result<GeneratedReply, Failure> {
+    let mut shown = Shown { output: Output::stdout(), failed: None, interrupter: client.interrupter() };
+    let generated = client.generate(generate, |event| shown.event(event));
+    if let Some(error) = shown.failed {
+        return Err(Failure::Output(error));
+    }
+    if generated.is_err() {
+        shown.output.end()?;
+    }
+    let generated = generated?;
+    if json {
+        shown.output.write(&format!("{}\n", serde_json::json!(generated)))?;
+    } else {
+        shown.output.end()?;
+    }
+    Ok(generated)
+}
+
+/// What has been shown of a generation.
+struct Shown {
+    output: Output,
+    failed: Option<io::Error>,
+    interrupter: Interrupter,
+}
+
+impl Shown {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Tokens { text, .. } if self.failed.is_none() => {
+                if let Err(error) = self.output.write(&text) {
+                    self.failed = Some(error);
+                    // Nobody reads: the model's time is for others. If this fails too, the connection is gone
+                    // and the reply will say so.
+                    let _ = self.interrupter.interrupt();
+                }
+            }
+            Event::Replaying { tokens } => {
+                eprintln!("generate: the model's worker died; {tokens} tokens are computed again");
+            }
+            Event::Tokens { .. } | Event::Progress { .. } => {}
+        }
+    }
+}
+
+/// What a generation took, in one line.
+fn took(generated: &GeneratedReply) -> String {
+    let usage = &generated.usage;
+    let seconds = usage.total_us as f64 / 1e6;
+    // The first token belongs to the prompt's time.
+    let decode_us = usage.total_us.saturating_sub(usage.first_token_us).max(1);
+    let speed = f64::from(usage.tokens_generated.saturating_sub(1)) * 1e6 / decode_us as f64;
+    format!(
+        "prompt {} tokens evaluated and {} shared, first token after {:.3} s; {} tokens in {seconds:.3} s, \
+         {speed:.1} tokens/s; ended by {}, seed {}",
+        usage.prompt_tokens_evaluated,
+        usage.prompt_tokens_shared,
+        usage.first_token_us as f64 / 1e6,
+        usage.tokens_generated,
+        name_of(generated.finish),
+        generated.seed,
+    )
+}
+
+/// A file of a grammar or schema, bounded as the daemon bounds it.
+fn grammar_file(path: &Path) -> Result<String, Failure> {
+    prompt::read_bounded(path, syscalls::limits::GRAMMAR_BYTES_MAX)
+}

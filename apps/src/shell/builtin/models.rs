@@ -1,0 +1,91 @@
+//! `models`: what is mounted.
+
+use clap::Parser;
+use serde_json::json;
+use syscalls::reply::ModelInfo;
+
+use super::arguments::{self, Daemon, Invocation, name_of};
+use super::{Builtin, Outcome, Run};
+use crate::terminal::output::Output;
+use crate::terminal::table::{Align, Table};
+use crate::terminal::units;
+
+pub const BUILTIN: Builtin =
+    Builtin { name: "models", command: || arguments::command::<Args>("models"), run: Run::Program(run) };
+
+/// Lists mounted models
+///
+/// USE says what a model is good for: chat (it follows instructions), text (it continues text) or vectors.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Prints {"models":[…]} with every field
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+const COLUMNS: &[(&str, Align)] = &[
+    ("NAME", Align::Left),
+    ("STATE", Align::Left),
+    ("USE", Align::Left),
+    ("ARCH", Align::Left),
+    ("PARAMS", Align::Right),
+    ("SIZE", Align::Right),
+    ("CONTEXT", Align::Right),
+    ("FREE", Align::Right),
+    ("FRAMES", Align::Right),
+    ("DEVICE", Align::Left),
+    ("FILE", Align::Left),
+];
+
+fn run(invocation: &Invocation) -> Outcome {
+    let args: Args = invocation.parse()?;
+    let models = args.daemon.connect("models")?.models()?;
+    let mut output = Output::stdout();
+    if args.json {
+        output.write(&format!("{}\n", json!({ "models": models })))?;
+        return Ok(0);
+    }
+    if models.is_empty() {
+        eprintln!("models: none is mounted; mount one with `{}mount FILE --name NAME`", invocation.prefix);
+        return Ok(0);
+    }
+    let mut table = Table::new(COLUMNS);
+    for model in &models {
+        table.row(cells(model));
+    }
+    output.write(&table.show())?;
+    for model in &models {
+        if let Some(trouble) = &model.trouble {
+            eprintln!("models: {}: {trouble}", model.name);
+        }
+    }
+    Ok(0)
+}
+
+fn cells(model: &ModelInfo) -> [String; 11] {
+    [
+        model.name.clone(),
+        name_of(model.state),
+        purpose(model).into(),
+        model.architecture.clone(),
+        units::count(model.parameters),
+        units::bytes(model.bytes),
+        model.context_tokens.to_string(),
+        model.frames_free.to_string(),
+        model.frames_total.to_string(),
+        model.device.clone(),
+        model.path.clone(),
+    ]
+}
+
+/// What a model is good for, in one word.
+pub fn purpose(model: &ModelInfo) -> &'static str {
+    match (model.generates, model.chat_template, model.embeds) {
+        (true, true, _) => "chat",
+        (true, false, _) => "text",
+        (false, _, true) => "vectors",
+        (false, _, false) => "-",
+    }
+}

@@ -1,0 +1,139 @@
+//! `mount`: makes a model available.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use syscalls::call::{Attention, Mount};
+use syscalls::client::blocking::Client;
+use syscalls::limits::CONTEXT_TOKENS_MAX;
+use syscalls::reply::ModelInfo;
+use syscalls::{Event, Tokens};
+
+use super::arguments::{self, Daemon, Invocation, name_of};
+use super::failure::{Failure, unreadable};
+use super::models::purpose;
+use super::{Builtin, Outcome, Run};
+use crate::terminal::output::Output;
+use crate::terminal::units;
+
+pub const BUILTIN: Builtin =
+    Builtin { name: "mount", command: || arguments::command::<Args>("mount"), run: Run::Program(run) };
+
+/// Makes a model available under a name
+///
+/// FILE is a GGUF. `sim:` and a script mounts the driver without a model, for tests of programs. The mount stays
+/// over restarts of the daemon, until `umount`.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The model's file
+    file: PathBuf,
+    /// The name to mount it under [default: from the file's name]
+    #[arg(long, short, value_name = "NAME")]
+    name: Option<String>,
+    /// Tokens that a context can hold [default: what the model was trained with, at most 8192]
+    #[arg(long, short, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTEXT_TOKENS_MAX)))]
+    context: Option<u32>,
+    /// The attention kernel; auto measures which one is faster here
+    #[arg(long, default_value = "auto", value_parser = arguments::attention())]
+    attention: Attention,
+    /// Layers for the graphics device [default: all that fit]
+    #[arg(long, value_name = "N")]
+    gpu_layers: Option<u32>,
+    /// Threads of the worker [default: one for each physical core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Prints one object that describes the model
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+fn run(invocation: &Invocation) -> Outcome {
+    let args: Args = invocation.parse()?;
+    let mount = Mount {
+        path: absolute(&args.file)?,
+        name: args.name,
+        context: args.context.map(Tokens),
+        attention: args.attention,
+        gpu_layers: args.gpu_layers,
+        threads: args.threads,
+    };
+    let mut client = args.daemon.connect("mount")?;
+    let begin = Instant::now();
+    let model = mount_with_progress(&mut client, mount)?;
+    let shown = if args.json { serde_json::json!(model).to_string() } else { describe(&model, begin.elapsed()) };
+    Output::stdout().write(&format!("{shown}\n"))?;
+    Ok(0)
+}
+
+/// Mounts a file under a name with everything else left to the daemon, unless something is mounted under that
+/// name already.
+///
+/// # Errors
+///
+/// The file is not there, or the daemon refuses it.
+pub fn mount_unless_there(client: &mut Client, file: &Path, name: &str) -> Result<(), Failure> {
+    if client.models()?.iter().any(|m| m.name == name) {
+        return Ok(());
+    }
+    let mount = Mount {
+        path: absolute(file)?,
+        name: Some(name.to_owned()),
+        context: None,
+        attention: Attention::default(),
+        gpu_layers: None,
+        threads: None,
+    };
+    mount_with_progress(client, mount)?;
+    Ok(())
+}
+
+/// The path as the daemon needs it, which works in another folder.
+fn absolute(file: &Path) -> Result<String, Failure> {
+    let path = match file.to_str() {
+        Some(script) if script.starts_with("sim:") => return Ok(script.to_owned()),
+        _ => file.canonicalize().map_err(|error| unreadable(file, &error))?,
+    };
+    path.into_os_string().into_string().map_err(|path| {
+        Failure::Message(format!("the path {} is not UTF-8; rename it", Path::new(&path).display()))
+    })
+}
+
+/// Mounts, with a bar on standard error if that is a terminal.
+fn mount_with_progress(client: &mut Client, mount: Mount) -> Result<ModelInfo, Failure> {
+    const PARTS: u64 = 1000;
+    // The bar hides itself where standard error is no terminal.
+    let bar = ProgressBar::new(PARTS).with_style(
+        ProgressStyle::with_template("{msg} [{bar:30}] {percent}%")
+            .expect("the template is sound")
+            .progress_chars("=> "),
+    );
+    let result = client.mount_with(mount, |event| {
+        if let Event::Progress { fraction, what } = event {
+            bar.set_message(what);
+            bar.set_position((fraction.clamp(0.0, 1.0) * PARTS as f32) as u64);
+        }
+    });
+    bar.finish_and_clear();
+    Ok(result?)
+}
+
+/// What was mounted, in one line.
+fn describe(model: &ModelInfo, took: Duration) -> String {
+    format!(
+        "{}: {} {} for {}, {} parameters, context {} tokens, {} attention on {} with {} threads; mounted in {}",
+        model.name,
+        model.driver,
+        model.architecture,
+        purpose(model),
+        units::count(model.parameters),
+        model.context_tokens,
+        name_of(model.attention),
+        model.device,
+        model.threads,
+        units::duration(took),
+    )
+}

@@ -1,0 +1,203 @@
+//! Words to arguments: variables, the home folder, and file names that fit a pattern.
+//!
+//! As in sh, what an unquoted variable holds is split at blanks, and an unquoted `*`, `?` or `[…]` makes the
+//! argument a pattern. A pattern that no file fits stays as it is. Files whose names begin with a dot are only
+//! found by patterns that begin with one.
+
+use std::ffi::OsString;
+
+use glob::{MatchOptions, Pattern};
+
+use super::{Part, Word};
+
+/// Where variables come from.
+pub trait Scope {
+    /// The value of a variable, if it has one.
+    fn value(&self, name: &str) -> Option<String>;
+    /// The arguments of the script, which `$@` stands for.
+    fn arguments(&self) -> &[String];
+}
+
+/// A piece of an argument.
+struct Piece {
+    text: String,
+    quoted: bool,
+}
+
+/// The arguments that a word stands for: usually one, but a variable can hold none or several, and a pattern can
+/// fit many files.
+pub fn expand(word: &Word, scope: &dyn Scope) -> Vec<OsString> {
+    fields(word, scope).into_iter().flat_map(|field| files(&field)).collect()
+}
+
+/// The text that a word stands for where exactly one is wanted, as in an assignment: no splitting, no patterns.
+pub fn expand_one(word: &Word, scope: &dyn Scope) -> String {
+    let mut text = String::new();
+    for part in &word.0 {
+        match part {
+            Part::Text { text: t, .. } => text.push_str(t),
+            Part::Variable { name, .. } if name == "@" || name == "*" => text.push_str(&scope.arguments().join(" ")),
+            Part::Variable { name, .. } => text.push_str(&scope.value(name).unwrap_or_default()),
+            Part::Home => text.push_str(&home(scope)),
+        }
+    }
+    text
+}
+
+fn home(scope: &dyn Scope) -> String {
+    scope.value("HOME").unwrap_or_else(|| "~".into())
+}
+
+/// A word's fields, each of pieces.
+fn fields(word: &Word, scope: &dyn Scope) -> Vec<Vec<Piece>> {
+    let mut fields = Fields { done: Vec::new(), open: None };
+    for part in &word.0 {
+        match part {
+            Part::Text { text, quoted } => fields.push(text.clone(), *quoted),
+            Part::Home => fields.push(home(scope), true),
+            Part::Variable { name, quoted } if name == "@" || name == "*" => {
+                for (i, argument) in scope.arguments().iter().enumerate() {
+                    if i > 0 {
+                        fields.close();
+                    }
+                    fields.push(argument.clone(), *quoted);
+                }
+            }
+            Part::Variable { name, quoted: true } => fields.push(scope.value(name).unwrap_or_default(), true),
+            Part::Variable { name, quoted: false } => fields.split(&scope.value(name).unwrap_or_default()),
+        }
+    }
+    fields.close();
+    fields.done
+}
+
+struct Fields {
+    done: Vec<Vec<Piece>>,
+    open: Option<Vec<Piece>>,
+}
+
+impl Fields {
+    fn push(&mut self, text: String, quoted: bool) {
+        if quoted || !text.is_empty() {
+            self.open.get_or_insert_default().push(Piece { text, quoted });
+        }
+    }
+
+    fn close(&mut self) {
+        self.done.extend(self.open.take());
+    }
+
+    /// A value outside quotes: its blanks divide arguments.
+    fn split(&mut self, value: &str) {
+        if value.starts_with(char::is_whitespace) {
+            self.close();
+        }
+        for (i, text) in value.split_whitespace().enumerate() {
+            if i > 0 {
+                self.close();
+            }
+            self.push(text.to_owned(), false);
+        }
+        if value.ends_with(char::is_whitespace) {
+            self.close();
+        }
+    }
+}
+
+/// The files that fit a field, or the field itself.
+fn files(field: &[Piece]) -> Vec<OsString> {
+    let plain: String = field.iter().map(|p| p.text.as_str()).collect();
+    if !field.iter().any(|p| !p.quoted && p.text.contains(['*', '?', '['])) {
+        return vec![plain.into()];
+    }
+    let pattern: String =
+        field.iter().map(|p| if p.quoted { Pattern::escape(&p.text) } else { p.text.clone() }).collect();
+    let options = MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    // What cannot be read does not fit, as in sh.
+    let found: Vec<OsString> = match glob::glob_with(&pattern, options) {
+        Ok(paths) => paths.filter_map(Result::ok).map(Into::into).collect(),
+        Err(_) => Vec::new(),
+    };
+    if found.is_empty() { vec![plain.into()] } else { found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::syntax::parse;
+
+    struct Fixed(Vec<String>);
+
+    impl Scope for Fixed {
+        fn value(&self, name: &str) -> Option<String> {
+            match name {
+                "one" => Some("1".into()),
+                "two" => Some(" a  b ".into()),
+                "star" => Some("*.nothing".into()),
+                "HOME" => Some("/home/x y".into()),
+                _ => None,
+            }
+        }
+
+        fn arguments(&self) -> &[String] {
+            &self.0
+        }
+    }
+
+    #[track_caller]
+    fn check(line: &str, expect: &[&str]) {
+        let list = parse(line).expect("the line is sound");
+        let scope = Fixed(vec!["x".into(), "y z".into()]);
+        let words = &list.items[0].chain.first.commands[0].words;
+        let words: Vec<OsString> = words.iter().flat_map(|w| expand(w, &scope)).collect();
+        assert_eq!(words, expect, "{line}");
+    }
+
+    #[test]
+    fn variable_unquoted_is_split_and_quoted_is_not() {
+        check("c $two", &["c", "a", "b"]);
+        check("c \"$two\"", &["c", " a  b "]);
+        check("c x$two'y'", &["c", "x", "a", "b", "y"]);
+        check("c x${one}y", &["c", "x1y"]);
+    }
+
+    #[test]
+    fn variable_unset_makes_no_argument_unless_quoted() {
+        check("c $none", &["c"]);
+        check("c \"$none\" ''", &["c", "", ""]);
+        check("c a$none", &["c", "a"]);
+    }
+
+    #[test]
+    fn arguments_of_the_script_stay_apart_in_quotes() {
+        check("c \"$@\"", &["c", "x", "y z"]);
+        check("c pre\"$@\"", &["c", "prex", "y z"]);
+    }
+
+    #[test]
+    fn home_is_one_argument() {
+        check("c ~/a ~ x~ '~'", &["c", "/home/x y/a", "/home/x y", "x~", "~"]);
+    }
+
+    #[test]
+    fn pattern_without_files_stays() {
+        check("c $star *.none '*'", &["c", "*.nothing", "*.none", "*"]);
+    }
+
+    #[test]
+    fn pattern_finds_files_but_hidden_ones() {
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        for name in ["b.txt", "a.txt", ".c.txt", "d.rs", "[x].txt"] {
+            std::fs::write(dir.path().join(name), "").expect("a file can be made");
+        }
+        let path = dir.path().display();
+        let full = |name: &str| format!("{path}/{name}");
+        check(&format!("c {path}/*.txt"), &["c", &full("[x].txt"), &full("a.txt"), &full("b.txt")]);
+        check(&format!("c '{path}'/[ab].txt"), &["c", &full("a.txt"), &full("b.txt")]);
+        check(&format!("c {path}/'[x]'*"), &["c", &full("[x].txt")]);
+    }
+}
