@@ -77,14 +77,15 @@ mod tests {
         let mut output = Output::default();
         output.end().extend_from_slice(&sent);
         assert!(!output.write_to(&near).expect("the peer is there"), "no socket buffer holds 3 MiB");
-        let mut received = vec![0; 1 << 16];
-        let mut all = Vec::new();
-        while all.len() < sent.len() {
-            let bytes = far.read(&mut received).await.expect("reads");
-            all.extend_from_slice(&received[..bytes]);
-            near.writable().await.expect("the peer is there");
-            output.write_to(&near).expect("the peer is there");
-        }
+        let writing = async move {
+            while !output.write_to(&near).expect("the peer is there") {
+                near.writable().await.expect("the peer is there");
+            }
+            output
+        };
+        let mut all = vec![0; sent.len()];
+        let (output, read) = tokio::join!(writing, far.read_exact(&mut all));
+        read.expect("reads");
         assert!(all == sent, "the bytes arrive as they were sent");
         assert_eq!(output.waiting(), 0);
         assert!(output.bytes.capacity() <= KEPT_BYTES);
