@@ -3,6 +3,12 @@
 //! Each binary of this crate reads its arguments and calls a library function here. Everything is asked for
 //! through system calls; nothing in this crate knows the kernel or a driver.
 
+pub mod chat;
+pub mod encoder;
+pub mod model;
+pub mod program;
+pub mod prompt;
 pub mod shell;
 pub mod terminal;
 pub mod text;
+pub mod translator;

@@ -22,6 +22,11 @@ impl Interrupted {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Forgets that it has come: the next one is the first again.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// From now on the first SIGINT ends the calls of this connection that run, so that what has come can still be
