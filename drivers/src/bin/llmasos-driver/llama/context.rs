@@ -1,0 +1,318 @@
+//! One context of llama.cpp: the KV pool, the threads, and the batch that is filled anew for every pass.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use drivers::wire::{Asid, DriverFault};
+use llama_cpp_sys_2 as sys;
+use syscalls::call::Attention;
+use syscalls::{Errno, Token};
+
+use super::log;
+use super::model::Model;
+
+/// Tokens that one graph computes; larger batches are cut into pieces of this size. llama.cpp's own default.
+pub const UBATCH_TOKENS: u32 = 512;
+
+/// How long idle threads look for the next pass before they sleep, in ggml's units: llama.cpp's own default.
+const POLL: u32 = 50;
+
+/// What a context is for and how large it is.
+#[derive(Clone, Debug)]
+pub struct ContextSettings {
+    /// Cells of the KV pool; a multiple of 256.
+    pub tokens: u32,
+    /// Tokens of one pass.
+    pub batch_tokens: u32,
+    /// Tokens of one graph.
+    pub ubatch_tokens: u32,
+    /// Sequences, those that the driver keeps for itself included.
+    pub sequences: u16,
+    /// Tokens of one graph that have output.
+    pub outputs: u32,
+    /// Threads.
+    pub threads: u32,
+    /// The attention kernel.
+    pub attention: Attention,
+    /// Vectors are wanted instead of logits.
+    pub embeddings: bool,
+}
+
+/// Why a pass failed. Whatever the reason, the pass may have left entries of its rows behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// No cells for all the tokens.
+    NoSlot,
+    /// Anything else, by llama.cpp's number.
+    Failed(i32),
+}
+
+/// A context with its batch.
+pub struct Context {
+    raw: NonNull<sys::llama_context>,
+    threads: Option<Threadpool>,
+    batch: Batch,
+    model: Arc<Model>,
+}
+
+// SAFETY: a context may move between threads; llama.cpp only forbids that two use it at once, and no method
+// that computes takes `&self`.
+unsafe impl Send for Context {}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from llama.cpp and is freed once; the threads outlive it.
+        unsafe {
+            sys::llama_detach_threadpool(self.raw.as_ptr());
+            sys::llama_free(self.raw.as_ptr());
+        }
+        self.threads.take();
+    }
+}
+
+impl Context {
+    /// Sets up a context.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM with llama.cpp's own reason: the memory for the KV pool is what fails here.
+    pub fn new(model: &Arc<Model>, settings: &ContextSettings) -> Result<Context, DriverFault> {
+        log::forget();
+        // SAFETY: the model is loaded, and the `Arc` in the context keeps it so.
+        let raw = unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
+            let message = format!(
+                "cannot set up a context of {} tokens: {why}; mount the model with a smaller --context",
+                settings.tokens
+            );
+            DriverFault::new(Errno::ENOMEM, message)
+        })?;
+        let threads = Threadpool::new(settings.threads);
+        if let Some(threads) = &threads {
+            // SAFETY: the threads live until the context is freed; ggml lets one pool serve both uses.
+            unsafe { sys::llama_attach_threadpool(raw.as_ptr(), threads.raw, threads.raw) };
+        }
+        Ok(Context { raw, threads, batch: Batch::new(settings.batch_tokens), model: model.clone() })
+    }
+
+    /// Whether it has a KV pool. Encoders have none.
+    pub fn has_memory(&self) -> bool {
+        !self.memory().is_null()
+    }
+
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_get_memory(self.raw.as_ptr()) }
+    }
+
+    /// How the model pools vectors.
+    pub fn pooling(&self) -> sys::llama_pooling_type {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_pooling_type(self.raw.as_ptr()) }
+    }
+
+    /// Lets `to` share the entries of `from` at positions `0..length`.
+    pub fn share(&mut self, from: Asid, to: Asid, length: u32) {
+        let (from, to) = (i32::from(from.0), i32::from(to.0));
+        // SAFETY: the caller has checked both ids and the length against the pool.
+        unsafe { sys::llama_memory_seq_cp(self.memory(), from, to, 0, length as i32) }
+    }
+
+    /// Drops the entries of a sequence at positions `from..`. False where the model keeps or loses a whole
+    /// sequence and `from` is inside it.
+    pub fn drop_from(&mut self, asid: Asid, from: u32) -> bool {
+        // SAFETY: the caller has checked the id.
+        unsafe { sys::llama_memory_seq_rm(self.memory(), i32::from(asid.0), from as i32, -1) }
+    }
+
+    /// Forgets all sequences.
+    pub fn clear(&mut self) {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_memory_clear(self.memory(), false) }
+    }
+
+    /// The batch, to be filled for the next pass.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// Runs one pass over the batch.
+    ///
+    /// # Errors
+    ///
+    /// See [`DecodeError`].
+    pub fn decode(&mut self) -> Result<(), DecodeError> {
+        // SAFETY: the batch's arrays have the lengths that it says, and live through the call.
+        match unsafe { sys::llama_decode(self.raw.as_ptr(), self.batch.as_raw()) } {
+            0 => Ok(()),
+            1 => Err(DecodeError::NoSlot),
+            other => Err(DecodeError::Failed(other)),
+        }
+    }
+
+    /// The logits behind the token at this place of the last batch, for reading and for the filters to change.
+    pub fn logits(&mut self, place: usize) -> Option<&mut [f32]> {
+        // SAFETY: llama.cpp answers null for a place without logits.
+        let logits = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), place as i32) };
+        let length = self.model.vocabulary_size() as usize;
+        // SAFETY: a row of logits has an entry for each token and stays until the next pass, which needs `&mut`.
+        NonNull::new(logits).map(|at| unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), length) })
+    }
+
+    /// The pooled vector of a sequence of the last batch.
+    pub fn vector(&self, sequence: u16) -> Option<&[f32]> {
+        // SAFETY: llama.cpp answers null for a sequence that was not in the batch.
+        let vector = unsafe { sys::llama_get_embeddings_seq(self.raw.as_ptr(), i32::from(sequence)) };
+        // SAFETY: the model is loaded.
+        let length = unsafe { sys::llama_model_n_embd_out(self.model.raw()) }.max(0) as usize;
+        // SAFETY: a pooled vector has this length and stays until the next pass, which needs `&mut`.
+        NonNull::new(vector).map(|at| unsafe { std::slice::from_raw_parts(at.as_ptr(), length) })
+    }
+}
+
+fn params(settings: &ContextSettings) -> sys::llama_context_params {
+    // SAFETY: plain data.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    params.n_ctx = settings.tokens;
+    params.n_batch = settings.batch_tokens;
+    params.n_ubatch = settings.ubatch_tokens;
+    params.n_seq_max = u32::from(settings.sequences);
+    params.n_outputs_max = settings.outputs;
+    params.n_threads = settings.threads as i32;
+    params.n_threads_batch = settings.threads as i32;
+    params.flash_attn_type = match settings.attention {
+        Attention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        Attention::Flash => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        Attention::Plain => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    };
+    params.embeddings = settings.embeddings;
+    params.kv_unified = true;
+    params.no_perf = true;
+    params
+}
+
+/// ggml's threads, kept between passes: without them ggml would start new ones for every graph.
+struct Threadpool {
+    raw: sys::ggml_threadpool_t,
+    free: unsafe extern "C" fn(sys::ggml_threadpool_t),
+}
+
+type NewThreadpool = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
+type FreeThreadpool = unsafe extern "C" fn(sys::ggml_threadpool_t);
+
+impl Threadpool {
+    /// None where one thread does the work, or where the CPU backend keeps no threads.
+    fn new(threads: u32) -> Option<Threadpool> {
+        if threads < 2 {
+            return None;
+        }
+        // SAFETY: ggml's registry answers null for what it does not have; the names and types are its own. The
+        // functions are looked up by name because a CPU backend that is chosen at run time is not linked.
+        unsafe {
+            let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
+            if device.is_null() {
+                return None;
+            }
+            let registry = sys::ggml_backend_dev_backend_reg(device);
+            let new = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_threadpool_new".as_ptr());
+            let free = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_threadpool_free".as_ptr());
+            if new.is_null() || free.is_null() {
+                return None;
+            }
+            let new: NewThreadpool = std::mem::transmute(new);
+            let free: FreeThreadpool = std::mem::transmute(free);
+            let mut params = sys::ggml_threadpool_params_default(threads as i32);
+            params.poll = POLL;
+            let raw = new(&mut params);
+            (!raw.is_null()).then_some(Threadpool { raw, free })
+        }
+    }
+}
+
+impl Drop for Threadpool {
+    fn drop(&mut self) {
+        // SAFETY: the pool came from ggml, and the context that used it is gone.
+        unsafe { (self.free)(self.raw) }
+    }
+}
+
+/// Tokens for one pass, in arrays that are allocated once.
+pub struct Batch {
+    tokens: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    sequences: Vec<sys::llama_seq_id>,
+    wanted: Vec<i8>,
+    /// One for each token: how many sequences it is in.
+    ones: Vec<i32>,
+    /// Where each token's sequence stands.
+    places: Vec<*mut sys::llama_seq_id>,
+}
+
+impl Batch {
+    fn new(tokens: u32) -> Batch {
+        let room = tokens as usize;
+        let mut sequences = vec![0; room];
+        let places = sequences.iter_mut().map(|at| at as *mut _).collect();
+        Batch {
+            tokens: Vec::with_capacity(room),
+            positions: Vec::with_capacity(room),
+            sequences,
+            wanted: Vec::with_capacity(room),
+            ones: vec![1; room],
+            places,
+        }
+    }
+
+    /// Empties the batch.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.wanted.clear();
+    }
+
+    /// Adds tokens of a sequence from a position on, with output wanted for the last one or none; or for all of
+    /// them, as vectors need it. Answers the place of the last token.
+    ///
+    /// # Panics
+    ///
+    /// If the batch has no room or the tokens are none; the caller has checked both.
+    pub fn add(&mut self, sequence: u16, position: u32, tokens: &[Token], output: Output) -> usize {
+        let start = self.tokens.len();
+        assert!(!tokens.is_empty() && start + tokens.len() <= self.sequences.len(), "the batch has room");
+        let last = tokens.len() - 1;
+        for (at, token) in tokens.iter().enumerate() {
+            self.tokens.push(token.0 as i32);
+            self.positions.push((position + at as u32) as i32);
+            self.sequences[start + at] = i32::from(sequence);
+            let wanted = output == Output::All || (output == Output::Last && at == last);
+            self.wanted.push(i8::from(wanted));
+        }
+        start + last
+    }
+
+    /// Tokens in it.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn as_raw(&mut self) -> sys::llama_batch {
+        sys::llama_batch {
+            n_tokens: self.tokens.len() as i32,
+            token: self.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: self.positions.as_mut_ptr(),
+            n_seq_id: self.ones.as_mut_ptr(),
+            seq_id: self.places.as_mut_ptr(),
+            logits: self.wanted.as_mut_ptr(),
+        }
+    }
+}
+
+/// Which tokens of a row have output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    None,
+    Last,
+    All,
+}

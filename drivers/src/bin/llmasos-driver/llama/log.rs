@@ -1,0 +1,76 @@
+//! llama.cpp's log: it goes to ours at the level `debug`, and its last complaints are kept, so that a failure can
+//! be told in llama.cpp's own words.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Mutex;
+
+use llama_cpp_sys_2 as sys;
+
+/// Complaints that are kept between two looks; the first one names the cause, later ones repeat it.
+const COMPLAINTS_MAX: usize = 8;
+
+static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Sends llama.cpp's log our way. Called once, before anything else of llama.cpp.
+pub fn capture() {
+    // SAFETY: the callback lives as long as the program and takes no data.
+    unsafe { sys::llama_log_set(Some(heard), std::ptr::null_mut()) }
+}
+
+/// Forgets the complaints so far.
+pub fn forget() {
+    COMPLAINTS.lock().expect("no panic while it is held").clear();
+}
+
+/// The cause that llama.cpp gave since [`forget`], without the names of its functions.
+pub fn complaint() -> Option<String> {
+    let complaints = COMPLAINTS.lock().expect("no panic while it is held");
+    complaints.first().map(|line| cause(line).to_string())
+}
+
+/// The part of a complaint that tells a stranger something: `f: error loading model: why` is `why`.
+fn cause(line: &str) -> &str {
+    let line = line.lines().next().unwrap_or_default();
+    for lead in ["error loading model: ", "error parsing grammar: "] {
+        if let Some(at) = line.find(lead) {
+            return line[at + lead.len()..].trim();
+        }
+    }
+    match line.split_once(": ") {
+        Some((function, rest)) if !function.contains(' ') => rest.trim(),
+        _ => line.trim(),
+    }
+}
+
+unsafe extern "C" fn heard(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: llama.cpp passes a string that ends with a zero and lives as long as this call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let text = text.trim();
+    if text.is_empty() || text == "." {
+        return;
+    }
+    tracing::debug!(target: "llama.cpp", "{text}");
+    if level == sys::GGML_LOG_LEVEL_ERROR {
+        let mut complaints = COMPLAINTS.lock().expect("no panic while it is held");
+        if complaints.len() < COMPLAINTS_MAX {
+            complaints.push(text.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cause;
+
+    #[test]
+    fn cause_of_a_complaint_is_without_the_functions_name() {
+        let line = "llama_model_load: error loading model: unknown model architecture: 'x'";
+        assert_eq!(cause(line), "unknown model architecture: 'x'");
+        assert_eq!(cause("parse: error parsing grammar: expecting name at ?\n\n?"), "expecting name at ?");
+        assert_eq!(cause("init: out of memory"), "out of memory");
+        assert_eq!(cause("no colon"), "no colon");
+    }
+}

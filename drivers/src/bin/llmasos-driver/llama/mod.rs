@@ -1,0 +1,26 @@
+//! The driver for GGUF models: llama.cpp, by way of `llama-cpp-2` and `llama-cpp-sys-2`.
+//!
+//! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
+//! vocabulary. The other modules each own one foreign thing: [`model`] the weights, [`context`] the KV pool and
+//! the threads, [`grammar`] a grammar. All `unsafe` of the driver stands in those and in [`log`].
+//!
+//! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
+//! counts cells, [`alphabet`] checks texts.
+
+mod alphabet;
+mod context;
+mod contract;
+mod embed;
+mod grammar;
+mod load;
+mod log;
+mod model;
+mod pool;
+mod sample;
+mod step;
+mod template;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use load::load;

@@ -1,0 +1,163 @@
+//! The chat template from the model's file, run by minijinja.
+//!
+//! Templates are programs from a stranger. They get the messages and the date and nothing else, and an amount of
+//! fuel that no honest one uses up.
+
+use drivers::wire::DriverFault;
+use llama_cpp_sys_2 as sys;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind, context};
+use syscalls::Errno;
+use syscalls::call::Message;
+
+use super::model::Model;
+
+/// Instructions of one rendering: the largest template known to us takes about 2,000 and 150 for each message.
+const FUEL: u64 = 10_000_000;
+
+/// Bytes of a rendered conversation; more cannot fit any context.
+const RENDERED_BYTES_MAX: usize = 64 << 20;
+
+/// Where the template stands in its environment.
+const NAME: &str = "chat";
+
+/// A chat template, or why it cannot be used.
+pub struct Template {
+    environment: Result<Environment<'static>, String>,
+    begin: String,
+    end: String,
+}
+
+impl Template {
+    /// Reads a template. One that cannot be read is kept as the reason, which every use answers.
+    pub fn new(model: &Model, source: String) -> Template {
+        let text_of = |role| {
+            let mut bytes = Vec::new();
+            model.special(role).into_iter().for_each(|token| model.piece(token, true, &mut bytes));
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (begin, end) = (text_of(sys::llama_vocab_bos), text_of(sys::llama_vocab_eos));
+        Template { environment: environment(source), begin, end }
+    }
+
+    /// Puts the conversation into the template, with the assistant's turn opened.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL with the template's reason.
+    pub fn render(&self, messages: &[Message]) -> Result<String, DriverFault> {
+        let refused = |why: &str| {
+            DriverFault::new(Errno::EINVAL, format!("the model's chat template refuses the messages: {why}"))
+        };
+        let environment = self.environment.as_ref().map_err(|why| {
+            DriverFault::new(Errno::EINVAL, format!("the model's chat template cannot be read: {why}"))
+        })?;
+        let template = environment.get_template(NAME).map_err(|e| refused(&reason(&e)))?;
+        let variables = context! {
+            messages => Value::from_serialize(messages),
+            add_generation_prompt => true,
+            bos_token => self.begin,
+            eos_token => self.end,
+        };
+        let mut out = Bounded(Vec::new());
+        template.render_captured_to(variables, &mut out).map_err(|e| refused(&reason(&e)))?;
+        String::from_utf8(out.0).map_err(|_| refused("its output is not UTF-8"))
+    }
+}
+
+fn environment(source: String) -> Result<Environment<'static>, String> {
+    let mut environment = Environment::new();
+    // As the tools do for which the templates were written.
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", to_json);
+    environment.add_template_owned(NAME, source).map_err(|e| reason(&e))?;
+    Ok(environment)
+}
+
+/// JSON without the escapes for HTML that Jinja itself would add.
+fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let _: Option<Value> = options.get("ensure_ascii")?;
+    let _: Option<Value> = options.get("sort_keys")?;
+    options.assert_all_used()?;
+    let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
+    let Some(indent) = indent else { return spaced_json(&value).map_err(failed) };
+    let mut out = Vec::new();
+    let spaces = " ".repeat(indent.min(16));
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    serde::Serialize::serialize(&value, &mut serializer).map_err(failed)?;
+    Ok(String::from_utf8(out).expect("JSON is UTF-8"))
+}
+
+/// JSON on one line with a space behind commas and colons, as Python writes it: models saw it so in training.
+fn spaced_json(value: &Value) -> serde_json::Result<String> {
+    struct Spaced;
+    impl serde_json::ser::Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + std::io::Write>(
+            &mut self,
+            out: &mut W,
+            first: bool,
+        ) -> std::io::Result<()> {
+            if first { Ok(()) } else { out.write_all(b", ") }
+        }
+        fn begin_object_key<W: ?Sized + std::io::Write>(
+            &mut self,
+            out: &mut W,
+            first: bool,
+        ) -> std::io::Result<()> {
+            if first { Ok(()) } else { out.write_all(b", ") }
+        }
+        fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+            out.write_all(b": ")
+        }
+    }
+    let mut out = Vec::new();
+    serde::Serialize::serialize(value, &mut serde_json::Serializer::with_formatter(&mut out, Spaced))?;
+    Ok(String::from_utf8(out).expect("JSON is UTF-8"))
+}
+
+/// The date and time of now, in a format of `strftime`.
+fn strftime_now(format: String) -> Result<String, Error> {
+    let format = std::ffi::CString::new(format)
+        .map_err(|_| Error::new(ErrorKind::InvalidOperation, "a date format with a zero byte"))?;
+    let mut buffer = [0u8; 256];
+    // SAFETY: the buffer's length is passed, the format ends with a zero, and `localtime_r` fills `now` or
+    // leaves the zeros, which are a valid date.
+    let written = unsafe {
+        let seconds = libc::time(std::ptr::null_mut());
+        let mut now: libc::tm = std::mem::zeroed();
+        libc::localtime_r(&seconds, &mut now);
+        libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), format.as_ptr(), &now)
+    };
+    Ok(String::from_utf8_lossy(&buffer[..written]).into_owned())
+}
+
+/// The sentence of an error, without the place in a template that the reader cannot see.
+fn reason(error: &Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), str::to_string)
+}
+
+/// A buffer that refuses what no context could hold.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > RENDERED_BYTES_MAX {
+            return Err(std::io::Error::other(format!("its output passes {RENDERED_BYTES_MAX} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
