@@ -74,11 +74,6 @@ impl Calls {
         self.pending.get(&call).map(|p| &p.waits)
     }
 
-    /// Calls without an answer.
-    pub(super) fn len(&self) -> usize {
-        self.pending.len()
-    }
-
     /// When the next call runs out of time.
     pub(super) fn next_deadline(&self) -> Option<Now> {
         self.deadlines.first().map(|(at, _)| *at)

@@ -12,6 +12,7 @@ mod counters;
 pub mod effect;
 pub mod event;
 mod generate;
+mod invariants;
 mod memory;
 mod model;
 mod process;

@@ -122,13 +122,14 @@ impl Kernel {
             if now > has {
                 (has, giver) = (now, Some(relative.id));
             }
-            if relative.place == Place::Running {
+            let prefills = relative.place == Place::Running && relative.remaining() > 1;
+            if prefills {
                 will_have = will_have.max(common);
             }
         }
         // The last token of the log is always computed by the context itself, which needs what comes out of it.
         let useful = context.length().saturating_sub(1);
-        if will_have.min(useful) >= has.min(useful) + PAGE_TOKENS || (has == 0 && will_have.min(useful) > 0) {
+        if will_have.min(useful) > has.min(useful) {
             return Kin::Computing;
         }
         match giver {

@@ -1,0 +1,106 @@
+//! The invariants of the whole state, for tests: the cost grows with everything there is.
+
+use std::collections::BTreeMap;
+
+use drivers::wire::PAGE_TOKENS;
+use syscalls::{ContextId, Pid};
+
+use super::Kernel;
+use super::context::Context;
+use super::event::ModelId;
+use super::process::Run;
+use super::sched::Place;
+
+impl Kernel {
+    /// Checks what must hold between any two events.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not.
+    pub fn check_invariants(&self) {
+        if self.ended {
+            return;
+        }
+        for model in self.models.keys() {
+            self.check_memory(*model);
+        }
+        for context in self.contexts.values() {
+            self.check_context(context);
+        }
+        self.check_processes();
+        self.check_calls();
+    }
+
+    /// No frame and no sequence id is lost, and page tables cover what is computed.
+    fn check_memory(&self, id: ModelId) {
+        let model = &self.models[&id];
+        let on_it = || self.contexts.values().filter(|c| c.model == id);
+        assert!(on_it().map(|c| c.id).eq(model.contexts.iter().copied()), "a model's contexts are those on it");
+        let resident: Vec<&Context> = on_it().filter(|c| c.resident.is_some()).collect();
+        let Some(memory) = &model.memory else {
+            assert!(resident.is_empty(), "nobody is resident without a worker");
+            return;
+        };
+        memory.pool.check(resident.iter().map(|c| c.frames() as usize).sum());
+        memory.asids.check(resident.len());
+        assert_eq!(memory.families.values().map(|kin| kin.len()).sum::<usize>(), resident.len());
+        for context in resident {
+            assert!(context.computed() <= context.length(), "{} computed what is not there", context.id);
+            assert!(context.frames() >= context.computed().div_ceil(PAGE_TOKENS), "{} lacks pages", context.id);
+        }
+    }
+
+    /// A context is where it belongs: it runs exactly if it has a generation and nothing holds its process.
+    fn check_context(&self, context: &Context) {
+        let id = context.id;
+        let process = self.processes.living(context.owner).expect("a context has a living owner");
+        assert!(process.contexts.contains(&id));
+        assert!(context.length() <= context.tokens_max);
+        let reads = self.connections.get(&process.conn).is_some_and(|c| !c.congested);
+        let runs = context.generation.is_some() && process.run == Run::Going && reads;
+        assert_eq!(context.place.runs(), runs, "{id} is {:?}", context.place);
+        let in_memory = matches!(context.place, Place::Running | Place::Idle(_));
+        assert_eq!(in_memory, context.resident.is_some(), "{id} is {:?}", context.place);
+        assert!(context.in_step <= self.models[&context.model].in_flight.is_some());
+        if let Some(generation) = &context.generation {
+            assert_eq!(context.queue.front().map(|q| q.call), Some(generation.call));
+            assert!(context.remaining() > 0, "{id} has nothing to compute");
+        } else if !context.in_step {
+            let begun = context.queue.front().is_none_or(|q| q.work.is_none());
+            assert!(begun, "the first call of {id} has not begun");
+        }
+    }
+
+    /// What processes are charged with is what their contexts have.
+    fn check_processes(&self) {
+        let mut sums: BTreeMap<Pid, (u64, u64, Vec<ContextId>)> = BTreeMap::new();
+        for context in self.contexts.values() {
+            let sum = sums.entry(context.owner).or_default();
+            sum.0 += u64::from(context.length());
+            sum.1 += u64::from(context.frames());
+            sum.2.push(context.id);
+        }
+        for process in self.processes.all_living() {
+            let pid = process.id.pid;
+            let (tokens, frames, contexts) = sums.remove(&pid).unwrap_or_default();
+            assert_eq!((process.context_tokens, process.frames), (tokens, frames), "process {pid}");
+            assert!(process.contexts.iter().copied().eq(contexts), "process {pid}");
+            assert!(process.calls.iter().all(|call| self.calls.waits(*call).is_some()), "process {pid}");
+            let connection = self.connections.get(&process.conn).expect("a process has a connection");
+            assert!(connection.processes.contains(&pid));
+        }
+    }
+
+    /// Every call without an answer can still get one.
+    fn check_calls(&self) {
+        for number in self.calls.numbers() {
+            let pending = self.calls.get(number).expect("it is listed");
+            let process = self.processes.living(pending.pid).expect("a call has a living process");
+            assert!(process.calls.contains(&number));
+            if let super::call::Waits::Context(context) = pending.waits {
+                let queue = &self.contexts[&context].queue;
+                assert!(queue.iter().any(|q| q.call == number), "call {number:?} is in no line");
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! A machine for the kernel core to run on: it plays the host, with sim drivers as workers, and checks the
+//! kernel's invariants after every event.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use drivers::Driver;
+use drivers::sim::{Clock, SimDriver, load_with};
+use drivers::wire::{Answer, DriverFault, LoadRequest, Question, Step, TokenizeRequest};
+use kernel::core::effect::Record;
+use kernel::core::event::{ConnId, Credentials, WorkerId};
+use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
+use syscalls::call::*;
+use syscalls::reply::{Frame, GeneratedReply, ModelInfo, ProcessInfo, Stats};
+use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request, Token, Tokens};
+
+/// The user that the daemon runs as.
+pub const ADMIN: u32 = 0;
+
+/// Death that the machine can see, without a word on standard error.
+struct Died(String);
+
+struct MortalClock;
+
+impl Clock for MortalClock {
+    fn sleep(&self, _: Duration) {}
+
+    fn hang(&self) -> ! {
+        resume_unwind(Box::new(Died("hung".into())))
+    }
+
+    fn abort(&self, why: &str) -> ! {
+        resume_unwind(Box::new(Died(why.into())))
+    }
+}
+
+/// Something that a worker is to do.
+pub enum Job {
+    Start(WorkerId, LoadRequest),
+    Step(WorkerId, Step),
+    Ask(WorkerId, u64, Question),
+    Died(WorkerId, String),
+}
+
+pub struct Machine {
+    pub kernel: Kernel,
+    pub now: u64,
+    pub jobs: VecDeque<Job>,
+    pub workers: BTreeMap<WorkerId, SimDriver>,
+    pub frames: BTreeMap<ConnId, Vec<Frame>>,
+    pub steps: Vec<Step>,
+    pub records: BTreeMap<String, Record>,
+    pub hangups: Vec<ConnId>,
+    pub delays: Vec<u64>,
+    pub wake: Option<Now>,
+    pub exited: bool,
+    next_id: u64,
+    next_conn: u64,
+    /// Invariants are checked after every event; a test with thousands of processes checks now and then.
+    pub check_every: u64,
+    events: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine::new(KernelConfig::default())
+    }
+}
+
+impl Machine {
+    pub fn new(config: KernelConfig) -> Self {
+        Machine {
+            kernel: Kernel::new(config, 42),
+            now: 0,
+            jobs: VecDeque::new(),
+            workers: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            steps: Vec::new(),
+            records: BTreeMap::new(),
+            hangups: Vec::new(),
+            delays: Vec::new(),
+            wake: None,
+            exited: false,
+            next_id: 0,
+            next_conn: 0,
+            check_every: 1,
+            events: 0,
+        }
+    }
+
+    /// A machine with one model mounted, and a connection of the administrator.
+    pub fn with_model(script: &str) -> (Machine, ConnId) {
+        let mut machine = Machine::default();
+        let conn = machine.connect(ADMIN);
+        machine.mount(conn, "m", script).expect("the script mounts");
+        (machine, conn)
+    }
+
+    /// Gives the kernel an event and does what it wants.
+    pub fn event(&mut self, event: Event) {
+        self.now += 1;
+        let mut effects = Vec::new();
+        self.kernel.step(Now(self.now), event, &mut effects);
+        self.events += 1;
+        if self.events.is_multiple_of(self.check_every) {
+            self.kernel.check_invariants();
+        }
+        effects.into_iter().for_each(|effect| self.perform(effect));
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { conn, frame } => self.frames.entry(conn).or_default().push(frame),
+            Effect::Hangup { conn } => self.hangups.push(conn),
+            Effect::StartWorker { worker, load, delay_ms } => {
+                self.delays.push(delay_ms);
+                self.jobs.push_back(Job::Start(worker, *load));
+            }
+            Effect::StopWorker { worker } => {
+                self.workers.remove(&worker);
+                self.jobs.push_back(Job::Died(worker, "stopped".into()));
+            }
+            Effect::Submit { worker, step } => {
+                self.steps.push(step.clone());
+                self.jobs.push_back(Job::Step(worker, step));
+            }
+            Effect::Ask { worker, number, question } => {
+                self.jobs.push_back(Job::Ask(worker, number, question));
+            }
+            Effect::WakeAt(at) => self.wake = at,
+            Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
+            Effect::Forget(key) => drop(self.records.remove(&key)),
+            Effect::Log(..) => {}
+            Effect::Exit => self.exited = true,
+        }
+    }
+
+    /// Does the oldest job; tells whether there was one.
+    pub fn turn(&mut self) -> bool {
+        self.turn_at(0)
+    }
+
+    /// Does one of the jobs.
+    pub fn turn_at(&mut self, at: usize) -> bool {
+        let Some(job) = self.jobs.remove(at) else { return false };
+        match job {
+            Job::Start(worker, load) => self.start(worker, &load),
+            Job::Step(worker, step) => self.step(worker, &step),
+            Job::Ask(worker, number, question) => self.ask(worker, number, question),
+            Job::Died(worker, how) => self.event(Event::WorkerDied { worker, how }),
+        }
+        true
+    }
+
+    /// Runs until nothing is left to do.
+    pub fn run(&mut self) {
+        while self.turn() {}
+    }
+
+    /// Lets time pass without anything else happening.
+    pub fn pass_ms(&mut self, ms: u64) {
+        self.now += ms * 1000;
+        self.event(Event::Tick);
+    }
+
+    fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
+        let event = match mortal(|| load_with(load, Arc::new(MortalClock))) {
+            Ok(Ok(driver)) => {
+                let description = Box::new(driver.description().clone());
+                self.workers.insert(worker, driver);
+                Event::WorkerReady { worker, os_pid: 1000 + worker.incarnation, description }
+            }
+            Ok(Err(fault)) => Event::WorkerRefused { worker, fault },
+            Err(how) => Event::WorkerDied { worker, how },
+        };
+        self.event(event);
+    }
+
+    fn step(&mut self, worker: WorkerId, step: &Step) {
+        let Some(driver) = self.workers.get_mut(&worker) else { return };
+        let event = match mortal(|| driver.step(step)) {
+            Ok(Ok(done)) => {
+                self.now += done.elapsed_us.min(1_000_000_000);
+                Event::StepDone { worker, done }
+            }
+            Ok(Err(fault)) => {
+                assert_ne!(fault.errno, Errno::EINVAL, "{fault}");
+                Event::StepFailed { worker, number: step.number, fault }
+            }
+            Err(how) => self.died(worker, how),
+        };
+        self.event(event);
+    }
+
+    fn ask(&mut self, worker: WorkerId, number: u64, question: Question) {
+        let Some(driver) = self.workers.get_mut(&worker) else { return };
+        let event = match mortal(|| answer(driver, question)) {
+            Ok(answer) => Event::Answered { worker, number, answer },
+            Err(how) => self.died(worker, how),
+        };
+        self.event(event);
+    }
+
+    fn died(&mut self, worker: WorkerId, how: String) -> Event {
+        self.workers.remove(&worker);
+        Event::WorkerDied { worker, how }
+    }
+
+    /// Kills a worker from outside, between two jobs.
+    pub fn kill_worker(&mut self) {
+        let (worker, _) = self.workers.pop_first().expect("a worker runs");
+        self.event(Event::WorkerDied { worker, how: "killed by SIGKILL".into() });
+    }
+
+    /// Connects and says hello.
+    pub fn connect(&mut self, uid: u32) -> ConnId {
+        self.connect_as(uid, Class::Normal, 0)
+    }
+
+    pub fn connect_as(&mut self, uid: u32, class: Class, nice: i8) -> ConnId {
+        let conn = self.connect_silently(uid);
+        let hello = Hello { version: 1, name: Some(format!("test{}", conn.0)), class, nice };
+        let reply = self.call(conn, hello);
+        assert!(matches!(reply, Ok(Reply::Hello(_))), "{reply:?}");
+        conn
+    }
+
+    pub fn connect_silently(&mut self, uid: u32) -> ConnId {
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        let credentials =
+            Credentials { uid, os_pid: 5000, executable: "tester".into(), admin: uid == ADMIN };
+        self.event(Event::Connected { conn, credentials });
+        conn
+    }
+
+    /// Makes a call and lets others answer it.
+    pub fn begin(&mut self, conn: ConnId, call: impl Into<Call>) -> CallId {
+        self.begin_as(conn, None, call)
+    }
+
+    pub fn begin_as(&mut self, conn: ConnId, pid: Option<Pid>, call: impl Into<Call>) -> CallId {
+        self.next_id += 1;
+        let id = CallId(self.next_id);
+        self.event(Event::Request { conn, request: Request { id, pid, call: call.into() } });
+        id
+    }
+
+    /// Makes a call and runs until it is answered.
+    pub fn call(&mut self, conn: ConnId, call: impl Into<Call>) -> Result<Reply, Fault> {
+        self.call_as(conn, None, call)
+    }
+
+    pub fn call_as(&mut self, conn: ConnId, pid: Option<Pid>, call: impl Into<Call>) -> Result<Reply, Fault> {
+        let id = self.begin_as(conn, pid, call);
+        self.finish(conn, id)
+    }
+
+    /// Runs until a call is answered.
+    pub fn finish(&mut self, conn: ConnId, id: CallId) -> Result<Reply, Fault> {
+        loop {
+            if let Some(reply) = self.reply(conn, id) {
+                return reply;
+            }
+            assert!(self.turn(), "call {id} is never answered");
+        }
+    }
+
+    /// The reply of a call, if it is there.
+    pub fn reply(&self, conn: ConnId, id: CallId) -> Option<Result<Reply, Fault>> {
+        let replies = self.frames.get(&conn)?.iter().filter_map(|frame| match frame {
+            Frame::Reply(of, reply) if *of == id => Some(reply.clone()),
+            _ => None,
+        });
+        let replies: Vec<_> = replies.collect();
+        assert!(replies.len() <= 1, "call {id} is answered {} times", replies.len());
+        replies.into_iter().next()
+    }
+
+    /// The events of a call.
+    pub fn events(&self, conn: ConnId, id: CallId) -> Vec<syscalls::Event> {
+        let frames = self.frames.get(&conn).into_iter().flatten();
+        let events = frames.filter_map(|frame| match frame {
+            Frame::Event(of, event) if *of == id => Some(event.clone()),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    pub fn mount(&mut self, conn: ConnId, name: &str, script: &str) -> Result<ModelInfo, Fault> {
+        match self.call(conn, mount(name, script))? {
+            Reply::Mounted(info) => Ok(info),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens a context.
+    pub fn open(&mut self, conn: ConnId) -> ContextId {
+        match self.call(conn, open()) {
+            Ok(Reply::Opened { context, .. }) => context,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens a context with text in it.
+    pub fn open_with(&mut self, conn: ConnId, text: &str) -> ContextId {
+        let context = self.open(conn);
+        self.append(conn, context, text).expect("the text fits");
+        context
+    }
+
+    /// Appends the bytes of a text as tokens, with no token before them.
+    pub fn append(&mut self, conn: ConnId, context: ContextId, text: &str) -> Result<u32, Fault> {
+        match self.call(conn, append_bytes(context, text))? {
+            Reply::Appended { length, .. } => Ok(length.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Generates greedily to the end.
+    pub fn generate(&mut self, conn: ConnId, context: ContextId, tokens: u32) -> GeneratedReply {
+        generated(self.call(conn, generate(context, tokens)))
+    }
+
+    pub fn fork(&mut self, conn: ConnId, context: ContextId, copies: u32) -> Vec<ContextId> {
+        match self.call(conn, Fork { context, copies, length: None }) {
+            Ok(Reply::Forked { contexts }) => contexts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn stat(&mut self, conn: ConnId) -> Stats {
+        match self.call(conn, Stat { pid: None, model: None }) {
+            Ok(Reply::Stat(stats)) => stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn ps(&mut self, conn: ConnId) -> Vec<ProcessInfo> {
+        match self.call(conn, Ps {}) {
+            Ok(Reply::Processes(list)) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn spawn(&mut self, conn: ConnId, name: &str) -> Pid {
+        let spawn = Spawn { name: name.into(), class: None, nice: None, argv: vec![] };
+        match self.call(conn, spawn) {
+            Ok(Reply::Spawned { pid }) => pid,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The process of a connection.
+    pub fn pid(&self, conn: ConnId) -> Pid {
+        let hello = self.frames[&conn].iter().find_map(|frame| match frame {
+            Frame::Reply(_, Ok(Reply::Hello(hello))) => Some(hello.pid),
+            _ => None,
+        });
+        hello.expect("it said hello")
+    }
+}
+
+fn mortal<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|payload| match payload.downcast::<Died>() {
+        Ok(died) => died.0,
+        Err(other) => resume_unwind(other),
+    })
+}
+
+fn answer(driver: &mut SimDriver, question: Question) -> Result<Answer, DriverFault> {
+    let text = driver.text();
+    match question {
+        Question::Tokenize(request) => text.tokenize(&request).map(Answer::Tokens),
+        Question::Detokenize(tokens) => text.detokenize(&tokens).map(Answer::Bytes),
+        Question::Chat(request) => text.chat(&request).map(Answer::Chat),
+        Question::Embed(texts) => {
+            let tokens = texts
+                .into_iter()
+                .map(|t| text.tokenize(&TokenizeRequest { text: t, bos: false, special: false }));
+            driver.embed(&tokens.collect::<Result<Vec<_>, _>>()?).map(Answer::Vectors)
+        }
+    }
+}
+
+pub fn mount(name: &str, script: &str) -> Mount {
+    Mount {
+        path: format!("sim:{script}"),
+        name: Some(name.into()),
+        context: None,
+        attention: Attention::Auto,
+        gpu_layers: None,
+        threads: None,
+    }
+}
+
+pub fn open() -> Open {
+    Open { model: None, tokens_max: None, on_full: OnFull::Stop, prefix: None }
+}
+
+pub fn append(context: ContextId, text: &str) -> Append {
+    Append { context, text: Some(text.into()), tokens: None, messages: None, special: false }
+}
+
+pub fn append_bytes(context: ContextId, text: &str) -> Append {
+    let tokens = text.bytes().map(|byte| Token(byte.into())).collect();
+    Append { context, text: None, tokens: Some(tokens), messages: None, special: false }
+}
+
+pub fn generate(context: ContextId, tokens: u32) -> Generate {
+    Generate {
+        context,
+        max_tokens: Some(Tokens(tokens)),
+        stop: vec![],
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        ignore_eos: false,
+        logprobs: None,
+        stream: true,
+    }
+}
+
+pub fn generated(reply: Result<Reply, Fault>) -> GeneratedReply {
+    match reply {
+        Ok(Reply::Generated(reply)) => reply,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What an undisturbed kernel generates: the reference for all disturbed ones.
+pub fn reference(script: &str, prompt: &str, tokens: u32) -> String {
+    let (mut machine, conn) = Machine::with_model(script);
+    let context = machine.open_with(conn, prompt);
+    machine.generate(conn, context, tokens).text
+}

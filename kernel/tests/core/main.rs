@@ -1,0 +1,12 @@
+//! The kernel core with sim drivers in place of workers, all in one thread and without time passing: every test
+//! is repeatable to the last effect.
+
+mod contexts;
+mod generation;
+mod machine;
+mod memory;
+mod models;
+mod processes;
+mod random;
+mod scheduling;
+mod workers;

@@ -1,0 +1,155 @@
+//! Workers that die, fail and lie.
+
+use syscalls::call::*;
+use syscalls::reply::{Finish, ModelState};
+use syscalls::{CallId, Errno, Event, Reply};
+
+use crate::machine::{Machine, append, generate, generated, reference};
+
+#[test]
+fn worker_killed_costs_no_token() {
+    let whole = reference("", "replay", 60);
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "replay");
+    let running = machine.begin(conn, generate(context, 60));
+    for had in [10, 25, 40] {
+        while machine.events(conn, running).len() < had {
+            assert!(machine.turn());
+        }
+        machine.kill_worker();
+    }
+    let reply = generated(machine.finish(conn, running));
+    assert_eq!(reply.text, whole);
+    let events = machine.events(conn, running);
+    let replays = events.iter().filter(|e| matches!(e, Event::Replaying { .. })).count();
+    assert_eq!(replays, 3);
+    let stats = machine.stat(conn);
+    assert_eq!(stats.worker_restarts, 3);
+    assert_eq!(stats.tokens_generated, 60);
+    assert!(stats.tokens_recomputed > 60, "{}", stats.tokens_recomputed);
+    assert_eq!(stats.prompt_tokens_evaluated, 6);
+    assert_eq!(machine.delays, [0, 0, 200, 1000]);
+}
+
+#[test]
+fn worker_killed_with_a_seed_goes_on_where_it_was() {
+    let call = |context| Generate {
+        sampling: Sampling { seed: Some(11), temperature: 1.5, repeat_penalty: 1.3, ..Sampling::default() },
+        ..generate(context, 40)
+    };
+    let (mut machine, conn) = Machine::with_model("text=alphabet");
+    let context = machine.open_with(conn, "seeded");
+    let whole = generated(machine.call(conn, call(context))).text;
+    let context = machine.open_with(conn, "seeded");
+    let running = machine.begin(conn, call(context));
+    while machine.events(conn, running).len() < 17 {
+        assert!(machine.turn());
+    }
+    machine.kill_worker();
+    assert_eq!(generated(machine.finish(conn, running)).text, whole);
+}
+
+#[test]
+fn context_that_kills_twice_fails_alone() {
+    let script = "die_on_text=zzz";
+    let prompts = ["first", "second", "third", "fourth"];
+    let (mut machine, conn) = Machine::with_model(script);
+    let contexts: Vec<_> = prompts.iter().map(|p| machine.open_with(conn, p)).collect();
+    let poison = machine.open_with(conn, "sleep zzz");
+    let mut calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 50))).collect();
+    let poisoned = machine.begin(conn, generate(poison, 50));
+    calls.rotate_left(2);
+    let fault = machine.finish(conn, poisoned).expect_err("it kills");
+    assert_eq!(fault.errno, Errno::EIO);
+    assert!(fault.message.contains("died twice"), "{fault}");
+    calls.rotate_right(2);
+    for (call, prompt) in calls.into_iter().zip(prompts) {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", prompt, 50));
+    }
+    assert_eq!(machine.stat(conn).worker_restarts, 2);
+    let again = machine.call(conn, generate(poison, 5)).expect_err("it is known to kill");
+    assert_eq!(again.errno, Errno::EIO);
+    assert_eq!(machine.stat(conn).worker_restarts, 2, "and does not get another chance");
+    machine.call(conn, Truncate { context: poison, length: syscalls::Tokens(5) }).expect("shorter");
+    assert_eq!(machine.generate(conn, poison, 5).finish, Finish::Length);
+}
+
+#[test]
+fn question_that_kills_twice_fails_alone() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let context = machine.open_with(conn, "neighbour");
+    let running = machine.begin(conn, generate(context, 30));
+    let poisoned = machine.open(conn);
+    let texts = ["one", "two", "zzz", "three"];
+    let calls = texts.map(|t| {
+        let call = Tokenize { model: None, text: t.into(), bos: false, special: false };
+        machine.begin(conn, call)
+    });
+    let appended = machine.begin(conn, append(poisoned, "a zzz b"));
+    machine.run();
+    for (text, call) in texts.iter().zip(calls) {
+        match (machine.finish(conn, call), *text) {
+            (Err(fault), "zzz") => assert_eq!(fault.errno, Errno::EIO),
+            (Ok(Reply::Tokens(tokens)), text) => assert_eq!(tokens.len(), text.len()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(machine.finish(conn, appended).expect_err("it kills too").errno, Errno::EIO);
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "neighbour", 30));
+    assert_eq!(machine.append(conn, poisoned, "fine").expect("the context is as it was"), 4);
+}
+
+#[test]
+fn step_failed_as_a_whole_is_run_again_by_a_fresh_worker() {
+    for fault in ["fail_step=5", "garbage_at_step=5", "die_at_step=5", "hang_at_step=5"] {
+        let (mut machine, conn) = Machine::with_model(fault);
+        let context = machine.open_with(conn, "once more");
+        assert_eq!(machine.generate(conn, context, 30).text, reference("", "once more", 30), "{fault}");
+        assert_eq!(machine.stat(conn).worker_restarts, 1, "{fault}");
+    }
+}
+
+#[test]
+fn row_failed_fails_its_call_alone() {
+    let (mut machine, conn) = Machine::with_model("fail_row_at_step=5");
+    let (one, two) = (machine.open_with(conn, "row one"), machine.open_with(conn, "row two"));
+    let calls = [one, two].map(|c| machine.begin(conn, generate(c, 30)));
+    machine.run();
+    let replies = calls.map(|c| machine.finish(conn, c));
+    let failed = replies.iter().filter(|r| r.is_err()).count();
+    assert_eq!(failed, 1);
+    let text = replies.into_iter().flatten().map(|r| generated(Ok(r)).text).next();
+    let expected = [reference("", "row one", 30), reference("", "row two", 30)];
+    assert!(expected.contains(&text.expect("one is well")));
+}
+
+#[test]
+fn worker_that_cannot_be_kept_running_goes_offline() {
+    let (mut machine, conn) = Machine::with_model("die_every=1");
+    let contexts: Vec<_> = (0..12).map(|n| machine.open_with(conn, &format!("c{n}"))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 5))).collect();
+    machine.run();
+    for call in calls {
+        let errno = machine.finish(conn, call).expect_err("no step is ever done").errno;
+        assert!(matches!(errno, Errno::EIO | Errno::ENODEV), "{errno}");
+    }
+}
+
+#[test]
+fn worker_dying_idle_over_and_over_goes_offline_and_says_so() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "offline");
+    for _ in 0..6 {
+        machine.kill_worker();
+        machine.run();
+    }
+    assert_eq!(machine.delays, [0, 0, 200, 1000, 5000, 5000]);
+    let Ok(Reply::Models(models)) = machine.call(conn, Models {}) else { panic!() };
+    assert_eq!(models[0].state, ModelState::Offline);
+    assert!(models[0].trouble.as_deref().is_some_and(|t| t.contains("SIGKILL")), "{models:?}");
+    let fault = machine.call(conn, generate(context, 5)).expect_err("offline");
+    assert_eq!(fault.errno, Errno::ENODEV);
+    assert_eq!(machine.call(conn, append(context, "x")).expect_err("offline").errno, Errno::ENODEV);
+    machine.call(conn, Unmount { name: "m".into(), force: true }).expect("it can be taken away");
+    assert!(machine.mount(conn, "m", "").is_ok());
+}
