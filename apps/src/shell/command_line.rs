@@ -192,7 +192,7 @@ fn read_line(source: &mut String) -> io::Result<bool> {
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if byte[0] == b'\n' && !line.is_empty() {
+        if byte[0] == b'\n' {
             break;
         }
     }

@@ -77,13 +77,7 @@ impl Shell {
         command.arg("-c").arg(&chain.text).args(&self.variables.arguments).envs(self.variables.all());
         let mut group = None;
         let member = self.spawn(command, OsStr::new("llmsh"), Streams::default(), &mut group, true);
-        self.put_away(Job {
-            id: 0,
-            text: chain.text.clone(),
-            group,
-            members: vec![member],
-            negated: false,
-        });
+        self.put_away(Job { id: 0, text: chain.text.clone(), group, members: vec![member], negated: false });
         0
     }
 
@@ -222,7 +216,13 @@ impl Shell {
         }
     }
 
-    fn run_in_shell(&mut self, run: InShell, invocation: &Invocation, mut streams: Streams, piped: bool) -> u8 {
+    fn run_in_shell(
+        &mut self,
+        run: InShell,
+        invocation: &Invocation,
+        mut streams: Streams,
+        piped: bool,
+    ) -> u8 {
         let mut error = streams.error_writer();
         let mut text = Vec::new();
         let outcome = match streams.output.take() {

@@ -112,7 +112,9 @@ impl Shell {
     pub fn leave(&mut self, status: u8) {
         let stopped = self.jobs.iter().filter(|j| j.state() == State::Stopped).count();
         if self.interactive && stopped > 0 && !self.held_up {
-            eprintln!("exit: {stopped} stopped jobs would be lost; `exit` again leaves them, `jobs` lists them");
+            eprintln!(
+                "exit: {stopped} stopped jobs would be lost; `exit` again leaves them, `jobs` lists them"
+            );
             self.held_up = true;
         } else {
             self.leaving = Some(status);

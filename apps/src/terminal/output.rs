@@ -3,6 +3,8 @@
 
 use std::io::{self, IsTerminal, Stdout, Write};
 
+use serde::Serialize;
+
 use super::clean::Cleaner;
 
 /// The exit status of a program whose reader has left: 128 + SIGPIPE, as a shell reports it.
@@ -43,6 +45,17 @@ impl Output {
         } else {
             self.write_raw(piece)
         }
+    }
+
+    /// Writes a value as one line of JSON, its fields in their own order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::write`].
+    pub fn write_json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_string(value)?;
+        line.push('\n');
+        self.write(&line)
     }
 
     /// Ends the line that was begun, where somebody watches: the prompt of the shell comes on a line of its own,

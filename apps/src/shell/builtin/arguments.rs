@@ -105,7 +105,12 @@ impl Daemon {
     ///
     /// As [`Client::connect`].
     pub fn connect_with(&self, hello: Hello) -> Result<Client, Fault> {
-        Client::connect_with(&self.socket.clone().unwrap_or_else(paths::socket), hello)
+        Client::connect_with(&self.path(), hello)
+    }
+
+    /// The socket that is meant.
+    pub fn path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(paths::socket)
     }
 }
 
@@ -155,7 +160,10 @@ mod tests {
             }
         };
         let command = clap::Command::new("test");
-        parse(&|n| class().parse_ref(&command, None, n).is_ok(), &["realtime", "interactive", "normal", "batch"]);
+        parse(
+            &|n| class().parse_ref(&command, None, n).is_ok(),
+            &["realtime", "interactive", "normal", "batch"],
+        );
         parse(&|n| attention().parse_ref(&command, None, n).is_ok(), &["auto", "flash", "plain"]);
         let numbers = ["INT", "2", "TERM", "15", "KILL", "9", "STOP", "19", "CONT", "18"];
         for pair in numbers.chunks(2) {

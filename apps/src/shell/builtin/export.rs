@@ -33,7 +33,9 @@ fn run(shell: &mut Shell, invocation: &Invocation, out: &mut dyn Write) -> Outco
             None => (variable.as_str(), None),
         };
         if !is_name(name) {
-            return Err(Failure::Usage(format!("`{name}` cannot name a variable; use letters, digits and _")));
+            return Err(Failure::Usage(format!(
+                "`{name}` cannot name a variable; use letters, digits and _"
+            )));
         }
         if let Some(value) = value {
             shell.variables.set(name, value.to_owned());

@@ -1,7 +1,7 @@
 //! `models`: what is mounted.
 
 use clap::Parser;
-use serde_json::json;
+use serde::Serialize;
 use syscalls::reply::ModelInfo;
 
 use super::arguments::{self, Daemon, Invocation, name_of};
@@ -25,6 +25,12 @@ struct Args {
     daemon: Daemon,
 }
 
+/// The form of `--json`.
+#[derive(Serialize)]
+struct Listed {
+    models: Vec<ModelInfo>,
+}
+
 const COLUMNS: &[(&str, Align)] = &[
     ("NAME", Align::Left),
     ("STATE", Align::Left),
@@ -44,7 +50,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let models = args.daemon.connect("models")?.models()?;
     let mut output = Output::stdout();
     if args.json {
-        output.write(&format!("{}\n", json!({ "models": models })))?;
+        output.write_json(&Listed { models })?;
         return Ok(0);
     }
     if models.is_empty() {

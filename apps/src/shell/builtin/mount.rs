@@ -64,8 +64,12 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut client = args.daemon.connect("mount")?;
     let begin = Instant::now();
     let model = mount_with_progress(&mut client, mount)?;
-    let shown = if args.json { serde_json::json!(model).to_string() } else { describe(&model, begin.elapsed()) };
-    Output::stdout().write(&format!("{shown}\n"))?;
+    let mut output = Output::stdout();
+    if args.json {
+        output.write_json(&model)?;
+    } else {
+        output.write(&format!("{}\n", describe(&model, begin.elapsed())))?;
+    }
     Ok(0)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::unistd::{Uid, User};
-use serde_json::json;
+use serde::Serialize;
 use syscalls::Pid;
 use syscalls::reply::{ProcessInfo, ProcessState};
 
@@ -35,6 +35,12 @@ struct Args {
     daemon: Daemon,
 }
 
+/// The form of `--json`.
+#[derive(Serialize)]
+struct Listed {
+    processes: Vec<ProcessInfo>,
+}
+
 const COLUMNS: &[(&str, Align)] = &[
     ("PID", Align::Right),
     ("PPID", Align::Right),
@@ -56,7 +62,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let processes = args.daemon.connect("ps")?.ps()?;
     let mut output = Output::stdout();
     if args.json {
-        output.write(&format!("{}\n", json!({ "processes": processes })))?;
+        output.write_json(&Listed { processes })?;
         return Ok(0);
     }
     let rows = if args.tree { tree(&processes) } else { processes.iter().map(|p| (p, 0)).collect() };

@@ -1,9 +1,11 @@
 //! `shutdown`: ends the daemon.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use syscalls::Errno;
+use syscalls::client::blocking::Client;
 
 use super::arguments::{self, Daemon, Invocation};
 use super::failure::Failure;
@@ -15,6 +17,9 @@ pub const BUILTIN: Builtin =
 /// How long the daemon may take to end its workers.
 const END_MAX: Duration = Duration::from_secs(10);
 
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// Ends the daemon, with its workers and every call that runs
 #[derive(Debug, Parser)]
 struct Args {
@@ -24,20 +29,24 @@ struct Args {
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
-    let mut client = args.daemon.connect("shutdown")?;
+    // Which socket is meant depends on which ones there are, so it is settled once.
+    let socket = args.daemon.path();
+    let connect = || Client::connect(&socket, "shutdown");
+    let mut client = connect()?;
     match client.shutdown() {
         // The daemon may be gone before its answer is read.
         Err(fault) if fault.errno != Errno::ECONNRESET => return Err(fault.into()),
         _ => {}
     }
-    client.set_timeout(Some(END_MAX))?;
-    loop {
-        match client.next_frame() {
-            Ok(_) => {}
-            Err(fault) if fault.errno == Errno::ETIMEDOUT => {
-                return Err(Failure::Message(format!("the daemon did not end within {END_MAX:?}; see its log")));
-            }
-            Err(_) => return Ok(0),
+    // Whoever starts a daemon next must find the socket free, so a closed connection is not enough.
+    let begin = Instant::now();
+    while connect().is_ok() || socket.exists() {
+        if begin.elapsed() > END_MAX {
+            return Err(Failure::Message(format!(
+                "the daemon has not ended within {END_MAX:?}; see its log"
+            )));
         }
+        thread::sleep(LOOK_EVERY);
     }
+    Ok(0)
 }

@@ -33,8 +33,12 @@ struct Args {
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let stats = args.daemon.connect("stat")?.stat(args.pid, args.model.as_deref())?;
-    let shown = if args.json { format!("{}\n", serde_json::json!(stats)) } else { table(&stats) };
-    Output::stdout().write(&shown)?;
+    let mut output = Output::stdout();
+    if args.json {
+        output.write_json(&stats)?
+    } else {
+        output.write(&table(&stats))?
+    }
     Ok(0)
 }
 
@@ -74,7 +78,10 @@ mod tests {
         };
         let table = table(&Stats::default());
         for field in fields.keys() {
-            assert!(table.lines().any(|l| l.starts_with(&format!("{field} "))), "{field} is not shown:\n{table}");
+            assert!(
+                table.lines().any(|l| l.starts_with(&format!("{field} "))),
+                "{field} is not shown:\n{table}"
+            );
         }
     }
 }

@@ -27,7 +27,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let info = args.daemon.connect("sysinfo")?.sysinfo()?;
     let mut output = Output::stdout();
     if args.json {
-        output.write(&format!("{}\n", serde_json::json!(info)))?;
+        output.write_json(&info)?;
         return Ok(0);
     }
     let rows = [

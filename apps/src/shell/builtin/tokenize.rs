@@ -45,11 +45,12 @@ fn run(invocation: &Invocation) -> Outcome {
     let Reply::Tokens(tokens) = args.daemon.connect("tokenize")?.call(call)? else {
         return Err(Failure::Message("the daemon answered with the reply of another call".into()));
     };
-    let shown = match (args.json, args.count) {
-        (true, _) => json!({ "tokens": tokens }).to_string(),
-        (_, true) => tokens.len().to_string(),
-        _ => tokens.iter().map(Token::to_string).collect::<Vec<_>>().join(" "),
-    };
-    Output::stdout().write(&format!("{shown}\n"))?;
+    let mut output = Output::stdout();
+    let numbers = || tokens.iter().map(Token::to_string).collect::<Vec<_>>().join(" ");
+    match (args.json, args.count) {
+        (true, _) => output.write_json(&json!({ "tokens": tokens }))?,
+        (_, true) => output.write(&format!("{}\n", tokens.len()))?,
+        _ => output.write(&format!("{}\n", numbers()))?,
+    }
     Ok(0)
 }

@@ -15,7 +15,9 @@ pub fn show(socket: &Path, started: bool) {
         Ok(client) => client,
         Err(fault) => {
             eprintln!("llmsh {release}: {}.", fault.message);
-            eprintln!("`exit`, then `llmsh --start`, opens the shell with a daemon. Type help for the commands.");
+            eprintln!(
+                "`exit`, then `llmsh --start`, opens the shell with a daemon. Type help for the commands."
+            );
             return;
         }
     };

@@ -129,7 +129,9 @@ fn executables(folder: &std::path::Path, typed: &str) -> Vec<String> {
     let fits = |name: &OsStr| name.to_str().is_some_and(|n| n.starts_with(typed));
     entries
         .flatten()
-        .filter(|e| fits(&e.file_name()) && e.path().is_file() && access(&e.path(), AccessFlags::X_OK).is_ok())
+        .filter(|e| {
+            fits(&e.file_name()) && e.path().is_file() && access(&e.path(), AccessFlags::X_OK).is_ok()
+        })
         .filter_map(|e| e.file_name().into_string().ok())
         .collect()
 }
@@ -196,7 +198,10 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expect: &[&str]) {
-        assert_eq!(complete(text).as_deref().map(|c| c.iter().map(String::as_str).collect()), Some(expect.to_vec()));
+        assert_eq!(
+            complete(text).as_deref().map(|c| c.iter().map(String::as_str).collect()),
+            Some(expect.to_vec())
+        );
     }
 
     #[test]

@@ -52,7 +52,9 @@ pub fn converse(mut shell: Shell, started: bool) -> Result<u8, Failure> {
                 run(&mut shell, &line);
             }
             // Ctrl-C drops the line.
-            Err(ReadlineError::Interrupted) => shell.variables.status = crate::terminal::interrupt::INTERRUPTED,
+            Err(ReadlineError::Interrupted) => {
+                shell.variables.status = crate::terminal::interrupt::INTERRUPTED
+            }
             Err(ReadlineError::Eof) => shell.leave(shell.status()),
             Err(error) => return Err(no_terminal(error)),
         }
@@ -88,7 +90,11 @@ fn run(shell: &mut Shell, line: &str) {
 /// The prompt, red after a failure. rustyline shows it as it is where the terminal has no colours.
 fn prompt(status: u8) -> String {
     let colour = if status == 0 { 32 } else { 31 };
-    if std::env::var_os("NO_COLOR").is_some() { PROMPT.into() } else { format!("\x1b[1;{colour}m{PROMPT}\x1b[0m") }
+    if std::env::var_os("NO_COLOR").is_some() {
+        PROMPT.into()
+    } else {
+        format!("\x1b[1;{colour}m{PROMPT}\x1b[0m")
+    }
 }
 
 /// The file of the history, filled into the editor. Without a place for it there is a history of this shell only.

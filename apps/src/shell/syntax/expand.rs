@@ -36,7 +36,9 @@ pub fn expand_one(word: &Word, scope: &dyn Scope) -> String {
     for part in &word.0 {
         match part {
             Part::Text { text: t, .. } => text.push_str(t),
-            Part::Variable { name, .. } if name == "@" || name == "*" => text.push_str(&scope.arguments().join(" ")),
+            Part::Variable { name, .. } if name == "@" || name == "*" => {
+                text.push_str(&scope.arguments().join(" "))
+            }
             Part::Variable { name, .. } => text.push_str(&scope.value(name).unwrap_or_default()),
             Part::Home => text.push_str(&home(scope)),
         }

@@ -298,9 +298,7 @@ impl Lexer<'_> {
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        while let Some((_, c)) =
-            self.chars.next_if(|&(_, c)| c == '_' || c.is_ascii_alphanumeric())
-        {
+        while let Some((_, c)) = self.chars.next_if(|&(_, c)| c == '_' || c.is_ascii_alphanumeric()) {
             name.push(c);
         }
         name

@@ -127,7 +127,9 @@ impl Parser<'_> {
         match command.words.first().and_then(plain) {
             Some(word) if CONTROL.contains(&word) => Err(SyntaxError::new(
                 at,
-                format!("llmsh has no `{word}`; chain with && and ||, or use sh, where `llmasos NAME` runs each builtin"),
+                format!(
+                    "llmsh has no `{word}`; chain with && and ||, or use sh, where `llmasos NAME` runs each builtin"
+                ),
             )),
             _ => Ok(command),
         }

@@ -89,7 +89,8 @@ fn run(invocation: &Invocation) -> Outcome {
         logprobs: args.logprobs,
         stream: !args.json,
     };
-    let result = append(&mut client, &args, &opened, text).and_then(|()| stream(&mut client, generate, args.json));
+    let result =
+        append(&mut client, &args, &opened, text).and_then(|()| stream(&mut client, generate, args.json));
     match result {
         Err(Failure::Fault(fault)) if interrupted.is_set() && ended_by_signal(&fault) => Ok(INTERRUPTED),
         Err(failure) => Err(failure),
@@ -126,7 +127,13 @@ fn append(client: &mut Client, args: &Args, opened: &Opened, text: String) -> Re
         None => text,
     };
     let (context, special) = (opened.context, args.special);
-    client.append(syscalls::call::Append { context, text: Some(text), tokens: None, messages: None, special })?;
+    client.append(syscalls::call::Append {
+        context,
+        text: Some(text),
+        tokens: None,
+        messages: None,
+        special,
+    })?;
     Ok(())
 }
 
@@ -146,7 +153,7 @@ fn stream(client: &mut Client, generate: Generate, json: bool) -> Result<Generat
     }
     let generated = generated?;
     if json {
-        shown.output.write(&format!("{}\n", serde_json::json!(generated)))?;
+        shown.output.write_json(&generated)?;
     } else {
         shown.output.end()?;
     }

@@ -11,7 +11,7 @@ use super::grammar_file;
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Divides the logits; 0 takes the likeliest token always [default: 0.8]
-    #[arg(long, short, value_name = "T")]
+    #[arg(long, short, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Makes the choice repeatable [default: another one each time]
     #[arg(long, short)]
@@ -20,13 +20,13 @@ pub struct Options {
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
     /// Keeps the likeliest tokens whose probabilities sum to P; 1 keeps all [default: 0.95]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Keeps tokens at least P times as likely as the likeliest; 0 keeps all [default: 0.05]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Divides the logits of recent tokens; 1 does nothing [default: 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
     /// Subtracted for each time that a token occurred [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
