@@ -128,7 +128,7 @@ fn line_that_is_no_request_is_answered_and_the_connection_lives() {
         (br#"{"id":7,"call":"kill","args":{"pid":4294967295}}"#, "ESRCH"),
         (br#"{"id":7,"call":"close","args":{"context":123456}}"#, "EBADF"),
         (br#"{"id":7,"pid":424242,"call":"ps"}"#, "ESRCH"),
-        (br#"{"id":7,"call":"hello","args":{"version":1}}"#, "EINVAL"),
+        (br#"{"id":7,"call":"hello","args":{"version":1}}"#, "EPROTO"),
     ] {
         let reply = raw.ask(line);
         assert_eq!(errno(&reply), expected, "{}: {reply}", String::from_utf8_lossy(line));
@@ -195,9 +195,9 @@ fn client_that_never_reads_stops_itself_alone() {
         raw.writer.write_all(line.as_bytes()).expect("writes");
         raw.writer.write_all(b"\n").expect("writes");
         let mut watcher = daemon.client();
-        wait_until("its process is blocked on its output", || {
+        wait_until("its process waits for its reader", || {
             let processes = watcher.ps().expect("lists");
-            processes.iter().any(|p| p.waits_for.as_deref().is_some_and(|w| w.contains("output")))
+            processes.iter().any(|p| p.waits_for.as_deref().is_some_and(|w| w.contains("reader")))
         });
         assert!(daemon.resident_kib() < 200 << 10, "unread output is bounded");
         // It goes on when it reads again.
@@ -211,9 +211,10 @@ fn prompt_longer_than_the_context_names_both_lengths() {
     beside_a_neighbour("context=512,row_us=500", |daemon| {
         let mut client = daemon.client();
         let context = client.open(None).expect("opens").context;
+        // One more for the beginning of the text.
         let fault = client.append_text(context, &"z".repeat(9000)).expect_err("does not fit");
         assert_eq!(fault.errno, Errno::ENOSPC);
-        assert!(fault.message.contains("9000") && fault.message.contains("512"), "{fault}");
+        assert!(fault.message.contains("9001") && fault.message.contains("512"), "{fault}");
         client.append_text(context, "fits").expect("the context is as it was");
     });
 }
