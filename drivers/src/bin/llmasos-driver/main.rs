@@ -3,12 +3,13 @@
 //!
 //! `llmasos-driver run` is started by the kernel with one end of a socket pair as its standard input, and talks
 //! [`drivers::wire`] there. `llmasos-driver probe` is the child that a worker starts to find out whether this
-//! CPU runs the arithmetic that its flags promise. `llmasos-driver devices` lists what a model could run on.
+//! CPU runs the arithmetic that its flags promise.
 
 #[cfg(feature = "llama")]
 mod llama;
 mod worker;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +34,13 @@ enum Command {
         #[arg(long, value_parser = load_request)]
         load: LoadRequest,
     },
+    /// Finds out whether this CPU runs ggml's kernels; workers start it before they load a model.
+    #[cfg(feature = "llama")]
+    Probe {
+        /// `packed` for all kernels, `unpacked` for those that read weights as the file has them.
+        #[arg(long, default_value = "packed")]
+        arithmetic: String,
+    },
 }
 
 fn load_request(json: &str) -> Result<LoadRequest, String> {
@@ -41,13 +49,16 @@ fn load_request(json: &str) -> Result<LoadRequest, String> {
 
 fn start_log() {
     let filter = EnvFilter::try_from_env("LLMASOS_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn main() -> ExitCode {
     start_log();
     let result = match Arguments::parse().command {
         Command::Run { load } => worker::run(load),
+        #[cfg(feature = "llama")]
+        Command::Probe { arithmetic } => llama::arithmetic::trial(&arithmetic).map_err(anyhow::Error::msg),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -151,6 +151,12 @@ impl Context {
         }
     }
 
+    /// Waits until a pass is through, where a device may still be at it.
+    pub fn wait(&mut self) {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_synchronize(self.raw.as_ptr()) }
+    }
+
     /// The logits behind the token at this place of the last batch, for reading and for the filters to change.
     pub fn logits(&mut self, place: usize) -> Option<&mut [f32]> {
         // SAFETY: llama.cpp answers null for a place without logits.

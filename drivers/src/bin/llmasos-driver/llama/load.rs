@@ -10,9 +10,12 @@ use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
+use super::arithmetic::{self, Arithmetic};
+use super::attention;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::embed::Embedder;
 use super::log;
+use super::measured::Measured;
 use super::model::{Model, ModelSettings};
 use super::step::LlamaDriver;
 use super::text::LlamaText;
@@ -42,11 +45,25 @@ static BACKEND: Once = Once::new();
 ///
 /// # Errors
 ///
-/// ENOENT, EACCES or ENOEXEC where the file is no model that llama.cpp runs; ENOMEM where its pool does not fit.
+/// ENOENT, EACCES or ENOEXEC where the file is no model that llama.cpp runs; ENOMEM where its pool does not fit;
+/// ENODEV where this build does not run on this CPU.
 pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn Driver>, DriverFault> {
-    start_backend();
     let header = gguf::open(Path::new(&request.path))?;
-    let settings = ModelSettings { gpu_layers: request.gpu_layers, packed: true };
+    let arithmetic = arithmetic::find_out(&Measured::new(request.cache_dir.as_deref()))?;
+    load_with(request, header, arithmetic, progress)
+}
+
+/// Loads a file whose header is sound, with the kernels that this CPU runs.
+pub fn load_with(
+    request: &LoadRequest,
+    header: gguf::Header,
+    arithmetic: Arithmetic,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Box<dyn Driver>, DriverFault> {
+    start_backend();
+    let measured = Measured::new(request.cache_dir.as_deref());
+    let packed = arithmetic == Arithmetic::Packed;
+    let settings = ModelSettings { gpu_layers: request.gpu_layers, packed };
     let mut told = 0.0;
     let mut seldom = |fraction: f32| {
         if fraction - told >= 0.05 {
@@ -65,7 +82,12 @@ pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<
     description.fingerprint = header.fingerprint;
     description.threads = threads;
     let embedder = description.embeds.then_some(embedder);
-    let context = if encoder { None } else { Some(generating_context(&model, request, &mut description)?) };
+    let context = if encoder {
+        None
+    } else {
+        description.attention = attention(&header, request, &description, &measured);
+        Some(generating_context(&model, request, &mut description)?)
+    };
     Ok(Box::new(LlamaDriver::new(model, context, embedder, Arc::new(text), description)))
 }
 
@@ -162,6 +184,20 @@ fn context_tokens(model: &Model, request: &LoadRequest, trained: u32) -> u32 {
     if stretches { wanted } else { trained }
 }
 
+/// The attention kernel: the one that is asked for, or what is faster. On graphics devices that is the fused one.
+fn attention(
+    header: &gguf::Header,
+    request: &LoadRequest,
+    description: &ModelDescription,
+    measured: &Measured,
+) -> Attention {
+    match request.attention {
+        Attention::Auto if description.device != "cpu" => Attention::Flash,
+        Attention::Auto => attention::choose(header, description.threads, measured),
+        chosen => chosen,
+    }
+}
+
 /// Cells of the pool: one context of the size that the mount asks for, or, where it does not say, as many tokens
 /// as the default context while they are cheap.
 fn pool_tokens(model: &Model, request: &LoadRequest, context_tokens: u32) -> u32 {
@@ -191,10 +227,6 @@ fn generating_context(
     description: &mut ModelDescription,
 ) -> Result<Context, DriverFault> {
     let pool = pool_tokens(model, request, description.context_tokens);
-    let attention = match request.attention {
-        Attention::Auto => Attention::Flash,
-        chosen => chosen,
-    };
     let sequences = sequences(request);
     let settings = ContextSettings {
         tokens: pool,
@@ -203,13 +235,12 @@ fn generating_context(
         sequences,
         outputs: u32::from(sequences).min(UBATCH_TOKENS),
         threads: description.threads,
-        attention,
+        attention: description.attention,
         embeddings: false,
     };
     let context = Context::new(model, &settings)?;
     description.pool_tokens = pool;
     description.batch_tokens = settings.batch_tokens;
-    description.attention = attention;
     Ok(context)
 }
 

@@ -8,12 +8,15 @@
 //! counts cells, [`alphabet`] checks texts.
 
 mod alphabet;
+pub mod arithmetic;
+mod attention;
 mod context;
 mod contract;
 mod embed;
 mod grammar;
 mod load;
 mod log;
+mod measured;
 mod model;
 mod pool;
 mod sample;

@@ -8,12 +8,14 @@ use std::sync::OnceLock;
 use drivers::Driver;
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Asid, LoadRequest, Op, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Step, TokenizeRequest,
+    Asid, DriverFault, LoadRequest, Op, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Step,
+    TokenizeRequest,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};
 
-use super::load;
+use super::arithmetic::Arithmetic;
+use super::load::load_with;
 
 /// A model made of random weights, written once for all tests.
 fn random_model(preset: &str) -> PathBuf {
@@ -51,8 +53,14 @@ fn request(path: &Path) -> LoadRequest {
     }
 }
 
+/// Loads without the trial of the CPU, for which this program would have to be the worker.
+fn load(request: &LoadRequest) -> Result<Box<dyn Driver>, DriverFault> {
+    let header = drivers::gguf::open(Path::new(&request.path))?;
+    load_with(request, header, Arithmetic::Packed, &mut |_| {})
+}
+
 fn mounted(path: &Path) -> Box<dyn Driver> {
-    load(&request(path), &mut |_| {}).unwrap()
+    load(&request(path)).unwrap()
 }
 
 fn sampling(change: impl FnOnce(&mut Sampling)) -> SamplingSpec {
@@ -131,7 +139,7 @@ fn greedy_tokens_equal_the_golden_ones_alone_and_eight_at_once() {
         let (Some((prompt, expected)), Some(path)) = (golden(name), shared(file)) else { return };
         for attention in [Attention::Plain, Attention::Flash] {
             let request = LoadRequest { attention, ..request(&path) };
-            let mut driver = load(&request, &mut |_| {}).unwrap();
+            let mut driver = load(&request).unwrap();
             for count in [1, 8] {
                 let jobs = vec![(prompt.clone(), spec(sampling(|_| {}))); count];
                 for generated in generate(driver.as_mut(), &jobs, expected.len()) {
@@ -313,7 +321,7 @@ fn step_that_breaks_the_contract_is_refused_and_changes_nothing() {
 fn row_that_does_not_fit_the_pool_fails_alone_and_fits_when_room_is_made() {
     let path = random_model("tiny");
     let request = LoadRequest { context_tokens: Some(256), ..request(&path) };
-    let mut driver = load(&request, &mut |_| {}).unwrap();
+    let mut driver = load(&request).unwrap();
     let computed = |asid, count| Row { sample: false, ..row(asid, 0, &vec![40; count]) };
     let done = run(driver.as_mut(), vec![], vec![computed(0, 100), computed(1, 100)]);
     assert_eq!(done, [RowDone::Computed, RowDone::Computed]);
@@ -343,9 +351,9 @@ fn file_that_is_no_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("not.gguf");
     std::fs::write(&path, b"GGUFnonsense").unwrap();
-    let fault = load(&request(&path), &mut |_| {}).err().unwrap();
+    let fault = load(&request(&path)).err().unwrap();
     assert_eq!(fault.errno, Errno::ENOEXEC);
-    let fault = load(&request(&folder.path().join("none.gguf")), &mut |_| {}).err().unwrap();
+    let fault = load(&request(&folder.path().join("none.gguf"))).err().unwrap();
     assert_eq!(fault.errno, Errno::ENOENT);
 }
 

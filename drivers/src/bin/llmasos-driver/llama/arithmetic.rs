@@ -1,0 +1,235 @@
+//! Finds out whether this CPU runs the arithmetic that its flags promise.
+//!
+//! ggml chooses its fastest kernels by the CPU's flags, and a flag is no promise: hypervisors show flags of units
+//! that they do not pass on, and compilers have got AMX wrong. So before a worker loads its model, a child of it
+//! runs a few tiny models of random weights ([`trial`]). If that child dies or computes nonsense, a second one
+//! leaves out the special weight layouts, and with them AMX and the repacked kernels; if that dies too, the build
+//! does not fit the CPU and the mount is refused with a sentence that says so.
+
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use drivers::gguf::TensorType;
+use drivers::gguf::random::Shape;
+use drivers::wire::{Asid, DriverFault};
+use nix::sys::signal::Signal;
+use syscalls::call::Attention;
+use syscalls::{Errno, Token};
+
+use super::context::{Context, ContextSettings, Output};
+use super::measured::Measured;
+use super::model::{Model, ModelSettings};
+
+/// How long a trial may take; it takes some 50 ms where nothing else runs.
+const TRIAL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How often a trial that runs is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Tokens of the trial's prompt: enough for the kernels that work on whole tiles.
+const PROMPT_TOKENS: u32 = 48;
+
+/// How alike the logits of both layouts must be (the cosine between them). Kernels round differently; wrong ones
+/// differ in everything.
+const ALIKE_MIN: f64 = 0.98;
+
+/// Which kernels a worker lets ggml use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// All of them: weights are laid out for the CPU's special units.
+    Packed,
+    /// Only those that read weights as the file has them.
+    Unpacked,
+}
+
+impl Arithmetic {
+    fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Packed => "packed",
+            Arithmetic::Unpacked => "unpacked",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Arithmetic> {
+        [Arithmetic::Packed, Arithmetic::Unpacked].into_iter().find(|known| known.name() == name)
+    }
+}
+
+/// What the kernels of this CPU are good for, from an earlier finding or from trials.
+///
+/// # Errors
+///
+/// ENODEV where no trial passes, or none can be started.
+pub fn find_out(measured: &Measured) -> Result<Arithmetic, DriverFault> {
+    let known = measured.get("arithmetic", "").and_then(|name| Arithmetic::from_name(&name));
+    if let Some(arithmetic) = known {
+        return Ok(arithmetic);
+    }
+    let arithmetic = first_that_passes(|arithmetic| run_trial(&mut trial_command(arithmetic)?))?;
+    measured.put("arithmetic", "", arithmetic.name());
+    Ok(arithmetic)
+}
+
+/// Tries the fast kernels, then the safe ones.
+fn first_that_passes(
+    mut passes: impl FnMut(Arithmetic) -> Result<(), String>,
+) -> Result<Arithmetic, DriverFault> {
+    let Err(fast) = passes(Arithmetic::Packed) else { return Ok(Arithmetic::Packed) };
+    tracing::warn!("the fast kernels fail on this CPU ({fast}); trying without packed weights");
+    let Err(safe) = passes(Arithmetic::Unpacked) else { return Ok(Arithmetic::Unpacked) };
+    let message = format!(
+        "this build of llmasos-driver does not run on this CPU: a test decode failed ({safe}); build it on this \
+         machine with `make build`, or use the portable build (`make portable`)"
+    );
+    Err(DriverFault::new(Errno::ENODEV, message))
+}
+
+fn trial_command(arithmetic: Arithmetic) -> Result<Command, String> {
+    let executable = std::env::current_exe().map_err(|e| format!("this program cannot find itself: {e}"))?;
+    let mut command = Command::new(executable);
+    command.args(["probe", "--arithmetic", arithmetic.name()]);
+    Ok(command)
+}
+
+/// Runs a trial and says how it failed.
+fn run_trial(command: &mut Command) -> Result<(), String> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // SAFETY: `setrlimit` may be called between fork and exec; a trial that dies leaves no core file.
+    unsafe {
+        command.pre_exec(|| {
+            let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().map_err(|e| format!("the trial cannot be started: {e}"))?;
+    let deadline = Instant::now() + TRIAL_TIME_MAX;
+    loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => {
+                let mut said = String::new();
+                let _ = child.stderr.take().map(|stderr| stderr.take(4096).read_to_string(&mut said));
+                return Err(death(status, &said));
+            }
+            None if Instant::now() > deadline => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("it took more than {} seconds", TRIAL_TIME_MAX.as_secs()));
+            }
+            None => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+fn death(status: ExitStatus, said: &str) -> String {
+    match status.signal() {
+        Some(number) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {number}"),
+        },
+        None => said.lines().last().unwrap_or("it failed without a word").trim().to_string(),
+    }
+}
+
+/// The child's part: runs every kind of kernel once, and compares the fast ones with the safe ones.
+///
+/// # Errors
+///
+/// What was wrong, if the process lived through it.
+pub fn trial(name: &str) -> Result<(), String> {
+    let arithmetic = Arithmetic::from_name(name).ok_or("the arithmetic is `packed` or `unpacked`")?;
+    super::load::start_backend();
+    let folder = std::env::temp_dir().join(format!("llmasos-probe-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+    let result = [TensorType::Q8_0, TensorType::Q4_0, TensorType::F16, TensorType::F32]
+        .into_iter()
+        .try_for_each(|kind| trial_of(kind, arithmetic, &folder.join("model.gguf")));
+    let _ = std::fs::remove_dir_all(&folder);
+    result
+}
+
+fn trial_of(kind: TensorType, arithmetic: Arithmetic, file: &std::path::Path) -> Result<(), String> {
+    let shape = Shape { kind, embedding: 256, ..Shape::preset("tiny").expect("the preset exists") };
+    shape.write(file).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+    let file = file.to_str().ok_or("the folder for temporary files is not UTF-8")?;
+    let safe = logits(file, Arithmetic::Unpacked).map_err(|fault| fault.to_string())?;
+    if arithmetic == Arithmetic::Unpacked {
+        return Ok(());
+    }
+    let fast = logits(file, Arithmetic::Packed).map_err(|fault| fault.to_string())?;
+    let alike = cosine(&safe, &fast);
+    if alike >= ALIKE_MIN {
+        Ok(())
+    } else {
+        Err(format!("packed {kind:?} weights give other results: likeness {alike:.3} of {ALIKE_MIN}"))
+    }
+}
+
+/// The logits behind a prompt and behind one more token.
+fn logits(file: &str, arithmetic: Arithmetic) -> Result<Vec<f32>, DriverFault> {
+    let packed = arithmetic == Arithmetic::Packed;
+    let model = Model::load(file, &ModelSettings { gpu_layers: Some(0), packed }, &mut |_| {})?;
+    let settings = ContextSettings {
+        tokens: 256,
+        batch_tokens: 256,
+        ubatch_tokens: 256,
+        sequences: 1,
+        outputs: 1,
+        threads: 2,
+        attention: Attention::Flash,
+        embeddings: false,
+    };
+    let mut context = Context::new(&model, &settings)?;
+    let prompt: Vec<Token> = (0..PROMPT_TOKENS).map(|at| Token(40 + at * 7 % 200)).collect();
+    let mut all = Vec::new();
+    for (position, tokens) in [(0, &prompt[..]), (PROMPT_TOKENS, &prompt[..1])] {
+        context.batch().clear();
+        let place = context.batch().add(Asid(0).0, position, tokens, Output::Last);
+        let failed = |why| DriverFault::new(Errno::EIO, format!("the test decode failed: {why}"));
+        context.decode().map_err(|error| failed(format!("{error:?}")))?;
+        let logits = context.logits(place).ok_or_else(|| failed("no logits".into()))?;
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(failed("logits that are no numbers".into()));
+        }
+        all.extend_from_slice(logits);
+    }
+    Ok(all)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_crash_are_left_out_and_a_build_without_others_is_refused() {
+        let crash = || Err("killed by SIGILL".to_string());
+        assert_eq!(first_that_passes(|_| Ok(())), Ok(Arithmetic::Packed));
+        let safe = |arithmetic| if arithmetic == Arithmetic::Packed { crash() } else { Ok(()) };
+        assert_eq!(first_that_passes(safe), Ok(Arithmetic::Unpacked));
+        let fault = first_that_passes(|_| crash()).expect_err("nothing passes");
+        assert_eq!(fault.errno, Errno::ENODEV);
+        assert!(fault.message.contains("SIGILL") && fault.message.contains("make build"), "{fault}");
+    }
+
+    #[test]
+    fn death_of_a_trial_is_told_by_its_signal_or_its_last_words() {
+        let run = |script: &str| run_trial(Command::new("sh").args(["-c", script]));
+        assert_eq!(run("exit 0"), Ok(()));
+        assert_eq!(run("kill -ILL $$"), Err("killed by SIGILL".into()));
+        assert_eq!(run("echo it is wrong >&2; exit 1"), Err("it is wrong".into()));
+    }
+
+    #[test]
+    fn trial_passes_on_the_machine_that_built_this() {
+        assert_eq!(trial("packed"), Ok(()));
+        assert_eq!(trial("unpacked"), Ok(()));
+        assert!(trial("other").is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! Chooses the attention kernel by measurement.
+//!
+//! On CPUs neither of llama.cpp's two is faster everywhere: the fused one skips what belongs to other sequences,
+//! so it wins where many share the pool and on long prompts; two matrix products with a softmax between are
+//! faster for each cell, so they win for one sequence alone. By how much depends on the CPU, the threads and the
+//! shape of the heads, and on nothing else of the model. So both run on a model of one layer with the same heads
+//! and hardly anything beside attention, which takes a fraction of a second however large the real model is.
+//!
+//! What is timed stands for a mixed load: eight processes with prompts of 512 tokens each, which then generate
+//! one token for every four of the prompt, half of them with one process alone and half with all eight at once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drivers::gguf::random::{Family, Shape};
+use drivers::gguf::{Header, TensorType};
+use drivers::wire::{Asid, DriverFault};
+use syscalls::call::Attention;
+use syscalls::{Errno, Token};
+
+use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
+use super::measured::Measured;
+use super::model::{Model, ModelSettings};
+
+/// Processes of the load.
+const PROCESSES: u16 = 8;
+
+/// Tokens of each process's prompt.
+const PROMPT_TOKENS: u32 = 512;
+
+/// Tokens that the load generates with one process alone, and again with all at once: together a quarter of the
+/// prompts' tokens.
+const GENERATED_TOKENS: u32 = PROCESSES as u32 * PROMPT_TOKENS / 8;
+
+/// Passes of which the fastest counts, so that other programs disturb the measurement less.
+const REPEATS: u32 = 5;
+
+/// No pass is repeated after this time, so that a mount on a slow machine does not take long.
+const REPEATS_TIME_MAX: Duration = Duration::from_millis(150);
+
+/// What runs where it cannot be measured: the kernel whose cost does not grow with what others hold.
+const UNMEASURED: Attention = Attention::Flash;
+
+/// The kernel that is faster here for heads of this shape.
+pub fn choose(header: &Header, threads: u32, measured: &Measured) -> Attention {
+    let Some(shape) = heads_of(header) else { return UNMEASURED };
+    let key = format!("{} {} {} {threads}", shape.heads, shape.kv_heads, shape.embedding);
+    match measured.get("attention", &key).as_deref() {
+        Some("flash") => return Attention::Flash,
+        Some("plain") => return Attention::Plain,
+        _ => {}
+    }
+    match measure(&shape, threads) {
+        Ok([flash, plain]) => {
+            let (attention, name) =
+                if flash <= plain { (Attention::Flash, "flash") } else { (Attention::Plain, "plain") };
+            tracing::info!("attention: {name}; flash takes {flash:?} and plain {plain:?} for the same load");
+            measured.put("attention", &key, name);
+            attention
+        }
+        Err(fault) => {
+            tracing::warn!("attention cannot be measured: {fault}");
+            UNMEASURED
+        }
+    }
+}
+
+/// A model of one layer with the heads of this one, where its header tells them.
+fn heads_of(header: &Header) -> Option<Shape> {
+    let count = |key: &str| header.own_count(key).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+    let heads = count("attention.head_count")?;
+    let kv_heads = count("attention.head_count_kv").unwrap_or(heads);
+    let width = count("attention.key_length").or_else(|| Some(count("embedding_length")? / heads))?;
+    let shape = Shape {
+        family: Family::Llama,
+        layers: 1,
+        embedding: heads * width,
+        heads,
+        kv_heads,
+        feed_forward: 32,
+        vocabulary: 512,
+        context: PROMPT_TOKENS * 2,
+        kind: TensorType::F16,
+        tied: true,
+        seed: 1,
+    };
+    shape.trouble().is_none().then_some(shape)
+}
+
+/// The time of the load with the fused kernel and with the other.
+fn measure(shape: &Shape, threads: u32) -> Result<[Duration; 2], DriverFault> {
+    let file = std::env::temp_dir().join(format!("llmasos-attention-{}.gguf", std::process::id()));
+    let result = measure_on(shape, threads, &file);
+    let _ = std::fs::remove_file(&file);
+    result
+}
+
+fn measure_on(shape: &Shape, threads: u32, file: &Path) -> Result<[Duration; 2], DriverFault> {
+    let failed = |why: String| DriverFault::new(Errno::EIO, why);
+    shape.write(file).map_err(|e| failed(format!("cannot write {}: {e}", file.display())))?;
+    let path = file.to_str().ok_or_else(|| failed("the folder for temporary files is not UTF-8".into()))?;
+    let model = Model::load(path, &ModelSettings { gpu_layers: Some(0), packed: false }, &mut |_| {})?;
+    Ok([load(&model, threads, Attention::Flash)?, load(&model, threads, Attention::Plain)?])
+}
+
+/// The time of the load, with what would repeat the same measured once.
+fn load(model: &Arc<Model>, threads: u32, attention: Attention) -> Result<Duration, DriverFault> {
+    let settings = ContextSettings {
+        tokens: (u32::from(PROCESSES) + 1) * PROMPT_TOKENS,
+        batch_tokens: PROMPT_TOKENS.max(UBATCH_TOKENS),
+        ubatch_tokens: UBATCH_TOKENS,
+        sequences: PROCESSES,
+        outputs: u32::from(PROCESSES),
+        threads,
+        attention,
+        embeddings: false,
+    };
+    let mut bench = Bench { context: Context::new(model, &settings)? };
+    bench.prompt(0)?;
+    let alone = bench.fastest_pass(1)?;
+    bench.context.clear();
+    let mut prompts = Duration::ZERO;
+    for asid in 0..PROCESSES {
+        prompts += bench.prompt(asid)?;
+    }
+    let together = bench.fastest_pass(PROCESSES)?;
+    Ok(prompts + alone * GENERATED_TOKENS + together * (GENERATED_TOKENS / u32::from(PROCESSES)))
+}
+
+struct Bench {
+    context: Context,
+}
+
+impl Bench {
+    /// The time of a prompt.
+    fn prompt(&mut self, asid: u16) -> Result<Duration, DriverFault> {
+        let tokens: Vec<Token> = (0..PROMPT_TOKENS).map(|at| Token(at % 256)).collect();
+        self.context.batch().clear();
+        self.context.batch().add(asid, 0, &tokens, Output::None);
+        self.pass()
+    }
+
+    /// The time in which each of the first processes gets one token.
+    fn fastest_pass(&mut self, processes: u16) -> Result<Duration, DriverFault> {
+        let mut fastest = Duration::MAX;
+        let start = Instant::now();
+        for repeat in 0..REPEATS {
+            if repeat > 0 && start.elapsed() > REPEATS_TIME_MAX {
+                break;
+            }
+            self.context.batch().clear();
+            for asid in 0..processes {
+                self.context.batch().add(asid, PROMPT_TOKENS, &[Token(65)], Output::Last);
+            }
+            fastest = fastest.min(self.pass()?);
+            for asid in 0..processes {
+                self.context.drop_from(Asid(asid), PROMPT_TOKENS);
+            }
+        }
+        Ok(fastest)
+    }
+
+    fn pass(&mut self) -> Result<Duration, DriverFault> {
+        let start = Instant::now();
+        let failed = |error| DriverFault::new(Errno::EIO, format!("a pass failed: {error:?}"));
+        self.context.decode().map_err(failed)?;
+        self.context.wait();
+        Ok(start.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_of_any_model_can_be_measured() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.gguf");
+        Shape::preset("tiny").expect("the preset exists").write(&path).expect("it can be written");
+        let header = drivers::gguf::open(&path).expect("it is a model");
+        let shape = heads_of(&header).expect("its heads are known");
+        assert_eq!((shape.heads, shape.kv_heads, shape.embedding), (4, 2, 128));
+        let measured = Measured::new(folder.path().to_str());
+        let chosen = choose(&header, 2, &measured);
+        assert_ne!(chosen, Attention::Auto);
+        let kept = measured.get("attention", "4 2 128 2").expect("it is kept");
+        assert_eq!(kept == "flash", chosen == Attention::Flash);
+    }
+}
