@@ -1,89 +1,101 @@
 //! Every bound that a user can run into, in one place. Both sides read them from here, so an error can name the
 //! limit as well as the value that broke it.
 
-/// The longest line on the socket, in bytes, its newline included. A 128k-token prompt in a script of four bytes
-/// a token takes 512 KiB and JSON escapes can multiply that by six; 8 MiB leaves room for both.
-pub const LINE_BYTES_MAX: usize = 8 << 20;
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ pub const $name:ident: $ty:ty = $value:expr;)+) => {
+        $($(#[doc = $doc])+ pub const $name: $ty = $value;)+
 
-/// The version of the interface that this crate speaks. It grows when a call changes its meaning.
-pub const ABI_VERSION: u32 = 1;
+        /// Every limit with its value and meaning, for the manual.
+        pub(crate) const ALL: &[(&str, i128, &str)] =
+            &[$((stringify!($name), $name as i128, concat!($($doc, "\n"),+)),)+];
+    };
+}
 
-/// Requests of one connection that may be unanswered at once; the next is answered EAGAIN.
-pub const CALLS_IN_FLIGHT_MAX: usize = 1024;
+limits! {
+    /// The longest line on the socket, in bytes, its newline included. A 128k-token prompt in a script of four bytes
+    /// a token takes 512 KiB and JSON escapes can multiply that by six; 8 MiB leaves room for both.
+    pub const LINE_BYTES_MAX: usize = 8 << 20;
 
-/// Calls that may wait in line for one context; the next is answered EAGAIN.
-pub const CALLS_PER_CONTEXT_MAX: usize = 64;
+    /// The version of the interface that this crate speaks. It grows when a call changes its meaning.
+    pub const ABI_VERSION: u32 = 1;
 
-/// Bytes of replies and events that wait for a client that does not read. Above it the client's processes stop
-/// generating until it has caught up.
-pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
+    /// Requests of one connection that may be unanswered at once; the next is answered EAGAIN.
+    pub const CALLS_IN_FLIGHT_MAX: usize = 1024;
 
-/// Bytes that the daemon keeps for a client that does not read, before it gives the client up and closes the
-/// connection: the largest reply, and what passed `OUTPUT_BYTES_HIGH` before the client's processes stopped.
-pub const OUTPUT_BYTES_MAX: usize = REPLY_BYTES_MAX + (4 << 20);
+    /// Calls that may wait in line for one context; the next is answered EAGAIN.
+    pub const CALLS_PER_CONTEXT_MAX: usize = 64;
 
-/// The longest line that a client has to expect, in bytes: the reply to a full `embed`, 1,024 vectors of 4,096
-/// numbers of up to 14 characters.
-pub const REPLY_BYTES_MAX: usize = 64 << 20;
+    /// Bytes of replies and events that wait for a client that does not read. Above it the client's processes stop
+    /// generating until it has caught up.
+    pub const OUTPUT_BYTES_HIGH: usize = 1 << 20;
 
-/// Connections at once; a further one is answered EMFILE and closed.
-pub const CONNECTIONS_MAX: usize = 4096;
+    /// Bytes that the daemon keeps for a client that does not read, before it gives the client up and closes the
+    /// connection: the largest reply, and what passed `OUTPUT_BYTES_HIGH` before the client's processes stopped.
+    pub const OUTPUT_BYTES_MAX: usize = REPLY_BYTES_MAX + (4 << 20);
 
-/// Bytes of requests of all connections together that may wait for the kernel. Above it connections are not read
-/// until it has caught up: eight of the longest lines.
-pub const REQUEST_BYTES_WAITING_MAX: usize = 8 * LINE_BYTES_MAX;
+    /// The longest line that a client has to expect, in bytes: the reply to a full `embed`, 1,024 vectors of 4,096
+    /// numbers of up to 14 characters.
+    pub const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// Requests of all connections together, and messages of all workers together, that may wait for the kernel.
-pub const EVENTS_WAITING_MAX: usize = 1024;
+    /// Connections at once; a further one is answered EMFILE and closed.
+    pub const CONNECTIONS_MAX: usize = 4096;
 
-/// Bytes that wait for a worker that does not read; above it the worker counts as hung and is killed. A step of a
-/// full batch takes less than a megabyte, so this has room for the longest text that each of 64 contexts tokenizes.
-pub const WORKER_BYTES_WAITING_MAX: usize = 64 * LINE_BYTES_MAX;
+    /// Bytes of requests of all connections together that may wait for the kernel. Above it connections are not read
+    /// until it has caught up: eight of the longest lines.
+    pub const REQUEST_BYTES_WAITING_MAX: usize = 8 * LINE_BYTES_MAX;
 
-/// Processes at once, zombies included.
-pub const PROCESSES_MAX: usize = 65_536;
+    /// Requests of all connections together, and messages of all workers together, that may wait for the kernel.
+    pub const EVENTS_WAITING_MAX: usize = 1024;
 
-/// Contexts of one process at once.
-pub const CONTEXTS_PER_PROCESS_MAX: usize = 4096;
+    /// Bytes that wait for a worker that does not read; above it the worker counts as hung and is killed. A step of a
+    /// full batch takes less than a megabyte, so this has room for the longest text that each of 64 contexts tokenizes.
+    pub const WORKER_BYTES_WAITING_MAX: usize = 64 * LINE_BYTES_MAX;
 
-/// Copies that one `fork` may make.
-pub const FORK_COPIES_MAX: u32 = 1024;
+    /// Processes at once, zombies included.
+    pub const PROCESSES_MAX: usize = 65_536;
 
-/// The largest context that a model may be mounted with.
-pub const CONTEXT_TOKENS_MAX: u32 = 1 << 20;
+    /// Contexts of one process at once.
+    pub const CONTEXTS_PER_PROCESS_MAX: usize = 4096;
 
-/// Bytes of a name: of a process, a model, a segment, a store or a key.
-pub const NAME_BYTES_MAX: usize = 128;
+    /// Copies that one `fork` may make.
+    pub const FORK_COPIES_MAX: u32 = 1024;
 
-/// Stop strings of one `generate`.
-pub const STOP_STRINGS_MAX: usize = 16;
+    /// The largest context that a model may be mounted with.
+    pub const CONTEXT_TOKENS_MAX: u32 = 1 << 20;
 
-/// Bytes of one stop string.
-pub const STOP_STRING_BYTES_MAX: usize = 256;
+    /// Bytes of a name: of a process, a model, a segment, a store or a key.
+    pub const NAME_BYTES_MAX: usize = 128;
 
-/// Alternatives that `generate` may report for each token.
-pub const LOGPROBS_MAX: u32 = 32;
+    /// Stop strings of one `generate`.
+    pub const STOP_STRINGS_MAX: usize = 16;
 
-/// Bytes of a grammar or JSON schema.
-pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
+    /// Bytes of one stop string.
+    pub const STOP_STRING_BYTES_MAX: usize = 256;
 
-/// Messages that one context remembers for its chat template.
-pub const MESSAGES_MAX: usize = 4096;
+    /// Alternatives that `generate` may report for each token.
+    pub const LOGPROBS_MAX: u32 = 32;
 
-/// Texts in one `embed`.
-pub const EMBED_TEXTS_MAX: usize = 1024;
+    /// Bytes of a grammar or JSON schema.
+    pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
 
-/// Models mounted at once.
-pub const MODELS_MAX: usize = 64;
+    /// Messages that one context remembers for its chat template.
+    pub const MESSAGES_MAX: usize = 4096;
 
-/// Bytes of one message between processes.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+    /// Texts in one `embed`.
+    pub const EMBED_TEXTS_MAX: usize = 1024;
 
-/// Messages that wait for one process.
-pub const MAILBOX_MESSAGES_MAX: usize = 256;
+    /// Models mounted at once.
+    pub const MODELS_MAX: usize = 64;
 
-/// The lowest nice value: five times the weight of nice 0 is near −7, as in Linux.
-pub const NICE_MIN: i8 = -20;
+    /// Bytes of one message between processes.
+    pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// The highest nice value.
-pub const NICE_MAX: i8 = 19;
+    /// Messages that wait for one process.
+    pub const MAILBOX_MESSAGES_MAX: usize = 256;
+
+    /// The lowest nice value: five times the weight of nice 0 is near −7, as in Linux.
+    pub const NICE_MIN: i8 = -20;
+
+    /// The highest nice value.
+    pub const NICE_MAX: i8 = 19;
+}
