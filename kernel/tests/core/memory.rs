@@ -1,1 +1,159 @@
-//! .
+//! Memory: eviction, waiting, preemption, limits.
+
+use syscalls::call::*;
+use syscalls::reply::{Finish, ProcessState};
+use syscalls::{CallId, Errno, Reply, Tokens};
+
+use crate::machine::{ADMIN, Machine, generate, generated, open, reference};
+
+/// A prompt of so many tokens, another one for each `n`.
+fn prompt(n: u32, tokens: usize) -> String {
+    format!("{n:04}").chars().chain(std::iter::repeat('x')).take(tokens).collect()
+}
+
+#[test]
+fn idle_contexts_give_their_pages_and_are_recomputed() {
+    // Four frames, two for each context.
+    let (mut machine, conn) = Machine::with_model("pool=256,context=256");
+    let contexts: Vec<_> = (0..4).map(|n| machine.open_with(conn, &prompt(n, 100))).collect();
+    let firsts: Vec<String> = contexts.iter().map(|c| machine.generate(conn, *c, 10).text).collect();
+    assert_eq!(machine.stat(conn).tokens_recomputed, 0);
+    let seconds: Vec<String> = contexts.iter().map(|c| machine.generate(conn, *c, 10).text).collect();
+    for n in 0..4 {
+        let text = format!("{}{}", firsts[n as usize], seconds[n as usize]);
+        assert_eq!(text, reference("", &prompt(n, 100), 20));
+    }
+    // All but the last token of each context, whose entry was never made.
+    assert_eq!(machine.stat(conn).tokens_recomputed, 4 * 109);
+}
+
+#[test]
+fn newcomers_wait_for_memory_and_all_finish() {
+    let (mut machine, conn) = Machine::with_model("pool=256,context=256");
+    let contexts: Vec<_> = (0..10).map(|n| machine.open_with(conn, &prompt(n, 120))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 8))).collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        let text = generated(machine.finish(conn, call)).text;
+        assert_eq!(text, reference("", &prompt(n as u32, 120), 8));
+    }
+    assert_eq!(machine.stat(conn).tokens_recomputed, 0, "who waits loses nothing");
+}
+
+#[test]
+fn growing_contexts_preempt_the_last_one_and_all_finish() {
+    // Each wants four frames in the end, and there are six.
+    let (mut machine, conn) = Machine::with_model("pool=384,context=256");
+    let contexts: Vec<_> = (0..5).map(|n| machine.open_with(conn, &prompt(n, 60))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 190))).collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        let reply = generated(machine.finish(conn, call));
+        assert_eq!(reply.finish, Finish::Length);
+        assert_eq!(reply.text, reference("", &prompt(n as u32, 60), 190));
+    }
+    let stats = machine.stat(conn);
+    assert!(stats.tokens_recomputed > 0);
+    assert!(stats.tokens_recomputed < 2000, "{} tokens: they took pages in turns", stats.tokens_recomputed);
+}
+
+#[test]
+fn context_as_large_as_the_pool_runs_alone() {
+    let (mut machine, conn) = Machine::with_model("pool=256,context=256");
+    let small = machine.open_with(conn, "small");
+    let large = machine.open_with(conn, &prompt(1, 200));
+    let copies = machine.fork(conn, large, 3);
+    let calls: Vec<CallId> =
+        copies.iter().chain([&small, &large]).map(|c| machine.begin(conn, generate(*c, 56))).collect();
+    for (at, call) in calls.into_iter().enumerate() {
+        let text = generated(machine.finish(conn, call)).text;
+        let expected = if at == 3 { reference("", "small", 56) } else { reference("", &prompt(1, 200), 56) };
+        assert_eq!(text, expected);
+    }
+}
+
+#[test]
+fn context_larger_than_the_pool_is_refused_at_once() {
+    let (mut machine, conn) = Machine::with_model("pool=256,context=4096");
+    let fault = machine.call(conn, Open { tokens_max: Some(Tokens(300)), ..open() }).expect_err("too large");
+    assert_eq!(fault.errno, Errno::ENOSPC);
+    assert!(fault.message.contains("300") && fault.message.contains("256"), "{fault}");
+    let Ok(Reply::Opened { tokens_max, .. }) = machine.call(conn, open()) else { panic!("it opens") };
+    assert_eq!(tokens_max, Tokens(256));
+}
+
+#[test]
+fn more_contexts_than_sequences_take_turns() {
+    let (mut machine, conn) = Machine::with_model("sequences=4,pool=4096");
+    let contexts: Vec<_> = (0..12).map(|n| machine.open_with(conn, &prompt(n, 20))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 15))).collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", &prompt(n as u32, 20), 15));
+    }
+    let most = machine.steps.iter().map(|s| s.rows.len()).max();
+    assert_eq!(most, Some(3), "the last sequence is never lent");
+}
+
+#[test]
+fn higher_class_takes_memory_from_a_lower_one() {
+    let (mut machine, conn) = Machine::with_model("pool=256,context=256");
+    let batch = machine.connect_as(ADMIN, Class::Batch, 0);
+    let long = machine.open_with(batch, &prompt(1, 150));
+    let running = machine.begin(batch, generate(long, 100));
+    while machine.events(batch, running).len() < 20 {
+        assert!(machine.turn());
+    }
+    let urgent = machine.open_with(conn, &prompt(2, 150));
+    let text = machine.generate(conn, urgent, 50).text;
+    assert_eq!(text, reference("", &prompt(2, 150), 50));
+    assert!(machine.reply(batch, running).is_none(), "it has given its memory up");
+    assert_eq!(generated(machine.finish(batch, running)).text, reference("", &prompt(1, 150), 100));
+}
+
+#[test]
+fn process_waiting_for_frames_says_so() {
+    let (mut machine, conn) = Machine::with_model("pool=256,context=256");
+    let other = machine.connect(ADMIN);
+    let (one, two) = (machine.open_with(conn, &prompt(1, 200)), machine.open_with(other, &prompt(2, 200)));
+    let first = machine.begin(conn, generate(one, 30));
+    machine.turn();
+    let second = machine.begin(other, generate(two, 5));
+    let pid = machine.pid(other);
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!((info.state, info.waits_for.as_deref()), (ProcessState::Blocked, Some("frames of m")));
+    machine.run();
+    assert!(machine.reply(conn, first).is_some_and(|r| r.is_ok()));
+    assert!(machine.reply(other, second).is_some_and(|r| r.is_ok()));
+}
+
+#[test]
+fn frames_limit_of_a_process_is_its_own_trouble() {
+    let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
+    let pid = machine.pid(conn);
+    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) };
+    machine.call(conn, limit).expect("own limit");
+    let contexts: Vec<_> = (0..3).map(|n| machine.open_with(conn, &prompt(n, 120))).collect();
+    for (n, context) in contexts.iter().enumerate() {
+        let text = machine.generate(conn, *context, 5).text;
+        assert_eq!(text, reference("", &prompt(n as u32, 120), 5), "its idle contexts give way");
+    }
+    let large = machine.open_with(conn, &prompt(9, 250));
+    let fault = machine.call(conn, generate(large, 5)).expect_err("four frames");
+    assert_eq!(fault.errno, Errno::ENOMEM);
+    assert!(fault.message.contains("limit is 3"), "{fault}");
+    let neighbour = machine.connect(ADMIN);
+    let context = machine.open_with(neighbour, &prompt(9, 250));
+    assert_eq!(machine.generate(neighbour, context, 5).finish, Finish::Length);
+}
+
+#[test]
+fn contexts_opened_and_closed_without_running_leave_no_work_behind() {
+    let (mut machine, conn) = Machine::with_model("pool=1024");
+    let context = machine.open_with(conn, &prompt(1, 100));
+    machine.generate(conn, context, 1);
+    for _ in 0..3000 {
+        let copy = machine.fork(conn, context, 1)[0];
+        machine.call(conn, Close { context: copy }).expect("own context");
+    }
+    machine.run();
+    let most = machine.steps.iter().map(|s| s.ops.len()).max().unwrap_or(0);
+    assert!(most <= 1100, "{most} operations in one step");
+}

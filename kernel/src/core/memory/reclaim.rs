@@ -29,13 +29,15 @@ pub(in crate::core) enum Reach {
 
 impl Kernel {
     /// Brings a context that waits into memory, with room for its whole log.
-    pub(in crate::core) fn admit(&mut self, id: ContextId, share: Option<(ContextId, u32)>) -> Room {
+    pub(in crate::core) fn admit(&mut self, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
         let model = context.model;
         while !self.models.get(&model).and_then(|m| m.memory.as_ref()).is_some_and(|m| m.asids.any_free()) {
             let spare = share.map(|(giver, _)| giver);
             match self.victim(model, id, spare, Reach::LowerClasses) {
                 Some(victim) => self.release_pages(victim),
+                // There is no sequence for both: what could be shared is worth less than going on.
+                None if share.take().is_some() => {}
                 None => return Room::Wait,
             }
         }

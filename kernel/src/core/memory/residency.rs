@@ -96,10 +96,12 @@ impl Kernel {
         let frames = resident.pages.len() as u64;
         if let Some(model) = self.models.get_mut(&context.model) {
             let asid = resident.lease.asid();
-            if resident.sampler.is_some() {
-                model.ops.push(Op::SamplerClose { asid });
+            if !model.forget_shared(asid) {
+                if resident.sampler.is_some() {
+                    model.ops.push(Op::SamplerClose { asid });
+                }
+                model.ops.push(Op::Drop { asid, from: 0 });
             }
-            model.ops.push(Op::Drop { asid, from: 0 });
             model.take_back(id, family, resident);
         }
         if let Some(process) = self.processes.living_mut(owner) {

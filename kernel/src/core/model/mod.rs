@@ -16,7 +16,7 @@ mod questions;
 
 use std::collections::BTreeSet;
 
-use drivers::wire::{LoadRequest, ModelDescription, Op};
+use drivers::wire::{Asid, LoadRequest, ModelDescription, Op};
 use syscalls::call::{Attention, Mount, Open};
 use syscalls::reply::{ModelInfo, ModelState};
 use syscalls::{ContextId, Errno, Fault};
@@ -157,6 +157,20 @@ impl Model {
         }
     }
 
+    /// Takes back the operations that would fill a sequence, if the worker has not been told of them and nobody
+    /// shares what they would make. Copies that are made and closed without running so cost the worker nothing.
+    pub(super) fn forget_shared(&mut self, asid: Asid) -> bool {
+        let filled = |op: &Op| matches!(op, Op::Share { to, .. } if *to == asid);
+        let Some(at) = self.ops.iter().rposition(filled) else { return false };
+        let passed_on = |op: &Op| matches!(op, Op::Share { from, .. } if *from == asid);
+        if self.ops[at..].iter().any(passed_on) {
+            return false;
+        }
+        let later = self.ops.split_off(at);
+        self.ops.extend(later.into_iter().filter(|op| !concerns(op, asid)));
+        true
+    }
+
     /// Takes back what a context had of the pool.
     pub(super) fn take_back(&mut self, id: ContextId, family: ContextId, resident: Resident) {
         let Some(memory) = &mut self.memory else { return };
@@ -274,6 +288,14 @@ impl Kernel {
                 format!("mounted are {}", names.join(", "))
             }
         }
+    }
+}
+
+/// Whether an operation changes a sequence.
+fn concerns(op: &Op, asid: Asid) -> bool {
+    match op {
+        Op::Share { to, .. } => *to == asid,
+        Op::Drop { asid: of, .. } | Op::SamplerOpen { asid: of, .. } | Op::SamplerClose { asid: of } => *of == asid,
     }
 }
 
