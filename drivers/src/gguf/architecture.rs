@@ -32,3 +32,40 @@ pub const RECURRENT: &[&str] = &["arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwe
 pub fn is_supported(name: &str) -> bool {
     ARCHITECTURES.binary_search(&name).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The source of llama.cpp that this build compiles, where cargo keeps it on this machine.
+    fn llama_cpp_source() -> Option<String> {
+        let lock = include_str!("../../../Cargo.lock");
+        let (_, after) = lock.split_once("name = \"llama-cpp-sys-2\"\nversion = \"")?;
+        let version = after.split('"').next()?;
+        let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+        let home =
+            home.or_else(|| Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
+        let registries = std::fs::read_dir(home.join("registry/src")).ok()?;
+        registries
+            .filter_map(|entry| {
+                let path = entry
+                    .ok()?
+                    .path()
+                    .join(format!("llama-cpp-sys-2-{version}/llama.cpp/src/llama-arch.cpp"));
+                std::fs::read_to_string(path).ok()
+            })
+            .next()
+    }
+
+    #[test]
+    fn list_of_architectures_is_that_of_llama_cpp() {
+        assert!(ARCHITECTURES.is_sorted(), "the list is searched by halves");
+        let Some(source) = llama_cpp_source() else { return };
+        let table = source.split_once("LLM_ARCH_NAMES = {").unwrap().1.split_once("};").unwrap().0;
+        let mut names: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
+        names.retain(|name| *name != "clip" && *name != "(unknown)");
+        names.sort_unstable();
+        assert_eq!(names, ARCHITECTURES);
+    }
+}

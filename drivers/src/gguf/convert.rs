@@ -208,7 +208,7 @@ fn plan_tensors(
         let view = weights.tensor(from).map_err(|error| error.to_string())?;
         let sizes: Vec<u64> = view.shape().iter().rev().map(|size| *size as u64).collect();
         let wanted = expected_sizes(to, config);
-        if wanted.iter().any(|size| *size == 0) || sizes != wanted {
+        if wanted.contains(&0) || sizes != wanted {
             return Err(format!("tensor `{from}` is {sizes:?} where config.json says {wanted:?}"));
         }
         let added = to.starts_with("position") || to.starts_with("token_types");

@@ -18,6 +18,7 @@ mod quantise;
 pub mod random;
 mod read;
 mod runnable;
+mod source;
 mod tensor;
 mod vocabulary;
 pub mod write;

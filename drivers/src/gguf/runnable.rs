@@ -12,6 +12,9 @@ use super::limits::{EMBEDDING_MAX, EXPERTS_MAX, HEADS_MAX, LAYERS_MAX};
 
 type Result<T> = std::result::Result<T, GgufError>;
 
+/// Architectures of speech, whose tables are not those of text.
+const SPEECH: [&str; 3] = ["pockettts", "qwen3tts", "wavtokenizer-dec"];
+
 /// The scalings of rotary positions that llama.cpp has; it aborts on others.
 const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 
@@ -37,6 +40,10 @@ fn refuse<T>(sentence: String) -> Result<T> {
 /// The other files of a model that is split hold the rest of its tensors.
 fn is_split(header: &Header) -> bool {
     header.count("split.count").is_some_and(|count| count > 1)
+}
+
+fn is_speech(header: &Header) -> bool {
+    SPEECH.contains(&header.architecture.as_str())
 }
 
 fn check_architecture(header: &Header) -> Result<()> {
@@ -141,7 +148,22 @@ fn check_experts(header: &Header) -> Result<()> {
     Ok(())
 }
 
+/// ggml aborts where more of a head is to be rotated than it has.
+fn check_rotated_size(header: &Header) -> Result<()> {
+    let head = header.own_count("attention.key_length").or_else(|| {
+        let heads = header.own_count("attention.head_count").filter(|heads| *heads > 0)?;
+        Some(header.own_count("embedding_length")? / heads)
+    });
+    match (header.own_count("rope.dimension_count"), head) {
+        (Some(rotated), Some(head)) if rotated > head => {
+            refuse(format!("it rotates {rotated} of the {head} numbers of a head: the file is damaged"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_rope(header: &Header) -> Result<()> {
+    check_rotated_size(header)?;
     let full = header.own_key("rope.scaling.type");
     match header.text(&full) {
         Some(name) if !ROPE_SCALINGS.contains(&name) => {
@@ -211,7 +233,8 @@ fn check_token_list(header: &Header, key: &str, tokens: usize, fits: fn(&Array) 
 
 fn check_embedding_table(header: &Header) -> Result<()> {
     let Some(table) = header.tensor("token_embd.weight") else {
-        if is_split(header) || header.architecture == "wavtokenizer-dec" {
+        // A few families can do with the output layer's table.
+        if is_split(header) || is_speech(header) || header.tensor("output.weight").is_some() {
             return Ok(());
         }
         return refuse("it has no tensor `token_embd.weight`: it is no language model, or damaged".into());
@@ -224,7 +247,7 @@ fn check_embedding_table(header: &Header) -> Result<()> {
         ([columns, _], None) => *columns == width,
         _ => false,
     };
-    if fits || header.architecture == "wavtokenizer-dec" {
+    if fits || is_speech(header) {
         return Ok(());
     }
     let wanted = rows.map_or_else(|| "any number of".to_owned(), |rows| rows.to_string());
