@@ -1,0 +1,194 @@
+//! A daemon of its own for each test, with a shell script for a worker.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use drivers::wire::{FromWorker, ModelDescription, encode};
+use nix::sys::signal::{Signal, kill};
+use syscalls::call::Attention;
+use syscalls::client::blocking::Client;
+use syscalls::codec::{Line, LineReader};
+use syscalls::{Frame, limits};
+
+/// Nothing here takes this long unless it hangs.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A worker that loads its model and then waits for the end.
+pub const READY_WORKER: &str = "cat ready >&0; exec cat <&0 >/dev/null";
+
+/// A folder with all that a daemon needs, which outlives the daemon.
+pub struct Home {
+    folder: tempfile::TempDir,
+}
+
+/// A daemon that is killed when the test ends.
+pub struct Daemon {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Home {
+    /// A home whose worker is a shell script. In its folder it finds `ready`, the words of a worker that has loaded
+    /// its model.
+    pub fn new(worker: &str) -> Home {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let script = format!("#!/bin/sh\ncd {}\n{worker}\n", folder.path().display());
+        fs::write(path("worker"), script).expect("writes");
+        fs::set_permissions(path("worker"), fs::Permissions::from_mode(0o755)).expect("sets");
+        let mut ready = Vec::new();
+        encode(&FromWorker::Ready(Box::new(description())), &mut ready).expect("small");
+        fs::write(path("ready"), ready).expect("writes");
+        fs::write(path("config.ron"), format!("(driver: {:?})", path("worker"))).expect("writes");
+        Home { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command line of a daemon in this home.
+    pub fn command(&self) -> Command {
+        let mut command = llmasos();
+        command.arg("daemon").args(["--config", &text(&self.path("config.ron"))]);
+        command.args(["--socket", &text(&self.path("s")), "--data", &text(&self.path("data"))]);
+        command
+    }
+
+    /// Starts a daemon and waits until it serves.
+    pub fn start(&self) -> Daemon {
+        let notify = self.path("notify");
+        let _ = fs::remove_file(&notify);
+        let notified = UnixDatagram::bind(&notify).expect("the name is free");
+        notified.set_read_timeout(Some(DEADLINE)).expect("a duration");
+        let child = self.command().env("NOTIFY_SOCKET", &notify).spawn().expect("starts");
+        let mut words = [0; 64];
+        let bytes = notified.recv(&mut words).expect("tells that it is ready");
+        assert_eq!(&words[..bytes], b"READY=1\n");
+        Daemon { child, socket: self.path("s") }
+    }
+}
+
+impl Daemon {
+    pub fn client(&self) -> Client {
+        let mut client = Client::connect(&self.socket, "test").expect("connects");
+        client.set_timeout(Some(DEADLINE)).expect("a duration");
+        client
+    }
+
+    /// A connection without a client library.
+    pub fn raw(&self) -> Raw {
+        let stream = UnixStream::connect(&self.socket).expect("connects");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a duration");
+        Raw { stream, lines: LineReader::new(limits::REPLY_BYTES_MAX) }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process number");
+        kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    /// Waits for the daemon's end.
+    pub fn end(mut self) -> ExitStatus {
+        wait_until("the daemon ends", || self.child.try_wait().expect("a child"))
+    }
+
+    /// Bytes of main memory that the daemon has.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("has memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It fails where the daemon has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection that sends bytes and reads frames.
+pub struct Raw {
+    pub stream: UnixStream,
+    lines: LineReader,
+}
+
+impl Raw {
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the daemon reads");
+    }
+
+    pub fn frame(&mut self) -> Frame {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.lines.next_line() {
+                Some(Line::Whole(line)) => return Frame::from_line(&line).expect("a frame"),
+                Some(Line::TooLong(bytes)) => panic!("a line of {bytes} bytes"),
+                None => {}
+            }
+            let bytes = self.stream.read(&mut buffer).expect("the daemon answers");
+            assert_ne!(bytes, 0, "the daemon closed the connection");
+            self.lines.push(&buffer[..bytes]);
+        }
+    }
+}
+
+/// Looks again and again, until something is there.
+pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The executable under test, deaf to the settings of whoever runs the tests.
+pub fn llmasos() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos"));
+    for name in ["LLMASOS_SOCKET", "LLMASOS_DATA", "LLMASOS_CONFIG", "LLMASOS_LOG", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("temporary names are UTF-8").into()
+}
+
+fn description() -> ModelDescription {
+    ModelDescription {
+        driver: "script".into(),
+        architecture: "none".into(),
+        description: "a shell script".into(),
+        parameters: 1,
+        bytes: 1,
+        vocabulary: 256,
+        context_tokens: 128,
+        context_trained: 128,
+        pool_tokens: 256,
+        batch_tokens: 64,
+        sequences: 4,
+        embedding: 1,
+        generates: true,
+        embeds: false,
+        chat_template: false,
+        any_text: true,
+        ranges: true,
+        attention: Attention::Plain,
+        device: "cpu".into(),
+        threads: 1,
+        fingerprint: 1,
+    }
+}
