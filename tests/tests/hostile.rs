@@ -290,8 +290,11 @@ fn model_file_damaged_gives_one_sentence_and_no_worker() {
         let out = daemon.llmasos(&["mount", path.to_str().expect("UTF-8"), "--name", "bad"]);
         let errors = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{name}: {errors}");
-        assert!(errors.contains("ENOEXEC") && errors.contains(name), "{name}: {errors}");
+        assert!(errors.contains(name), "{name}: {errors}");
         assert_eq!(errors.trim().lines().count(), 1, "{name}: {errors}");
+        let path = path.to_str().expect("UTF-8");
+        let fault = daemon.client().mount(path, "bad", |_| {}).expect_err("is no model");
+        assert_eq!(fault.errno, Errno::ENOEXEC, "{name}: {fault}");
     }
     let missing = daemon.llmasos(&["mount", "/nowhere/model.gguf"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere/model.gguf"));
