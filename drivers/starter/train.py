@@ -235,7 +235,7 @@ def train(options, tokens, held, held_bytes):
             if options.checkpoint:
                 save(options.checkpoint, weights, state, step + 1)
     value = evaluate(weights, held)
-    bits = value * (len(held) // CONTEXT * CONTEXT) / np.log(2) / (held_bytes * (len(held) // CONTEXT * CONTEXT) / len(held))
+    bits = value / np.log(2) * len(held) / held_bytes
     print(f"held-out text: {value:.3f} nats a token, {bits:.3f} bits a byte", flush=True)
     return weights, value, bits
 
@@ -294,8 +294,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", nargs="+", help="the source texts, known by their sha256")
     parser.add_argument("--out", required=True, help="the GGUF to write")
-    parser.add_argument("--steps", type=int, default=1800)
-    parser.add_argument("--cooldown", type=int, default=300, help="steps at the end in which the rate falls to 0")
+    parser.add_argument("--steps", type=int, default=1300)
+    parser.add_argument("--cooldown", type=int, default=225, help="steps at the end in which the rate falls to 0")
     parser.add_argument("--checkpoint", type=pathlib.Path, help="an .npz to resume from and to save to")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
