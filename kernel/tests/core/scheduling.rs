@@ -213,3 +213,37 @@ fn class_changed_in_mid_generation_takes_effect() {
     let call = Setpriority { pid, class: None, nice: Some(50) };
     assert_eq!(machine.call(conn, call).expect_err("out of range").errno, Errno::EINVAL);
 }
+
+#[test]
+fn crowd_of_one_process_does_not_keep_another_out() {
+    let (mut machine, crowd) = Machine::with_model("sequences=4,pool=65536");
+    let contexts: Vec<ContextId> = (0..30).map(|n| machine.open_with(crowd, &format!("crowd {n}"))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(crowd, generate(*c, 20))).collect();
+    machine.until_tokens(crowd, calls[0], 5);
+    let single = machine.connect(ADMIN);
+    let context = machine.open_with(single, "single");
+    machine.generate(single, context, 20);
+    let done = calls.iter().filter(|c| machine.reply(crowd, **c).is_some()).count();
+    assert!(done <= 6, "{done} of the crowd were done before the one that came second");
+    machine.run();
+    assert!(calls.iter().all(|c| machine.reply(crowd, *c).is_some()));
+}
+
+#[test]
+fn process_moved_to_another_class_is_not_held_back_there() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let slow = machine.connect_as(ADMIN, Class::Normal, 19);
+    let (pid, context) = (machine.pid(slow), machine.open_with(slow, "promoted"));
+    let moved = machine.begin(slow, generate(context, 3000));
+    machine.until_tokens(slow, moved, 500);
+    let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
+    let context = machine.open_with(watched, "watched");
+    let watching = machine.begin(watched, generate(context, 3000));
+    machine.until_tokens(watched, watching, 10);
+    let call = Setpriority { pid, class: Some(Class::Interactive), nice: Some(0) };
+    machine.call(conn, call).expect("the administrator");
+    let had = machine.events(slow, moved).len();
+    machine.until_tokens(watched, watching, 110);
+    let got = machine.events(slow, moved).len() - had;
+    assert!((95..=101).contains(&got), "it got {got} tokens while its new class got 100");
+}

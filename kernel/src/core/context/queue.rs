@@ -8,6 +8,7 @@ use super::super::call::CallNo;
 use super::{Context, Queued, Work};
 
 /// What starting a piece of work came to.
+#[expect(clippy::large_enum_variant, reason = "it lives from one line to the next")]
 pub(in crate::core) enum Started {
     /// It is done.
     Done(Result<Reply, Fault>),

@@ -65,12 +65,11 @@ impl Kernel {
         let step = model.in_flight.take();
         let questions_asked = model.questions.any_asked();
         let delay_ms = model.count_death(now);
-        self.counters.worker_restarts += 1;
         let name = model.name.clone();
         self.out
             .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
         self.lose_pages(id);
-        self.accuse_questions(id, step.is_some());
+        self.accuse_questions(id);
         let in_step: Vec<ContextId> = step.iter().flat_map(|s| &s.rows).map(|r| r.context).collect();
         self.accuse_contexts(id, step, questions_asked);
         // Calls that waited for the step to be over.
@@ -81,6 +80,8 @@ impl Kernel {
             model.incarnation += 1;
             return self.take_offline(id, trouble);
         }
+        model.counters.worker_restarts += 1;
+        self.counters.worker_restarts += 1;
         self.start_worker(id, delay_ms);
     }
 
@@ -109,9 +110,9 @@ impl Kernel {
         model.sched.full = false;
     }
 
-    fn accuse_questions(&mut self, id: ModelId, step_ran: bool) {
+    fn accuse_questions(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        let Some((call, context)) = model.questions.worker_died(step_ran) else { return };
+        let Some((call, context)) = model.questions.worker_died() else { return };
         model.deaths_in_a_row = 0;
         let message = "the worker died twice of this call; try another text";
         self.fail_question(call, context, &Fault::new(syscalls::Errno::EIO, message));
@@ -146,7 +147,6 @@ impl Kernel {
 impl Model {
     /// Counts a death, and tells the pause before the next start in milliseconds.
     fn count_death(&mut self, now: Now) -> u64 {
-        self.counters.worker_restarts += 1;
         self.deaths_in_a_row += 1;
         self.deaths.retain(|at| now.0.saturating_sub(at.0) < DEATHS_COUNT_US);
         self.deaths.push(now);

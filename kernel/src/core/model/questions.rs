@@ -3,7 +3,7 @@
 //! A question that was on its way when a worker died is a suspect: it is asked again once, with no step and no
 //! other question beside it. If the next worker dies of it too, its call gets EIO, and nobody else's does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drivers::wire::{Answer, DriverFault, Question};
 use syscalls::{ContextId, Errno, Fault, Reply};
@@ -17,81 +17,112 @@ use super::State;
 /// Questions that a worker has at once; more wait here, so that a withdrawn one costs the worker nothing.
 const ASKED_AT_ONCE_MAX: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Waits,
-    Asked,
-}
-
 /// A question without an answer.
 #[derive(Debug)]
-struct Asked {
+struct Open {
     question: Question,
     /// Absent when the call was withdrawn and the worker still has the question.
     call: Option<CallNo>,
     /// The context at the head of whose line the call is.
     context: Option<ContextId>,
-    stage: Stage,
-    suspect: bool,
 }
 
-/// All questions of one model, by number.
+/// All questions of one model, by number. Each is in just one of the three sets.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Questions {
-    open: BTreeMap<u64, Asked>,
+    open: BTreeMap<u64, Open>,
+    by_call: BTreeMap<CallNo, u64>,
+    waiting: BTreeSet<u64>,
+    /// Those that the worker has.
+    asked: BTreeSet<u64>,
+    /// Those that a worker had when it died, and that wait to be asked alone.
+    suspects: BTreeSet<u64>,
+    /// The suspect that the worker has, with nothing beside it.
+    on_trial: Option<u64>,
     next: u64,
 }
 
 impl Questions {
+    fn insert(&mut self, question: Question, call: CallNo, context: Option<ContextId>) {
+        self.next += 1;
+        self.open.insert(self.next, Open { question, call: Some(call), context });
+        self.by_call.insert(call, self.next);
+        self.waiting.insert(self.next);
+    }
+
     /// Forgets the question of a call; one that the worker has is answered to nobody.
     pub(in crate::core) fn withdraw(&mut self, call: CallNo) {
-        self.open.retain(|_, q| q.call != Some(call) || q.stage == Stage::Asked);
-        for question in self.open.values_mut().filter(|q| q.call == Some(call)) {
-            question.call = None;
+        let Some(number) = self.by_call.remove(&call) else { return };
+        if self.asked.contains(&number) {
+            if let Some(question) = self.open.get_mut(&number) {
+                question.call = None;
+            }
+            return;
         }
+        self.waiting.remove(&number);
+        self.suspects.remove(&number);
+        self.open.remove(&number);
     }
 
     /// Whether suspects are to be asked before a step may begin, or have been and are not answered.
     pub(in crate::core) fn suspects_go_first(&self) -> bool {
-        self.open.values().any(|q| q.suspect)
+        self.on_trial.is_some() || !self.suspects.is_empty()
     }
 
-    /// The numbers of questions that may be asked now.
-    fn due(&self, step_runs: bool) -> Vec<u64> {
-        let asked = self.open.values().filter(|q| q.stage == Stage::Asked).count();
-        if let Some((number, _)) = self.open.iter().find(|(_, q)| q.suspect) {
-            let alone = asked == 0 && !step_runs;
-            return if alone { vec![*number] } else { vec![] };
+    /// Takes the next question that may be asked now.
+    fn next_due(&mut self, step_runs: bool) -> Option<u64> {
+        let from = if self.suspects_go_first() {
+            if step_runs || !self.asked.is_empty() {
+                return None;
+            }
+            self.on_trial = self.suspects.first().copied();
+            &mut self.suspects
+        } else if self.asked.len() < ASKED_AT_ONCE_MAX {
+            &mut self.waiting
+        } else {
+            return None;
+        };
+        let number = from.pop_first()?;
+        self.asked.insert(number);
+        Some(number)
+    }
+
+    /// Takes a question out that has been answered, if it had been asked.
+    fn take_answered(&mut self, number: u64) -> Option<Open> {
+        if !self.asked.remove(&number) {
+            return None;
         }
-        let waiting = self.open.iter().filter(|(_, q)| q.stage == Stage::Waits);
-        waiting.map(|(n, _)| *n).take(ASKED_AT_ONCE_MAX.saturating_sub(asked)).collect()
+        self.on_trial = self.on_trial.filter(|n| *n != number);
+        let question = self.open.remove(&number)?;
+        if let Some(call) = question.call {
+            self.by_call.remove(&call);
+        }
+        Some(question)
     }
 
     /// Whether the worker has questions.
     pub(super) fn any_asked(&self) -> bool {
-        self.open.values().any(|q| q.stage == Stage::Asked)
+        !self.asked.is_empty()
     }
 
     /// Turns what the dead worker had into suspects. A suspect that was asked alone is the culprit, and is taken
     /// out.
-    pub(super) fn worker_died(&mut self, step_ran: bool) -> Option<(CallNo, Option<ContextId>)> {
-        self.open.retain(|_, q| q.stage == Stage::Waits || q.call.is_some());
-        let asked = self.open.values().filter(|q| q.stage == Stage::Asked).count();
-        let alone = asked == 1 && !step_ran;
-        let culprit = self.open.iter().find(|(_, q)| alone && q.stage == Stage::Asked && q.suspect);
-        let culprit = culprit.map(|(number, _)| *number);
-        let found = culprit.and_then(|number| self.open.remove(&number));
-        for question in self.open.values_mut().filter(|q| q.stage == Stage::Asked) {
-            question.stage = Stage::Waits;
-            question.suspect = true;
+    pub(super) fn worker_died(&mut self) -> Option<(CallNo, Option<ContextId>)> {
+        let culprit = self.on_trial.and_then(|number| self.take_answered(number));
+        for number in std::mem::take(&mut self.asked) {
+            if self.open.get(&number).is_some_and(|q| q.call.is_some()) {
+                self.suspects.insert(number);
+            } else {
+                self.open.remove(&number);
+            }
         }
-        found.and_then(|q| Some((q.call?, q.context)))
+        culprit.and_then(|q| Some((q.call?, q.context)))
     }
 
     /// Takes all calls out.
     pub(super) fn take_calls(&mut self) -> Vec<(CallNo, Option<ContextId>)> {
-        let open = std::mem::take(&mut self.open);
-        open.into_values().filter_map(|q| Some((q.call?, q.context))).collect()
+        let all = std::mem::replace(self, Questions { next: self.next, ..Questions::default() });
+        all.open.into_values().filter_map(|q| Some((q.call?, q.context))).collect()
     }
 }
 
@@ -110,9 +141,7 @@ impl Kernel {
     ) -> Result<(), Fault> {
         self.model(model)?.check_usable()?;
         let Some(model) = self.models.get_mut(&model) else { return Ok(()) };
-        model.questions.next += 1;
-        let asked = Asked { question, call: Some(call), context, stage: Stage::Waits, suspect: false };
-        model.questions.open.insert(model.questions.next, asked);
+        model.questions.insert(question, call, context);
         Ok(())
     }
 
@@ -120,10 +149,9 @@ impl Kernel {
     pub(in crate::core) fn send_questions(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id).filter(|m| m.state == State::Ready) else { return };
         let worker = model.worker();
-        for number in model.questions.due(model.in_flight.is_some()) {
-            let Some(asked) = model.questions.open.get_mut(&number) else { continue };
-            asked.stage = Stage::Asked;
-            self.out.push(Effect::Ask { worker, number, question: asked.question.clone() });
+        while let Some(number) = model.questions.next_due(model.in_flight.is_some()) {
+            let Some(open) = model.questions.open.get(&number) else { continue };
+            self.out.push(Effect::Ask { worker, number, question: open.question.clone() });
         }
     }
 
@@ -135,7 +163,7 @@ impl Kernel {
         answer: Result<Answer, DriverFault>,
     ) {
         let Some(model) = self.live_model(worker) else { return };
-        let Some(asked) = model.questions.open.remove(&number).filter(|q| q.stage == Stage::Asked) else {
+        let Some(asked) = model.questions.take_answered(number) else {
             return self.worker_broken(worker, "it answered a question that was not asked");
         };
         self.worker_progressed(worker.model);

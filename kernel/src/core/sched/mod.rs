@@ -101,6 +101,16 @@ impl Sched {
         self.fair.remove(&pid);
     }
 
+    /// Brings what a process has attained to its new class and nice value: times of two classes say nothing about
+    /// each other, and a process that was slow is not to sit out the steps that it would have missed.
+    pub(super) fn reclass(&mut self, pid: Pid, (class, nice): (Class, i8), moved: bool) {
+        let clock = *self.clock(class);
+        if let Some(fair) = self.fair.get_mut(&pid) {
+            let pace = fair.pace.min(clock.pace.saturating_add(fair::stride(nice)));
+            *fair = if moved { clock } else { Fair { pace, ..*fair } };
+        }
+    }
+
     /// What a process has attained; nothing yet for one that has never run here.
     pub(super) fn attained(&self, pid: Pid) -> Fair {
         self.fair.get(&pid).copied().unwrap_or_default()

@@ -15,6 +15,9 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(args.pid) {
             (process.id.class, process.id.nice) = wanted;
         }
+        for model in self.models.values_mut() {
+            model.sched.reclass(args.pid, wanted, had.0 != wanted.0);
+        }
         self.settle_process(args.pid);
         DONE
     }
