@@ -49,10 +49,10 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// How to get a model that follows instructions; the end of a sentence.
-pub const HOW_TO_GET_ONE: &str = "it needs an instruction-tuned model with a chat template, such as \
-     Qwen2.5-Instruct of 0.5B or larger; download one as a GGUF file, for example from huggingface.co, and \
-     mount it with `llmasos mount FILE.gguf --name NAME`";
+/// The kind of model that follows instructions, and how to get one; what a job needs.
+pub const INSTRUCTED: &str = "an instruction-tuned model with a chat template, such as Qwen2.5-Instruct of 0.5B or \
+     larger; download one as a GGUF file, for example from huggingface.co, and mount it with \
+     `llmasos mount FILE.gguf --name NAME`";
 
 /// The mounted models.
 #[derive(Debug)]
@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn model_misspelt_suggests_the_right_one() {
         let models = [model("story", 9, false, true)];
-        let unfit = mounted(&models, None).generating(Some("stroy")).expect_err("no such model");
-        assert_eq!(unfit.to_string(), "no model `stroy` is mounted; did you mean `story`?");
+        let unfit = mounted(&models, None).generating(Some("storry")).expect_err("no such model");
+        assert_eq!(unfit.to_string(), "no model `storry` is mounted; did you mean `story`?");
         assert_eq!(mounted(&[], None).generating(None), Err(Unfit::Nothing));
     }
 

@@ -10,7 +10,7 @@ use clap::Parser;
 use syscalls::call::Class;
 use syscalls::reply::{Finish, ModelInfo};
 
-use crate::model::{HOW_TO_GET_ONE, Mounted, Unfit};
+use crate::model::{INSTRUCTED, Mounted, Unfit};
 use crate::program::{Failure, ModelArgs};
 use crate::prompt::Prompter;
 use crate::terminal::output::Output;
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn no_model(unfit: Unfit) -> Failure {
-    Failure::Message(format!("{unfit}; to chat, {HOW_TO_GET_ONE}"))
+    Failure::Message(format!("{unfit}; chatting needs a model that generates text, at best {INSTRUCTED}"))
 }
 
 /// Says once what cannot be expected of the model.

@@ -48,6 +48,24 @@ pub fn stretches(paragraph: &str) -> Vec<Range<usize>> {
     found
 }
 
+/// A stretch of text on one line: a line break becomes a space, or nothing in scripts without spaces.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for part in text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()) {
+        let joined = line.ends_with(joins_lines) && part.starts_with(joins_lines);
+        if !line.is_empty() && !joined {
+            line.push(' ');
+        }
+        line.push_str(part);
+    }
+    line
+}
+
+fn joins_lines(c: char) -> bool {
+    super::script::joins_words(c)
+        || matches!(c, '、' | '，' | '。' | '：' | '；' | '！' | '？' | '」' | '「' | '）' | '（')
+}
+
 /// Whether the break between two lines is where an editor wrapped one: the next word found no room.
 fn is_wrapped(line: &str, next: &str, widest: usize) -> bool {
     let (line, next) = (line.trim_end(), next.trim());
@@ -103,6 +121,12 @@ mod tests {
     fn wrapped_lines_stay_together() {
         let text = "The quick brown fox jumps over the lazy dog and goes\nHome again to its den, where Its young ones\nwait.";
         check(text, stretches, &[text]);
+    }
+
+    #[test]
+    fn one_line_joins_lines_as_the_script_does() {
+        assert_eq!(one_line("a  b\r\n  c\n"), "a  b c");
+        assert_eq!(one_line("今天，\n天气很好"), "今天，天气很好");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod chunk;
 pub mod document;
 pub mod language;
 pub mod layout;
+pub mod passage;
 pub mod script;
 pub mod sentence;
 pub mod stopwords;

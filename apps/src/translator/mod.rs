@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use syscalls::call::{Class, Message};
 
-use crate::model::{HOW_TO_GET_ONE, Mounted};
+use crate::model::{INSTRUCTED, Mounted};
 use crate::program::{Failure, ModelArgs};
 use crate::prompt::{Prompter, assistant, user};
 use crate::terminal::output::Output;
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut client = args.model.connect(PROGRAM, Class::Normal)?;
     let model = Mounted::list(&mut client)?
         .instructed(args.model.model.as_deref())
-        .map_err(|unfit| Failure::Message(format!("{unfit}; to translate, {HOW_TO_GET_ONE}")))?;
+        .map_err(|unfit| Failure::Message(format!("{unfit}; translating needs {INSTRUCTED}")))?;
     let documents = read_all(&args.files, PROGRAM)?;
     let prompter = Prompter::new(PROGRAM, client, model, &args.model, 0.0)?;
     let mut translator = Translator::new(prompter, args.from, args.to)?;

@@ -1,0 +1,141 @@
+//! `qa`: answers a question from documents.
+//!
+//! The sentences that fit the question best are found first. A model that follows instructions then reads them
+//! with their surroundings and answers; without one, the best sentences themselves are the answer.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::program::{Failure, ModelArgs};
+use crate::terminal::output::Output;
+use crate::text::document::{Document, read_all};
+use crate::text::layout::one_line;
+use crate::text::passage::{Sentence, collect};
+use crate::text::script;
+use crate::way::{Extractor, Way};
+use retrieve::{Found, Retriever};
+
+mod answer;
+pub mod retrieve;
+
+/// Answers a question from documents
+///
+/// A model that follows instructions answers from what fits the question best, and names its sources. Without
+/// one, or with --extract, the sentence that most likely holds the answer is printed as it stands. The sources go
+/// to standard error. Where the documents do not seem to answer, nothing is printed and the exit status is 1.
+#[derive(Debug, Parser)]
+#[command(name = "qa", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Documents to answer from; - is standard input
+    #[arg(long, short, value_name = "FILE", num_args = 1.., required = true)]
+    pub doc: Vec<PathBuf>,
+    /// Prints sentences of the documents and asks no model to write
+    #[arg(long, short)]
+    pub extract: bool,
+    /// How many sentences to extract, best first
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: u16,
+    /// Prints the sources behind the answer on standard output
+    #[arg(long)]
+    pub cite: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The question
+    #[arg(value_name = "QUESTION", required = true, num_args = 1..)]
+    pub question: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  qa --doc manual.txt -- How do I reset it?
+  qa --doc a.txt --doc b.txt --extract --top 3 'Who wrote it?'
+  cat notes/*.md | qa --doc - --cite 'When is the deadline?'";
+
+const PROGRAM: &str = "qa";
+
+/// The share of a question's weight that the paragraph of an answer has at least. Of XQuAD's questions 1 % (English)
+/// and 3 % (German) are below it with their own article, and three quarters with another one.
+const COVERAGE_MIN: f32 = 0.1;
+
+/// The same in scripts whose terms are pairs of characters, of which a question has more; from CMRC likewise.
+const COVERAGE_MIN_PAIRS: f32 = 0.04;
+
+/// The nearness in meaning that does without common words.
+const MEANING_MIN: f32 = 0.45;
+
+/// Runs the program.
+///
+/// # Errors
+///
+/// The documents do not seem to answer, an input is no text, or the daemon or SIGINT ends it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let question = args.question.join(" ");
+    if question.trim().is_empty() {
+        return Err(Failure::Usage("the question is empty".into()));
+    }
+    let documents = read_all(&args.doc, PROGRAM)?;
+    let sentences = collect(&documents);
+    let retriever = Retriever::new(&sentences);
+    let material = Material { documents: &documents, sentences: &sentences, retriever: &retriever };
+    match Way::choose(PROGRAM, &args.model, args.extract)? {
+        Way::Generate(mut prompter) => answer::answer(&mut prompter, &material, &question, args.cite),
+        Way::Extract(mut extractor) => extract(&mut extractor, &material, &question, args),
+    }
+}
+
+/// What there is to answer from.
+struct Material<'a> {
+    documents: &'a [Document],
+    sentences: &'a [Sentence<'a>],
+    retriever: &'a Retriever<'a>,
+}
+
+impl Material<'_> {
+    /// Where a sentence stands: the file and the line.
+    fn place(&self, sentence: usize) -> String {
+        let sentence = &self.sentences[sentence];
+        format!("{}:{}", self.documents[sentence.document].name, sentence.line)
+    }
+}
+
+fn not_answered() -> Failure {
+    Failure::Message("the documents do not seem to answer this; ask in the words of the text".into())
+}
+
+/// Prints the best sentences and where they stand.
+fn extract(
+    extractor: &mut Extractor,
+    material: &Material,
+    question: &str,
+    args: &Args,
+) -> Result<(), Failure> {
+    let mut found = material.retriever.search(question);
+    let by_meaning =
+        extractor.with_encoder(|encoder| material.retriever.rerank(question, &mut found, encoder));
+    // An encoder knows an answer in other words, which share no term with the question.
+    if by_meaning.is_none() && !covers(question, &found) || found.is_empty() {
+        return Err(not_answered());
+    }
+    let mut output = Output::stdout();
+    for found in found.iter().take(args.top.into()) {
+        let sentence = &material.sentences[found.sentence];
+        let place = material.place(found.sentence);
+        let text = one_line(sentence.text);
+        if args.cite {
+            output.write(&format!("{text} [{place}]\n"))?;
+        } else {
+            output.write(&format!("{text}\n"))?;
+            eprintln!("{PROGRAM}: {place}");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a sentence shares enough with the question, in words or in meaning, to be an answer.
+fn answers(question: &str, found: &Found) -> bool {
+    let pairs = question.chars().filter(|&c| script::joins_words(c) || script::is_hangul(c)).count();
+    let letters = question.chars().filter(|c| c.is_alphabetic()).count();
+    let least = if pairs * 2 > letters { COVERAGE_MIN_PAIRS } else { COVERAGE_MIN };
+    found.coverage >= least || found.meaning >= MEANING_MIN
+}
