@@ -191,7 +191,7 @@ impl Shell {
         }
         let mut program = match self.program(name, builtin) {
             Ok(program) => program,
-            Err(status) => return Member::Done(status),
+            Err(missing) => return Member::Done(tell_missing(name, missing, &mut streams)),
         };
         program.args(args);
         for (variable, value) in &command.assignments {
@@ -239,31 +239,19 @@ impl Shell {
         status
     }
 
-    /// The program of a builtin or of a name, without its arguments; 127 or 126 where there is none.
-    fn program(&self, name: &OsStr, builtin: Option<&Builtin>) -> Result<process::Command, u8> {
-        if builtin.is_some() {
-            let mut command = process::Command::new(locate::sibling("llmsh"));
+    /// The program of a builtin or of a name, without its arguments.
+    fn program(&self, name: &OsStr, builtin: Option<&Builtin>) -> Result<process::Command, Missing> {
+        let file = match builtin {
             // Under a builtin's name the shell runs the builtin.
-            command.arg0(name);
-            return Ok(command);
-        }
-        let path = self.variables.value("PATH").unwrap_or_default();
-        let shown = name.to_string_lossy();
-        match locate::program(name, OsStr::new(&path)) {
-            Ok(file) => {
-                let mut command = process::Command::new(file);
-                command.arg0(name);
-                Ok(command)
+            Some(_) => locate::sibling("llmsh"),
+            None => {
+                let path = self.variables.value("PATH").unwrap_or_default();
+                locate::program(name, OsStr::new(&path))?.into()
             }
-            Err(Missing::NotExecutable) => {
-                eprintln!("llmsh: {shown}: is no program; `chmod +x` makes one of a script");
-                Err(NOT_EXECUTABLE)
-            }
-            Err(Missing::NotFound) => {
-                eprintln!("llmsh: {shown}: no such command{}", suggestion(&shown));
-                Err(NOT_FOUND)
-            }
-        }
+        };
+        let mut command = process::Command::new(file);
+        command.arg0(name);
+        Ok(command)
     }
 
     /// Starts a program as part of a job. The first one on a terminal becomes the leader of the job's group.
@@ -302,6 +290,20 @@ impl Shell {
         }
         Member::Running(pid)
     }
+}
+
+/// Says on the command's own standard error why there is no such program, and gives the exit status.
+fn tell_missing(name: &OsStr, missing: Missing, streams: &mut Streams) -> u8 {
+    let name = name.to_string_lossy();
+    let (status, why) = match missing {
+        Missing::NotFound => (NOT_FOUND, format!("no such command{}", suggestion(&name))),
+        Missing::NotExecutable => {
+            (NOT_EXECUTABLE, "is no program; `chmod +x` makes one of a script".to_owned())
+        }
+    };
+    // Where this cannot be written, the exit status is all that is left to tell.
+    let _ = writeln!(streams.error_writer(), "llmsh: {name}: {why}");
+    status
 }
 
 /// What a mistyped name may have meant.

@@ -20,13 +20,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::Signal;
 use signal_hook::consts::SIGINT;
 
-use job::terminal::{self, Terminal};
+use job::terminal::{Blocked, Terminal};
 use job::{Jobs, State};
 use syntax::SyntaxError;
 use variables::Variables;
 
+use crate::terminal::interrupt::INTERRUPTED;
 pub use command_line::main;
 
 /// The exit status that a shell reports for a job that Ctrl-Z stopped: 128 + SIGTSTP.
@@ -43,7 +45,7 @@ pub struct Shell {
     interactive: bool,
     /// The terminal, where this shell controls jobs.
     terminal: Option<Terminal>,
-    /// SIGINT has come while a job had the terminal in common with the shell.
+    /// SIGINT has come to the shell itself: a job had the terminal in common with it, or none had it.
     sigint: Arc<AtomicBool>,
     /// The rest of the line is not to be run.
     interrupted: bool,
@@ -63,9 +65,10 @@ impl Shell {
     }
 
     /// A shell for a person at the terminal on standard input.
-    pub fn interactive(socket: PathBuf) -> nix::Result<Shell> {
+    pub fn interactive(socket: PathBuf) -> std::io::Result<Shell> {
         let terminal = Terminal::take()?;
-        Ok(Shell { interactive: true, terminal, ..Shell::new("llmsh", Vec::new(), socket) })
+        let shell = Shell::scripted("llmsh", Vec::new(), socket)?;
+        Ok(Shell { interactive: true, terminal, ..shell })
     }
 
     fn new(name: &str, arguments: Vec<String>, socket: PathBuf) -> Shell {
@@ -95,6 +98,11 @@ impl Shell {
         // Only an `exit` right after one that was held up counts as its repetition.
         self.held_up &= !held_up;
         Ok(self.variables.status)
+    }
+
+    /// Forgets a Ctrl-C that came while the last line ran.
+    fn forget_interrupt(&self) {
+        self.sigint.store(false, Ordering::Relaxed);
     }
 
     /// The exit status of the last command.
@@ -143,33 +151,30 @@ impl Shell {
     }
 
     fn job_wait_or_interrupt(&mut self, id: u32) -> u8 {
-        if let Err(error) = terminal::block_child() {
-            eprintln!("wait: {error}");
-            return 1;
-        }
-        loop {
-            let Some(job) = self.jobs.get_mut(id) else { return 127 };
-            job.look();
-            match job.state() {
-                State::Done(status) => {
-                    self.jobs.take(id);
-                    return status;
+        // Blocked before the job is looked at, or its end between the look and the wait would be missed.
+        let ended = Blocked::new(&[Signal::SIGCHLD, Signal::SIGINT]).and_then(|signals| {
+            loop {
+                let Some(job) = self.jobs.get_mut(id) else { return Ok(127) };
+                job.look();
+                match job.state() {
+                    State::Done(status) => {
+                        self.jobs.take(id);
+                        return Ok(status);
+                    }
+                    State::Stopped => return Ok(STOPPED),
+                    State::Running => {}
                 }
-                State::Stopped => return STOPPED,
-                State::Running => {}
-            }
-            match terminal::child_or_interrupt() {
-                Ok(true) | Err(nix::errno::Errno::EINTR) => {}
-                Ok(false) => {
+                // Ctrl-C may have come before the signals were blocked.
+                if self.sigint.load(Ordering::Relaxed) || signals.wait()? == Signal::SIGINT {
                     self.interrupted = true;
-                    return 130;
-                }
-                Err(error) => {
-                    eprintln!("wait: {error}");
-                    return 1;
+                    return Ok(INTERRUPTED);
                 }
             }
-        }
+        });
+        ended.unwrap_or_else(|error| {
+            eprintln!("wait: job {id} cannot be waited for: {error}");
+            1
+        })
     }
 
     /// Waits for all running jobs in the background.
@@ -188,7 +193,7 @@ impl Shell {
     /// Ends as SIGINT ends a program, if SIGINT has ended the job that had the terminal in common with the
     /// shell: whoever started the script sees that it was interrupted.
     fn end_if_interrupted(&self, status: u8) {
-        if self.sigint.swap(false, Ordering::Relaxed) && status == 130 {
+        if !self.interactive && self.sigint.swap(false, Ordering::Relaxed) && status == INTERRUPTED {
             // Where the system refuses, the script goes on, which its reader can interrupt again.
             let _ = signal_hook::low_level::emulate_default_handler(SIGINT);
         }

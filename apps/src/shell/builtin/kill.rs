@@ -1,21 +1,30 @@
 //! `kill`: a signal to processes.
 
 use std::ffi::OsString;
+use std::io::Write;
 
 use clap::Parser;
+use nix::sys::signal;
 use syscalls::Pid;
 use syscalls::call::Signal;
 
 use super::arguments::{self, Daemon, Invocation};
+use super::failure::Failure;
 use super::{Builtin, Outcome, Run};
+use crate::shell::Shell;
+use crate::shell::job::State;
 
-pub const BUILTIN: Builtin =
-    Builtin { name: "kill", command: || arguments::command::<Args>("kill"), run: Run::Program(run) };
+pub const BUILTIN: Builtin = Builtin {
+    name: "kill",
+    command: || arguments::command::<Args>("kill"),
+    run: Run::Either { in_shell: is_for_jobs, shell: kill_jobs, program: run },
+};
 
 /// Sends a signal to processes
 ///
 /// INT ends the calls that run, TERM asks the process to end, KILL ends it; STOP holds it after the step that
-/// runs, CONT lets it go on. `kill -INT 7` is the same as `kill -s INT 7`.
+/// runs, CONT lets it go on. `kill -INT 7` is the same as `kill -s INT 7`. In the shell, `kill %1` sends the
+/// signal to a job's programs.
 #[derive(Debug, Parser)]
 struct Args {
     /// The signal
@@ -27,6 +36,49 @@ struct Args {
     pids: Vec<Pid>,
     #[command(flatten)]
     daemon: Daemon,
+}
+
+/// The arguments for jobs of the shell.
+#[derive(Debug, Parser)]
+struct JobArgs {
+    /// The signal
+    #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", ignore_case = true,
+          value_parser = arguments::signal())]
+    signal: Signal,
+    /// The jobs, as `jobs` lists them
+    #[arg(required = true, value_name = "%JOB")]
+    jobs: Vec<OsString>,
+}
+
+fn is_for_jobs(_: &Shell, args: &[OsString]) -> bool {
+    args.iter().any(|a| a.as_encoded_bytes().starts_with(b"%"))
+}
+
+fn kill_jobs(shell: &mut Shell, invocation: &Invocation, _: &mut dyn Write) -> Outcome {
+    let args: JobArgs = invocation.parse_from(&with_option(&invocation.args))?;
+    for name in args.jobs {
+        let id = shell.jobs.find(Some(&name))?;
+        let Some(job) = shell.jobs.get_mut(id) else { continue };
+        job.signal(of_system(args.signal))
+            .and_then(|()| {
+                // A stopped program acts on no signal but these until it goes on.
+                let acts = matches!(args.signal, Signal::Stop | Signal::Kill);
+                if acts || job.state() != State::Stopped { Ok(()) } else { job.go_on() }
+            })
+            .map_err(|error| Failure::Message(format!("job {id} cannot be sent a signal: {error}")))?;
+    }
+    Ok(0)
+}
+
+/// The operating system's own signal of this name.
+fn of_system(signal: Signal) -> signal::Signal {
+    match signal {
+        Signal::Int => signal::SIGINT,
+        Signal::Term => signal::SIGTERM,
+        Signal::Kill => signal::SIGKILL,
+        Signal::Stop => signal::SIGSTOP,
+        Signal::Cont => signal::SIGCONT,
+    }
 }
 
 fn run(invocation: &Invocation) -> Outcome {

@@ -41,6 +41,7 @@ pub fn converse(mut shell: Shell, started: bool) -> Result<u8, Failure> {
     banner::show(&shell.socket, started);
     loop {
         shell.tell_of_jobs();
+        shell.forget_interrupt();
         if let Some(helper) = editor.helper_mut() {
             helper.prompt = prompt(shell.status());
             helper.words.variables = shell.variables.names();

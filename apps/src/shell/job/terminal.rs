@@ -1,15 +1,18 @@
 //! The terminal of an interactive shell: who is in its foreground, and in which modes it is.
 //!
-//! The shell blocks the signals that a terminal sends to its foreground, so that Ctrl-C, Ctrl-Z and the like
-//! reach the job alone. Programs start with none blocked: the standard library clears the mask for a child.
+//! The shell catches the signals that a terminal sends to its foreground, and does nothing about them, so that
+//! Ctrl-C, Ctrl-Z and the like act on the job alone. It neither blocks nor ignores them, because programs that it
+//! starts would inherit that; what is caught has its default action again in a new program.
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid as OsPid, getpgrp, getpid, setpgid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid as OsPid, getpgrp, setpgid, tcgetpgrp, tcsetpgrp};
+use signal_hook::consts::{SIGQUIT, SIGTSTP};
 
 /// The terminal on standard input, of which this shell is in control.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// Takes control of the terminal on standard input; none if this process has no such terminal.
-    pub fn take() -> nix::Result<Option<Terminal>> {
+    pub fn take() -> io::Result<Option<Terminal>> {
         let terminal = io::stdin();
         loop {
             match tcgetpgrp(terminal.as_fd()) {
@@ -28,17 +31,17 @@ impl Terminal {
                 // Started in the background: stop until somebody brings this shell to the foreground.
                 Ok(_) => killpg(getpgrp(), Signal::SIGTTIN)?,
                 Err(Errno::ENOTTY | Errno::ENXIO) => return Ok(None),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        block()?;
+        catch()?;
         match setpgid(OsPid::from_raw(0), OsPid::from_raw(0)) {
             // The leader of a terminal's session leads its own group already.
             Ok(()) | Err(Errno::EPERM) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
-        let shell = if getpgrp() == getpid() { getpid() } else { getpgrp() };
-        tcsetpgrp(terminal.as_fd(), shell)?;
+        let shell = getpgrp();
+        from_background(|| tcsetpgrp(terminal.as_fd(), shell))?;
         let modes = tcgetattr(terminal.as_fd())?;
         Ok(Some(Terminal { shell, modes }))
     }
@@ -46,7 +49,7 @@ impl Terminal {
     /// Hands the terminal to a job. The job may have been stopped for reading it too early, so it is told to go
     /// on.
     pub fn give(&self, group: OsPid) -> nix::Result<()> {
-        tcsetpgrp(io::stdin().as_fd(), group)?;
+        from_background(|| tcsetpgrp(io::stdin().as_fd(), group))?;
         killpg(group, Signal::SIGCONT)
     }
 
@@ -54,7 +57,7 @@ impl Terminal {
     /// `stty` does; one that was stopped or killed did not.
     pub fn take_back(&mut self, ended_by_itself: bool) -> nix::Result<()> {
         let terminal = io::stdin();
-        tcsetpgrp(terminal.as_fd(), self.shell)?;
+        from_background(|| tcsetpgrp(terminal.as_fd(), self.shell))?;
         if ended_by_itself {
             self.modes = tcgetattr(terminal.as_fd())?;
             return Ok(());
@@ -63,28 +66,46 @@ impl Terminal {
     }
 }
 
-/// Blocks what a terminal sends to its foreground, and what it sends to those who use it from the background.
-fn block() -> nix::Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
-        signals.add(signal);
+/// Catches what a terminal sends to its foreground; the shell catches SIGINT by itself.
+fn catch() -> io::Result<()> {
+    for signal in [SIGQUIT, SIGTSTP] {
+        signal_hook::flag::register(signal, Arc::default())?;
     }
-    signals.thread_block()
+    Ok(())
 }
 
-/// Waits until something has happened to a child (`true`) or Ctrl-C was pressed (`false`), for a shell that
-/// waits while no job has the terminal. SIGCHLD must be blocked before the children are looked at, or one that
-/// ends between the look and the wait is missed: [`block_child`].
-pub fn child_or_interrupt() -> nix::Result<bool> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGCHLD);
-    signals.add(Signal::SIGINT);
-    Ok(signals.wait()? == Signal::SIGCHLD)
+/// Does something to the terminal that the system allows a background process only if it blocks SIGTTOU.
+fn from_background<T>(act: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+    let blocked = Blocked::new(&[Signal::SIGTTOU])?;
+    let result = act();
+    drop(blocked);
+    result
 }
 
-/// Keeps SIGCHLD until [`child_or_interrupt`] takes it.
-pub fn block_child() -> nix::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGCHLD);
-    signals.thread_block()
+/// Signals that are kept until this is dropped.
+#[derive(Debug)]
+pub struct Blocked {
+    signals: SigSet,
+    before: SigSet,
+}
+
+impl Blocked {
+    /// Blocks signals. No program may be started meanwhile: it would inherit the block.
+    pub fn new(signals: &[Signal]) -> nix::Result<Blocked> {
+        let signals: SigSet = signals.iter().copied().collect();
+        let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Blocked { signals, before })
+    }
+
+    /// Waits for one of them.
+    pub fn wait(&self) -> nix::Result<Signal> {
+        self.signals.wait()
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // The mask was this thread's own a moment ago, so the system takes it back.
+        let _ = self.before.thread_set_mask();
+    }
 }

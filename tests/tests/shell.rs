@@ -1,0 +1,365 @@
+//! The shell: scripts with their expected output beside them, and a person at a terminal.
+//!
+//! Each script `tests/shell/NAME.llmsh` runs against a daemon of its own, in an empty folder, and what it prints
+//! is compared with `NAME.out`. `UPDATE_EXPECT=1` writes the output instead. The terminal is a real one: a pty,
+//! with `llmsh` as the leader of its session.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use harness::{Daemon, binary, exit_code, stdout, wait_for, workspace};
+use nix::pty::{Winsize, openpty};
+
+/// Never ends by itself, and slowly enough to be caught in the act.
+const ENDLESS: &str = "token_us=20000";
+
+fn run_script(name: &str) {
+    let folder = workspace().join("tests/shell");
+    let daemon = Daemon::start();
+    let script = folder.join(format!("{name}.llmsh"));
+    let output = daemon.command("llmsh").arg(&script).arg("one").arg("two words").output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let expected = folder.join(format!("{name}.out"));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&expected, &shown).unwrap();
+    }
+    let wanted = fs::read_to_string(&expected).unwrap();
+    assert_eq!(shown, wanted, "standard error was:\n{stderr}");
+    assert_eq!(exit_code(output.status), 0, "standard error was:\n{stderr}");
+}
+
+/// One test for each script, so that a script without a test is seen: [`every_script_has_a_test`].
+macro_rules! scripts {
+    ($($name:ident),+ $(,)?) => {
+        $(#[test] fn $name() { run_script(stringify!($name)) })+
+
+        #[test]
+        fn every_script_has_a_test() {
+            let listed = [$(stringify!($name)),+];
+            for entry in fs::read_dir(workspace().join("tests/shell")).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                assert!(listed.contains(&name.as_str()), "{} is not run", path.display());
+            }
+        }
+    };
+}
+
+scripts!(words, pipes, statuses, variables, background, builtins, errors);
+
+/// A shell on a terminal of its own.
+struct Terminal {
+    keyboard: fs::File,
+    screen: Arc<Mutex<String>>,
+    seen: usize,
+    shell: Child,
+}
+
+impl Terminal {
+    /// Opens the shell and waits for its first prompt.
+    fn open(daemon: &Daemon) -> Terminal {
+        let mut terminal = Terminal::run(daemon, &[]);
+        terminal.expect("llmsh> ");
+        terminal
+    }
+
+    fn run(daemon: &Daemon, args: &[&str]) -> Terminal {
+        let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).unwrap();
+        let line = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        // setsid makes the terminal the controlling one of a new session, as a login does.
+        let shell = daemon
+            .command("llmsh")
+            .as_setsid()
+            .args(args)
+            .env("TERM", "xterm")
+            .stdin(line(&pty.slave))
+            .stdout(line(&pty.slave))
+            .stderr(line(&pty.slave))
+            .spawn()
+            .unwrap();
+        drop(pty.slave);
+        let screen = Arc::new(Mutex::new(String::new()));
+        let mut output = fs::File::from(pty.master.try_clone().unwrap());
+        let written = Arc::clone(&screen);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // The end of the session ends the terminal with an error.
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                written.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Terminal { keyboard: fs::File::from(pty.master), screen, seen: 0, shell }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the screen shows a text behind what was waited for before. Gives what stands in between.
+    fn expect(&mut self, text: &str) -> String {
+        let (screen, seen) = (Arc::clone(&self.screen), self.seen);
+        let found = wait_for_or(
+            text,
+            || screen.lock().unwrap()[seen..].find(text),
+            || format!("the screen shows:\n{}", screen.lock().unwrap()),
+        );
+        self.seen = seen + found + text.len();
+        screen.lock().unwrap()[seen..seen + found].to_owned()
+    }
+
+    /// Runs a line and waits for the next prompt. Gives what came in between.
+    fn line(&mut self, line: &str) -> String {
+        self.press(&format!("{line}\r"));
+        // The line editor shows the line as it is typed, and once more when it is done.
+        self.expect("\r\n");
+        self.expect("llmsh> ")
+    }
+
+    fn exit_status(&mut self) -> i32 {
+        exit_code(wait_for("the shell's end", || self.shell.try_wait().unwrap()))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It has ended already where all went well.
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+/// [`wait_for`], with more to say where it fails.
+fn wait_for_or<T>(what: &str, look: impl FnMut() -> Option<T>, more: impl Fn() -> String) -> T {
+    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait_for(what, look)));
+    looked.unwrap_or_else(|_| panic!("{what:?} did not come; {}", more()))
+}
+
+/// Runs a command through setsid.
+trait AsSetsid {
+    fn as_setsid(&self) -> Command;
+}
+
+impl AsSetsid for Command {
+    fn as_setsid(&self) -> Command {
+        let mut setsid = Command::new("setsid");
+        setsid.arg("--ctty").arg(self.get_program());
+        if let Some(folder) = self.get_current_dir() {
+            setsid.current_dir(folder);
+        }
+        for (name, value) in self.get_envs() {
+            match value {
+                Some(value) => setsid.env(name, value),
+                None => setsid.env_remove(name),
+            };
+        }
+        setsid
+    }
+}
+
+#[test]
+fn terminal_shows_banner_and_runs_lines() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("tiny", "");
+    let mut terminal = Terminal::run(&daemon, &[]);
+    let banner = terminal.expect("llmsh> ");
+    assert!(banner.contains("tiny: "), "{banner}");
+    assert!(banner.contains("Type help"), "{banner}");
+    assert!(terminal.line("echo a 'b  c'").contains("a b  c"));
+    terminal.press("exit 7\r");
+    assert_eq!(terminal.exit_status(), 7);
+}
+
+#[test]
+fn terminal_without_a_daemon_says_how_to_start_one() {
+    let mut daemon = Daemon::start();
+    daemon.terminate();
+    let mut terminal = Terminal::run(&daemon, &[]);
+    let banner = terminal.expect("llmsh> ");
+    assert!(banner.contains("no daemon listens") && banner.contains("llmsh --start"), "{banner}");
+    assert!(terminal.line("ps").contains("ps: no daemon listens"));
+    terminal.press("\x04");
+    assert_eq!(terminal.exit_status(), 1, "the status of the last command");
+}
+
+#[test]
+fn tab_completes_commands_options_and_models() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("quicksilver", "");
+    let mut terminal = Terminal::open(&daemon);
+    terminal.press("toke\t--mod\tquick\t--count abc\r");
+    for shown in ["tokenize ", "--model ", "quicksilver ", "\r\n"] {
+        terminal.expect(shown);
+    }
+    assert!(terminal.expect("llmsh> ").contains('3'), "the line that was completed runs");
+}
+
+#[test]
+fn arrow_up_brings_the_line_before_back_even_in_the_next_shell() {
+    let daemon = Daemon::start();
+    let mut terminal = Terminal::open(&daemon);
+    terminal.line("echo first-line");
+    terminal.press("\x1b[A");
+    terminal.expect("echo first-line");
+    terminal.press("\r");
+    terminal.expect("llmsh> ");
+    terminal.press("\x04");
+    assert_eq!(terminal.exit_status(), 0);
+    let mut next = Terminal::open(&daemon);
+    next.press("\x1b[A");
+    next.expect("echo first-line");
+}
+
+#[test]
+fn ctrl_c_ends_the_generation_and_not_the_shell() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("endless", ENDLESS);
+    let mut terminal = Terminal::open(&daemon);
+    terminal.press("generate --raw --model endless x\r");
+    wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
+    terminal.press("\x03");
+    terminal.expect("llmsh> ");
+    assert!(terminal.line("echo status=$?").contains("status=130"));
+    wait_for("the end of the process", || {
+        let processes = daemon.client().ps().unwrap();
+        (!processes.iter().any(|p| p.name == "generate")).then_some(())
+    });
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_drops_the_line() {
+    let daemon = Daemon::start();
+    let mut terminal = Terminal::open(&daemon);
+    terminal.press("echo 'never closed\x03");
+    terminal.expect("llmsh> ");
+    assert!(terminal.line("echo alive").contains("alive"));
+}
+
+#[test]
+fn quote_left_open_goes_on_on_the_next_line() {
+    let daemon = Daemon::start();
+    let mut terminal = Terminal::open(&daemon);
+    terminal.press("echo 'one\rtwo'\r");
+    terminal.expect("one\r\ntwo\r\n");
+}
+
+#[test]
+fn job_stopped_by_ctrl_z_goes_on_in_the_foreground() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("endless", ENDLESS);
+    let mut terminal = Terminal::open(&daemon);
+    terminal.press("generate --raw --model endless x\r");
+    wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
+    terminal.press("\x1a");
+    terminal.expect("stopped");
+    terminal.expect("llmsh> ");
+    assert!(terminal.line("jobs").contains("[1]  stopped   generate --raw"));
+    assert!(terminal.line("exit").contains("stopped jobs"));
+    terminal.press("fg\r");
+    terminal.expect("generate --raw --model endless x\r\n");
+    let now = daemon.client().stat(None, None).unwrap().tokens_generated;
+    wait_for("more tokens", || {
+        daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > now + 3)
+    });
+    terminal.press("\x03");
+    terminal.expect("llmsh> ");
+    terminal.press("\x04");
+    terminal.exit_status();
+}
+
+#[test]
+fn job_in_the_background_is_told_when_it_ends() {
+    let daemon = Daemon::start();
+    let mut terminal = Terminal::open(&daemon);
+    terminal.line("cat < /dev/null &");
+    terminal.line("wait");
+    let told = terminal.line("cat < /dev/null & wait");
+    assert!(told.contains("[1] "), "{told}");
+    assert_eq!(terminal.line("jobs").matches('[').count(), terminal.line("jobs").matches('[').count());
+}
+
+#[test]
+fn ctrl_c_ends_a_wait_for_a_job() {
+    let daemon = Daemon::start();
+    let mut terminal = Terminal::open(&daemon);
+    terminal.line("sleep 1000 &");
+    terminal.press("wait\r");
+    terminal.expect("\r\n");
+    terminal.press("\x03");
+    terminal.expect("llmsh> ");
+    assert!(terminal.line("kill -KILL %1; wait %1; echo status=$?").contains("status=137"));
+}
+
+#[test]
+fn text_of_a_model_does_not_act_on_the_terminal() {
+    let daemon = Daemon::start();
+    let answers = daemon.dir().join("answers.json");
+    fs::write(&answers, r#"[{"match": "title", "answer": "a\u001b]0;owned\u0007b\u001b[2Jc"}]"#).unwrap();
+    daemon.mount_sim("rogue", &format!("answers={}", answers.display()));
+    let mut terminal = Terminal::open(&daemon);
+    let shown = terminal.line("generate --raw --model rogue title");
+    assert!(shown.contains("abc"), "{shown:?}");
+    assert!(!shown.contains("owned"), "{shown:?}");
+    let output = daemon.llmasos(["generate", "--raw", "--model", "rogue", "title"]);
+    assert!(stdout(output).contains("\u{1b}]0;owned"), "a pipe gets the text as it is");
+}
+
+#[test]
+fn script_ends_as_interrupted_after_ctrl_c() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("endless", ENDLESS);
+    let mut terminal = Terminal::run(&daemon, &["-c", "generate --raw --model endless x; echo not reached"]);
+    wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
+    terminal.press("\x03");
+    assert_eq!(terminal.exit_status(), 130);
+    assert!(!terminal.screen.lock().unwrap().contains("not reached"));
+}
+
+#[test]
+fn standard_input_is_read_no_further_than_the_line() {
+    let daemon = Daemon::start();
+    let mut shell = daemon.command("llmsh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(b"echo one\nsh -c 'read line; echo $line'\nfor read\nexit 3\n").unwrap();
+    let output = shell.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\nfor read\n");
+    assert_eq!(exit_code(output.status), 3);
+}
+
+#[test]
+fn shell_started_without_a_daemon_starts_one_and_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let llmsh = |args: &[&str]| {
+        let mut command = Command::new(binary("llmsh"));
+        command.args(args).current_dir(dir.path()).stdin(Stdio::null());
+        command.env("LLMASOS_SOCKET", &socket).env("LLMASOS_DATA", dir.path().join("data"));
+        command.env("XDG_CONFIG_HOME", dir.path()).env_remove("LLMASOS_CONFIG").output().unwrap()
+    };
+    let started = llmsh(&["--start", "--mount", "sim:=tiny", "-c", "models | cut -d ' ' -f 1"]);
+    assert_eq!(stdout(started), "NAME\ntiny\n");
+    let found = llmsh(&["--start", "--mount", "sim:=tiny", "-c", "models --json | wc -l"]);
+    assert_eq!(stdout(found).trim(), "1");
+    assert_eq!(stdout(llmsh(&["-c", "shutdown; ps || echo gone"])), "gone\n");
+    let stopping = llmsh(&["--start", "--stop-on-exit", "-c", "ps > /dev/null && echo here"]);
+    assert_eq!(stdout(stopping), "here\n");
+    wait_for("the daemon's end", || (!socket.exists()).then_some(()));
+}
+
+#[test]
+fn reader_that_leaves_ends_the_generation_quietly() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("endless", "token_us=1000");
+    let output =
+        daemon.command("llmsh").args(["-c", "generate --raw -m endless x | head -c 5"]).output().unwrap();
+    assert_eq!((output.stdout.len(), output.stderr.len()), (5, 0), "{output:?}");
+    wait_for("the end of the process", || {
+        let processes = daemon.client().ps().unwrap();
+        (!processes.iter().any(|p| p.name == "generate")).then_some(())
+    });
+}
