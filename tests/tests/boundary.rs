@@ -1,0 +1,20 @@
+//! Who may link what.
+
+use std::process::Command;
+
+use harness::binary;
+
+fn libraries(program: &str) -> String {
+    let out = Command::new("ldd").arg(binary(program)).output().expect("ldd is part of every Linux");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn daemon_and_userland_link_no_cpp() {
+    for program in ["llmasos", "llmsh", "translator", "summariser", "qa", "chat"] {
+        let libraries = libraries(program);
+        assert!(libraries.contains("libc.so"), "{program}: {libraries}");
+        assert!(!libraries.contains("stdc++") && !libraries.contains("libc++"), "{program}: {libraries}");
+    }
+    assert!(libraries("llmasos-driver").contains("stdc++"), "the test would see it");
+}
