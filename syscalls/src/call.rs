@@ -804,13 +804,27 @@ fn bad_envelope(error: &serde_json::Error) -> Fault {
     Fault::new(
         Errno::EPROTO,
         format!(
-            r#"the line is not a request: {error}; send {{"id":1,"call":"hello","args":{{"version":1}}}} first"#
+            r#"the line is not a request: {}; send {{"id":1,"call":"hello","args":{{"version":1}}}} first"#,
+            shown(error)
         ),
     )
 }
 
 fn bad_args(name: &str, error: &serde_json::Error) -> Fault {
-    Fault::new(Errno::EINVAL, format!("{name}: {error}"))
+    Fault::new(Errno::EINVAL, format!("{name}: {}", shown(error)))
+}
+
+/// What serde says, cut in its middle: it quotes what was sent, which can be megabytes, and ends with the place.
+fn shown(error: &serde_json::Error) -> String {
+    const ENDS_CHARS: usize = 200;
+    let text = error.to_string();
+    let chars = text.chars().count();
+    if chars <= 2 * ENDS_CHARS {
+        return text;
+    }
+    let begin: String = text.chars().take(ENDS_CHARS).collect();
+    let end: String = text.chars().skip(chars - ENDS_CHARS).collect();
+    format!("{begin} … {end}")
 }
 
 fn unknown_call(name: &str) -> Fault {
@@ -875,6 +889,15 @@ mod tests {
         let (id, errno, message) = fault(r#"{"id":5,"call":"exit","args":{"statsu":1}}"#);
         assert_eq!((id, errno), (Some(CallId(5)), Errno::EINVAL));
         assert!(message.contains("statsu") && message.contains("status"), "{message}");
+    }
+
+    #[test]
+    fn fault_about_a_huge_argument_is_short() {
+        let (_, errno, message) =
+            fault(&format!(r#"{{"id":5,"call":"exit","args":{{"{}":1}}}}"#, "ü".repeat(1 << 20)));
+        assert_eq!(errno, Errno::EINVAL);
+        assert!(message.len() < 2048, "{} bytes", message.len());
+        assert!(message.contains("unknown field") && message.contains("column"), "{message}");
     }
 
     #[test]

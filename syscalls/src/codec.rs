@@ -6,6 +6,9 @@
 
 use memchr::memchr;
 
+/// An empty buffer keeps at most this much memory.
+const KEPT_BYTES: usize = 64 << 10;
+
 /// What came out of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
@@ -62,6 +65,9 @@ impl LineReader {
     fn take_line(&mut self, newline: usize) -> Line {
         let mut line: Vec<u8> = self.buffer.drain(..=newline).collect();
         self.scanned = 0;
+        if self.buffer.is_empty() {
+            self.buffer.shrink_to(KEPT_BYTES);
+        }
         let bytes = std::mem::take(&mut self.dropping) + line.len() as u64;
         if bytes > self.bytes_max as u64 {
             return Line::TooLong(bytes);

@@ -3,6 +3,7 @@
 //!
 //! The file is RON. It is read strictly: an unknown key is an error with its place in the file, never ignored.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,24 +34,38 @@ const SEQUENCES_MAX: u16 = 256;
 /// What the command line says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Flags {
-    /// Reads settings from this file [default: ~/.config/llmasos/llmasos.ron where it exists]
-    #[arg(long, value_name = "FILE", env = paths::CONFIG_VAR)]
+    /// Reads settings from this file [default: LLMASOS_CONFIG, or ~/.config/llmasos/llmasos.ron where it exists]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Listens on this socket [default: $XDG_RUNTIME_DIR/llmasos/llmasos.sock]
-    #[arg(long, value_name = "PATH", env = paths::SOCKET_VAR)]
+    /// Listens on this socket [default: LLMASOS_SOCKET, or $XDG_RUNTIME_DIR/llmasos/llmasos.sock]
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Keeps its state in this folder [default: ~/.local/state/llmasos]
-    #[arg(long, value_name = "DIR", env = paths::DATA_VAR)]
+    /// Keeps its state in this folder [default: LLMASOS_DATA, or ~/.local/state/llmasos]
+    #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Takes the system's places: /run/llmasos, /var/lib/llmasos and /etc/llmasos
     #[arg(long)]
     pub system: bool,
-    /// How much to log: error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", env = LOG_VAR)]
+    /// How much to log: error, warn, info, debug or trace [default: LLMASOS_LOG, or info]
+    #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
     /// Writes a line to this file descriptor and closes it as soon as the socket is served
     #[arg(long, value_name = "FD")]
     pub ready_fd: Option<i32>,
+}
+
+impl Flags {
+    /// Fills in from the environment what the command line does not say.
+    fn or_environment(self, var: impl Fn(&str) -> Option<OsString>) -> Flags {
+        let path = |name| var(name).map(PathBuf::from);
+        Flags {
+            config: self.config.or_else(|| path(paths::CONFIG_VAR)),
+            socket: self.socket.or_else(|| path(paths::SOCKET_VAR)),
+            data: self.data.or_else(|| path(paths::DATA_VAR)),
+            log: self.log.or_else(|| var(LOG_VAR).map(|level| level.to_string_lossy().into_owned())),
+            ..self
+        }
+    }
 }
 
 /// What the file says.
@@ -145,6 +160,7 @@ impl Settings {
     ///
     /// The file is missing although it was asked for, malformed, or a value is out of range.
     pub fn settle(flags: Flags) -> Result<Settings, SettingsError> {
+        let flags = flags.or_environment(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
         let file = match (&flags.config, flags.system) {
             (Some(path), _) => read(path, true)?,
             (None, true) => read(Path::new(SYSTEM_CONFIG), false)?,
@@ -333,6 +349,23 @@ mod tests {
         assert_eq!(settings.kernel.cache_dir.as_deref(), Some("/file/d/cache"));
         assert_eq!(settings.mounts[0].name.as_deref(), Some("m"));
         assert_eq!(settings.socket_mode, 0o600);
+    }
+
+    #[test]
+    fn environment_stands_between_flags_and_file() {
+        let flags = Flags { data: Some("/flag/d".into()), ..Flags::default() };
+        let var = |name: &str| match name {
+            paths::SOCKET_VAR => Some("/env/s".into()),
+            paths::DATA_VAR => Some("/env/d".into()),
+            _ => None,
+        };
+        let text = r#"(socket: "/file/s", data: "/file/d", log: "warn")"#;
+        let settings = merge(flags.or_environment(var), file(text).expect("valid")).expect("valid");
+        assert_eq!(
+            (settings.socket.as_path(), settings.data.as_path()),
+            (Path::new("/env/s"), Path::new("/flag/d"))
+        );
+        assert_eq!(settings.log, "warn");
     }
 
     #[test]

@@ -74,10 +74,13 @@ pub enum Change {
     Forget(String),
 }
 
+/// A change, and where to tell that it is durable.
+type Order = (Change, oneshot::Sender<Result<(), StoreError>>);
+
 /// A store at work on its thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct StoreThread {
-    changes: Option<channel::Sender<(Change, oneshot::Sender<Result<(), StoreError>>)>>,
+    changes: Option<channel::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -95,7 +98,7 @@ impl StoreThread {
 
     /// Takes a store that is open.
     fn run(mut store: impl Store + 'static) -> StoreThread {
-        let (changes, waiting) = channel::bounded::<(Change, oneshot::Sender<_>)>(CHANGES_WAITING_MAX);
+        let (changes, waiting) = channel::bounded::<Order>(CHANGES_WAITING_MAX);
         let work = move || {
             for (change, done) in waiting {
                 // The main loop may have gone; the change counts all the same.

@@ -1,9 +1,10 @@
 //! The store on disk, in sled.
 //!
-//! sled 0.34 has three habits that matter here. It checks itself for damage by panicking as often as by an error,
-//! so it is opened, and its values are read once, where a panic is caught. When it is killed while it opens, it
-//! can leave a half-written snapshot, `snap.N.generating`, on which every later open fails; those are removed
-//! first. And its cache may take a gigabyte; a few records need next to none.
+//! sled 0.34 has four habits that matter here. It checks itself for damage by panicking as often as by an error,
+//! so it is opened, and its values are read once, where a panic is caught. A log that it cannot read it takes for
+//! an empty one and says nothing, so a file beside the log and a key in it tell that there was one. When it is
+//! killed while it opens, it can leave a half-written snapshot, `snap.N.generating`, on which every later open
+//! fails; those are removed first. And its cache may take a gigabyte; a few records need next to none.
 
 use std::fs;
 use std::io;
@@ -14,6 +15,12 @@ use super::{Store, StoreError, set_aside_name};
 
 /// Bytes of sled's cache.
 const CACHE_BYTES: u64 = 4 << 20;
+
+/// The file that says that the log holds [`BEGUN_KEY`].
+const BEGUN_FILE: &str = "begun";
+
+/// A key that every database has from its beginning.
+const BEGUN_KEY: &str = "begun";
 
 /// A sled database.
 pub struct Sled(sled::Db);
@@ -44,6 +51,7 @@ fn open(folder: &Path) -> Result<Sled, StoreError> {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let store = Sled(config.open().map_err(error)?);
         store.scan()?;
+        store.begin(&folder.join(BEGUN_FILE))?;
         Ok(store)
     };
     match catch_unwind(AssertUnwindSafe(opening)) {
@@ -87,6 +95,22 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
     words.unwrap_or("it panicked").into()
 }
 
+impl Sled {
+    /// Makes sure that the log is the one that was begun, and begins it if none was.
+    fn begin(&self, file: &Path) -> Result<(), StoreError> {
+        if self.0.contains_key(BEGUN_KEY).map_err(error)? {
+            return Ok(());
+        }
+        if file.exists() {
+            return Err(StoreError::Damaged("its log cannot be read and looks empty".into()));
+        }
+        self.0.insert(BEGUN_KEY, &[]).map_err(error)?;
+        self.0.flush().map_err(error)?;
+        // The key is durable before the file says so; a database killed in between is begun again, empty as it is.
+        fs::File::create(file).and_then(|f| f.sync_all()).map_err(StoreError::System)
+    }
+}
+
 impl Store for Sled {
     fn put(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         self.0.insert(key, value).map(drop).map_err(error)
@@ -103,7 +127,7 @@ impl Store for Sled {
                 .map_err(|_| StoreError::Damaged("a key is not UTF-8".into()))?;
             Ok((key, value.to_vec()))
         });
-        entries.collect()
+        entries.filter(|entry| !matches!(entry, Ok((key, _)) if key == BEGUN_KEY)).collect()
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {

@@ -41,13 +41,14 @@ fn records_persisted_are_there_after_a_restart_and_forgotten_ones_are_not() {
     assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("b")]);
 }
 
-#[test]
-fn database_damaged_is_set_aside_and_a_new_one_begun() {
+/// Damages files of the store, and expects that they are kept and that a new store works.
+fn set_aside_after(files: &[&str], damage: impl Fn(&mut Vec<u8>)) {
     let (folder, path) = filled();
     for n in 1..=2 {
-        // A log of another shape: every segment is full of something else.
-        for file in ["db", "conf"] {
-            fs::write(path.join(file), vec![0xa5u8; 600 << 10]).expect("writes");
+        for file in files {
+            let mut bytes = fs::read(path.join(file)).expect("the store is on disk");
+            damage(&mut bytes);
+            fs::write(path.join(file), bytes).expect("writes");
         }
         let (store, records) = StoreThread::open(&path).expect("is never fatal");
         assert!(records.is_empty());
@@ -56,6 +57,19 @@ fn database_damaged_is_set_aside_and_a_new_one_begun() {
         drop(store);
         assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("c")]);
     }
+}
+
+#[test]
+fn database_damaged_is_set_aside_and_a_new_one_begun() {
+    set_aside_after(&["db", "conf"], |bytes| bytes.fill(0xa5));
+    set_aside_after(&["conf"], |bytes| bytes.fill(0xa5));
+}
+
+#[test]
+fn database_emptied_is_damaged_although_it_opens() {
+    set_aside_after(&["db"], |bytes| bytes.fill(0xa5));
+    set_aside_after(&["db"], |bytes| bytes.fill(0));
+    set_aside_after(&["db"], Vec::clear);
 }
 
 #[test]
