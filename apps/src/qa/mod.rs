@@ -111,10 +111,8 @@ fn extract(
     args: &Args,
 ) -> Result<(), Failure> {
     let mut found = material.retriever.search(question);
-    let by_meaning =
-        extractor.with_encoder(|encoder| material.retriever.rerank(question, &mut found, encoder));
-    // An encoder knows an answer in other words, which share no term with the question.
-    if by_meaning.is_none() && !covers(question, &found) || found.is_empty() {
+    extractor.with_encoder(|encoder| material.retriever.rerank(question, &mut found, encoder));
+    if !found.first().is_some_and(|best| answers(question, best)) {
         return Err(not_answered());
     }
     let mut output = Output::stdout();
