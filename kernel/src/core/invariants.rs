@@ -35,7 +35,10 @@ impl Kernel {
     fn check_memory(&self, id: ModelId) {
         let model = &self.models[&id];
         let on_it = || self.contexts.values().filter(|c| c.model == id);
-        assert!(on_it().map(|c| c.id).eq(model.contexts.iter().copied()), "a model's contexts are those on it");
+        assert!(
+            on_it().map(|c| c.id).eq(model.contexts.iter().copied()),
+            "a model's contexts are those on it"
+        );
         let resident: Vec<&Context> = on_it().filter(|c| c.resident.is_some()).collect();
         let Some(memory) = &model.memory else {
             assert!(resident.is_empty(), "nobody is resident without a worker");
@@ -46,7 +49,11 @@ impl Kernel {
         assert_eq!(memory.families.values().map(|kin| kin.len()).sum::<usize>(), resident.len());
         for context in resident {
             assert!(context.computed() <= context.length(), "{} computed what is not there", context.id);
-            assert!(context.frames() >= context.computed().div_ceil(PAGE_TOKENS), "{} lacks pages", context.id);
+            assert!(
+                context.frames() >= context.computed().div_ceil(PAGE_TOKENS),
+                "{} lacks pages",
+                context.id
+            );
         }
     }
 

@@ -237,5 +237,5 @@ fn events_of_stream_false_are_none() {
     let context = machine.open_with(conn, "quiet");
     let id = machine.begin(conn, Generate { stream: false, ..generate(context, 5) });
     machine.run();
-    assert_eq!(machine.events(conn, id), Vec::<Event>::new());
+    assert_eq!(machine.events(conn, id), Vec::<Event>::new().as_slice());
 }

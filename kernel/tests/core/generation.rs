@@ -16,8 +16,8 @@ fn generation_streamed_says_what_the_reply_says() {
     let mut tokens = Vec::new();
     for event in machine.events(conn, id) {
         let Event::Tokens { text: more, tokens: some, .. } = event else { panic!("{event:?}") };
-        text.push_str(&more);
-        tokens.extend(some);
+        text.push_str(more);
+        tokens.extend(some.iter().copied());
     }
     assert_eq!((reply.finish, reply.text.as_str()), (Finish::Length, text.as_str()));
     assert_eq!(reply.tokens, tokens);
@@ -73,8 +73,8 @@ fn generation_of_wide_characters_streams_whole_ones() {
     let id = machine.begin(conn, generate(context, 100));
     let reply = generated(machine.finish(conn, id));
     assert_eq!(reply.text, "日本€");
-    let texts = machine.events(conn, id).into_iter().map(|e| match e {
-        Event::Tokens { text, .. } => text,
+    let texts = machine.events(conn, id).iter().map(|e| match e {
+        Event::Tokens { text, .. } => text.clone(),
         other => panic!("{other:?}"),
     });
     let texts: Vec<String> = texts.filter(|t| !t.is_empty()).collect();

@@ -50,6 +50,8 @@ pub struct Machine {
     pub jobs: VecDeque<Job>,
     pub workers: BTreeMap<WorkerId, SimDriver>,
     pub frames: BTreeMap<ConnId, Vec<Frame>>,
+    replies: BTreeMap<(ConnId, CallId), Result<Reply, Fault>>,
+    events_of: BTreeMap<(ConnId, CallId), Vec<syscalls::Event>>,
     pub steps: Vec<Step>,
     pub records: BTreeMap<String, Record>,
     pub hangups: Vec<ConnId>,
@@ -77,6 +79,8 @@ impl Machine {
             jobs: VecDeque::new(),
             workers: BTreeMap::new(),
             frames: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            events_of: BTreeMap::new(),
             steps: Vec::new(),
             records: BTreeMap::new(),
             hangups: Vec::new(),
@@ -112,7 +116,7 @@ impl Machine {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { conn, frame } => self.frames.entry(conn).or_default().push(frame),
+            Effect::Send { conn, frame } => self.heard(conn, frame),
             Effect::Hangup { conn } => self.hangups.push(conn),
             Effect::StartWorker { worker, load, delay_ms } => {
                 self.delays.push(delay_ms);
@@ -230,8 +234,7 @@ impl Machine {
     pub fn connect_silently(&mut self, uid: u32) -> ConnId {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        let credentials =
-            Credentials { uid, os_pid: 5000, executable: "tester".into(), admin: uid == ADMIN };
+        let credentials = Credentials { uid, os_pid: 5000, executable: "tester".into(), admin: uid == ADMIN };
         self.event(Event::Connected { conn, credentials });
         conn
     }
@@ -270,23 +273,25 @@ impl Machine {
 
     /// The reply of a call, if it is there.
     pub fn reply(&self, conn: ConnId, id: CallId) -> Option<Result<Reply, Fault>> {
-        let replies = self.frames.get(&conn)?.iter().filter_map(|frame| match frame {
-            Frame::Reply(of, reply) if *of == id => Some(reply.clone()),
-            _ => None,
-        });
-        let replies: Vec<_> = replies.collect();
-        assert!(replies.len() <= 1, "call {id} is answered {} times", replies.len());
-        replies.into_iter().next()
+        self.replies.get(&(conn, id)).cloned()
     }
 
     /// The events of a call.
-    pub fn events(&self, conn: ConnId, id: CallId) -> Vec<syscalls::Event> {
-        let frames = self.frames.get(&conn).into_iter().flatten();
-        let events = frames.filter_map(|frame| match frame {
-            Frame::Event(of, event) if *of == id => Some(event.clone()),
-            _ => None,
-        });
-        events.collect()
+    pub fn events(&self, conn: ConnId, id: CallId) -> &[syscalls::Event] {
+        self.events_of.get(&(conn, id)).map_or(&[], Vec::as_slice)
+    }
+
+    fn heard(&mut self, conn: ConnId, frame: Frame) {
+        match &frame {
+            Frame::Event(id, event) => self.events_of.entry((conn, *id)).or_default().push(event.clone()),
+            Frame::Reply(id, reply) => {
+                let before = self.replies.insert((conn, *id), reply.clone());
+                // A request whose number is taken is refused under that very number.
+                let refused = matches!(reply, Err(fault) if fault.message.contains("a number of its own"));
+                assert!(before.is_none() || refused, "call {id} is answered twice");
+            }
+        }
+        self.frames.entry(conn).or_default().push(frame);
     }
 
     pub fn mount(&mut self, conn: ConnId, name: &str, script: &str) -> Result<ModelInfo, Fault> {

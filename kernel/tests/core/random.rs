@@ -104,7 +104,9 @@ impl History {
             49..52 => self.truncate(),
             52..56 => self.signal(),
             56..58 => self.congest(),
-            58..59 if !self.machine.workers.is_empty() && self.chance.once_in(4) => self.machine.kill_worker(),
+            58..59 if !self.machine.workers.is_empty() && self.chance.once_in(4) => {
+                self.machine.kill_worker()
+            }
             59..60 if self.programs.len() > 2 && self.chance.once_in(3) => self.disconnect(),
             60..62 => self.setpriority(),
             62..63 => self.machine.pass_ms(5),
@@ -159,7 +161,9 @@ impl History {
     fn generate(&mut self) {
         let Some((at, conn, context)) = self.pick() else { return };
         let tokens = 1 + self.chance.below(60) as u32;
-        let id = self.machine.begin(conn, Generate { stream: self.chance.once_in(2), ..generate(context, tokens) });
+        let id = self
+            .machine
+            .begin(conn, Generate { stream: self.chance.once_in(2), ..generate(context, tokens) });
         self.programs[at].calls.push((id, context));
         self.generated.push((conn, id, context));
     }

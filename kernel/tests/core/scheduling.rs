@@ -50,9 +50,13 @@ fn prompt_beside_decoding_is_cut_into_chunks() {
     let before = machine.now;
     let first_step = machine.steps.len();
     machine.until_tokens(other, waiting, 1);
-    let tokens = machine.steps[first_step..].iter().map(|s| s.rows.iter().map(|r| r.tokens.len()).sum::<usize>());
+    let tokens =
+        machine.steps[first_step..].iter().map(|s| s.rows.iter().map(|r| r.tokens.len()).sum::<usize>());
     let largest = tokens.max().unwrap_or(0);
-    assert!((80..=130).contains(&largest), "a step had {largest} tokens, so it took twice a decode step or not");
+    assert!(
+        (80..=130).contains(&largest),
+        "a step had {largest} tokens, so it took twice a decode step or not"
+    );
     assert!(machine.now - before < 60 * 25_000, "the prompt gets on");
     let stats = machine.stat(conn);
     assert!(stats.tokens_generated > 90, "the reader got {} tokens meanwhile", stats.tokens_generated);
@@ -180,7 +184,10 @@ fn ten_thousand_processes_all_finish() {
         };
         let text = crate::machine::append_bytes(context, &format!("process {}", n % 7));
         machine.begin_as(main, Some(*pid), text);
-        calls.push((n % 7, machine.begin_as(main, Some(*pid), Generate { stream: false, ..generate(context, 3) })));
+        calls.push((
+            n % 7,
+            machine.begin_as(main, Some(*pid), Generate { stream: false, ..generate(context, 3) }),
+        ));
     }
     machine.run();
     let expected: Vec<String> = (0..7).map(|n| reference("", &format!("process {n}"), 3)).collect();

@@ -295,7 +295,9 @@ impl Kernel {
 fn concerns(op: &Op, asid: Asid) -> bool {
     match op {
         Op::Share { to, .. } => *to == asid,
-        Op::Drop { asid: of, .. } | Op::SamplerOpen { asid: of, .. } | Op::SamplerClose { asid: of } => *of == asid,
+        Op::Drop { asid: of, .. } | Op::SamplerOpen { asid: of, .. } | Op::SamplerClose { asid: of } => {
+            *of == asid
+        }
     }
 }
 
