@@ -325,7 +325,12 @@ fn script_ends_as_interrupted_after_ctrl_c() {
 fn standard_input_is_read_no_further_than_the_line() {
     let daemon = Daemon::start();
     let mut shell = daemon.command("llmsh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    shell.stdin.take().unwrap().write_all(b"echo one\nsh -c 'read line; echo $line'\nfor read\nexit 3\n").unwrap();
+    shell
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"echo one\nsh -c 'read line; echo $line'\nfor read\nexit 3\n")
+        .unwrap();
     let output = shell.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\nfor read\n");
     assert_eq!(exit_code(output.status), 3);
@@ -362,4 +367,28 @@ fn reader_that_leaves_ends_the_generation_quietly() {
         let processes = daemon.client().ps().unwrap();
         (!processes.iter().any(|p| p.name == "generate")).then_some(())
     });
+}
+
+#[test]
+fn process_found_by_ps_is_signalled_and_waited_for() {
+    let daemon = Daemon::start();
+    daemon.mount_sim("endless", ENDLESS);
+    let mut generate = daemon.command("llmasos");
+    generate.args(["generate", "--raw", "--class", "batch", "-m", "endless", "x"]).stdout(Stdio::null());
+    let mut generate = generate.spawn().unwrap();
+    let pid = wait_for("the process", || {
+        let processes = daemon.client().ps().unwrap();
+        processes.iter().find(|p| p.name == "generate" && p.tokens_generated > 3).map(|p| p.pid.to_string())
+    });
+    let table = stdout(daemon.llmasos(["ps", "--tree"]));
+    assert!(table.lines().any(|l| l.contains("batch") && l.ends_with("  generate")), "{table}");
+    stdout(daemon.llmasos(["nice", "-n", "5", "--class", "normal", &pid]));
+    let early = daemon.llmasos(["wait", "--timeout", "0.05", &pid]);
+    assert_eq!(exit_code(early.status), 1, "it runs for ever");
+    stdout(daemon.llmasos(["kill", "-INT", &pid]));
+    assert_eq!(exit_code(generate.wait().unwrap()), 130);
+    let waited = daemon.llmasos(["wait", &pid]);
+    // It may be gone before `wait` has looked for the first time.
+    let gone = String::from_utf8_lossy(&waited.stderr).contains("there is no process");
+    assert!(waited.status.success() || gone, "{waited:?}");
 }

@@ -33,7 +33,10 @@ impl Shell {
     /// Runs chain after chain, until one is interrupted or the shell is to end.
     pub(super) fn list(&mut self, list: &List) {
         for item in &list.items {
-            self.tell_of_jobs();
+            if !self.interactive {
+                // Nobody is told, but what has ended is reaped.
+                self.jobs.look();
+            }
             let status = match (item.background, item.chain.rest.is_empty()) {
                 (false, _) => self.chain(&item.chain),
                 (true, true) => self.background(&item.chain.first),

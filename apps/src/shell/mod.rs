@@ -132,10 +132,11 @@ impl Shell {
     /// Tells a person which jobs in the background have ended or stopped.
     fn tell_of_jobs(&mut self) {
         for (job, state) in self.jobs.look() {
-            if self.interactive && state != State::Running {
+            if state != State::Running {
                 eprintln!("{}", job::line(&job, state));
             }
         }
+        self.jobs.forget_ended();
     }
 
     /// Waits for a job in the background; its status, or 130 where Ctrl-C ended the wait.
@@ -187,6 +188,7 @@ impl Shell {
                 return status;
             }
         }
+        self.jobs.forget_ended();
         0
     }
 

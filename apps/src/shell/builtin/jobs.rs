@@ -17,12 +17,10 @@ struct Args {}
 
 fn run(shell: &mut Shell, invocation: &Invocation, out: &mut dyn Write) -> Outcome {
     let Args {} = invocation.parse()?;
-    let changed = shell.jobs.look();
-    for (job, state) in changed.iter().filter(|(_, state)| matches!(state, job::State::Done(_))) {
-        writeln!(out, "{}", job::line(job, *state))?;
-    }
+    shell.jobs.look();
     for job in shell.jobs.iter() {
         writeln!(out, "{}", job::line(job, job.state()))?;
     }
+    shell.jobs.forget_ended();
     Ok(0)
 }

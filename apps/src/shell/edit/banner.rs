@@ -42,5 +42,5 @@ fn line(model: &ModelInfo) -> String {
         "vectors" => "makes vectors of text",
         _ => "is not ready",
     };
-    format!("{}: {} ({}), {what}", model.name, model.description, model.architecture)
+    format!("{}: {}, {what}", model.name, model.description)
 }

@@ -1,4 +1,4 @@
-//! Jobs: the pipelines that the shell has started and that have not been seen to end.
+//! Jobs: the pipelines that the shell has started, until their end was told or waited for.
 //!
 //! A job is running, stopped (Ctrl-Z, or reading the terminal from the background) or done. On a terminal each
 //! job is a process group of its own; [`terminal`] hands the terminal to the one in the foreground. The exit
@@ -14,6 +14,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid as OsPid;
 
 use super::builtin::failure::Failure;
+
+/// Jobs that have ended and whose exit status is kept until somebody asks for it.
+const ENDED_MAX: usize = 1024;
 
 /// A pipeline that was started.
 #[derive(Clone, Debug)]
@@ -64,6 +67,11 @@ impl Job {
             _ => 0,
         };
         State::Done(if self.negated { u8::from(status == 0) } else { status })
+    }
+
+    /// Nothing of it is left but its exit status.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state(), State::Done(_))
     }
 
     /// The signal that ended its last command, if one did.
@@ -169,13 +177,24 @@ impl Jobs {
         self.0.iter_mut().find(|j| j.id == id)
     }
 
-    /// Takes note of what has happened to all, and takes out those that have ended. Gives those whose state is
-    /// another one.
+    /// Takes note of what has happened to all. Gives those whose state is another one. Those that have ended are
+    /// kept for `wait`, but for the oldest ones of very many.
     pub fn look(&mut self) -> Vec<(Job, State)> {
         let changed =
             self.0.iter_mut().filter_map(|job| job.look().map(|state| (job.clone(), state))).collect();
-        self.0.retain(|j| !matches!(j.state(), State::Done(_)));
+        let ended = self.0.iter().filter(|j| j.has_ended()).count();
+        let mut surplus = ended.saturating_sub(ENDED_MAX);
+        self.0.retain(|job| {
+            let forget = surplus > 0 && job.has_ended();
+            surplus -= usize::from(forget);
+            !forget
+        });
         changed
+    }
+
+    /// Forgets those that have ended, once they were told or waited for.
+    pub fn forget_ended(&mut self) {
+        self.0.retain(|j| !j.has_ended());
     }
 
     /// The number of the job that is named: `%1`, `1`, `%%`, or the one that was last put away without a name.
