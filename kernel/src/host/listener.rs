@@ -62,7 +62,7 @@ impl Drop for Socket {
 /// Another daemon is there, or the path cannot be used.
 pub fn bind(path: &Path, mode: u32) -> Result<(Socket, UnixListener), ListenError> {
     let system = |source: io::Error| ListenError::System { path: path.into(), source };
-    own_folder(path)?;
+    own_folder(path, mode)?;
     let lock = lock(path)?;
     remove_stale(path)?;
     let before = umask(Mode::from_bits_truncate(0o077));
@@ -75,14 +75,20 @@ pub fn bind(path: &Path, mode: u32) -> Result<(Socket, UnixListener), ListenErro
     Ok((Socket { path: path.into(), inode, _lock: lock }, listener))
 }
 
-/// Makes the socket's folder if it is missing. One that others own is refused: they could replace the socket.
-fn own_folder(path: &Path) -> Result<(), ListenError> {
+/// Makes the socket's folder if it is missing, for others to pass where the socket's mode lets them in. A folder
+/// that others own is refused: they could replace the socket.
+fn own_folder(path: &Path, mode: u32) -> Result<(), ListenError> {
+    let folder_mode = if mode & 0o077 == 0 { 0o700 } else { 0o755 };
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let system = |source| ListenError::System { path: path.into(), source };
+    let is_new = !folder.exists();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(system)?;
+    if is_new {
+        fs::set_permissions(folder, fs::Permissions::from_mode(folder_mode)).map_err(system)?;
+    }
     let owner = fs::metadata(folder).map_err(system)?.uid();
     if owner != getuid().as_raw() && owner != 0 {
         return Err(ListenError::ForeignFolder { path: folder.into(), owner });
@@ -165,6 +171,14 @@ mod tests {
         UnixStream::connect(&path).expect("somebody listens");
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn socket_for_a_group_lies_where_the_group_gets_in() {
+        let (_folder, path) = folder();
+        let _bound = bind(&path, 0o660).expect("binds");
+        let mode = |path: &Path| fs::metadata(path).expect("exists").mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().expect("a parent"))), (0o660, 0o755));
     }
 
     #[test]

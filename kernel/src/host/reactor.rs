@@ -131,6 +131,8 @@ impl Reactor {
             }
             Input::Malformed { conn, id, fault } => self.answer(conn, answer_id(id), fault),
             Input::ReadEnded { conn } => {
+                // A program that closed its sending side alone still reads what it was told in this turn.
+                self.flush(conn);
                 self.disconnect(conn);
                 self.step_pending().await;
             }

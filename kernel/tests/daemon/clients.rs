@@ -194,6 +194,16 @@ fn requests_sent_in_one_write_are_answered_in_order() {
 }
 
 #[test]
+fn client_that_closes_its_sending_side_gets_the_answers_so_far() {
+    let (_home, daemon) = daemon();
+    let mut raw = daemon.raw();
+    raw.send(b"{\"id\":1,\"call\":\"hello\",\"args\":{\"version\":1}}\n{\"id\":2,\"call\":\"ps\"}\n");
+    raw.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(matches!(raw.frame(), Frame::Reply(CallId(1), Ok(Reply::Hello(_)))));
+    assert!(matches!(raw.frame(), Frame::Reply(CallId(2), Ok(Reply::Processes(_)))));
+}
+
+#[test]
 fn client_that_ends_in_the_middle_of_a_line_is_forgotten() {
     let (_home, daemon) = daemon();
     let mut raw = daemon.raw();
