@@ -3,13 +3,13 @@
 //!
 //! `llmasos-driver run` is started by the kernel with one end of a socket pair as its standard input, and talks
 //! [`drivers::wire`] there. `llmasos-driver probe` is the child that a worker starts to find out whether this
-//! CPU runs the arithmetic that its flags promise.
+//! CPU runs the arithmetic that its flags promise. `llmasos-driver convert` makes a GGUF file of a sentence encoder.
 
-#[cfg(feature = "llama")]
 mod llama;
 mod worker;
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,11 +35,17 @@ enum Command {
         load: LoadRequest,
     },
     /// Finds out whether this CPU runs ggml's kernels; workers start it before they load a model.
-    #[cfg(feature = "llama")]
     Probe {
         /// `packed` for all kernels, `unpacked` for those that read weights as the file has them.
         #[arg(long, default_value = "packed")]
         arithmetic: String,
+    },
+    /// Writes a sentence encoder in Hugging Face's layout (BERT) as a GGUF file that can be mounted.
+    Convert {
+        /// The folder of `config.json`, `model.safetensors` and `vocab.txt`.
+        folder: PathBuf,
+        /// The file to write.
+        out: PathBuf,
     },
 }
 
@@ -57,8 +63,10 @@ fn main() -> ExitCode {
     start_log();
     let result = match Arguments::parse().command {
         Command::Run { load } => worker::run(load),
-        #[cfg(feature = "llama")]
         Command::Probe { arithmetic } => llama::arithmetic::trial(&arithmetic).map_err(anyhow::Error::msg),
+        Command::Convert { folder, out } => {
+            drivers::gguf::convert::bert_from_hf(&folder, &out).map_err(anyhow::Error::new)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

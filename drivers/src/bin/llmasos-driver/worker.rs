@@ -82,16 +82,7 @@ fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn 
     if request.path.starts_with("sim:") {
         return drivers::sim::load(request);
     }
-    #[cfg(feature = "llama")]
-    return crate::llama::load(request, progress);
-    #[cfg(not(feature = "llama"))]
-    {
-        let _ = progress;
-        Err(DriverFault::new(
-            syscalls::Errno::ENOSYS,
-            "this llmasos-driver is built without llama.cpp; build it with the feature `llama`",
-        ))
-    }
+    crate::llama::load(request, progress)
 }
 
 /// A thread that panics would leave the kernel waiting; the whole worker dies instead and is replaced.
