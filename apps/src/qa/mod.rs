@@ -41,14 +41,32 @@ pub struct Args {
     pub cite: bool,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The question
-    #[arg(value_name = "QUESTION", required = true, num_args = 1..)]
+    /// The question; the last word where it follows the documents
+    #[arg(value_name = "QUESTION", num_args = 0..)]
     pub question: Vec<String>,
+}
+
+impl Args {
+    /// The documents and the question. In `--doc FILE… QUESTION` the parser takes the question for one more
+    /// document, so without words elsewhere the last one is the question.
+    fn split(&self) -> Result<(&[PathBuf], String), Failure> {
+        if !self.question.is_empty() {
+            return Ok((&self.doc, self.question.join(" ")));
+        }
+        match self.doc.split_last() {
+            Some((question, documents)) if !documents.is_empty() => {
+                Ok((documents, question.to_string_lossy().into_owned()))
+            }
+            _ => Err(Failure::Usage(
+                "no question; give one behind the documents: qa --doc FILE QUESTION".into(),
+            )),
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  qa --doc manual.txt -- How do I reset it?
+  qa --doc manual.txt 'How do I reset it?'
   qa --doc a.txt --doc b.txt --extract --top 3 'Who wrote it?'
   cat notes/*.md | qa --doc - --cite 'When is the deadline?'";
 
@@ -70,17 +88,36 @@ const MEANING_MIN: f32 = 0.45;
 ///
 /// The documents do not seem to answer, an input is no text, or the daemon or SIGINT ends it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let question = args.question.join(" ");
+    let (documents, question) = args.split()?;
     if question.trim().is_empty() {
         return Err(Failure::Usage("the question is empty".into()));
     }
-    let documents = read_all(&args.doc, PROGRAM)?;
+    let documents = read_all(documents, PROGRAM)?;
     let sentences = collect(&documents);
     let retriever = Retriever::new(&sentences);
     let material = Material { documents: &documents, sentences: &sentences, retriever: &retriever };
     match Way::choose(PROGRAM, &args.model, args.extract)? {
         Way::Generate(mut prompter) => answer::answer(&mut prompter, &material, &question, args.cite),
         Way::Extract(mut extractor) => extract(&mut extractor, &material, &question, args),
+    }
+}
+
+impl Args {
+    /// Tells the files from the question: without `--` or another option between them, the question is the last
+    /// of what stands behind `--doc`.
+    fn files_and_question(&self) -> Result<(&[PathBuf], String), Failure> {
+        let (files, question) = match self.doc.split_last() {
+            Some((last, files)) if self.question.is_empty() && !files.is_empty() => {
+                (files, last.to_string_lossy().into_owned())
+            }
+            _ => (self.doc.as_slice(), self.question.join(" ")),
+        };
+        if question.trim().is_empty() {
+            let usage =
+                "the question is missing; use `qa --doc FILE... QUESTION`, with the question in quotes";
+            return Err(Failure::Usage(usage.into()));
+        }
+        Ok((files, question))
     }
 }
 
@@ -136,4 +173,33 @@ fn answers(question: &str, found: &Found) -> bool {
     let letters = question.chars().filter(|c| c.is_alphabetic()).count();
     let least = if pairs * 2 > letters { COVERAGE_MIN_PAIRS } else { COVERAGE_MIN };
     found.coverage >= least || found.meaning >= MEANING_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(args: &[&str], expect: Result<(&[&str], &str), u8>) {
+        let args = Args::try_parse_from([&["qa"], args].concat()).expect("clap takes them");
+        let read = match args.files_and_question() {
+            Ok((files, question)) => Ok((files.iter().map(|f| f.display().to_string()).collect(), question)),
+            Err(Failure::Usage(_)) => Err(2),
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(
+            read,
+            expect.map(|(f, q)| (f.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>(), q.to_owned()))
+        );
+    }
+
+    #[test]
+    fn question_is_what_stands_last() {
+        check(&["--doc", "a", "b", "Who is it?"], Ok((&["a", "b"], "Who is it?")));
+        check(&["--doc", "a", "--doc", "b", "--", "Who", "is it?"], Ok((&["a", "b"], "Who is it?")));
+        check(&["Who?", "--doc", "a", "b"], Ok((&["a", "b"], "Who?")));
+        check(&["--doc", "a", "--extract", "Who?"], Ok((&["a"], "Who?")));
+        check(&["--doc", "a"], Err(2));
+        check(&["--doc", "a", "--", " "], Err(2));
+    }
 }
