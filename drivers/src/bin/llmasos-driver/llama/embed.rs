@@ -11,16 +11,55 @@ use syscalls::{Errno, Token};
 use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
 use super::model::Model;
 
-/// The largest text of a decoder that pools. It is one graph, whose memory grows with the square of this.
-const DECODER_WINDOW_MAX: u32 = 2048;
+/// The largest text. It is one graph, whose memory grows with the square of this.
+pub const WINDOW_MAX: u32 = 2048;
 
 /// Texts in one pass.
 const TEXTS_PER_PASS: u16 = 64;
 
+/// How a model makes vectors of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// It is an encoder alone: it keeps no KV entries and generates nothing.
+    pub encoder: bool,
+    /// It says how the vectors of a text's tokens become one.
+    pub pools: bool,
+    /// Tokens of the longest text.
+    pub window: u32,
+}
+
+impl Abilities {
+    /// Looks at a context that is as small as can be.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM where even that does not fit.
+    pub fn of(model: &Arc<Model>) -> Result<Abilities, DriverFault> {
+        // SAFETY: the model is loaded.
+        let trained = unsafe { sys::llama_model_n_ctx_train(model.raw()) }.max(1) as u32;
+        let context = Context::new(model, &settings(32, 1, 1))?;
+        let (encoder, pooling) = (!context.has_memory(), context.pooling());
+        let pools = pooling != sys::LLAMA_POOLING_TYPE_NONE && pooling != sys::LLAMA_POOLING_TYPE_RANK;
+        Ok(Abilities { encoder, pools, window: trained.min(WINDOW_MAX) })
+    }
+}
+
+fn settings(tokens: u32, texts: u16, threads: u32) -> ContextSettings {
+    ContextSettings {
+        tokens,
+        batch_tokens: tokens,
+        ubatch_tokens: tokens,
+        sequences: texts,
+        outputs: tokens,
+        threads,
+        attention: Attention::Plain,
+        embeddings: true,
+    }
+}
+
 /// Turns texts into vectors.
 pub struct Embedder {
     context: Context,
-    /// Tokens of the longest text.
     window: u32,
     batch_tokens: u32,
 }
@@ -31,41 +70,10 @@ impl Embedder {
     /// # Errors
     ///
     /// ENOMEM where there is no memory for it.
-    pub fn new(model: &Arc<Model>, threads: u32) -> Result<Embedder, DriverFault> {
-        // SAFETY: the model is loaded.
-        let trained = unsafe { sys::llama_model_n_ctx_train(model.raw()) }.max(1) as u32;
-        let window = trained.min(DECODER_WINDOW_MAX);
+    pub fn new(model: &Arc<Model>, window: u32, threads: u32) -> Result<Embedder, DriverFault> {
         let batch_tokens = window.max(UBATCH_TOKENS);
-        let context = Context::new(
-            model,
-            &ContextSettings {
-                tokens: batch_tokens,
-                batch_tokens,
-                ubatch_tokens: batch_tokens,
-                sequences: TEXTS_PER_PASS,
-                outputs: batch_tokens,
-                threads,
-                attention: Attention::Plain,
-                embeddings: true,
-            },
-        )?;
+        let context = Context::new(model, &settings(batch_tokens, TEXTS_PER_PASS, threads))?;
         Ok(Embedder { context, window, batch_tokens })
-    }
-
-    /// The model is an encoder alone: it keeps no KV entries.
-    pub fn is_encoder(&self) -> bool {
-        !self.context.has_memory()
-    }
-
-    /// The model says how its vectors are made.
-    pub fn pools(&self) -> bool {
-        let pooling = self.context.pooling();
-        pooling != sys::LLAMA_POOLING_TYPE_NONE && pooling != sys::LLAMA_POOLING_TYPE_RANK
-    }
-
-    /// Tokens of the longest text.
-    pub fn window(&self) -> u32 {
-        self.window
     }
 
     /// One vector of length 1 for each text.

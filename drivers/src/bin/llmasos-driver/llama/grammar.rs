@@ -13,6 +13,7 @@ use syscalls::{Errno, Token};
 
 use super::log;
 use super::model::Model;
+use super::stderr;
 
 /// The start symbol of every grammar.
 const ROOT: &std::ffi::CStr = c"root";
@@ -56,13 +57,12 @@ impl Grammar {
         };
         let text = CString::new(gbnf).map_err(|_| invalid("the grammar has a zero byte in it"))?;
         log::forget();
-        // SAFETY: both strings end with a zero and outlive the call, which catches C++ exceptions.
-        let raw =
-            unsafe { sys::llama_rs_sampler_init_grammar(model.vocabulary(), text.as_ptr(), ROOT.as_ptr()) };
-        let raw = NonNull::new(raw).ok_or_else(|| {
-            let why = log::complaint().unwrap_or_else(|| "it cannot be parsed".into());
-            invalid(&format!("the grammar is not valid: {why}"))
-        })?;
+        let (raw, said) = stderr::captured(|| {
+            // SAFETY: both strings end with a zero and outlive the call, which catches C++ exceptions.
+            unsafe { sys::llama_rs_sampler_init_grammar(model.vocabulary(), text.as_ptr(), ROOT.as_ptr()) }
+        });
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| invalid(&format!("the grammar is not valid: {}", reason(&said))))?;
         Ok(Grammar { raw, over: false, _model: model.clone() })
     }
 
@@ -109,6 +109,13 @@ impl Grammar {
             self.over = true;
         }
     }
+}
+
+/// What the parser found. It says so on standard error, before the grammar itself; the rest goes by the log.
+fn reason(said: &str) -> String {
+    let parser = said.lines().find_map(|line| line.split_once("error parsing grammar: "));
+    let found = parser.map(|(_, found)| found.trim().to_string()).filter(|found| !found.is_empty());
+    found.or_else(log::complaint).unwrap_or_else(|| "it cannot be parsed".into())
 }
 
 fn candidate(id: u32, logit: f32) -> sys::llama_token_data {

@@ -13,7 +13,7 @@ use syscalls::call::Attention;
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
-use super::embed::Embedder;
+use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
@@ -74,21 +74,24 @@ pub fn load_with(
     let model = Model::load(&request.path, &settings, &mut seldom)?;
     refuse_unsupported(&model)?;
     let threads = request.threads.unwrap_or_else(physical_cores).clamp(1, 512);
-    let embedder = Embedder::new(&model, threads)?;
-    let encoder = embedder.is_encoder();
-    let text = LlamaText::new(&model, encoder)?;
-    let mut description = describe(&model, request, &text, &embedder);
+    let abilities = Abilities::of(&model)?;
+    if abilities.encoder && !abilities.pools {
+        let message =
+            "the model is an encoder that does not say how it pools; convert it again with its pooling";
+        return Err(DriverFault::new(Errno::ENOEXEC, message));
+    }
+    let text = LlamaText::new(&model, abilities.encoder)?;
+    let mut description = describe(&model, request, &text, abilities);
     description.bytes = header.bytes;
     description.fingerprint = header.fingerprint;
     description.threads = threads;
-    let embedder = description.embeds.then_some(embedder);
-    let context = if encoder {
+    let context = if abilities.encoder {
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
         Some(generating_context(&model, request, &mut description)?)
     };
-    Ok(Box::new(LlamaDriver::new(model, context, embedder, Arc::new(text), description)))
+    Ok(Box::new(LlamaDriver::new(model, context, Arc::new(text), description)))
 }
 
 /// llama.cpp is set up once in a process.
@@ -127,7 +130,12 @@ fn refuse_unsupported(model: &Model) -> Result<(), DriverFault> {
 }
 
 /// What can be said of a model before its pool is there.
-fn describe(model: &Model, request: &LoadRequest, text: &LlamaText, embedder: &Embedder) -> ModelDescription {
+fn describe(
+    model: &Model,
+    request: &LoadRequest,
+    text: &LlamaText,
+    abilities: Abilities,
+) -> ModelDescription {
     let raw = model.raw();
     // SAFETY: the model is loaded; these read plain fields.
     let (trained, embedding, parameters, ranges) = unsafe {
@@ -138,9 +146,8 @@ fn describe(model: &Model, request: &LoadRequest, text: &LlamaText, embedder: &E
         let embedding = sys::llama_model_n_embd_out(raw).max(0) as u32;
         (trained, embedding, sys::llama_model_n_params(raw), !whole)
     };
-    let encoder = embedder.is_encoder();
+    let Abilities { encoder, pools, window } = abilities;
     let name = model.metadata("general.name").filter(|name| !name.is_empty());
-    let window = embedder.window();
     ModelDescription {
         driver: "llama".into(),
         architecture: model.metadata("general.architecture").unwrap_or_default(),
@@ -155,7 +162,7 @@ fn describe(model: &Model, request: &LoadRequest, text: &LlamaText, embedder: &E
         sequences: sequences(request) - SEQUENCES_KEPT,
         embedding,
         generates: !encoder,
-        embeds: embedder.pools(),
+        embeds: pools,
         chat_template: text.chats(),
         any_text: text.is_any(),
         ranges,

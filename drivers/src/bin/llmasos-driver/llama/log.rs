@@ -1,15 +1,18 @@
 //! llama.cpp's log: it goes to ours at the level `debug`, and its last complaints are kept, so that a failure can
 //! be told in llama.cpp's own words.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Mutex;
 
 use llama_cpp_sys_2 as sys;
 
 /// Complaints that are kept between two looks; the first one names the cause, later ones repeat it.
 const COMPLAINTS_MAX: usize = 8;
 
-static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+thread_local! {
+    /// Of the thread that called llama.cpp: what fails is told on the way back to the caller.
+    static COMPLAINTS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Sends llama.cpp's log our way. Called once, before anything else of llama.cpp.
 pub fn capture() {
@@ -17,15 +20,14 @@ pub fn capture() {
     unsafe { sys::llama_log_set(Some(heard), std::ptr::null_mut()) }
 }
 
-/// Forgets the complaints so far.
+/// Forgets the complaints of this thread so far.
 pub fn forget() {
-    COMPLAINTS.lock().expect("no panic while it is held").clear();
+    COMPLAINTS.with_borrow_mut(Vec::clear);
 }
 
-/// The cause that llama.cpp gave since [`forget`], without the names of its functions.
+/// The cause that llama.cpp gave this thread since [`forget`], without the names of its functions.
 pub fn complaint() -> Option<String> {
-    let complaints = COMPLAINTS.lock().expect("no panic while it is held");
-    complaints.first().map(|line| cause(line).to_string())
+    COMPLAINTS.with_borrow(|complaints| complaints.first().map(|line| cause(line).to_string()))
 }
 
 /// The part of a complaint that tells a stranger something: `f: error loading model: why` is `why`.
@@ -54,10 +56,11 @@ unsafe extern "C" fn heard(level: sys::ggml_log_level, text: *const c_char, _: *
     }
     tracing::debug!(target: "llama.cpp", "{text}");
     if level == sys::GGML_LOG_LEVEL_ERROR {
-        let mut complaints = COMPLAINTS.lock().expect("no panic while it is held");
-        if complaints.len() < COMPLAINTS_MAX {
-            complaints.push(text.to_string());
-        }
+        COMPLAINTS.with_borrow_mut(|complaints| {
+            if complaints.len() < COMPLAINTS_MAX {
+                complaints.push(text.to_string());
+            }
+        });
     }
 }
 

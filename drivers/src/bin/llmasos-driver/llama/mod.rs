@@ -2,7 +2,7 @@
 //!
 //! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
 //! vocabulary. The other modules each own one foreign thing: [`model`] the weights, [`context`] the KV pool and
-//! the threads, [`grammar`] a grammar. All `unsafe` of the driver stands in those and in [`log`].
+//! the threads, [`grammar`] a grammar.
 //!
 //! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
 //! counts cells, [`alphabet`] checks texts.
@@ -13,6 +13,7 @@ mod attention;
 mod context;
 mod contract;
 mod embed;
+mod filter;
 mod grammar;
 mod load;
 mod log;
@@ -20,6 +21,7 @@ mod measured;
 mod model;
 mod pool;
 mod sample;
+mod stderr;
 mod step;
 mod template;
 #[cfg(test)]

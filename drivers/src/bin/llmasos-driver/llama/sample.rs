@@ -1,25 +1,20 @@
 //! Chooses the next token from logits.
 //!
-//! The filters are llama.cpp's, in its order: penalties, top-k, top-p, min-p, temperature. They are written here
-//! because they work on the row of logits in place and never build an array of the whole vocabulary. The last
-//! word is a random number made from the seed and the count of tokens generated so far, so that the same logits
-//! give the same token in another worker in mid-generation. Grammars are llama.cpp's own ([`super::grammar`]): a
+//! Penalties change the row of logits in place, then [`super::filter`] chooses. Its random number is made from the
+//! seed and the count of tokens generated so far, so that the same logits give the same token in another worker
+//! in mid-generation. Grammars are llama.cpp's own ([`super::grammar`]): a
 //! token is chosen as if there were none, and only where the grammar refuses it, from what the grammar leaves.
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use drivers::wire::{DriverFault, Sampled, SampledLogprob, SamplerSpec, SamplingSpec};
+use drivers::wire::{DriverFault, Sampled, SampledLogprob, SamplerSpec};
 use llama_cpp_sys_2 as sys;
 use syscalls::{Errno, Token};
 
+use super::filter::{Candidate, greatest, pick, top, uniform};
 use super::grammar::Grammar;
 use super::model::Model;
-
-/// How many candidates top-p looks at first where top-k leaves all; it looks at eight times as many until the
-/// mass is reached.
-const NUCLEUS_FIRST: usize = 256;
 
 /// Tokens that are treated alike whatever the logits say.
 pub struct Marks {
@@ -178,7 +173,7 @@ impl Sampler {
 
     /// How likely the token was before any filter, and the best alternatives.
     fn logprob(&self, raw: &[f32], token: Token, count: u32) -> SampledLogprob {
-        let best = raw.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let best = greatest(raw);
         let mass: f64 = raw.iter().map(|logit| f64::from(logit - best).exp()).sum();
         let total = f64::from(best) + mass.ln();
         let of = |logit: f32| (f64::from(logit) - total) as f32;
@@ -192,132 +187,4 @@ impl Sampler {
             .collect();
         SampledLogprob { logprob: of(raw[token.0 as usize]), top }
     }
-}
-
-/// A token that may be chosen. The greater one is likelier, or earlier in the vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    logit: f32,
-    token: Token,
-}
-
-impl Eq for Candidate {}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.logit.total_cmp(&other.logit).then(other.token.cmp(&self.token))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Chooses with a random number in 0..1. None where no logit is a possible one.
-fn pick(logits: &[f32], sampling: &SamplingSpec, random: f64) -> Option<Token> {
-    if sampling.temperature <= 0.0 {
-        return likeliest(logits);
-    }
-    let kept = filter(logits, sampling);
-    let best = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
-    let weight =
-        |candidate: &Candidate| (f64::from(candidate.logit - best) / f64::from(sampling.temperature)).exp();
-    let mut left = random * kept.iter().map(weight).sum::<f64>();
-    for candidate in &kept {
-        left -= weight(candidate);
-        if left < 0.0 {
-            return Some(candidate.token);
-        }
-    }
-    kept.last().map(|candidate| candidate.token)
-}
-
-/// The first of the greatest logits.
-fn likeliest(logits: &[f32]) -> Option<Token> {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if best == f32::NEG_INFINITY {
-        return None;
-    }
-    logits.iter().position(|logit| *logit == best).map(|at| Token(at as u32))
-}
-
-/// What top-k, top-p and min-p leave: at least the likeliest, if anything is possible.
-fn filter(logits: &[f32], sampling: &SamplingSpec) -> Vec<Candidate> {
-    let mut kept = match sampling.top_k {
-        0 => possible(logits).collect(),
-        k => top(logits, k as usize),
-    };
-    if sampling.top_p < 1.0 {
-        keep_nucleus(&mut kept, sampling.top_p);
-    }
-    if sampling.min_p > 0.0 {
-        let best = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
-        let least = best + sampling.min_p.min(1.0).ln();
-        kept.retain(|candidate| candidate.logit >= least);
-    }
-    kept
-}
-
-fn possible(logits: &[f32]) -> impl Iterator<Item = Candidate> {
-    (logits.iter().enumerate())
-        .filter(|(_, logit)| **logit > f32::NEG_INFINITY)
-        .map(|(id, logit)| Candidate { logit: *logit, token: Token(id as u32) })
-}
-
-/// The `k` likeliest, likeliest first.
-fn top(logits: &[f32], k: usize) -> Vec<Candidate> {
-    let mut heap = BinaryHeap::with_capacity(k.min(logits.len()) + 1);
-    let mut least = f32::NEG_INFINITY;
-    for (id, logit) in logits.iter().enumerate() {
-        // Equal logits keep the earlier token; this also leaves out what is no number.
-        if *logit > least {
-            heap.push(std::cmp::Reverse(Candidate { logit: *logit, token: Token(id as u32) }));
-            if heap.len() > k {
-                heap.pop();
-            }
-            if heap.len() == k {
-                least = heap.peek().map_or(least, |least| least.0.logit);
-            }
-        }
-    }
-    heap.into_sorted_vec().into_iter().map(|candidate| candidate.0).collect()
-}
-
-/// Keeps the smallest set whose probabilities sum to `mass`, likeliest first.
-fn keep_nucleus(kept: &mut Vec<Candidate>, mass: f32) {
-    let Some(best) = kept.iter().max().map(|candidate| candidate.logit) else { return };
-    let weight = |candidate: &Candidate| f64::from(candidate.logit - best).exp();
-    let wanted = f64::from(mass) * kept.iter().map(weight).sum::<f64>();
-    let mut sorted = NUCLEUS_FIRST;
-    loop {
-        let all = sorted >= kept.len();
-        if !all {
-            kept.select_nth_unstable_by(sorted, |a, b| b.cmp(a));
-        }
-        let front = sorted.min(kept.len());
-        kept[..front].sort_unstable_by(|a, b| b.cmp(a));
-        let mut sum = 0.0;
-        let within = kept[..front].iter().position(|candidate| {
-            sum += weight(candidate);
-            sum >= wanted
-        });
-        if let Some(last) = within {
-            return kept.truncate(last + 1);
-        }
-        if all {
-            return;
-        }
-        sorted *= 8;
-    }
-}
-
-/// The random number in 0..1 for the choice of token number `n` (splitmix64, as a hash of seed and count).
-fn uniform(seed: u64, n: u64) -> f64 {
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut z = (seed ^ n.wrapping_mul(STEP)).wrapping_add(STEP);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }

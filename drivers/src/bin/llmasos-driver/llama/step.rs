@@ -12,7 +12,7 @@ use syscalls::{Errno, Token};
 
 use super::context::{Context, DecodeError, Output};
 use super::contract::Contract;
-use super::embed::Embedder;
+use super::embed::{Embedder, WINDOW_MAX};
 use super::model::Model;
 use super::pool::Pool;
 use super::sample::{Marks, Sampler};
@@ -23,6 +23,7 @@ pub struct LlamaDriver {
     model: Arc<Model>,
     /// Where the model generates. Encoders have none.
     context: Option<Context>,
+    /// Set up for the first texts, where the model embeds.
     embedder: Option<Embedder>,
     text: Arc<LlamaText>,
     description: ModelDescription,
@@ -45,13 +46,21 @@ impl LlamaDriver {
     pub fn new(
         model: Arc<Model>,
         context: Option<Context>,
-        embedder: Option<Embedder>,
         text: Arc<LlamaText>,
         description: ModelDescription,
     ) -> LlamaDriver {
         let pool = Pool::new(description.pool_tokens, description.sequences);
         let marks = Arc::new(Marks::new(&model));
-        LlamaDriver { model, context, embedder, text, description, pool, marks, samplers: BTreeMap::new() }
+        LlamaDriver {
+            model,
+            context,
+            embedder: None,
+            text,
+            description,
+            pool,
+            marks,
+            samplers: BTreeMap::new(),
+        }
     }
 
     fn apply(&mut self, op: &Op) {
@@ -176,14 +185,18 @@ impl Driver for LlamaDriver {
     }
 
     fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vector>, DriverFault> {
-        match &mut self.embedder {
-            Some(embedder) => embedder.embed(texts),
-            None => {
-                let message =
-                    "this model makes no vectors of texts; mount an encoder, such as a BERT in GGUF";
-                Err(DriverFault::new(Errno::ENOSYS, message))
-            }
+        if !self.description.embeds {
+            let message = "this model makes no vectors of texts; mount an encoder, such as a BERT in GGUF";
+            return Err(DriverFault::new(Errno::ENOSYS, message));
         }
+        let embedder = match &mut self.embedder {
+            Some(embedder) => embedder,
+            unset => {
+                let window = self.description.context_tokens.min(WINDOW_MAX);
+                unset.insert(Embedder::new(&self.model, window, self.description.threads)?)
+            }
+        };
+        embedder.embed(texts)
     }
 }
 

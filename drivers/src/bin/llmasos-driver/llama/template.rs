@@ -29,14 +29,18 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a template. One that cannot be read is kept as the reason, which every use answers.
+    /// Reads the template of a model.
     pub fn new(model: &Model, source: String) -> Template {
         let text_of = |role| {
             let mut bytes = Vec::new();
             model.special(role).into_iter().for_each(|token| model.piece(token, true, &mut bytes));
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        let (begin, end) = (text_of(sys::llama_vocab_bos), text_of(sys::llama_vocab_eos));
+        Template::read(source, text_of(sys::llama_vocab_bos), text_of(sys::llama_vocab_eos))
+    }
+
+    /// Reads a template. One that cannot be read is kept as the reason, which every use answers.
+    fn read(source: String, begin: String, end: String) -> Template {
         Template { environment: environment(source), begin, end }
     }
 
@@ -159,5 +163,66 @@ impl std::io::Write for Bounded {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str, messages: &[(&str, &str)]) -> Result<String, DriverFault> {
+        let message =
+            |(role, content): &(&str, &str)| Message { role: role.to_string(), content: content.to_string() };
+        let messages: Vec<_> = messages.iter().map(message).collect();
+        Template::read(source.into(), "<s>".into(), "</s>".into()).render(&messages)
+    }
+
+    /// The form that most models use, with the idioms of Python that such templates have.
+    const CHATML: &str = "{{ bos_token }}{% for message in messages %}
+    {%- if loop.first and messages[0]['role'] != 'system' %}
+{{- '<|im_start|>system\nBe kind.<|im_end|>\n' }}
+    {%- endif %}
+{{- '<|im_start|>' + message.role + '\n' + message['content'].strip() + '<|im_end|>' + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\n' }}
+{%- endif %}
+";
+
+    #[test]
+    fn conversation_is_put_into_the_template_with_the_assistants_turn_opened() {
+        let text = render(CHATML, &[("user", " Hi <b>! "), ("assistant", "Hello."), ("user", "Bye")]);
+        let expected = "<s><|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi <b>!<|im_end|>\n\
+                        <|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n\
+                        <|im_start|>assistant\n";
+        assert_eq!(text.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn refusal_of_a_template_is_told_in_its_own_words() {
+        let source =
+            "{% if messages[0].role != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}";
+        let fault = render(source, &[("tool", "x")]).expect_err("it raises");
+        assert_eq!(fault.errno, Errno::EINVAL);
+        assert!(fault.message.contains("roles must alternate"), "{fault}");
+        let fault = render("{% if %}", &[]).expect_err("no template");
+        assert!(fault.message.contains("cannot be read"), "{fault}");
+    }
+
+    #[test]
+    fn template_without_an_end_runs_out_of_fuel() {
+        let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+        assert_eq!(render(endless, &[]).expect_err("no end").errno, Errno::EINVAL);
+    }
+
+    #[test]
+    fn json_and_dates_are_as_python_writes_them() {
+        assert_eq!(
+            render("{{ messages[0] | tojson }}", &[("user", "<ü>")]).as_deref(),
+            Ok("{\"role\": \"user\", \"content\": \"<ü>\"}")
+        );
+        let year = render("{{ strftime_now('%Y') }}", &[]).expect("a year");
+        assert!(year.len() == 4 && year.parse::<u32>().is_ok_and(|year| year > 2000), "{year}");
+        assert_eq!(render("{{ missing }}{% if tools is defined %}x{% endif %}", &[]).as_deref(), Ok(""));
     }
 }

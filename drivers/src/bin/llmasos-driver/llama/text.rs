@@ -104,3 +104,59 @@ impl TextCodec for LlamaText {
         Ok(ChatDelta { keep: keep as u32, append: tokens[keep..].to_vec() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::ModelSettings;
+    use super::super::tests::random_model;
+    use super::*;
+    use syscalls::call::Message;
+
+    /// A chat model: random weights and a template.
+    fn chat_model() -> LlamaText {
+        let path = random_model("tiny");
+        let settings = ModelSettings { gpu_layers: None, packed: false };
+        super::super::load::start_backend();
+        let model = Model::load(path.to_str().expect("UTF-8"), &settings, &mut |_| {}).expect("it loads");
+        let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>";
+        let mut text = LlamaText::new(&model, false).expect("it has a vocabulary");
+        text.template = Some(Template::new(&model, template.into()));
+        text
+    }
+
+    fn message(role: &str, content: &str) -> Message {
+        Message { role: role.into(), content: content.into() }
+    }
+
+    fn bytes(text: &LlamaText, tokens: &[Token]) -> String {
+        String::from_utf8(text.detokenize(tokens).expect("known tokens")).expect("UTF-8")
+    }
+
+    #[test]
+    fn conversation_goes_on_behind_what_the_context_holds() {
+        let text = chat_model();
+        let mut messages = vec![message("user", "Hi")];
+        let first = text.chat(&ChatRequest { messages: messages.clone(), held: vec![] }).expect("renders");
+        assert_eq!((first.keep, bytes(&text, &first.append).as_str()), (0, "<user>Hi\n<assistant>"));
+        let said = TokenizeRequest { text: "Hello\n".into(), bos: false, special: false };
+        let held = [first.append, text.tokenize(&said).expect("any text")].concat();
+        messages.extend([message("assistant", "Hello"), message("user", "Bye")]);
+        let next = text.chat(&ChatRequest { messages, held: held.clone() }).expect("renders");
+        assert!(next.keep > 0 && next.keep as usize <= held.len());
+        let whole = [&held[..next.keep as usize], &next.append[..]].concat();
+        assert_eq!(bytes(&text, &whole), "<user>Hi\n<assistant>Hello\n<user>Bye\n<assistant>");
+    }
+
+    #[test]
+    fn context_that_holds_something_else_keeps_only_what_is_the_same() {
+        let text = chat_model();
+        let held = text
+            .tokenize(&TokenizeRequest { text: "<user>Ho".into(), bos: false, special: false })
+            .expect("any text");
+        let messages = vec![message("user", "Hi")];
+        let delta = text.chat(&ChatRequest { messages, held: held.clone() }).expect("renders");
+        assert!((delta.keep as usize) < held.len());
+        let whole = [&held[..delta.keep as usize], &delta.append[..]].concat();
+        assert_eq!(bytes(&text, &whole), "<user>Hi\n<assistant>");
+    }
+}
