@@ -282,12 +282,12 @@ fn model_file_damaged_gives_one_sentence_and_no_worker() {
         ("metadata.gguf", damaged(dir.path(), "metadata.gguf", header_counts(16))),
         ("short.gguf", damaged(dir.path(), "short.gguf", |b| b.truncate(b.len() / 2))),
         ("header.gguf", damaged(dir.path(), "header.gguf", |b| b.truncate(100))),
-        ("strange.gguf", damaged(dir.path(), "strange.gguf", rename_architecture)),
+        ("strange.gguf", damaged(dir.path(), "strange.gguf", |b| rename_architecture(b))),
     ];
     let daemon = Daemon::start();
     daemon.mount_sim("sim", "");
     for (name, path) in cases {
-        let out = daemon.llmasos(&["mount", path.to_str().expect("UTF-8"), "--name", "bad"]);
+        let out = daemon.llmasos(["mount", path.to_str().expect("UTF-8"), "--name", "bad"]);
         let errors = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{name}: {errors}");
         assert!(errors.contains(name), "{name}: {errors}");
@@ -296,14 +296,14 @@ fn model_file_damaged_gives_one_sentence_and_no_worker() {
         let fault = daemon.client().mount(path, "bad", |_| {}).expect_err("is no model");
         assert_eq!(fault.errno, Errno::ENOEXEC, "{name}: {fault}");
     }
-    let missing = daemon.llmasos(&["mount", "/nowhere/model.gguf"]);
+    let missing = daemon.llmasos(["mount", "/nowhere/model.gguf"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere/model.gguf"));
     assert_eq!(daemon.client().models().expect("lists").len(), 1);
     continued(&mut daemon.client(), "still", 5).expect("the neighbour's model serves");
 }
 
 /// Calls the model's family something that no driver knows.
-fn rename_architecture(bytes: &mut Vec<u8>) {
+fn rename_architecture(bytes: &mut [u8]) {
     let key = b"general.architecture";
     let at = bytes.windows(key.len()).position(|w| w == key).expect("has the key") + key.len();
     // Behind the key: the value's type (4 bytes), its length (8 bytes), its bytes.
