@@ -17,7 +17,7 @@ pub enum Way {
     /// The model writes.
     Generate(Box<Prompter>),
     /// Sentences are extracted.
-    Extract(Extractor),
+    Extract(Box<Extractor>),
 }
 
 /// What there is to extract with.
@@ -43,7 +43,7 @@ impl Way {
             Ok(connected) => connected,
             Err(fault) => {
                 note(&fault.message);
-                return Ok(Way::Extract(Extractor { program, encoder: None }));
+                return Ok(Way::Extract(Box::new(Extractor { program, encoder: None })));
             }
         };
         if !extract {
@@ -56,7 +56,7 @@ impl Way {
             }
         }
         let encoder = mounted.encoder().cloned().map(|model| (client, model));
-        Ok(Way::Extract(Extractor { program, encoder }))
+        Ok(Way::Extract(Box::new(Extractor { program, encoder })))
     }
 }
 

@@ -46,24 +46,6 @@ pub struct Args {
     pub question: Vec<String>,
 }
 
-impl Args {
-    /// The documents and the question. In `--doc FILE… QUESTION` the parser takes the question for one more
-    /// document, so without words elsewhere the last one is the question.
-    fn split(&self) -> Result<(&[PathBuf], String), Failure> {
-        if !self.question.is_empty() {
-            return Ok((&self.doc, self.question.join(" ")));
-        }
-        match self.doc.split_last() {
-            Some((question, documents)) if !documents.is_empty() => {
-                Ok((documents, question.to_string_lossy().into_owned()))
-            }
-            _ => Err(Failure::Usage(
-                "no question; give one behind the documents: qa --doc FILE QUESTION".into(),
-            )),
-        }
-    }
-}
-
 const EXAMPLES: &str = "\
 Examples:
   qa --doc manual.txt 'How do I reset it?'
@@ -88,10 +70,7 @@ const MEANING_MIN: f32 = 0.45;
 ///
 /// The documents do not seem to answer, an input is no text, or the daemon or SIGINT ends it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (documents, question) = args.split()?;
-    if question.trim().is_empty() {
-        return Err(Failure::Usage("the question is empty".into()));
-    }
+    let (documents, question) = args.files_and_question()?;
     let documents = read_all(documents, PROGRAM)?;
     let sentences = collect(&documents);
     let retriever = Retriever::new(&sentences);

@@ -20,7 +20,7 @@ pub fn paragraphs(text: &str) -> Vec<Range<usize>> {
             found.push(start..at);
             start = at;
         }
-        ended = empty && !text[start..at].trim().is_empty() || ended && empty;
+        ended = empty && (ended || !text[start..at].trim().is_empty());
         at += line.len();
     }
     if start < text.len() {

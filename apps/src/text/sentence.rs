@@ -83,8 +83,7 @@ fn bounds(text: &str) -> Vec<usize> {
 /// closing, which is wrong where no space comes between: 走了。（真的）
 fn before_opening(text: &str, bound: usize) -> usize {
     let before = &text[..bound];
-    let kept = before
-        .trim_end_matches(|c| matches!(c, '（' | '「' | '『' | '【' | '《' | '〈' | '“' | '‘' | '(' | '['));
+    let kept = before.trim_end_matches(['（', '「', '『', '【', '《', '〈', '“', '‘', '(', '[']);
     let cjk = kept.ends_with(|c| matches!(c, '。' | '！' | '？' | '；' | '…') || closes_cjk(c));
     if cjk && bound < text.len() { kept.len() } else { bound }
 }

@@ -135,7 +135,7 @@ fn wrapped_lines_are_one_sentence_and_items_are_not() {
 #[test]
 fn text_of_space_alone_is_one_range() {
     check("", &[]);
-    assert_eq!(sentences(" \n \n"), [0..4]);
+    assert_eq!(sentences(" \n \n"), vec![0..4]);
     check("\n\n  One.", &["One."]);
 }
 
