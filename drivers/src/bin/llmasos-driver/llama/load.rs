@@ -200,7 +200,7 @@ fn attention(
 ) -> Attention {
     match request.attention {
         Attention::Auto if description.device != "cpu" => Attention::Flash,
-        Attention::Auto => attention::choose(header, description.threads, measured),
+        Attention::Auto => attention::choose(header, measured),
         chosen => chosen,
     }
 }
