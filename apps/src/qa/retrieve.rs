@@ -16,8 +16,9 @@ const PARTS: f32 = 0.2;
 const NEIGHBOUR: f32 = 0.25;
 const PARAGRAPH: f32 = 0.5;
 
-/// The share of the meaning in a score, where there is an encoder.
-const MEANING: f32 = 0.5;
+/// The share of the meaning in a score, where there is an encoder. With all-MiniLM-L6-v2 it gains 2.5 points on
+/// XQuAD's English questions; in languages that the encoder has not learned, it must not cost more than it gains.
+const MEANING: f32 = 0.25;
 
 /// The most sentences that are ranked by meaning.
 const RERANKED_MAX: usize = 128;
