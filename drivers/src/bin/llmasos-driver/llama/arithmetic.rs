@@ -3,7 +3,8 @@
 //! ggml chooses its fastest kernels by the CPU's flags, and a flag is no promise: hypervisors show flags of units
 //! that they do not pass on, and compilers have got AMX wrong. So before a worker loads its model, a child of it
 //! runs a few tiny models of random weights ([`trial`]). If that child dies or computes nonsense, a second one
-//! leaves out the special weight layouts, and with them AMX and the repacked kernels; if that dies too, the build
+//! leaves out the special weight layouts, and with them AMX and the repacked kernels (in the portable build, also
+//! everything that not each CPU of this family has); if that dies too, the build
 //! does not fit the CPU and the mount is refused with a sentence that says so.
 
 use std::io::Read;
@@ -140,7 +141,7 @@ fn death(status: ExitStatus, said: &str) -> String {
 /// What was wrong, if the process lived through it.
 pub fn trial(name: &str) -> Result<(), String> {
     let arithmetic = Arithmetic::from_name(name).ok_or("the arithmetic is `packed` or `unpacked`")?;
-    super::load::start_backend();
+    super::load::start_backend(arithmetic);
     let folder = std::env::temp_dir().join(format!("llmasos-probe-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
     let result = [TensorType::Q8_0, TensorType::Q4_0, TensorType::F16, TensorType::F32]

@@ -183,6 +183,7 @@ mod tests {
 
     #[test]
     fn heads_of_any_model_can_be_measured() {
+        super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.gguf");
         Shape::preset("tiny").expect("the preset exists").write(&path).expect("it can be written");

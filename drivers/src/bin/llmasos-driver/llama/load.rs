@@ -12,6 +12,7 @@ use syscalls::call::Attention;
 
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
+use super::backends;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::embed::Abilities;
 use super::log;
@@ -60,7 +61,7 @@ pub fn load_with(
     arithmetic: Arithmetic,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Box<dyn Driver>, DriverFault> {
-    start_backend();
+    start_backend(arithmetic);
     let measured = Measured::new(request.cache_dir.as_deref());
     let packed = arithmetic == Arithmetic::Packed;
     let settings = ModelSettings { gpu_layers: request.gpu_layers, packed };
@@ -94,17 +95,13 @@ pub fn load_with(
     Ok(Box::new(LlamaDriver::new(model, context, Arc::new(text), description)))
 }
 
-/// llama.cpp is set up once in a process.
-pub fn start_backend() {
+/// Sets llama.cpp up, once in a process.
+pub fn start_backend(arithmetic: Arithmetic) {
     BACKEND.call_once(|| {
         log::capture();
         // SAFETY: called once, before anything else of llama.cpp.
         unsafe { sys::llama_backend_init() };
-        #[cfg(feature = "dynamic-backends")]
-        // SAFETY: loads ggml's own libraries from beside the executable and the system's folders.
-        unsafe {
-            sys::ggml_backend_load_all()
-        };
+        backends::load(arithmetic);
     });
 }
 

@@ -10,6 +10,7 @@
 mod alphabet;
 pub mod arithmetic;
 mod attention;
+mod backends;
 mod context;
 mod contract;
 mod embed;

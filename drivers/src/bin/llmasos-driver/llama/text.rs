@@ -116,7 +116,7 @@ mod tests {
     fn chat_model() -> LlamaText {
         let path = random_model("tiny");
         let settings = ModelSettings { gpu_layers: None, packed: false };
-        super::super::load::start_backend();
+        super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
         let model = Model::load(path.to_str().expect("UTF-8"), &settings, &mut |_| {}).expect("it loads");
         let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>";
         let mut text = LlamaText::new(&model, false).expect("it has a vocabulary");

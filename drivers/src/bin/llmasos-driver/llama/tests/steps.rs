@@ -111,3 +111,19 @@ fn encoder_embeds_and_does_not_generate() {
     let step = Step { number: 1, ops: vec![], rows: vec![] };
     assert_eq!(driver.step(&step).unwrap_err().errno, Errno::ENOSYS);
 }
+
+#[test]
+fn model_with_learned_positions_has_no_more_of_them_than_it_was_trained_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gpt2.gguf");
+    let shape = Shape::preset("tiny").unwrap();
+    let family = drivers::gguf::random::Family::Gpt2;
+    Shape { family, kv_heads: shape.heads, context: 64, ..shape }.write(&path).unwrap();
+    let mut driver = load(&LoadRequest { context_tokens: Some(256), ..request(&path) }).unwrap();
+    let said = driver.description();
+    assert_eq!((said.context_tokens, said.context_trained, said.pool_tokens), (64, 64, 256));
+    let whole = Row { sample: false, ..row(0, 0, &[40; 64]) };
+    assert_eq!(run(driver.as_mut(), vec![], vec![whole]), [RowDone::Computed]);
+    let beyond = Step { number: 1, ops: vec![], rows: vec![Row { sample: false, ..row(0, 64, &[40]) }] };
+    assert_eq!(driver.step(&beyond).unwrap_err().errno, Errno::EINVAL);
+}
