@@ -35,9 +35,23 @@ struct Args {
     /// Processes at once.
     #[arg(long, value_delimiter = ',', default_value = "8,32")]
     processes: Vec<u32>,
+    /// What to measure.
+    #[arg(long, value_delimiter = ',', default_value = "system,single,batched")]
+    only: Vec<Part>,
     /// Where generated models are kept.
     #[arg(long, default_value = "target/bench-models")]
     models: PathBuf,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The daemon without a model.
+    System,
+    /// One stream alone.
+    Single,
+    /// Many streams at once.
+    Batched,
 }
 
 /// Prompt and generated tokens of the single stream.
@@ -57,11 +71,17 @@ fn main() -> Result<()> {
     }
     let mut lines = Vec::new();
     let daemon = Daemon::start();
-    system(&daemon, &mut lines)?;
+    if args.only.contains(&Part::System) {
+        system(&daemon, &mut lines)?;
+    }
     for weights in &args.types {
         let model = model_file(&args, weights)?;
-        single(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
-        batched(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
+        if args.only.contains(&Part::Single) {
+            single(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
+        }
+        if args.only.contains(&Part::Batched) {
+            batched(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
+        }
     }
     println!("machine: {}", machine());
     report::print(&lines);

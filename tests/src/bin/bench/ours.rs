@@ -16,10 +16,14 @@ use crate::peer::Single;
 /// The name that the bench mounts its model under.
 const MODEL: &str = "bench";
 
+/// Tokens of the prompt that a model is warmed up with.
+const WARM_UP_TOKENS: u32 = 32;
+
 /// Microseconds of a second.
 const SECOND_US: f64 = 1e6;
 
-/// Mounts a model with room for `cells` tokens.
+/// Mounts a model with room for `cells` tokens, and runs it once, as llama.cpp's tools do before they measure:
+/// the first pass reads the weights from the file.
 pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<()> {
     let mount = Mount {
         path: model.to_str().context("the model's path is not UTF-8")?.into(),
@@ -29,8 +33,9 @@ pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<
         gpu_layers: None,
         threads: Some(threads),
     };
-    daemon.client().mount_with(mount, |_: Event| {})?;
-    Ok(())
+    let mut client = daemon.client();
+    client.mount_with(mount, |_: Event| {})?;
+    one(&mut client, tokens(WARM_UP_TOKENS, 0), 2).map(drop)
 }
 
 /// Takes the model away.
