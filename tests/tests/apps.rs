@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Output, Stdio};
 use std::thread;
 
+use harness::terminal::Terminal;
 use harness::{Daemon, exit_code, wait_until};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid as OsPid;
@@ -381,4 +382,28 @@ fn chat_in_characters_that_the_model_lacks_is_refused() {
     let daemon = base("template=chatml,ascii=true");
     let output = run(&daemon, "chat", &["--max-tokens", "4"], "你好\n");
     check(&output, 1, "", &["model `story` knows only some characters", "chat: ", "`你`"]);
+}
+
+#[test]
+fn chat_on_a_terminal_obeys_commands_and_survives_ctrl_c() {
+    let daemon = instructed(&[("Hello", "Hi there.")], ",token_us=20000");
+    let mut terminal = Terminal::start(&daemon, "chat", &[], "> ");
+    terminal.expect("talking with `clever`, which remembers 4096 tokens; /help lists the commands");
+    terminal.expect("> ");
+    assert!(terminal.line("Hello").contains("Hi there."));
+    assert!(terminal.line("/halp").contains("did you mean /help?"));
+    assert!(!terminal.line("/save said.txt").contains("chat:"));
+    let said = fs::read_to_string(daemon.dir().join("said.txt")).unwrap();
+    assert_eq!(said, "user: Hello\n\nassistant: Hi there.\n");
+    // An answer without end.
+    terminal.press("Tell me more\r");
+    terminal.expect("\r\n");
+    wait_until("the answer's beginning", || daemon.client().stat(None, None).unwrap().tokens_generated > 20);
+    terminal.press("\x03");
+    terminal.expect("> ");
+    assert!(terminal.line("Hello").contains("Hi there."));
+    terminal.press("\x04");
+    assert_eq!(terminal.exit_status(), 0);
+    let history = fs::read_to_string(daemon.data().join("chat_history")).unwrap();
+    assert!(history.contains("Tell me more"), "{history}");
 }

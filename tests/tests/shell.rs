@@ -6,14 +6,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
+use harness::terminal::Terminal;
 use harness::{Daemon, binary, exit_code, stdout, wait_for, workspace};
-use nix::pty::{Winsize, openpty};
+
+const PROMPT: &str = "llmsh> ";
 
 /// Never ends by itself, and slowly enough to be caught in the act.
 const ENDLESS: &str = "token_us=20000";
@@ -53,121 +52,22 @@ macro_rules! scripts {
 
 scripts!(words, pipes, statuses, variables, background, builtins, errors);
 
-/// A shell on a terminal of its own.
-struct Terminal {
-    keyboard: fs::File,
-    screen: Arc<Mutex<String>>,
-    seen: usize,
-    shell: Child,
+/// Opens the shell on a terminal and waits for its first prompt.
+fn open(daemon: &Daemon) -> Terminal {
+    let mut terminal = start(daemon, &[]);
+    terminal.expect(PROMPT);
+    terminal
 }
 
-impl Terminal {
-    /// Opens the shell and waits for its first prompt.
-    fn open(daemon: &Daemon) -> Terminal {
-        let mut terminal = Terminal::run(daemon, &[]);
-        terminal.expect("llmsh> ");
-        terminal
-    }
-
-    fn run(daemon: &Daemon, args: &[&str]) -> Terminal {
-        let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
-        let line = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        // setsid makes the terminal the controlling one of a new session, as a login does.
-        let shell = daemon
-            .command("llmsh")
-            .as_setsid()
-            .args(args)
-            .env("TERM", "xterm")
-            .stdin(line(&pty.slave))
-            .stdout(line(&pty.slave))
-            .stderr(line(&pty.slave))
-            .spawn()
-            .unwrap();
-        drop(pty.slave);
-        let screen = Arc::new(Mutex::new(String::new()));
-        let mut output = fs::File::from(pty.master.try_clone().unwrap());
-        let written = Arc::clone(&screen);
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            // The end of the session ends the terminal with an error.
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                written.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Terminal { keyboard: fs::File::from(pty.master), screen, seen: 0, shell }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits until the screen shows a text behind what was waited for before. Gives what stands in between.
-    fn expect(&mut self, text: &str) -> String {
-        let (screen, seen) = (Arc::clone(&self.screen), self.seen);
-        let found = wait_for_or(
-            text,
-            || screen.lock().unwrap()[seen..].find(text),
-            || format!("the screen shows:\n{}", screen.lock().unwrap()),
-        );
-        self.seen = seen + found + text.len();
-        screen.lock().unwrap()[seen..seen + found].to_owned()
-    }
-
-    /// Runs a line and waits for the next prompt. Gives what came in between.
-    fn line(&mut self, line: &str) -> String {
-        self.press(&format!("{line}\r"));
-        // The line editor shows the line as it is typed, and once more when it is done.
-        self.expect("\r\n");
-        self.expect("llmsh> ")
-    }
-
-    fn exit_status(&mut self) -> i32 {
-        exit_code(wait_for("the shell's end", || self.shell.try_wait().unwrap()))
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It has ended already where all went well.
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-    }
-}
-
-/// [`wait_for`], with more to say where it fails.
-fn wait_for_or<T>(what: &str, look: impl FnMut() -> Option<T>, more: impl Fn() -> String) -> T {
-    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait_for(what, look)));
-    looked.unwrap_or_else(|_| panic!("{what:?} did not come; {}", more()))
-}
-
-/// Runs a command through setsid.
-trait AsSetsid {
-    fn as_setsid(&self) -> Command;
-}
-
-impl AsSetsid for Command {
-    fn as_setsid(&self) -> Command {
-        let mut setsid = Command::new("setsid");
-        setsid.arg("--ctty").arg(self.get_program());
-        if let Some(folder) = self.get_current_dir() {
-            setsid.current_dir(folder);
-        }
-        for (name, value) in self.get_envs() {
-            match value {
-                Some(value) => setsid.env(name, value),
-                None => setsid.env_remove(name),
-            };
-        }
-        setsid
-    }
+fn start(daemon: &Daemon, args: &[&str]) -> Terminal {
+    Terminal::start(daemon, "llmsh", args, PROMPT)
 }
 
 #[test]
 fn terminal_shows_banner_and_runs_lines() {
     let daemon = Daemon::start();
     daemon.mount_sim("tiny", "");
-    let mut terminal = Terminal::run(&daemon, &[]);
+    let mut terminal = start(&daemon, &[]);
     let banner = terminal.expect("llmsh> ");
     assert!(banner.contains("tiny: "), "{banner}");
     assert!(banner.contains("Type help"), "{banner}");
@@ -180,7 +80,7 @@ fn terminal_shows_banner_and_runs_lines() {
 fn terminal_without_a_daemon_says_how_to_start_one() {
     let mut daemon = Daemon::start();
     daemon.terminate();
-    let mut terminal = Terminal::run(&daemon, &[]);
+    let mut terminal = start(&daemon, &[]);
     let banner = terminal.expect("llmsh> ");
     assert!(banner.contains("no daemon listens") && banner.contains("llmsh --start"), "{banner}");
     assert!(terminal.line("ps").contains("ps: no daemon listens"));
@@ -192,7 +92,7 @@ fn terminal_without_a_daemon_says_how_to_start_one() {
 fn tab_completes_commands_options_and_models() {
     let daemon = Daemon::start();
     daemon.mount_sim("quicksilver", "");
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.press("toke\t--mod\tquick\t--count abc\r");
     for shown in ["tokenize ", "--model ", "quicksilver ", "\r\n"] {
         terminal.expect(shown);
@@ -203,7 +103,7 @@ fn tab_completes_commands_options_and_models() {
 #[test]
 fn arrow_up_brings_the_line_before_back_even_in_the_next_shell() {
     let daemon = Daemon::start();
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.line("echo first-line");
     terminal.press("\x1b[A");
     terminal.expect("echo first-line");
@@ -211,7 +111,7 @@ fn arrow_up_brings_the_line_before_back_even_in_the_next_shell() {
     terminal.expect("llmsh> ");
     terminal.press("\x04");
     assert_eq!(terminal.exit_status(), 0);
-    let mut next = Terminal::open(&daemon);
+    let mut next = open(&daemon);
     next.press("\x1b[A");
     next.expect("echo first-line");
 }
@@ -220,7 +120,7 @@ fn arrow_up_brings_the_line_before_back_even_in_the_next_shell() {
 fn ctrl_c_ends_the_generation_and_not_the_shell() {
     let daemon = Daemon::start();
     daemon.mount_sim("endless", ENDLESS);
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.press("generate --raw --model endless x\r");
     wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
     terminal.press("\x03");
@@ -235,7 +135,7 @@ fn ctrl_c_ends_the_generation_and_not_the_shell() {
 #[test]
 fn ctrl_c_at_the_prompt_drops_the_line() {
     let daemon = Daemon::start();
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.press("echo 'never closed\x03");
     terminal.expect("llmsh> ");
     assert!(terminal.line("echo alive").contains("alive"));
@@ -244,7 +144,7 @@ fn ctrl_c_at_the_prompt_drops_the_line() {
 #[test]
 fn quote_left_open_goes_on_on_the_next_line() {
     let daemon = Daemon::start();
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.press("echo 'one\rtwo'\r");
     terminal.expect("one\r\ntwo\r\n");
 }
@@ -253,7 +153,7 @@ fn quote_left_open_goes_on_on_the_next_line() {
 fn job_stopped_by_ctrl_z_goes_on_in_the_foreground() {
     let daemon = Daemon::start();
     daemon.mount_sim("endless", ENDLESS);
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.press("generate --raw --model endless x\r");
     wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
     terminal.press("\x1a");
@@ -276,7 +176,7 @@ fn job_stopped_by_ctrl_z_goes_on_in_the_foreground() {
 #[test]
 fn job_in_the_background_is_told_when_it_ends() {
     let daemon = Daemon::start();
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.line("cat < /dev/null &");
     terminal.line("wait");
     let told = terminal.line("cat < /dev/null & wait");
@@ -287,7 +187,7 @@ fn job_in_the_background_is_told_when_it_ends() {
 #[test]
 fn ctrl_c_ends_a_wait_for_a_job() {
     let daemon = Daemon::start();
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     terminal.line("sleep 1000 &");
     terminal.press("wait\r");
     terminal.expect("\r\n");
@@ -302,7 +202,7 @@ fn text_of_a_model_does_not_act_on_the_terminal() {
     let answers = daemon.dir().join("answers.json");
     fs::write(&answers, r#"[{"match": "title", "answer": "a\u001b]0;owned\u0007b\u001b[2Jc"}]"#).unwrap();
     daemon.mount_sim("rogue", &format!("answers={}", answers.display()));
-    let mut terminal = Terminal::open(&daemon);
+    let mut terminal = open(&daemon);
     let shown = terminal.line("generate --raw --model rogue title");
     assert!(shown.contains("abc"), "{shown:?}");
     assert!(!shown.contains("owned"), "{shown:?}");
@@ -314,11 +214,11 @@ fn text_of_a_model_does_not_act_on_the_terminal() {
 fn script_ends_as_interrupted_after_ctrl_c() {
     let daemon = Daemon::start();
     daemon.mount_sim("endless", ENDLESS);
-    let mut terminal = Terminal::run(&daemon, &["-c", "generate --raw --model endless x; echo not reached"]);
+    let mut terminal = start(&daemon, &["-c", "generate --raw --model endless x; echo not reached"]);
     wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
     terminal.press("\x03");
     assert_eq!(terminal.exit_status(), 130);
-    assert!(!terminal.screen.lock().unwrap().contains("not reached"));
+    assert!(!terminal.screen().contains("not reached"));
 }
 
 #[test]

@@ -58,11 +58,15 @@ impl Editor {
     ///
     /// The terminal is gone.
     pub fn read(&mut self) -> Result<Read, Failure> {
-        match self.lines.readline("> ") {
-            Ok(line) => Ok(Read::Line(line)),
-            Err(ReadlineError::Interrupted) => Ok(Read::Interrupted),
-            Err(ReadlineError::Eof) => Ok(Read::End),
-            Err(error) => Err(unusable(error)),
+        loop {
+            match self.lines.readline("> ") {
+                Ok(line) => return Ok(Read::Line(line)),
+                Err(ReadlineError::Interrupted) => return Ok(Read::Interrupted),
+                Err(ReadlineError::Eof) => return Ok(Read::End),
+                // A Ctrl-C that has ended an answer, of which the editor hears when it reads again.
+                Err(ReadlineError::Signal(_)) => {}
+                Err(error) => return Err(unusable(error)),
+            }
         }
     }
 }

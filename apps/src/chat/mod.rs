@@ -58,10 +58,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut client = args.model.connect(PROGRAM, class)?;
     let model = Mounted::list(&mut client)?.generating(args.model.model.as_deref()).map_err(no_model)?;
     note_limits(&model);
+    // The editor sets a handler of SIGINT for itself; the one that ends an answer comes after it, and calls it.
+    let editor = if typed { Some(Editor::open()?) } else { None };
     let prompter = Prompter::new(PROGRAM, client, model, &args.model, TEMPERATURE)?;
     let conversation = Conversation::open(prompter, args.system.clone(), args.model.max_tokens)?;
     let mut chat = Chat { conversation, output: Output::stdout(), typed };
-    if typed { chat.type_turns() } else { chat.read_turns() }
+    match editor {
+        Some(editor) => chat.type_turns(editor),
+        None => chat.read_turns(),
+    }
 }
 
 fn no_model(unfit: Unfit) -> Failure {
@@ -89,8 +94,7 @@ struct Chat {
 
 impl Chat {
     /// Turns from an editor, until the user leaves. What goes wrong in a turn is told, and the chat goes on.
-    fn type_turns(&mut self) -> Result<(), Failure> {
-        let mut editor = Editor::open()?;
+    fn type_turns(&mut self, mut editor: Editor) -> Result<(), Failure> {
         eprintln!("{PROGRAM}: {}; /help lists the commands", self.conversation.model_line());
         loop {
             let line = match editor.read()? {
