@@ -9,7 +9,7 @@ use std::process::{Child, Output, Stdio};
 use std::thread;
 
 use harness::terminal::Terminal;
-use harness::{Daemon, exit_code, wait_until};
+use harness::{Daemon, exit_code, shared_data, wait_until};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid as OsPid;
 use serde_json::json;
@@ -223,6 +223,33 @@ fn encoder_that_is_mounted_ranks_sentences() {
     assert_eq!(exit_code(output.status), 0);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("model `encoder` embeds text and generates none; extracting"), "{stderr}");
+}
+
+#[test]
+fn encoder_finds_an_answer_in_other_words() {
+    let Some(shared) = shared_data() else { return };
+    let daemon = Daemon::start();
+    let gguf = daemon.dir().join("minilm.gguf");
+    let mut convert = daemon.command("llmasos-driver");
+    let converted =
+        convert.arg("convert").arg(shared.join("models/all-MiniLM-L6-v2")).arg(&gguf).output().unwrap();
+    assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
+    let ask = |daemon: &Daemon| {
+        let question = "Which structure can travellers see in Brill?";
+        run(
+            daemon,
+            "qa",
+            &["--doc", "-", "--extract", question],
+            "Brill lies on a hill. The soup was cold. \
+            Tourists come to look at the tower in the village.",
+        )
+    };
+    let by_terms = ask(&daemon);
+    assert_eq!(String::from_utf8_lossy(&by_terms.stdout), "Brill lies on a hill.\n");
+    daemon.mount(&gguf, "minilm");
+    let by_meaning = ask(&daemon);
+    let answer = "Tourists come to look at the tower in the village.\n";
+    assert_eq!(String::from_utf8_lossy(&by_meaning.stdout), answer);
 }
 
 #[test]

@@ -54,15 +54,13 @@ Examples:
 
 const PROGRAM: &str = "qa";
 
-/// The share of a question's weight that the paragraph of an answer has at least. Of XQuAD's questions 1 % (English)
-/// and 3 % (German) are below it with their own article, and three quarters with another one.
+/// The share of a question's weight that the paragraph of an answer has at least. Asked of the right article, 0.5 %
+/// of XQuAD's English questions, 1.3 % of its German and 3 % of CMRC's Chinese ones are below it; asked of another
+/// article, 68 %, 70 % and 98 %.
 const COVERAGE_MIN: f32 = 0.1;
 
-/// The same in scripts whose terms are pairs of characters, of which a question has more; from CMRC likewise.
-const COVERAGE_MIN_PAIRS: f32 = 0.04;
-
-/// The nearness in meaning that does without common words. Most right answers are as near; in scripts of pairs it
-/// says nothing, since encoders that do not know the script find all of it alike.
+/// The nearness in meaning that does without common words. Most right answers are as near; in scripts
+/// without spaces it says nothing, since encoders that do not know the script find all of it alike.
 const MEANING_MIN: f32 = 0.6;
 
 /// Runs the program.
@@ -149,12 +147,8 @@ fn extract(
 
 /// Whether a sentence shares enough with the question, in words or in meaning, to be an answer.
 fn answers(question: &str, found: &Found) -> bool {
-    let pairs = question.chars().filter(|&c| script::joins_words(c) || script::is_hangul(c)).count();
-    let letters = question.chars().filter(|c| c.is_alphabetic()).count();
-    if pairs * 2 > letters {
-        return found.coverage >= COVERAGE_MIN_PAIRS;
-    }
-    found.coverage >= COVERAGE_MIN || found.meaning >= MEANING_MIN
+    let known_script = !question.contains(|c| script::joins_words(c) || script::is_hangul(c));
+    found.coverage >= COVERAGE_MIN || known_script && found.meaning >= MEANING_MIN
 }
 
 #[cfg(test)]

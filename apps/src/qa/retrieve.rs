@@ -64,10 +64,11 @@ impl<'a> Retriever<'a> {
     /// The sentences that share something with the question, best first.
     pub fn search(&self, question: &str) -> Vec<Found> {
         let query = self.analyser.terms(question);
-        let mut own = self.by_sentence.search(&query).scores;
-        let parts = self.by_parts.search(&self.analyser.parts(&query)).scores;
+        let mut own = self.by_sentence.scores(&query);
+        let parts = self.by_parts.scores(&self.analyser.parts(&query));
         own.iter_mut().zip(parts).for_each(|(own, part)| *own += PARTS * part);
-        let paragraphs = self.by_paragraph.search(&query);
+        let paragraphs = self.by_paragraph.scores(&query);
+        let coverage = self.by_paragraph.coverage(&query, |term| self.by_sentence.weight(term));
         let score = |at: usize| {
             let paragraph = self.sentences[at].paragraph;
             let neighbours = [at.checked_sub(1), Some(at + 1)].into_iter().flatten();
@@ -75,14 +76,14 @@ impl<'a> Retriever<'a> {
                 .filter(|&n| self.sentences.get(n).is_some_and(|s| s.paragraph == paragraph))
                 .map(|n| own[n])
                 .fold(0.0, f32::max);
-            own[at] + NEIGHBOUR * near + PARAGRAPH * paragraphs.scores[paragraph]
+            own[at] + NEIGHBOUR * near + PARAGRAPH * paragraphs[paragraph]
         };
         let mut found: Vec<Found> = (0..self.sentences.len())
-            .filter(|&at| paragraphs.scores[self.sentences[at].paragraph] > 0.0)
+            .filter(|&at| paragraphs[self.sentences[at].paragraph] > 0.0)
             .map(|at| Found {
                 sentence: at,
                 score: score(at),
-                coverage: paragraphs.coverage[self.sentences[at].paragraph],
+                coverage: coverage[self.sentences[at].paragraph],
                 meaning: 0.0,
             })
             .collect();

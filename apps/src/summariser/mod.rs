@@ -52,6 +52,10 @@ const SHARE: usize = 5;
 const WORDS_MIN: usize = 25;
 const WORDS_MAX: usize = 150;
 
+/// The most sentences that an encoder ranks: some 20 pages, and seconds of its time. Longer texts are ranked by
+/// their terms, which tell the more the longer a text is.
+const ENCODED_MAX: usize = 512;
+
 /// Runs the program.
 ///
 /// # Errors
@@ -80,7 +84,9 @@ fn words_max(args: &Args, documents: &[Document]) -> usize {
 fn extract(extractor: &mut Extractor, documents: &[Document], words: usize) -> Result<(), Failure> {
     let sentences = collect(documents);
     let texts: Vec<&str> = sentences.iter().map(|s| s.text).collect();
-    let chosen = match extractor.with_encoder(|encoder| encoder.vectors(&texts)) {
+    let short = texts.len() <= ENCODED_MAX;
+    let vectors = if short { extractor.with_encoder(|encoder| encoder.vectors(&texts)) } else { None };
+    let chosen = match vectors {
         Some(vectors) => choose(&sentences, &ByMeaning::new(vectors), words),
         None => choose(&sentences, &ByTerms::new(&sentences), words),
     };
