@@ -29,7 +29,7 @@ pub struct Asid(pub u16);
 pub type Vector = Vec<f32>;
 
 /// How the kernel wants a model loaded. The worker gets it as JSON in its one argument.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadRequest {
     /// The file, or `sim:` and a script.
     pub path: String,
@@ -45,10 +45,46 @@ pub struct LoadRequest {
     pub threads: Option<u32>,
     /// A folder for what was measured and need not be measured again; nothing is kept if absent.
     pub cache_dir: Option<String>,
+    /// The swap area that the worker inherits; none if absent, and then no page is saved.
+    pub swap: Option<SwapArea>,
+    /// What comes out of a row depends on its sequence alone, and not on the other rows of its step or on where
+    /// in the pool its entries are. Costs speed.
+    pub deterministic: bool,
+}
+
+/// The files of the swap area, which the daemon keeps across workers. A page has the same room in both, numbered
+/// from 0, of [`ModelDescription::page_bytes`] rounded up to 4,096.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapArea {
+    /// The open file descriptor of the host tier, a file in memory.
+    pub host_fd: Option<i32>,
+    /// The open file descriptor of the disk tier.
+    pub disk_fd: Option<i32>,
+}
+
+/// A place in the swap area for one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Slot {
+    /// In the file in memory.
+    Host(u32),
+    /// In the file on disk.
+    Disk(u32),
+}
+
+/// What a saved page must be when it is loaded: the entries of positions `from..to` of a sequence whose tokens up
+/// to `to` have this digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PageLabel {
+    /// The first position; a multiple of [`PAGE_TOKENS`].
+    pub from: u32,
+    /// Behind the last position; at most [`PAGE_TOKENS`] further.
+    pub to: u32,
+    /// Of the user and of all tokens at positions `0..to`.
+    pub digest: u128,
 }
 
 /// What was loaded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelDescription {
     /// `llama` or `sim`.
     pub driver: String,
@@ -92,6 +128,16 @@ pub struct ModelDescription {
     pub threads: u32,
     /// A digest of the weights' identity (header, sizes, name), by which stored KV pages know their model.
     pub fingerprint: u64,
+    /// Bytes that a saved page takes; 0 where pages of this model cannot be saved.
+    pub page_bytes: u64,
+    /// Guesses in rows are checked; where not, rows have none.
+    pub drafts: bool,
+    /// Bytes of device memory that the weights take.
+    pub weights_bytes: u64,
+    /// Bytes of device memory that the whole pool takes.
+    pub pool_bytes: u64,
+    /// Bytes of device memory that a forward pass needs beside these.
+    pub compute_bytes: u64,
 }
 
 /// One step: operations, then one forward pass over the rows.
@@ -116,6 +162,22 @@ pub enum Op {
     SamplerOpen { asid: Asid, sampler: Box<SamplerSpec> },
     /// Forgets the sampler of `asid`.
     SamplerClose { asid: Asid },
+    /// Writes the entries of a page to a slot. They stay in the pool.
+    Save { asid: Asid, page: PageLabel, slot: Slot },
+    /// Reads a saved page to the end of `asid`, which holds the entries before it. The rows of this step leave
+    /// `asid` out: whether the page was sound is known when the step is done.
+    Load { asid: Asid, page: PageLabel, slot: Slot },
+    /// Copies a saved page to another slot.
+    Move { from: Slot, to: Slot },
+    /// Makes the pool this large, in tokens. It is empty before, and all sequences with it.
+    Resize { tokens: u32 },
+}
+
+impl Op {
+    /// Whether [`StepDone::pages`] says what came of it.
+    pub fn is_paging(&self) -> bool {
+        matches!(self, Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. })
+    }
 }
 
 /// How tokens are chosen for one generation, with all that is needed to set it up again in another worker in
@@ -192,6 +254,9 @@ pub struct Row {
     pub tokens: Vec<Token>,
     /// Choose the next token after the last one; the sequence has a sampler.
     pub sample: bool,
+    /// Guesses of the tokens that are chosen next; none without `sample`. Tokens are chosen one after another
+    /// as long as each is the next guess, and one more.
+    pub draft: Vec<Token>,
 }
 
 /// What came of a step.
@@ -203,6 +268,9 @@ pub struct StepDone {
     pub rows: Vec<RowDone>,
     /// Time in operations, forward pass and samplers, in microseconds.
     pub elapsed_us: u64,
+    /// One entry for each paging operation of the step, in their order: the time that it took in microseconds, or
+    /// why it failed. One that failed changed nothing, and the operations and rows behind it were done.
+    pub pages: Vec<Result<u64, DriverFault>>,
 }
 
 /// What came of a row.
@@ -210,8 +278,11 @@ pub struct StepDone {
 pub enum RowDone {
     /// Its entries are in the pool; no token was wanted.
     Computed,
-    /// Its entries are in the pool, and this token comes next (its own entry is not in the pool yet).
-    Sampled(Sampled),
+    /// Its entries are in the pool, and these tokens come next, at least one. Entries of all but the last of them
+    /// are in the pool too: those were guessed.
+    Sampled(Vec<Sampled>),
+    /// The step was withdrawn before the row was through. Nothing of it is in the pool.
+    Withdrawn,
     /// Nothing of it is in the pool. The sequence is as it was before.
     Failed(DriverFault),
 }
@@ -310,6 +381,9 @@ pub enum ToWorker {
     Step(Step),
     /// Answer this; the number comes back.
     Ask(u64, Question),
+    /// Stop the step of this number if it runs: the rows that are not through are answered `Withdrawn`. Without
+    /// meaning for a step that is done, and for a driver that cannot stop a pass.
+    Withdraw(u64),
 }
 
 /// From the worker.

@@ -21,6 +21,7 @@ fn try_mount(script: &str) -> Result<SimDriver, DriverFault> {
         gpu_layers: None,
         threads: None,
         cache_dir: None,
+        ..LoadRequest::default()
     };
     load_with(&request, Arc::new(UnitClock))
 }
@@ -47,7 +48,7 @@ fn open(asid: u16, sampler: SamplerSpec) -> Op {
 }
 
 fn row(asid: u16, position: usize, tokens: Vec<Token>, sample: bool) -> Row {
-    Row { asid: Asid(asid), position: position as u32, tokens, sample }
+    Row { asid: Asid(asid), position: position as u32, tokens, sample, draft: vec![] }
 }
 
 fn run(driver: &mut SimDriver, ops: Vec<Op>, rows: Vec<Row>) -> Vec<RowDone> {
@@ -56,7 +57,7 @@ fn run(driver: &mut SimDriver, ops: Vec<Op>, rows: Vec<Row>) -> Vec<RowDone> {
 
 fn sampled(done: &RowDone) -> &Sampled {
     match done {
-        RowDone::Sampled(sampled) => sampled,
+        RowDone::Sampled(sampled) => &sampled[0],
         other => panic!("nothing was sampled: {other:?}"),
     }
 }

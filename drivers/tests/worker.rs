@@ -32,6 +32,7 @@ impl Worker {
             gpu_layers: None,
             threads: Some(2),
             cache_dir: cache.map(|cache| cache.to_str().expect("UTF-8").into()),
+            ..LoadRequest::default()
         };
         let (stream, theirs) = UnixStream::pair().expect("a socket pair");
         stream.set_read_timeout(Some(DEADLINE)).expect("a limit on waiting");
@@ -90,7 +91,7 @@ fn greedy(tokens: Vec<Token>) -> Step {
         Op::Drop { asid: Asid(0), from: 0 },
         Op::SamplerOpen { asid: Asid(0), sampler: Box::new(sampler) },
     ];
-    Step { number: 7, ops, rows: vec![Row { asid: Asid(0), position: 0, tokens, sample: true }] }
+    Step { number: 7, ops, rows: vec![Row { asid: Asid(0), position: 0, tokens, sample: true, draft: vec![] }] }
 }
 
 #[test]

@@ -239,6 +239,7 @@ impl Script {
             device: "cpu".into(),
             threads: request.threads.unwrap_or(1),
             fingerprint: mix(self.seed, self.vocabulary.into()),
+            ..ModelDescription::default()
         }
     }
 }

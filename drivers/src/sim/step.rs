@@ -99,6 +99,9 @@ impl SimDriver {
             Op::SamplerClose { asid } => {
                 self.samplers.remove(asid);
             }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
+                unreachable!("the contract refuses it")
+            }
         }
     }
 
@@ -132,7 +135,7 @@ impl SimDriver {
         }
         let content = Content { hash: self.hash_of(row.asid), tokens: self.seen_by_sampler(row.asid) };
         let sampler = self.samplers.get_mut(&row.asid).expect("the step was checked to have a sampler here");
-        RowDone::Sampled(sampler.next(&self.script, &content))
+        RowDone::Sampled(vec![sampler.next(&self.script, &content)])
     }
 
     /// All tokens where the script makes text out of the prompt; otherwise the last one is enough.
@@ -199,9 +202,10 @@ impl Driver for SimDriver {
                 number: step.number.wrapping_add(1),
                 rows: Vec::new(),
                 elapsed_us: u64::MAX,
+                pages: Vec::new(),
             });
         }
-        Ok(StepDone { number: step.number, rows, elapsed_us })
+        Ok(StepDone { number: step.number, rows, elapsed_us, pages: Vec::new() })
     }
 
     fn text(&self) -> Arc<dyn TextCodec> {
@@ -309,6 +313,9 @@ impl<'a> Contract<'a> {
             Op::SamplerClose { asid } => {
                 self.length(*asid)?;
                 self.samplers.remove(asid);
+            }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
+                return Err(broken("pages of this model cannot be saved".into()));
             }
         }
         Ok(())

@@ -238,6 +238,7 @@ mod tests {
             gpu_layers: None,
             threads: None,
             cache_dir: None,
+            ..LoadRequest::default()
         })
     }
 

@@ -190,5 +190,6 @@ fn description() -> ModelDescription {
         device: "cpu".into(),
         threads: 1,
         fingerprint: 1,
+        ..ModelDescription::default()
     }
 }

@@ -138,6 +138,8 @@ fn read_all(mut stream: BufReader<UnixStream>, work: &Sender<Work>, questions: &
     loop {
         let sent = match receive::<ToWorker>(&mut stream) {
             Ok(Some(ToWorker::Step(step))) => work.send(Work::Step(step)).is_ok(),
+            // No pass can be stopped yet, which the kernel expects of some drivers.
+            Ok(Some(ToWorker::Withdraw(_))) => true,
             Ok(Some(ToWorker::Ask(number, question))) => questions.send((number, question)).is_ok(),
             Ok(None) => return,
             Err(error) => {

@@ -154,6 +154,7 @@ impl Model {
             gpu_layers: self.mount.gpu_layers,
             threads: self.mount.threads,
             cache_dir,
+            ..LoadRequest::default()
         }
     }
 
@@ -295,9 +296,12 @@ impl Kernel {
 fn concerns(op: &Op, asid: Asid) -> bool {
     match op {
         Op::Share { to, .. } => *to == asid,
-        Op::Drop { asid: of, .. } | Op::SamplerOpen { asid: of, .. } | Op::SamplerClose { asid: of } => {
-            *of == asid
-        }
+        Op::Drop { asid: of, .. }
+        | Op::SamplerOpen { asid: of, .. }
+        | Op::SamplerClose { asid: of }
+        | Op::Save { asid: of, .. }
+        | Op::Load { asid: of, .. } => *of == asid,
+        Op::Move { .. } | Op::Resize { .. } => false,
     }
 }
 

@@ -36,13 +36,13 @@ impl Kernel {
             RowDone::Failed(fault) if goes_on => {
                 self.fail_generation(id, Fault::new(fault.errno, fault.message));
             }
-            RowDone::Failed(_) => {}
+            RowDone::Failed(_) | RowDone::Withdrawn => {}
             RowDone::Computed => self.entries_added(model, row),
             RowDone::Sampled(sampled) => {
                 self.entries_added(model, row);
                 self.clear_suspect(model, id);
                 if goes_on {
-                    self.accept(model, id, sampled);
+                    sampled.into_iter().for_each(|token| self.accept(model, id, token));
                 }
             }
         }
@@ -139,8 +139,10 @@ impl Kernel {
 fn fits(step: &InFlight, done: &StepDone, vocabulary: u32) -> bool {
     let row_fits = |row: &RowSent, done: &RowDone| match done {
         RowDone::Computed => !row.sample,
-        RowDone::Sampled(sampled) => row.sample && sampled.token.0 < vocabulary,
-        RowDone::Failed(_) => true,
+        RowDone::Sampled(sampled) => {
+            row.sample && sampled.len() == 1 && sampled.iter().all(|s| s.token.0 < vocabulary)
+        }
+        RowDone::Failed(_) | RowDone::Withdrawn => true,
     };
     step.number == done.number
         && step.rows.len() == done.rows.len()

@@ -51,7 +51,7 @@ impl Kernel {
         context.in_step = true;
         let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
         let tokens = Arc::clone(&context.log)[from..to].to_vec();
-        let row = Row { asid: resident.lease.asid(), position: sent.position, tokens, sample: sent.sample };
+        let row = Row { asid: resident.lease.asid(), position: sent.position, tokens, sample: sent.sample, draft: Vec::new() };
         if let Some(shared) = shared {
             self.count(id, sent.owner, |c| c.prompt_tokens_shared += u64::from(shared));
         }

@@ -77,6 +77,9 @@ impl<'a> Contract<'a> {
                 self.samplers.remove(asid);
                 Ok(())
             }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
+                Err(broken("pages of this model cannot be saved".into()))
+            }
         }
     }
 

@@ -166,7 +166,7 @@ fn describe(
         attention: Attention::Plain,
         device: device(request),
         threads: 0,
-        fingerprint: 0,
+        ..ModelDescription::default()
     }
 }
 

@@ -77,6 +77,9 @@ impl LlamaDriver {
             Op::SamplerClose { asid } => {
                 self.samplers.remove(asid);
             }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
+                unreachable!("the contract refuses it")
+            }
         }
     }
 
@@ -133,7 +136,7 @@ impl LlamaDriver {
             (Planned::InBatch(_), Err(error)) => fault_of(*error),
             (Planned::InBatch(_), Ok(())) if !row.sample => return RowDone::Computed,
             (Planned::InBatch(place), Ok(())) => match self.sample(row.asid, place) {
-                Ok(sampled) => return RowDone::Sampled(sampled),
+                Ok(sampled) => return RowDone::Sampled(vec![sampled]),
                 Err(fault) => fault,
             },
         };
@@ -177,7 +180,8 @@ impl Driver for LlamaDriver {
         let rows = std::iter::zip(&step.rows, planned)
             .map(|(row, planned)| self.finish_row(row, planned, &pass))
             .collect();
-        Ok(StepDone { number: step.number, rows, elapsed_us: start.elapsed().as_micros() as u64 })
+        let elapsed_us = start.elapsed().as_micros() as u64;
+        Ok(StepDone { number: step.number, rows, elapsed_us, pages: Vec::new() })
     }
 
     fn text(&self) -> Arc<dyn TextCodec> {

@@ -58,6 +58,7 @@ fn request(path: &Path) -> LoadRequest {
         gpu_layers: None,
         threads: Some(2),
         cache_dir: None,
+        ..LoadRequest::default()
     }
 }
 
@@ -92,7 +93,7 @@ fn run(driver: &mut dyn Driver, ops: Vec<Op>, rows: Vec<Row>) -> Vec<RowDone> {
 
 fn sampled(done: RowDone) -> Sampled {
     match done {
-        RowDone::Sampled(sampled) => sampled,
+        RowDone::Sampled(mut sampled) => sampled.remove(0),
         other => panic!("no token came: {other:?}"),
     }
 }
@@ -112,7 +113,7 @@ fn generate(driver: &mut dyn Driver, jobs: &[(Vec<Token>, SamplerSpec)], count: 
     let mut out = vec![Vec::new(); jobs.len()];
     for _ in 0..count {
         let rows = (0..jobs.len())
-            .map(|at| Row { asid: asid(at), position: positions[at], tokens: feed[at].clone(), sample: true })
+            .map(|at| Row { asid: asid(at), position: positions[at], tokens: feed[at].clone(), sample: true, draft: vec![] })
             .collect();
         for (at, done) in run(driver, std::mem::take(&mut ops), rows).into_iter().enumerate() {
             positions[at] += feed[at].len() as u32;
@@ -125,7 +126,7 @@ fn generate(driver: &mut dyn Driver, jobs: &[(Vec<Token>, SamplerSpec)], count: 
 }
 
 fn row(asid: u16, position: u32, ids: &[u32]) -> Row {
-    Row { asid: Asid(asid), position, tokens: tokens(ids), sample: true }
+    Row { asid: Asid(asid), position, tokens: tokens(ids), sample: true, draft: vec![] }
 }
 
 /// What the reference implementations chose greedily.
