@@ -29,6 +29,7 @@ use connection::Connection;
 use context::Context;
 use counters::Counters;
 use event::{ConnId, ModelId};
+use memory::Budget;
 use model::{Model, State};
 use process::ProcessTable;
 use seed::Seeds;
@@ -52,6 +53,8 @@ pub struct Kernel {
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
     counters: Counters,
+    /// What is left of the swap area.
+    swap: Budget,
     /// What the host was last told to wake the kernel at.
     wake: Option<Now>,
     /// The daemon is going away; nothing is taken in any more.
@@ -61,8 +64,10 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel without processes and models. `seed` is where the seeds of generations without one come from.
     pub fn new(config: KernelConfig, seed: u64) -> Self {
+        let swap = Budget { host: config.swap_host_bytes, disk: config.swap_disk_bytes };
         Kernel {
             config,
+            swap,
             seeds: Seeds::new(seed),
             now: Now(0),
             out: Vec::new(),

@@ -5,6 +5,7 @@ mod contexts;
 mod generation;
 mod machine;
 mod memory;
+mod paging;
 mod models;
 mod processes;
 mod random;

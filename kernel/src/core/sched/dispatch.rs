@@ -8,6 +8,7 @@ use syscalls::ContextId;
 use super::super::Kernel;
 use super::super::effect::Effect;
 use super::super::event::ModelId;
+use super::super::memory::loading;
 use super::{InFlight, RowSent};
 
 /// Operations that may wait for a step with rows. With more a step is made for them alone, so that contexts which
@@ -24,7 +25,7 @@ impl Kernel {
         }
         let rows = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
         let Some(model) = self.models.get(&id) else { return };
-        if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX {
+        if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX && loading(&model.page_ops).is_empty() {
             return;
         }
         self.submit(id, rows);
@@ -36,7 +37,10 @@ impl Kernel {
         model.steps_begun += 1;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
-        model.in_flight = Some(InFlight { number: step.number, since: self.now, rows: sent });
+        let pages = std::mem::take(&mut model.page_ops);
+        let paging = step.ops.iter().filter(|op| op.is_paging()).count();
+        assert_eq!(paging, pages.len(), "every operation on pages is for something");
+        model.in_flight = Some(InFlight { number: step.number, since: self.now, rows: sent, pages });
         self.out.push(Effect::Submit { worker: model.worker(), step });
     }
 
@@ -51,7 +55,13 @@ impl Kernel {
         context.in_step = true;
         let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
         let tokens = Arc::clone(&context.log)[from..to].to_vec();
-        let row = Row { asid: resident.lease.asid(), position: sent.position, tokens, sample: sent.sample, draft: Vec::new() };
+        let row = Row {
+            asid: resident.lease.asid(),
+            position: sent.position,
+            tokens,
+            sample: sent.sample,
+            draft: Vec::new(),
+        };
         if let Some(shared) = shared {
             self.count(id, sent.owner, |c| c.prompt_tokens_shared += u64::from(shared));
         }
