@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::Token;
+use crate::id::{Token, Tokens};
 
 /// One event, named by its `event` field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,13 @@ pub enum Event {
     Replaying {
         /// Tokens that are computed again.
         tokens: u32,
+    },
+    /// The context was full and slides (`on_full`): its oldest part is gone, and the rest is computed again.
+    Slid {
+        /// Tokens that were dropped.
+        tokens: Tokens,
+        /// Messages of the conversation that were dropped instead, oldest first.
+        messages: u32,
     },
     /// A progress report of a long call such as `mount`.
     Progress {

@@ -18,6 +18,7 @@ mod model;
 mod process;
 mod sched;
 mod seed;
+mod segment;
 mod syscall;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use memory::Budget;
 use model::{Model, State};
 use process::ProcessTable;
 use seed::Seeds;
+use segment::Segments;
 
 pub use config::{HostInfo, KernelConfig};
 pub use effect::Effect;
@@ -53,6 +55,7 @@ pub struct Kernel {
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
     counters: Counters,
+    segments: Segments,
     /// What is left of the swap area.
     swap: Budget,
     /// What the host was last told to wake the kernel at.
@@ -68,6 +71,7 @@ impl Kernel {
         Kernel {
             config,
             swap,
+            segments: Segments::default(),
             seeds: Seeds::new(seed),
             now: Now(0),
             out: Vec::new(),

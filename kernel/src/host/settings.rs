@@ -16,6 +16,7 @@ use syscalls::{Tokens, paths};
 use thiserror::Error;
 
 use super::log::LEVELS;
+use super::machine::memory_bytes;
 use crate::core::KernelConfig;
 
 /// Where a daemon of the system keeps its state.
@@ -30,6 +31,9 @@ const USER_SOCKET_MODE: u32 = 0o600;
 const SYSTEM_SOCKET_MODE: u32 = 0o660;
 /// Sequence ids that llama.cpp has at most.
 const SEQUENCES_MAX: u16 = 256;
+
+/// The disk tier of the swap area where nobody says: a hundred thousand tokens of a model of seven billion weights.
+const SWAP_DISK_BYTES: u64 = 8 << 30;
 
 /// What the command line says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -82,6 +86,8 @@ struct File {
     sequences_max: u16,
     prefill_tokens_min: u32,
     step_us_max: u64,
+    swap_host_bytes: Option<u64>,
+    swap_disk_bytes: u64,
 }
 
 impl Default for File {
@@ -98,6 +104,8 @@ impl Default for File {
             sequences_max: kernel.sequences_max,
             prefill_tokens_min: kernel.prefill_tokens_min,
             step_us_max: kernel.step_us_max,
+            swap_host_bytes: None,
+            swap_disk_bytes: SWAP_DISK_BYTES,
         }
     }
 }
@@ -221,6 +229,8 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             sequences_max: file.sequences_max,
             prefill_tokens_min: file.prefill_tokens_min,
             step_us_max: file.step_us_max,
+            swap_host_bytes: file.swap_host_bytes.unwrap_or(memory_bytes() / 4),
+            swap_disk_bytes: file.swap_disk_bytes,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
             ..KernelConfig::default()
         },

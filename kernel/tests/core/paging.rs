@@ -197,7 +197,11 @@ fn death_of_a_worker_costs_no_saved_page() {
     }
     let stats = machine.stat(conn);
     assert_eq!(stats.worker_restarts, 1);
-    assert!(stats.tokens_recomputed <= 6 * 407 - saved * 48, "{} with {saved} saved", stats.tokens_recomputed);
+    assert!(
+        stats.tokens_recomputed <= 6 * 407 - saved * 48,
+        "{} with {saved} saved",
+        stats.tokens_recomputed
+    );
 }
 
 #[test]

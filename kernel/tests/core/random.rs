@@ -78,6 +78,7 @@ struct History {
 }
 
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
+const SEGMENTS: [&str; 2] = ["one", "two"];
 const SIGNALS: [Signal; 6] =
     [Signal::Stop, Signal::Cont, Signal::Int, Signal::Cont, Signal::Term, Signal::Kill];
 
@@ -120,6 +121,7 @@ impl History {
             59..60 if self.programs.len() > 2 && self.chance.once_in(3) => self.disconnect(),
             60..62 => self.setpriority(),
             62..63 => self.machine.pass_ms(5),
+            63..65 => self.share(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -134,9 +136,12 @@ impl History {
 
     fn connect(&mut self) {
         if self.programs.len() < 8 {
-            let class = CLASSES[self.chance.below(4)];
-            let nice = self.chance.below(40) as i8 - 20;
+            let mut class = CLASSES[self.chance.below(4)];
+            let mut nice = self.chance.below(40) as i8 - 20;
             let uid = [ADMIN, ADMIN, 1000, 1001][self.chance.below(4)];
+            if uid != ADMIN {
+                (class, nice) = (class.max(Class::Normal), nice.max(0));
+            }
             let conn = self.machine.connect_as(uid, class, nice);
             self.programs.push(Program { conn, contexts: vec![], calls: vec![] });
         }
@@ -155,7 +160,9 @@ impl History {
     fn open(&mut self) {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
-        let id = self.machine.begin(conn, open());
+        let segment = self.chance.once_in(3).then(|| SEGMENTS[self.chance.below(SEGMENTS.len())].into());
+        let on_full = if self.chance.once_in(4) { OnFull::Slide } else { OnFull::Stop };
+        let id = self.machine.begin(conn, Open { prefix: segment, on_full, ..open() });
         match self.machine.reply(conn, id) {
             Some(Ok(Reply::Opened { context, .. })) => self.programs[at].contexts.push(context),
             other => assert!(other.is_none_or(|r| r.is_err())),
@@ -199,6 +206,18 @@ impl History {
         let Some((_, conn, context)) = self.pick() else { return };
         let length = Tokens(self.chance.below(150) as u32);
         self.machine.begin(conn, Truncate { context, length });
+    }
+
+    fn share(&mut self) {
+        let Some((_, conn, context)) = self.pick() else { return };
+        let name = SEGMENTS[self.chance.below(SEGMENTS.len())].into();
+        if self.chance.once_in(4) {
+            self.machine.begin(conn, Unshare { name });
+            return;
+        }
+        let length = self.chance.once_in(2).then(|| Tokens(1 + self.chance.below(150) as u32));
+        let mode = [0o600, 0o644][self.chance.below(2)];
+        self.machine.begin(conn, Share { context, name, length, mode });
     }
 
     fn signal(&mut self) {

@@ -28,6 +28,8 @@ pub mod models;
 pub mod mount;
 mod nice;
 mod ps;
+mod segments;
+mod share;
 mod shutdown;
 mod stat;
 mod sysinfo;
@@ -78,6 +80,8 @@ pub const ALL: &[Builtin] = &[
     models::BUILTIN,
     mount::BUILTIN,
     umount::BUILTIN,
+    share::BUILTIN,
+    segments::BUILTIN,
     ps::BUILTIN,
     kill::BUILTIN,
     wait::BUILTIN,

@@ -58,6 +58,11 @@ impl Space {
         Space { root: Root::User(uid), uid, common: 0, is_segment: false }
     }
 
+    /// Of a log that is the segment up to a length only.
+    pub(in crate::core) fn up_to(self, length: u32) -> Self {
+        Space { common: self.common.min(length), ..self }
+    }
+
     /// Whether the way on from a depth leads through the gate of the user.
     fn gated_at(&self, depth: u32) -> bool {
         matches!(self.root, Root::Segment(_)) && !self.is_segment && depth == self.common / PAGE_TOKENS
@@ -354,15 +359,15 @@ impl Tree {
         let mut search =
             Search { tree: self, log, own, view, found, resident_ends, available_ends, coming_ends };
         let mut next = self.roots.get(&space.root).copied();
+        let mut gate = None;
         while let Some(at) = next {
+            gate = self.gate_behind(space, at).or(gate);
             next = search.look(at);
-            if next.is_none() {
-                next = self.gate_behind(space, at);
-                // What is behind the gate may be longer than what all share.
-                search.resident_ends = false;
-                search.available_ends = false;
-                search.coming_ends = false;
-            }
+        }
+        // What is behind the gate may be longer than what all share.
+        (search.resident_ends, search.available_ends, search.coming_ends) = (false, false, false);
+        while let Some(at) = gate {
+            gate = search.look(at);
         }
         search.found.available = search.found.available.max(search.found.resident).max(own.1);
         search.found

@@ -175,6 +175,7 @@ impl Kernel {
         }
         let Some(mut model) = self.models.remove(&id) else { return };
         self.give_slots_back(&model);
+        self.forget_segments_of(id);
         for (call, _) in model.questions.take_calls() {
             self.finish(call, Err(fault.clone()));
         }

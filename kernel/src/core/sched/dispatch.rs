@@ -75,13 +75,10 @@ impl Kernel {
             return;
         }
         resident.sampler = Some(generation.call);
-        let start = generation.start as usize;
-        let (before, generated) = context.log.split_at(start);
-        let looked_at = (generation.valid.sampling.penalty_last_n as usize).min(start);
         let sampler = Box::new(SamplerSpec {
             sampling: (*generation.valid.sampling).clone(),
-            history: before[start - looked_at..].to_vec(),
-            generated: generated.to_vec(),
+            history: generation.before(&context.log),
+            generated: generation.tokens(&context.log),
             ignore_eos: generation.valid.ignore_eos,
             logprobs: generation.valid.logprobs,
         });
