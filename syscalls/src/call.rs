@@ -691,7 +691,8 @@ pub enum OnFull {
     /// The oldest part is dropped behind the first page, half of the window at a time, or in a conversation the
     /// oldest messages behind the instructions.
     Slide,
-    /// The oldest part is replaced with a summary that the model writes.
+    /// As `slide`, but when a generation fills the context, a summary that the model writes takes the place of what
+    /// is dropped.
     Compact,
 }
 

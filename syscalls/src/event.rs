@@ -32,6 +32,13 @@ pub enum Event {
         /// Messages of the conversation that were dropped instead, oldest first.
         messages: u32,
     },
+    /// The context was full and compacts (`on_full`): a summary, written by the model, stands for its oldest part.
+    Compacted {
+        /// Tokens that were dropped.
+        tokens: Tokens,
+        /// Tokens of the summary.
+        summary: Tokens,
+    },
     /// A progress report of a long call such as `mount`.
     Progress {
         /// Between 0 and 1.

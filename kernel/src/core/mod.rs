@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use syscalls::{ContextId, Errno, Fault, Pid};
 
-use call::Calls;
+use call::{CallNo, Calls};
 use connection::Connection;
 use context::Context;
 use counters::Counters;
@@ -56,6 +56,8 @@ pub struct Kernel {
     next_model: u32,
     counters: Counters,
     segments: Segments,
+    /// Calls of the kernel's own that write summaries, and the contexts that these are for.
+    compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
     swap: Budget,
     /// What the host was last told to wake the kernel at.
@@ -72,6 +74,7 @@ impl Kernel {
             config,
             swap,
             segments: Segments::default(),
+            compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),
             out: Vec::new(),

@@ -4,13 +4,13 @@
 //! A failing history prints its seed; `LLMASOS_TEST_SEED=n` plays it alone, and `LLMASOS_TEST_SEED=n-m` plays a
 //! range of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kernel::core::Event;
+use kernel::core::Event as Input;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
 use syscalls::reply::Finish;
-use syscalls::{CallId, ContextId, Errno, Reply, Token, Tokens};
+use syscalls::{CallId, ContextId, Errno, Event, Reply, Token, Tokens};
 
 use crate::machine::{ADMIN, Machine, append_bytes, generate, open};
 
@@ -75,6 +75,8 @@ struct History {
     chance: Chance,
     programs: Vec<Program>,
     generated: Vec<(ConnId, CallId, ContextId)>,
+    /// Contexts that slide or compact, and their copies: what a reply has may be behind something else by now.
+    moving: BTreeSet<ContextId>,
 }
 
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
@@ -101,7 +103,7 @@ impl History {
              save_us=50,ranges={ranges}"
         );
         let (machine, _) = Machine::with_swap(&script, host, disk);
-        History { machine, chance, programs: Vec::new(), generated: Vec::new() }
+        History { machine, chance, programs: Vec::new(), generated: Vec::new(), moving: BTreeSet::new() }
     }
 
     fn act(&mut self) {
@@ -161,10 +163,15 @@ impl History {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
         let segment = self.chance.once_in(3).then(|| SEGMENTS[self.chance.below(SEGMENTS.len())].into());
-        let on_full = if self.chance.once_in(4) { OnFull::Slide } else { OnFull::Stop };
+        let on_full = [OnFull::Stop, OnFull::Stop, OnFull::Slide, OnFull::Compact][self.chance.below(4)];
         let id = self.machine.begin(conn, Open { prefix: segment, on_full, ..open() });
         match self.machine.reply(conn, id) {
-            Some(Ok(Reply::Opened { context, .. })) => self.programs[at].contexts.push(context),
+            Some(Ok(Reply::Opened { context, .. })) => {
+                self.programs[at].contexts.push(context);
+                if on_full != OnFull::Stop {
+                    self.moving.insert(context);
+                }
+            }
             other => assert!(other.is_none_or(|r| r.is_err())),
         }
     }
@@ -192,6 +199,9 @@ impl History {
         let length = self.chance.once_in(3).then(|| Tokens(self.chance.below(80) as u32));
         let id = self.machine.begin(conn, Fork { context, copies, length });
         if let Some(Ok(Reply::Forked { contexts })) = self.machine.reply(conn, id) {
+            if self.moving.contains(&context) {
+                self.moving.extend(&contexts);
+            }
             self.programs[at].contexts.extend(contexts);
         }
     }
@@ -233,7 +243,7 @@ impl History {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
         let high = self.chance.once_in(2);
-        self.machine.event(if high { Event::OutputHigh { conn } } else { Event::OutputLow { conn } });
+        self.machine.event(if high { Input::OutputHigh { conn } } else { Input::OutputLow { conn } });
     }
 
     fn setpriority(&mut self) {
@@ -248,13 +258,13 @@ impl History {
     fn disconnect(&mut self) {
         let Some(at) = self.program() else { return };
         let program = self.programs.remove(at);
-        self.machine.event(Event::Disconnected { conn: program.conn });
+        self.machine.event(Input::Disconnected { conn: program.conn });
     }
 
     /// Connections that the kernel hung up are gone.
     fn collect(&mut self) {
         for conn in std::mem::take(&mut self.machine.hangups) {
-            self.machine.event(Event::Disconnected { conn });
+            self.machine.event(Input::Disconnected { conn });
             self.programs.retain(|p| p.conn != conn);
         }
     }
@@ -263,7 +273,7 @@ impl History {
     fn settle(&mut self) {
         for at in 0..self.programs.len() {
             let conn = self.programs[at].conn;
-            self.machine.event(Event::OutputLow { conn });
+            self.machine.event(Input::OutputLow { conn });
             let pid = self.machine.pid(conn);
             self.machine.begin(conn, Kill { pid, signal: Signal::Cont });
         }
@@ -292,6 +302,10 @@ impl History {
                 let id = self.machine.begin(conn, generate(context, 3));
                 self.machine.run();
                 let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
+                let moved = |e: &Event| matches!(e, Event::Slid { .. } | Event::Compacted { .. });
+                if self.machine.events(conn, id).iter().any(moved) {
+                    continue;
+                }
                 let mut log = log;
                 for token in &reply.tokens {
                     assert_eq!(*token, reference.next(&log), "context {context}");
@@ -309,7 +323,7 @@ impl History {
         for (conn, id, context) in std::mem::take(&mut self.generated) {
             let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
             let alive = self.programs.iter().any(|p| p.conn == conn && p.contexts.contains(&context));
-            if !alive || reply.finish == Finish::ContextFull {
+            if !alive || reply.finish == Finish::ContextFull || self.moving.contains(&context) {
                 continue;
             }
             let read = ReadTokens { context, from: Tokens(0), to: Some(reply.length) };
@@ -334,7 +348,7 @@ fn play(seed: u64, reference: &mut Reference) -> usize {
     history.settle();
     let checked = history.check_texts(reference);
     for program in std::mem::take(&mut history.programs) {
-        history.machine.event(Event::Disconnected { conn: program.conn });
+        history.machine.event(Input::Disconnected { conn: program.conn });
     }
     history.machine.run();
     let conn = history.machine.connect(ADMIN);

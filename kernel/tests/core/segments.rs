@@ -136,7 +136,7 @@ fn context_cut_below_its_segment_shares_nothing_of_its_own_with_others() {
     machine.generate(one, context, 1);
     let share = Share { context, name: "rules".into(), length: Some(Tokens(640)), mode: 0o644 };
     machine.call(one, share).expect("own context");
-    let private = text(9, 320);
+    let private = format!("my own {}", text(9, 313));
     let mut evaluated = vec![];
     for conn in [one, two] {
         let context = machine.open_on(conn).expect("everyone may");

@@ -56,7 +56,7 @@ fn generation_longer_than_the_window_goes_on_from_the_first_page_and_the_latest_
     for event in &events {
         match event {
             Event::Tokens { tokens, .. } => {
-                if at % 23 == 0 {
+                if (at as u32).is_multiple_of(23) {
                     assert_eq!(machine.next(conn, &log), tokens[0], "token {at}");
                 }
                 assert_eq!(reply.tokens[at], tokens[0]);
@@ -147,9 +147,61 @@ fn conversation_that_slides_keeps_its_instructions_and_the_latest_messages() {
 }
 
 #[test]
-fn compact_is_refused_and_says_what_there_is() {
-    let (mut machine, conn) = Machine::with_model("");
-    let fault = machine.call(conn, Open { on_full: OnFull::Compact, ..open() }).expect_err("not here");
-    assert_eq!(fault.errno, Errno::ENOSYS);
-    assert!(fault.message.contains("slide"), "{fault}");
+fn context_that_compacts_goes_on_from_a_summary_of_its_own() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let open = Open { on_full: OnFull::Compact, tokens_max: Some(Tokens(512)), ..open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
+    let prompt = "a long story that goes on and on ".repeat(10);
+    machine.call(conn, append_bytes(context, &prompt)).expect("it fits");
+    let call = machine.begin(conn, generate(context, 700));
+    let reply = generated(machine.finish(conn, call));
+    assert_eq!((reply.finish, reply.tokens.len()), (Finish::Length, 700));
+    let mut log: Vec<Token> = prompt.bytes().map(|b| Token(b.into())).collect();
+    let mut compacted = 0;
+    let mut came = reply.tokens.iter();
+    for event in machine.events(conn, call).to_vec() {
+        match event {
+            Event::Tokens { tokens, .. } => {
+                assert_eq!(came.next(), Some(&tokens[0]), "the reply has them in their order");
+                if log.len().is_multiple_of(97) {
+                    assert_eq!(machine.next(conn, &log), tokens[0]);
+                }
+                log.push(tokens[0]);
+            }
+            Event::Compacted { tokens, summary } => {
+                // What the model says to the part that goes and the kernel's instruction.
+                let mut asked = log[..64 + tokens.0 as usize].to_vec();
+                let instruction = "\n\nSummary of everything above, in a few sentences:\n";
+                asked.extend(instruction.bytes().map(|b| Token(b.into())));
+                let said: Vec<Token> = (0..summary.0)
+                    .map(|_| {
+                        let token = machine.next(conn, &asked);
+                        asked.push(token);
+                        token
+                    })
+                    .collect();
+                log.splice(64..64 + tokens.0 as usize, said);
+                compacted += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(compacted >= 2, "{compacted}");
+    assert_eq!(machine.log(conn, context), log);
+    let pid = machine.pid(conn);
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(info.contexts, 1, "the kernel's own context is gone");
+}
+
+#[test]
+fn context_that_cannot_compact_slides() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let pid = machine.pid(conn);
+    machine.call(conn, Setlimit { pid, limit: Limit::Contexts, value: Some(1) }).expect("own limit");
+    let open = Open { on_full: OnFull::Compact, tokens_max: Some(Tokens(256)), ..open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
+    machine.call(conn, append_bytes(context, &"no room for another ".repeat(8))).expect("it fits");
+    let call = machine.begin(conn, generate(context, 300));
+    assert_eq!(generated(machine.finish(conn, call)).tokens.len(), 300);
+    assert!(slides(machine.events(conn, call)) > 0);
 }

@@ -77,7 +77,14 @@ impl Kernel {
         Ok(Reply::Forked { contexts })
     }
 
-    fn copy(&mut self, id: ContextId, owner: Pid, model: ModelId, tokens_max: u32, length: u32) -> ContextId {
+    pub(super) fn copy(
+        &mut self,
+        id: ContextId,
+        owner: Pid,
+        model: ModelId,
+        tokens_max: u32,
+        length: u32,
+    ) -> ContextId {
         let parent = self.contexts.get(&id).expect("the caller has found it");
         let whole = length == parent.length() && parent.generation.is_none();
         let beginning = Beginning {
@@ -126,6 +133,7 @@ impl Kernel {
             messages: beginning.messages,
             answering: beginning.answering,
             queue: VecDeque::new(),
+            compaction: None,
             generation: None,
             resident: None,
             place: Place::Parked,
@@ -137,7 +145,7 @@ impl Kernel {
     }
 
     /// Checks that a process may have `more` contexts with so many tokens.
-    fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
+    pub(super) fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
         let process = self.process(owner)?;
         let (has, wanted) = (process.contexts.len() as u64, u64::from(more));
         let most = process.limits.contexts.unwrap_or(u64::MAX).min(CONTEXTS_PER_PROCESS_MAX as u64);

@@ -13,6 +13,7 @@
 
 mod append;
 mod close;
+mod compact;
 mod fork;
 mod queue;
 mod slide;
@@ -74,6 +75,8 @@ pub(super) struct Context {
     pub answering: bool,
     /// Calls in line; work is absent from the first one when it has begun.
     pub queue: VecDeque<Queued>,
+    /// A summary of its beginning that is being written; it does not run meanwhile.
+    pub compaction: Option<Box<compact::Compaction>>,
     /// The generation that has begun.
     pub generation: Option<Box<Generation>>,
     /// Its part of the worker's pool.

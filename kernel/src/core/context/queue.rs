@@ -50,7 +50,10 @@ impl Kernel {
     /// end of the step changes it.
     pub(in crate::core) fn advance(&mut self, id: ContextId) {
         loop {
-            let Some(context) = self.contexts.get_mut(&id).filter(|c| !c.in_step) else { return };
+            let Some(context) = self.contexts.get_mut(&id).filter(|c| !c.in_step && !c.is_compacting())
+            else {
+                return;
+            };
             let Some(head) = context.queue.front_mut() else { return };
             let (call, Some(work)) = (head.call, head.work.take()) else { return };
             match self.start(id, call, work) {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use drivers::wire::{PAGE_TOKENS, Question};
 use syscalls::call::{Message, OnFull};
-use syscalls::{ContextId, Event, Tokens};
+use syscalls::{ContextId, Event, Token, Tokens};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
-use super::Context;
+use super::{Context, compact};
 
 impl Context {
     /// Tokens at the beginning that stay for ever.
@@ -26,9 +26,15 @@ impl Context {
         if half > PAGE_TOKENS { half - half % PAGE_TOKENS } else { half }
     }
 
+    /// The tokens that go when it is full. The last one stays: what comes next depends on it.
+    pub(super) fn oldest(&self) -> (u32, u32) {
+        let most = self.length().saturating_sub(self.sink() + 1);
+        (self.sink(), self.sink() + self.slide_tokens().min(most))
+    }
+
     /// Whether it makes room for so many tokens rather than being full.
     pub(super) fn slides_for(&self, tokens: u64) -> bool {
-        self.on_full == OnFull::Slide && tokens <= u64::from(self.slide_tokens())
+        self.on_full != OnFull::Stop && tokens <= u64::from(self.slide_tokens())
     }
 
     /// The call that is told when it slides.
@@ -40,39 +46,43 @@ impl Context {
 impl Kernel {
     /// Drops the oldest tokens behind the first page: half of the window, or what is there.
     pub(in crate::core) fn slide(&mut self, id: ContextId) {
-        let Some(context) = self.contexts.get_mut(&id) else { return };
-        let (sink, length) = (context.sink(), context.length());
-        // The last token stays: what comes next depends on it.
-        let dropped = context.slide_tokens().min(length.saturating_sub(sink + 1));
-        if dropped == 0 {
-            return;
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (from, to) = context.oldest();
+        if from < to {
+            self.replace(id, from, to, &[]);
         }
-        let (from, to) = (sink as usize, (sink + dropped) as usize);
+    }
+
+    /// Puts a summary, or nothing, in the place of tokens. All from there on is computed again.
+    pub(super) fn replace(&mut self, id: ContextId, from: u32, to: u32, summary: &[Token]) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let (range, added) = (from as usize..to as usize, summary.len() as u32);
         if let Some(generation) = &mut context.generation {
-            generation.slide(&context.log, from, to);
+            generation.slide(&context.log, range.start, range.end, added);
         }
         if let (Some(resident), Some(model)) = (&mut context.resident, self.models.get_mut(&context.model)) {
             model.leave_tree(id, resident);
         }
-        Arc::make_mut(&mut context.log).drain(from..to);
-        context.evaluated = context.evaluated.saturating_sub(dropped).max(sink.min(context.evaluated));
+        Arc::make_mut(&mut context.log).splice(range, summary.iter().copied());
+        let dropped = to - from;
+        context.evaluated = context.evaluated.saturating_sub(dropped).max(from.min(context.evaluated));
         context.condemned = None;
         let (owner, served) = (context.owner, context.served());
         if let Some(process) = self.processes.living_mut(owner) {
-            process.context_tokens -= u64::from(dropped);
+            process.context_tokens -= u64::from(dropped - added);
         }
-        self.rewind(id, sink);
-        self.leave_segment(id, sink);
+        self.rewind(id, from);
+        self.leave_segment(id, from);
         self.enroll_context(id);
         if let Some(call) = served {
-            self.report(call, Event::Slid { tokens: Tokens(dropped), messages: 0 });
+            self.report(call, compact::event(dropped, summary.len()));
         }
     }
 
     /// Asks for the template again with half of the conversation, if the context slides and there is more than
     /// instructions and the last message. Tells whether it did.
     pub(super) fn slide_chat(&mut self, id: ContextId, call: CallNo, messages: &[Message]) -> bool {
-        let Some(context) = self.contexts.get(&id).filter(|c| c.on_full == OnFull::Slide) else {
+        let Some(context) = self.contexts.get(&id).filter(|c| c.on_full != OnFull::Stop) else {
             return false;
         };
         let instructions = messages.iter().take_while(|m| m.role == "system").count();

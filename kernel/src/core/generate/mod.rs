@@ -56,14 +56,18 @@ impl Generation {
         Some(computed)
     }
 
-    /// Notes that the tokens of a range leave the log.
-    pub(super) fn slide(&mut self, log: &[Token], from: usize, to: usize) {
+    /// Notes that the tokens of a range leave the log, and so many others take their place.
+    pub(super) fn slide(&mut self, log: &[Token], from: usize, to: usize, added: u32) {
         let start = self.start as usize;
         if self.history.is_none() {
             self.history = Some(self.before(log));
         }
-        self.slid.extend_from_slice(&log[start.clamp(from, to)..to]);
-        self.start -= (start.clamp(from, to) - from) as u32;
+        if start < to {
+            self.slid.extend_from_slice(&log[start..to]);
+            self.start = from as u32 + added;
+        } else {
+            self.start = self.start - (to - from) as u32 + added;
+        }
     }
 
     /// The last tokens before it, as many as the sampler looks at.
@@ -110,10 +114,10 @@ impl Kernel {
             history: None,
         }));
         if start >= context.tokens_max {
-            if context.on_full != OnFull::Slide {
+            if context.on_full == OnFull::Stop {
                 return Started::Done(self.conclude(id, Finish::ContextFull));
             }
-            self.slide(id);
+            self.make_room(id);
         }
         let Some(context) = self.contexts.get(&id) else { return Started::GoesOn };
         let start = context.length();
@@ -157,7 +161,7 @@ impl Kernel {
     pub(super) fn take_token(&mut self, id: ContextId, sampled: Sampled) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let full = context.length() >= context.tokens_max;
-        let slides = context.on_full == OnFull::Slide;
+        let slides = context.on_full != OnFull::Stop;
         let length = context.length();
         let Some(generation) = &mut context.generation else { return };
         let generated = length - generation.start + generation.slid.len() as u32;
@@ -196,7 +200,7 @@ impl Kernel {
         }
         match finish {
             Some(finish) => self.end_generation(id, finish),
-            None if full => self.slide(id),
+            None if full => self.make_room(id),
             None => {}
         }
     }

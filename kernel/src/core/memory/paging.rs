@@ -22,7 +22,6 @@ pub(in crate::core) enum PageSent {
     Save { node: NodeId, slot: Slot },
     Load { context: ContextId, node: NodeId, slot: Slot, page: PageLabel, keep: u32 },
     Move { node: NodeId, to: Slot },
-    Resize,
 }
 
 impl PageSent {
@@ -30,7 +29,7 @@ impl PageSent {
     pub(in crate::core) fn writes(&self) -> Option<Slot> {
         match self {
             PageSent::Save { slot: to, .. } | PageSent::Move { to, .. } => Some(*to),
-            PageSent::Load { .. } | PageSent::Resize => None,
+            PageSent::Load { .. } => None,
         }
     }
 }
@@ -49,7 +48,7 @@ impl PagingCost {
             PageSent::Save { .. } => &mut self.save_us,
             PageSent::Load { slot: Slot::Host(_), .. } => &mut self.load_host_us,
             PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk_us,
-            PageSent::Move { .. } | PageSent::Resize => return,
+            PageSent::Move { .. } => return,
         };
         *average = Some(average.map_or(us, |old| (old * 7).saturating_add(us) / 8));
     }
@@ -102,7 +101,6 @@ impl Kernel {
                     failed = Some(*context);
                     self.page_corrupted(model, *node, *slot, &fault);
                 }
-                (PageSent::Resize, _) => {}
             }
         }
         for context in loading(sent) {

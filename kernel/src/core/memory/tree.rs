@@ -473,7 +473,9 @@ impl<'a, V: Fn(ContextId) -> Option<View<'a>>> Search<'a, V> {
                 longest = longest.max(common);
             }
         }
-        self.found.coming = self.found.coming.max(start + longest);
+        if longest > 0 {
+            self.found.coming = self.found.coming.max(start + longest);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drivers::wire::{Op, Row, SamplerSpec, Step};
+use drivers::wire::{Op, PAGE_TOKENS, Row, SamplerSpec, Step};
 use syscalls::ContextId;
 
 use super::super::Kernel;
@@ -34,6 +34,7 @@ impl Kernel {
     fn submit(&mut self, id: ModelId, sent: Vec<RowSent>) {
         let rows = sent.iter().filter_map(|row| self.prepare(id, row)).collect();
         let Some(model) = self.models.get_mut(&id) else { return };
+        model.memory.iter().for_each(|memory| memory.pool.check_sums());
         model.steps_begun += 1;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
@@ -52,6 +53,8 @@ impl Kernel {
         let context = self.contexts.get_mut(&sent.context)?;
         let resident = context.resident.as_ref()?;
         let (from, to) = (sent.position as usize, (sent.position + sent.tokens) as usize);
+        let room = resident.pages.len() * PAGE_TOKENS as usize;
+        assert!(to <= room, "context {} would write up to {to} into frames for {room}", sent.context);
         context.in_step = true;
         let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
         let tokens = Arc::clone(&context.log)[from..to].to_vec();

@@ -195,7 +195,7 @@ impl Kernel {
         let generation = context.generation.as_ref()?;
         let (call, prompt) = (generation.call, generation.start);
         let class = self.processes.living(context.owner)?.id.class;
-        let tokens = context.remaining().min(most);
+        let tokens = context.remaining().min(most).min(self.unsaved_ahead(context));
         let (owner, position) = (context.owner, context.computed());
         let sample = tokens > 0 && tokens == context.remaining();
         (tokens > 0).then_some(RowSent { context: id, owner, class, call, prompt, position, tokens, sample })

@@ -1,6 +1,6 @@
 //! `open`: opens a context on a mounted model.
 
-use syscalls::call::{OnFull, Open};
+use syscalls::call::Open;
 use syscalls::{Errno, Fault, Pid, Reply, Tokens};
 
 use super::super::Kernel;
@@ -11,11 +11,6 @@ use super::{Caller, Next, Outcome};
 
 impl Kernel {
     pub(super) fn sys_open(&mut self, caller: &Caller, args: Open) -> Outcome {
-        if args.on_full == OnFull::Compact {
-            let message =
-                "this kernel has on_full stop and slide; slide keeps the beginning and the latest part";
-            return Err(Fault::new(Errno::ENOSYS, message));
-        }
         let model = match &args.prefix {
             Some(name) => self.model_of_segment(caller, name, args.model.as_deref())?,
             None => self.choose_model(args.model.as_deref(), Model::generates)?,

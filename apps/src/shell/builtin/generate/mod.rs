@@ -54,7 +54,8 @@ struct Args {
     /// Begins with a shared segment, as `segments` lists them, and with its model
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     prefix: Option<String>,
-    /// What happens when the context is full: stop, or slide and drop its oldest part
+    /// What happens when the context is full: stop, slide (its oldest part is dropped) or
+    /// compact (a summary stands for that)
     #[arg(long, value_name = "HOW", default_value = "stop", value_parser = arguments::on_full())]
     on_full: OnFull,
     /// The scheduling class [default: interactive on a terminal, else normal]
@@ -190,6 +191,11 @@ impl Shown {
             }
             Event::Slid { tokens, .. } => {
                 eprintln!("generate: the context was full; its oldest {tokens} tokens were dropped");
+            }
+            Event::Compacted { tokens, summary } => {
+                eprintln!(
+                    "generate: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
+                );
             }
             Event::Tokens { .. } | Event::Progress { .. } => {}
         }
