@@ -75,7 +75,8 @@ struct History {
     chance: Chance,
     programs: Vec<Program>,
     generated: Vec<(ConnId, CallId, ContextId)>,
-    /// Contexts that slide or compact, and their copies: what a reply has may be behind something else by now.
+    /// Contexts that slide, compact or are cut, and their copies: what a reply has may be behind something else by
+    /// now, or something else in its place that says the same.
     moving: BTreeSet<ContextId>,
 }
 
@@ -215,6 +216,7 @@ impl History {
     fn truncate(&mut self) {
         let Some((_, conn, context)) = self.pick() else { return };
         let length = Tokens(self.chance.below(150) as u32);
+        self.moving.insert(context);
         self.machine.begin(conn, Truncate { context, length });
     }
 
