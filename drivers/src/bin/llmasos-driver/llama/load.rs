@@ -145,10 +145,12 @@ fn describe(
     };
     let Abilities { encoder, pools, window } = abilities;
     let name = model.metadata("general.name").filter(|name| !name.is_empty());
+    // llama.cpp writes `?B` for sizes that it does not know by name.
+    let kind = model.kind().replace(" ?B ", " ");
     ModelDescription {
         driver: "llama".into(),
         architecture: model.metadata("general.architecture").unwrap_or_default(),
-        description: name.map_or_else(|| model.kind(), |name| format!("{name} ({})", model.kind())),
+        description: name.map_or_else(|| kind.clone(), |name| format!("{name} ({kind})")),
         parameters,
         bytes: 0,
         vocabulary: model.vocabulary_size(),
