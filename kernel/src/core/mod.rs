@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 mod context;
 mod counters;
+mod device;
 pub mod effect;
 pub mod event;
 mod generate;
@@ -28,12 +29,14 @@ use call::Calls;
 use connection::Connection;
 use context::Context;
 use counters::Counters;
+use device::Devices;
 use event::{ConnId, ModelId};
-use model::{Model, State};
+use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 
-pub use config::{HostInfo, KernelConfig};
+pub use config::{DeviceConfig, HostInfo, KernelConfig};
+pub use device::MAIN_MEMORY;
 pub use effect::Effect;
 pub use event::{Event, Now};
 
@@ -51,6 +54,7 @@ pub struct Kernel {
     next_context: u64,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
+    devices: Devices,
     counters: Counters,
     /// What the host was last told to wake the kernel at.
     wake: Option<Now>,
@@ -62,6 +66,7 @@ impl Kernel {
     /// A kernel without processes and models. `seed` is where the seeds of generations without one come from.
     pub fn new(config: KernelConfig, seed: u64) -> Self {
         Kernel {
+            devices: Devices::new(&config.devices, config.devices_to_come),
             config,
             seeds: Seeds::new(seed),
             now: Now(0),
@@ -87,6 +92,7 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
+        self.place_waiting();
         let models: Vec<ModelId> = self.models.keys().copied().collect();
         for model in models {
             self.dispatch(model);
@@ -106,6 +112,8 @@ impl Kernel {
             Event::Request { conn, request } => self.request(conn, request),
             Event::OutputHigh { conn } => self.set_congested(conn, true),
             Event::OutputLow { conn } => self.set_congested(conn, false),
+            Event::DevicesFound { devices } => self.devices_found(&devices),
+            Event::Inspected { model, estimate } => self.inspected(model, estimate),
             Event::WorkerLoading { worker, os_pid, fraction } => {
                 self.worker_loading(worker, os_pid, fraction)
             }
@@ -129,7 +137,7 @@ impl Kernel {
         for call in self.calls.numbers().into_iter().rev() {
             self.cancel_call(call, &fault);
         }
-        for model in self.models.values().filter(|m| !matches!(m.state, State::Offline(_))) {
+        for model in self.models.values().filter(|m| m.placement.is_some()) {
             self.out.push(Effect::StopWorker { worker: model.worker() });
         }
         self.models.clear();

@@ -22,6 +22,9 @@ impl Kernel {
         let wall_us = self.now.0.saturating_sub(step.since.0).max(1);
         self.charge(worker.model, &step, done.elapsed_us.min(wall_us));
         self.worker_progressed(worker.model);
+        if step.resizes {
+            self.resized(worker.model, done.pages.last());
+        }
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
         }

@@ -22,6 +22,9 @@ impl Kernel {
         if !model.is_ready() || model.in_flight.is_some() || model.questions.suspects_go_first() {
             return;
         }
+        if self.begin_resize(id) {
+            return self.submit(id, Vec::new());
+        }
         let rows = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
         let Some(model) = self.models.get(&id) else { return };
         if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX {
@@ -34,9 +37,11 @@ impl Kernel {
         let rows = sent.iter().filter_map(|row| self.prepare(id, row)).collect();
         let Some(model) = self.models.get_mut(&id) else { return };
         model.steps_begun += 1;
+        model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
-        model.in_flight = Some(InFlight { number: step.number, since: self.now, rows: sent });
+        let resizes = step.ops.iter().any(|op| matches!(op, Op::Resize { .. }));
+        model.in_flight = Some(InFlight { number: step.number, since: self.now, resizes, rows: sent });
         self.out.push(Effect::Submit { worker: model.worker(), step });
     }
 
@@ -51,7 +56,13 @@ impl Kernel {
         context.in_step = true;
         let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
         let tokens = Arc::clone(&context.log)[from..to].to_vec();
-        let row = Row { asid: resident.lease.asid(), position: sent.position, tokens, sample: sent.sample, draft: Vec::new() };
+        let row = Row {
+            asid: resident.lease.asid(),
+            position: sent.position,
+            tokens,
+            sample: sent.sample,
+            draft: Vec::new(),
+        };
         if let Some(shared) = shared {
             self.count(id, sent.owner, |c| c.prompt_tokens_shared += u64::from(shared));
         }
