@@ -99,10 +99,10 @@ pub struct Estimate {
     pub pool_tokens: u32,
     /// A pool of another size has a multiple of so many tokens.
     pub pool_multiple: u32,
-    /// Buffers of a pass where all layers are in main memory.
+    /// Buffers of a pass in main memory, whichever attention kernel runs.
     pub compute: Compute,
-    /// Buffers of a pass where a graphics device takes part, on each side that has layers.
-    pub device_compute: Compute,
+    /// Buffers of a pass with the fused attention kernel, which graphics devices have; on each side that has layers.
+    pub fused_compute: Compute,
     /// The buffer in main memory that results are read from.
     pub result_bytes: u64,
 }
@@ -123,7 +123,8 @@ impl Estimate {
     }
 
     /// What a pool of `pool_tokens` and the rest take when the last `gpu_layers` layers are on a graphics device.
-    pub fn split(&self, pool_tokens: u32, gpu_layers: u32) -> Split {
+    /// `fused` says that the fused attention kernel runs in main memory, too.
+    pub fn split(&self, pool_tokens: u32, gpu_layers: u32, fused: bool) -> Split {
         let on_device = gpu_layers.min(self.layers_max());
         let first = self.layers.len().saturating_sub((on_device as usize).saturating_sub(1));
         // The output is the first that goes to the device, and the layers follow from the last one on.
@@ -131,7 +132,8 @@ impl Estimate {
         let sum =
             |layers: &[Layer]| layers.iter().map(|l| l.needs(pool_tokens)).fold(Needs::default(), Needs::add);
         let mut split = Split { device: sum(device), host: sum(host) };
-        let compute = if on_device > 0 { self.device_compute } else { self.compute }.bytes(pool_tokens);
+        let compute =
+            if on_device > 0 || fused { self.fused_compute } else { self.compute }.bytes(pool_tokens);
         split.host.weights = split.host.weights.saturating_add(self.input_bytes);
         split.host.compute = self.result_bytes;
         if on_device > 0 {
@@ -186,29 +188,30 @@ mod tests {
             pool_tokens: 64,
             pool_multiple: 64,
             compute,
-            device_compute: Compute { score_token_bytes: 0, ..compute },
+            fused_compute: Compute { score_token_bytes: 0, ..compute },
             result_bytes: 9,
         }
     }
 
     #[test]
     fn model_in_main_memory_takes_everything_there() {
-        let Split { device, host } = model().split(10, 0);
+        let Split { device, host } = model().split(10, 0, false);
         assert_eq!(device, Needs::default());
         assert_eq!(host, Needs { weights: 435, pool: 80, compute: 9 + 10 + 50 });
     }
 
     #[test]
     fn widest_moment_of_a_large_pool_is_the_attention() {
-        assert_eq!(model().split(100, 0).host.compute, 9 + 100 + 307);
+        assert_eq!(model().split(100, 0, false).host.compute, 9 + 100 + 307);
+        assert_eq!(model().split(100, 0, true).host.compute, 9 + 100 + 50);
     }
 
     #[test]
     fn layers_on_a_device_are_the_last_ones_behind_the_output() {
-        let Split { device, host } = model().split(10, 3);
+        let Split { device, host } = model().split(10, 3, false);
         assert_eq!(device, Needs { weights: 235, pool: 40, compute: 60 });
         assert_eq!(host, Needs { weights: 230, pool: 40, compute: 69 });
-        let Split { device, host } = model().split(10, 99);
+        let Split { device, host } = model().split(10, 99, false);
         assert_eq!(device, Needs { weights: 435, pool: 80, compute: 60 });
         assert_eq!(host, Needs { weights: 30, pool: 0, compute: 9 }, "the input and the results stay");
     }

@@ -84,7 +84,7 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate
     }
     if shape.encodes {
         estimate.compute = shape.encoder_compute();
-        estimate.device_compute = estimate.compute;
+        estimate.fused_compute = estimate.compute;
         return estimate;
     }
     estimate.generates = true;
@@ -96,7 +96,7 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate
     let compute = |fused| shape.compute(estimate.pool_tokens, sequences(request), fused);
     // On the CPU the kernel is measured when the model loads, and this must have room for either.
     estimate.compute = compute(request.attention == Attention::Flash);
-    estimate.device_compute = compute(request.attention != Attention::Plain);
+    estimate.fused_compute = compute(request.attention != Attention::Plain);
     estimate.result_bytes =
         u64::from(sequences(request).max(OUTPUTS_MIN)) * shape.vocabulary * GRAPH_NUMBER_BYTES;
     estimate
@@ -312,7 +312,7 @@ mod tests {
         let bert = RandomShape { family: Family::Bert, kv_heads: 4, ..RandomShape::preset("tiny").unwrap() };
         let estimate = estimate_of(&RandomShape { vocabulary: 4096, context: 512, ..bert }, None);
         assert!(!estimate.generates);
-        let needs = estimate.split(estimate.pool_tokens, 0).host;
+        let needs = estimate.split(estimate.pool_tokens, 0, false).host;
         assert_eq!(needs.pool, 0);
         assert!(needs.compute > 0 && needs.weights > 0);
     }

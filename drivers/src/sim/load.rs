@@ -241,7 +241,7 @@ impl Script {
             pool_tokens: self.sizes(request).1,
             pool_multiple: PAGE_TOKENS,
             compute,
-            device_compute: compute,
+            fused_compute: compute,
             ..Estimate::default()
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use drivers::estimate::Estimate;
 use drivers::wire::DriverFault;
+use syscalls::call::Attention;
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
@@ -116,7 +117,8 @@ impl Kernel {
         } else {
             self.config.pool_tokens_min.min(pool_tokens)
         };
-        Ok(Wish { estimate, device, gpu_layers: model.mount.gpu_layers, pool_min, pool_tokens })
+        let may_fuse = model.mount.attention == Attention::Auto;
+        Ok(Wish { estimate, device, gpu_layers: model.mount.gpu_layers, may_fuse, pool_min, pool_tokens })
     }
 
     /// Enters a model in the ledger and has its worker started.

@@ -15,6 +15,8 @@ pub(super) struct Wish<'a> {
     pub device: Option<usize>,
     /// With so many layers on the graphics device; as many as fit if absent.
     pub gpu_layers: Option<u32>,
+    /// The fused attention kernel will do in main memory.
+    pub may_fuse: bool,
     /// The smallest pool that will do.
     pub pool_min: u32,
     /// The pool that is wanted.
@@ -48,7 +50,12 @@ impl Wish<'_> {
 
     /// The place with a pool of this size.
     fn place(&self, pool_tokens: u32, free: &[u64]) -> Option<Placement> {
-        let main = Placement { device: 0, gpu_layers: 0, pool_tokens };
+        let fused = || self.may_fuse.then(|| self.place_with(pool_tokens, true, free)).flatten();
+        self.place_with(pool_tokens, false, free).or_else(fused)
+    }
+
+    fn place_with(&self, pool_tokens: u32, fused: bool, free: &[u64]) -> Option<Placement> {
+        let main = Placement { device: 0, gpu_layers: 0, pool_tokens, fused };
         let graphics = match (self.device, self.gpu_layers) {
             (Some(0), _) | (_, Some(0)) => 0..0,
             (Some(device), _) => device..device + 1,
@@ -71,7 +78,9 @@ impl Wish<'_> {
             Some(wanted) => wanted.min(most)..=wanted.min(most),
             None => 1..=most,
         };
-        let places = numbers.rev().map(|gpu_layers| Placement { device, gpu_layers, pool_tokens });
+        // Where a graphics device takes part, the fused kernel runs on both sides.
+        let places =
+            numbers.rev().map(|gpu_layers| Placement { device, gpu_layers, pool_tokens, fused: true });
         places.into_iter().find(|placement| self.fits(placement, free))
     }
 
@@ -95,33 +104,33 @@ mod tests {
             output_bytes: 40,
             pool_multiple: 4,
             compute,
-            device_compute: compute,
+            fused_compute: Compute { other_bytes: 30, ..compute },
             ..Estimate::default()
         }
     }
 
     fn wish(estimate: &Estimate) -> Wish<'_> {
-        Wish { estimate, device: None, gpu_layers: None, pool_min: 20, pool_tokens: 100 }
+        Wish { estimate, device: None, gpu_layers: None, may_fuse: false, pool_min: 20, pool_tokens: 100 }
     }
 
     #[test]
     fn graphics_device_with_room_takes_all_layers() {
         let model = model();
-        let placed = wish(&model).fit(&[10_000, 1690, 5000]);
-        assert_eq!(placed, Some(Placement { device: 2, gpu_layers: 9, pool_tokens: 100 }));
-        let placed = wish(&model).fit(&[10_000, 1690, 1689]);
-        assert_eq!(placed, Some(Placement { device: 1, gpu_layers: 9, pool_tokens: 100 }));
+        let placed = wish(&model).fit(&[10_000, 1670, 5000]);
+        assert_eq!(placed, Some(Placement { device: 2, gpu_layers: 9, pool_tokens: 100, fused: true }));
+        let placed = wish(&model).fit(&[10_000, 1670, 1669]);
+        assert_eq!(placed, Some(Placement { device: 1, gpu_layers: 9, pool_tokens: 100, fused: true }));
     }
 
     #[test]
     fn graphics_device_too_small_takes_as_many_layers_as_fit() {
         let model = model();
         // The output, the buffers, and three layers with their parts of the pool.
-        let placed = wish(&model).fit(&[10_000, 40 + 50 + 3 * 200 + 199]);
-        assert_eq!(placed, Some(Placement { device: 1, gpu_layers: 4, pool_tokens: 100 }));
-        let placed = wish(&model).fit(&[10_000, 89]);
-        assert_eq!(placed, Some(Placement { device: 0, gpu_layers: 0, pool_tokens: 100 }));
-        assert_eq!(wish(&model).fit(&[100, 40 + 50 + 3 * 200]), None, "the rest has no room");
+        let placed = wish(&model).fit(&[10_000, 40 + 30 + 3 * 200 + 199]);
+        assert_eq!(placed, Some(Placement { device: 1, gpu_layers: 4, pool_tokens: 100, fused: true }));
+        let placed = wish(&model).fit(&[10_000, 69]);
+        assert_eq!(placed, Some(Placement { device: 0, gpu_layers: 0, pool_tokens: 100, fused: false }));
+        assert_eq!(wish(&model).fit(&[100, 40 + 30 + 3 * 200]), None, "the rest has no room");
     }
 
     #[test]
@@ -138,9 +147,11 @@ mod tests {
     #[test]
     fn place_that_the_mount_fixes_is_the_only_one() {
         let model = model();
-        let roomy = [10_000, 10_000, 300];
+        let roomy = [10_000, 10_000, 280];
         let here = |device, gpu_layers| Wish { device, gpu_layers, ..wish(&model) }.fit(&roomy);
-        let placed = |device, gpu_layers| Some(Placement { device, gpu_layers, pool_tokens: 100 });
+        let placed = |device, gpu_layers| {
+            Some(Placement { device, gpu_layers, pool_tokens: 100, fused: gpu_layers > 0 })
+        };
         assert_eq!(here(Some(0), None), placed(0, 0));
         assert_eq!(here(None, Some(0)), placed(0, 0));
         assert_eq!(here(Some(2), None), placed(2, 2));
@@ -151,5 +162,13 @@ mod tests {
             placed(0, 0),
             "no such device"
         );
+    }
+
+    #[test]
+    fn fused_attention_is_chosen_before_a_smaller_pool_where_it_may_be() {
+        let model = model();
+        let free = [10 + 800 + 40 + 50 + 8 * 100 - 1];
+        let placed = Wish { may_fuse: true, ..wish(&model) }.fit(&free);
+        assert_eq!(placed, Some(Placement { device: 0, gpu_layers: 0, pool_tokens: 100, fused: true }));
     }
 }

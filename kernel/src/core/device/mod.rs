@@ -7,7 +7,8 @@
 //!
 //! Where there is no room, it is made in this order, and only if it suffices:
 //!
-//! 1. the mount's own pool is made smaller, if it does not fix the context (`KernelConfig::pool_tokens_min`);
+//! 1. where the mount leaves the attention kernel open, it is the fused one, which needs less memory; then
+//!    the mount's own pool is made smaller, if it does not fix the context (`KernelConfig::pool_tokens_min`);
 //! 2. models are *unloaded* that have no contexts and no calls, least recently used first. They stay mounted, and
 //!    are loaded again when somebody uses them;
 //! 3. pools of other models are made smaller, down to the largest context that is open on them;
@@ -54,12 +55,14 @@ pub(super) struct Placement {
     pub gpu_layers: u32,
     /// Tokens of the pool.
     pub pool_tokens: u32,
+    /// The fused attention kernel runs in main memory, because the buffers of the other one do not fit.
+    pub fused: bool,
 }
 
 impl Placement {
     /// What a model takes of each device when it is here.
     pub(super) fn shares(&self, estimate: &Estimate) -> [(usize, Needs); 2] {
-        let Split { device, host } = estimate.split(self.pool_tokens, self.gpu_layers);
+        let Split { device, host } = estimate.split(self.pool_tokens, self.gpu_layers, self.fused);
         [(0, host), (self.device, device)]
     }
 }

@@ -46,7 +46,7 @@ impl Kernel {
         let all = wish.estimate.layers_max();
         let gpu_layers = if number == 0 { 0 } else { wish.gpu_layers.unwrap_or(all) };
         let pool_tokens = wish.pool_min.min(wish.pool_tokens);
-        let placement = Placement { device: number, gpu_layers, pool_tokens };
+        let placement = Placement { device: number, gpu_layers, pool_tokens, fused: wish.may_fuse };
         let shares = placement.shares(wish.estimate);
         let needs = shares
             .into_iter()

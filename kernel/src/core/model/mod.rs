@@ -177,13 +177,19 @@ impl Model {
 
     /// How its worker is told to load it.
     pub(super) fn load_request(&self, config: &KernelConfig, devices: &Devices) -> LoadRequest {
+        let fused = self.placement.is_some_and(|p| p.fused);
+        let attention = if fused && self.mount.attention == Attention::Auto {
+            Attention::Flash
+        } else {
+            self.mount.attention
+        };
         let device = self.placement.map(|p| devices.name(p.device).to_owned());
         LoadRequest {
             path: self.mount.path.clone(),
             context_tokens: self.mount.context.map(|n| n.0),
             pool_tokens: self.placement.map(|p| p.pool_tokens),
             sequences_max: config.sequences_max,
-            attention: self.mount.attention,
+            attention,
             device: device.or_else(|| self.mount.device.clone()),
             gpu_layers: self.placement.map(|p| p.gpu_layers).or(self.mount.gpu_layers),
             threads: self.mount.threads,

@@ -58,7 +58,7 @@ fn check(path: &Path, attention: Attention, context_tokens: Option<u32>) {
     let driver = tracing::subscriber::with_default(log, || load(&request).unwrap());
     let estimate: Estimate = estimate(&request).unwrap();
     assert_eq!(estimate.pool_tokens, driver.description().pool_tokens);
-    let needs = estimate.split(estimate.pool_tokens, 0).host;
+    let needs = estimate.split(estimate.pool_tokens, 0, false).host;
     let (weights, pool) = (lines.last("model"), lines.last("KV"));
     let compute = lines.last("compute") + lines.last("output");
     let name = path.file_name().unwrap().to_str().unwrap();
