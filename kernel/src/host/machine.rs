@@ -28,10 +28,11 @@ pub fn memory_bytes() -> u64 {
 }
 
 /// Bytes of main memory that models may take where nobody says: four fifths of what this process may use, by the
-/// machine and by its control group. The rest is for the system, for programs, and for pages that are swapped out.
+/// machine and by its control group; without bounds where the system does not say. The rest is for the system, for programs, and for pages that are swapped out.
 pub fn device_memory_bytes() -> u64 {
     let limit = control_group_limit().unwrap_or(u64::MAX);
-    memory_bytes().min(limit) / 5 * 4
+    let all = Some(memory_bytes()).filter(|bytes| *bytes > 0).unwrap_or(u64::MAX);
+    all.min(limit) / 5 * 4
 }
 
 /// The least limit of memory of this process's control group and those around it (version 2), if there is any.
