@@ -236,7 +236,7 @@ impl Shape {
 
     /// An encoder has no pool: its texts look at each other, all of a pass at once.
     fn encoder_compute(&self) -> Compute {
-        let window = self.trained.min(WINDOW_MAX).max(UBATCH_TOKENS);
+        let window = self.trained.clamp(UBATCH_TOKENS, WINDOW_MAX);
         let tokens = u64::from(window);
         let activation = tokens.saturating_mul(self.width);
         let scores = tokens * tokens * (self.heads + 1);
