@@ -17,7 +17,7 @@ mod swap;
 mod text;
 
 pub use clock::{Clock, RealClock, UnitClock};
-pub use load::{Script, TextMode, load, load_with, load_with_swap};
+pub use load::{SCHEME, Script, TextMode, estimate, load, load_with, load_with_swap};
 pub use step::SimDriver;
 pub use swap::SimSwap;
 pub use text::{ASSISTANT_START, BOS, EOS, IM_END, IM_START, SimText};

@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 mod context;
 mod counters;
+mod device;
 pub mod effect;
 pub mod event;
 mod generate;
@@ -29,14 +30,16 @@ use call::{CallNo, Calls};
 use connection::Connection;
 use context::Context;
 use counters::Counters;
+use device::Devices;
 use event::{ConnId, ModelId};
 use memory::Budget;
-use model::{Model, State};
+use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 use segment::Segments;
 
-pub use config::{HostInfo, KernelConfig};
+pub use config::{DeviceConfig, HostInfo, KernelConfig};
+pub use device::MAIN_MEMORY;
 pub use effect::Effect;
 pub use event::{Event, Now};
 
@@ -54,6 +57,7 @@ pub struct Kernel {
     next_context: u64,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
+    devices: Devices,
     counters: Counters,
     segments: Segments,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
@@ -71,6 +75,7 @@ impl Kernel {
     pub fn new(config: KernelConfig, seed: u64) -> Self {
         let swap = Budget { host: config.swap_host_bytes, disk: config.swap_disk_bytes };
         Kernel {
+            devices: Devices::new(&config.devices, config.devices_to_come),
             config,
             swap,
             segments: Segments::default(),
@@ -99,6 +104,7 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
+        self.place_waiting();
         let models: Vec<ModelId> = self.models.keys().copied().collect();
         for model in models {
             self.dispatch(model);
@@ -118,6 +124,8 @@ impl Kernel {
             Event::Request { conn, request } => self.request(conn, request),
             Event::OutputHigh { conn } => self.set_congested(conn, true),
             Event::OutputLow { conn } => self.set_congested(conn, false),
+            Event::DevicesFound { devices } => self.devices_found(&devices),
+            Event::Inspected { model, estimate } => self.inspected(model, estimate),
             Event::WorkerLoading { worker, os_pid, fraction } => {
                 self.worker_loading(worker, os_pid, fraction)
             }
@@ -141,7 +149,7 @@ impl Kernel {
         for call in self.calls.numbers().into_iter().rev() {
             self.cancel_call(call, &fault);
         }
-        for model in self.models.values().filter(|m| !matches!(m.state, State::Offline(_))) {
+        for model in self.models.values().filter(|m| m.placement.is_some()) {
             self.out.push(Effect::StopWorker { worker: model.worker() });
         }
         self.models.clear();

@@ -2,6 +2,7 @@
 //! is repeatable to the last effect.
 
 mod contexts;
+mod devices;
 mod generation;
 mod machine;
 mod memory;

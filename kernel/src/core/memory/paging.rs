@@ -22,6 +22,7 @@ pub(in crate::core) enum PageSent {
     Save { node: NodeId, slot: Slot },
     Load { context: ContextId, node: NodeId, slot: Slot, page: PageLabel, keep: u32 },
     Move { node: NodeId, to: Slot },
+    Resize,
 }
 
 impl PageSent {
@@ -29,7 +30,7 @@ impl PageSent {
     pub(in crate::core) fn writes(&self) -> Option<Slot> {
         match self {
             PageSent::Save { slot: to, .. } | PageSent::Move { to, .. } => Some(*to),
-            PageSent::Load { .. } => None,
+            PageSent::Load { .. } | PageSent::Resize => None,
         }
     }
 }
@@ -48,7 +49,7 @@ impl PagingCost {
             PageSent::Save { .. } => &mut self.save_us,
             PageSent::Load { slot: Slot::Host(_), .. } => &mut self.load_host_us,
             PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk_us,
-            PageSent::Move { .. } => return,
+            PageSent::Move { .. } | PageSent::Resize => return,
         };
         *average = Some(average.map_or(us, |old| (old * 7).saturating_add(us) / 8));
     }
@@ -101,6 +102,7 @@ impl Kernel {
                     failed = Some(*context);
                     self.page_corrupted(model, *node, *slot, &fault);
                 }
+                (PageSent::Resize, outcome) => self.resized(model, outcome),
             }
         }
         for context in loading(sent) {

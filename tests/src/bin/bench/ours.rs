@@ -31,6 +31,7 @@ pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<
         context: Some(Tokens(cells)),
         attention: Attention::Auto,
         gpu_layers: None,
+        device: None,
         threads: Some(threads),
     };
     let mut client = daemon.client();
