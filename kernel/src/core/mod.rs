@@ -18,6 +18,7 @@ mod model;
 mod process;
 mod sched;
 mod seed;
+mod subscription;
 mod syscall;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use event::{ConnId, ModelId};
 use model::{Model, State};
 use process::ProcessTable;
 use seed::Seeds;
+use subscription::Subscriptions;
 
 pub use config::{HostInfo, KernelConfig};
 pub use effect::Effect;
@@ -47,6 +49,7 @@ pub struct Kernel {
     connections: BTreeMap<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
+    subscriptions: Subscriptions,
     contexts: BTreeMap<ContextId, Context>,
     next_context: u64,
     models: BTreeMap<ModelId, Model>,
@@ -69,6 +72,7 @@ impl Kernel {
             connections: BTreeMap::new(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
+            subscriptions: Subscriptions::default(),
             contexts: BTreeMap::new(),
             next_context: 0,
             models: BTreeMap::new(),

@@ -9,4 +9,5 @@ mod models;
 mod processes;
 mod random;
 mod scheduling;
+mod subscriptions;
 mod workers;

@@ -2,6 +2,7 @@
 
 use drivers::wire::{DriverFault, ModelDescription, PAGE_TOKENS};
 use syscalls::call::Mount;
+use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Errno, Event, Fault, Reply};
 
 use super::super::Kernel;
@@ -43,6 +44,7 @@ impl Kernel {
         model.worker_os_pid = 0;
         let load = Box::new(model.load_request(sequences, cache_dir));
         self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
+        self.worker_changed(id, WorkerChange::Starting, "");
     }
 
     pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
@@ -86,6 +88,7 @@ impl Kernel {
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
         }
+        self.worker_changed(worker.model, WorkerChange::Ready, "");
         self.serve_waiters(worker.model);
     }
 
@@ -123,6 +126,7 @@ impl Kernel {
             for (call, _) in std::mem::take(&mut model.waiters) {
                 self.finish(call, Err(fault.clone()));
             }
+            self.worker_changed(id, WorkerChange::Gone, &fault.message);
             self.models.remove(&id);
         } else {
             self.take_offline(id, fault.message);
@@ -138,6 +142,7 @@ impl Kernel {
         for (call, _) in std::mem::take(&mut model.waiters) {
             self.finish(call, Err(fault.clone()));
         }
+        self.worker_changed(id, WorkerChange::Gone, &fault.message);
         self.fail_calls(id, &fault);
     }
 
@@ -172,6 +177,7 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
         for (call, _) in model.questions.take_calls() {
             self.finish(call, Err(fault.clone()));
