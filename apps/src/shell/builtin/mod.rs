@@ -31,6 +31,7 @@ mod ps;
 mod shutdown;
 mod stat;
 mod sysinfo;
+mod timeline;
 mod tokenize;
 mod umount;
 mod wait;
@@ -84,6 +85,7 @@ pub const ALL: &[Builtin] = &[
     nice::BUILTIN,
     stat::BUILTIN,
     sysinfo::BUILTIN,
+    timeline::BUILTIN,
     shutdown::BUILTIN,
     help::BUILTIN,
     cd::BUILTIN,
