@@ -9,7 +9,7 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test lint bench prepare portable gpu-check clean
+.PHONY: help run build test lint bench prepare simulate portable gpu-check clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,6 +32,11 @@ lint: prepare ## checks formatting and lints
 
 bench: build ## measures against llama.cpp's own tools, in alternation
 	$(BIN)/bench
+
+simulate: ## runs the kernel's core in virtual time: policies on a real trace, and what idle processes cost
+	$(CARGO) build --release --locked -p llmasos-tests --bin simulate
+	$(BIN)/simulate compare --out target/simulate
+	$(BIN)/simulate idle
 
 # Chooses the CPU variant of ggml at run time instead of at build time.
 portable: prepare ## builds for any x86-64 or arm64 machine, in target/portable
