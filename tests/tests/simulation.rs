@@ -67,7 +67,7 @@ fn same_seed_gives_the_same_report_and_timeline_to_the_byte() {
         let setting = Setting { faults, seed, ..setting("fair", 2) };
         let (report, _) = run(&mixed(seed), &setting, Some(&mut timeline)).expect("nothing is lost");
         let (trace, _) = timeline.finish().expect("memory can be written");
-        (format!("{}{:?}", table(&[report.clone()]), report.texts), trace)
+        (format!("{}{:?}", table(std::slice::from_ref(&report)), report.texts), trace)
     };
     assert!(bytes(7) == bytes(7), "the same seed gave two runs");
     assert!(bytes(7) != bytes(8), "the seed changes nothing");

@@ -3,8 +3,13 @@
 use anyhow::{Result, bail};
 use kernel::core::KernelConfig;
 
-/// All that the kernel has, the default first.
-pub const ALL: &[&str] = &["fair"];
+/// The kernel's default.
+pub const DEFAULT: &str = "fair";
+
+/// The names of all that the kernel has.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    [DEFAULT].into_iter()
+}
 
 /// The configuration of a kernel under a policy.
 ///
@@ -12,13 +17,8 @@ pub const ALL: &[&str] = &["fair"];
 ///
 /// The kernel has no policy of this name.
 pub fn config(name: &str) -> Result<KernelConfig> {
-    if !ALL.contains(&name) {
-        bail!("there is no policy `{name}`; there are {}", ALL.join(", "));
+    if !names().any(|known| known == name) {
+        bail!("there is no policy `{name}`; there are {}", names().collect::<Vec<_>>().join(", "));
     }
     Ok(KernelConfig::default())
-}
-
-/// Their names.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    ALL.iter().copied()
 }

@@ -37,7 +37,7 @@ pub struct Setting {
 impl Default for Setting {
     fn default() -> Self {
         Setting {
-            policy: policy::ALL[0].into(),
+            policy: policy::DEFAULT.into(),
             device: Device::default(),
             models: 1,
             faults: FaultRates::default(),

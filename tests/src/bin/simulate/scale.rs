@@ -35,6 +35,9 @@ pub struct Args {
     /// Hours over which contexts are opened
     #[arg(long, default_value_t = 3.0, value_name = "N")]
     hours: f64,
+    /// How many times faster than the measured machine each device is
+    #[arg(long, default_value_t = 2.0, value_name = "FACTOR")]
+    speed: f64,
     /// The seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -45,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let load = load(args);
     let setting = Setting {
-        device: Device { context_tokens: 1024, ..Device::default() },
+        device: Device { speed: args.speed, context_tokens: 1024, ..Device::default() },
         models: args.models as usize,
         seed: args.seed,
         ..Setting::default()
