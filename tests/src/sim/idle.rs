@@ -1,14 +1,15 @@
 //! What idle processes and contexts cost: memory, and time of the steps of those that are not idle.
 
 use anyhow::{Result, bail};
-use syscalls::call::{Append, Class, Hello, Open, Spawn};
-use syscalls::limits::{ABI_VERSION, CONTEXTS_PER_PROCESS_MAX};
+use syscalls::call::{Append, Class, Open};
+use syscalls::client::hello;
+use syscalls::limits::CONTEXTS_PER_PROCESS_MAX;
 use syscalls::{Pid, Reply};
 
 use super::calibration::Device;
 use super::load::{Act, Load, Part, Task, clients};
 use super::probe::{Probe, quantile_us};
-use super::programs::{Programs, World};
+use super::programs::{Programs, World, spawn};
 use super::run::{Operator, Setting};
 use super::world::Passed;
 
@@ -77,11 +78,10 @@ fn processes(world: &mut World, count: usize) -> Result<Vec<Idle>> {
     let mut pids = Vec::with_capacity(count);
     while pids.len() < count {
         let conn = world.connect();
-        let name = Some("idle".into());
-        world.finish(conn, None, Hello { version: ABI_VERSION, name, class: Class::Normal, nice: 0 })?;
+        world.finish(conn, None, hello("idle"))?;
         pids.push((conn, None));
         for _ in 1..PROCESSES_EACH.min(count - pids.len() + 1) {
-            let spawn = Spawn { name: "idle".into(), class: None, nice: None, argv: vec![] };
+            let spawn = spawn("idle")?;
             let Reply::Spawned { pid } = world.finish(conn, None, spawn)? else {
                 bail!("spawn has another reply")
             };

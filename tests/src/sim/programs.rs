@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use kernel::core::Event as Happening;
 use kernel::core::event::ConnId;
 use syscalls::call::{Append, Close, Fork, Generate, Hello, Open, Spawn};
-use syscalls::limits::ABI_VERSION;
+use syscalls::client::hello;
 use syscalls::reply::{Frame, GeneratedReply};
 use syscalls::{Call, CallId, ContextId, Errno, Event, Fault, Pid, Reply, Tokens};
 
@@ -131,7 +131,7 @@ impl<'a> Programs<'a> {
         }
         for client in group {
             let (class, nice) = (Some(client.class), Some(client.nice));
-            let spawn = Spawn { name: client.name.clone(), class, nice, argv: vec![] };
+            let spawn = Spawn { class, nice, ..spawn(&client.name)? };
             let Reply::Spawned { pid } = world.finish(conn, None, spawn)? else {
                 bail!("spawn has another reply")
             };
@@ -362,9 +362,18 @@ pub fn model_name(number: usize) -> String {
 
 fn connect(world: &mut World, client: &Client) -> Result<(ConnId, Pid)> {
     let conn = world.connect();
-    let (name, class, nice) = (Some(client.name.clone()), client.class, client.nice);
-    match world.finish(conn, None, Hello { version: ABI_VERSION, name, class, nice })? {
+    let (class, nice) = (client.class, client.nice);
+    match world.finish(conn, None, Hello { class, nice, ..hello(&client.name) })? {
         Reply::Hello(hello) => Ok((conn, hello.pid)),
         _ => bail!("hello has another reply"),
     }
+}
+
+/// A call that makes a child with its parent's class and nice value.
+///
+/// # Errors
+///
+/// None: every other argument may be left out.
+pub fn spawn(name: &str) -> Result<Spawn> {
+    Ok(serde_json::from_value(serde_json::json!({"name": name}))?)
 }

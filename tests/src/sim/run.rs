@@ -6,8 +6,8 @@ use anyhow::{Result, bail, ensure};
 use apps::timeline::Timeline;
 use kernel::core::event::ConnId;
 use syscalls::Reply;
-use syscalls::call::{Hello, Mount, Ps, Stat, Subscribe};
-use syscalls::limits::ABI_VERSION;
+use syscalls::call::{Mount, Ps, Stat, Subscribe};
+use syscalls::client::hello;
 use syscalls::reply::{Frame, Stats};
 
 use super::calibration::Device;
@@ -61,8 +61,7 @@ impl Operator {
         let faults = Faults::new(setting.faults, setting.seed);
         let mut world = World::new(policy::config(&setting.policy)?, setting.seed, faults);
         let conn = world.connect();
-        let hello = Hello { version: ABI_VERSION, name: Some("operator".into()), ..hello() };
-        world.finish(conn, None, hello)?;
+        world.finish(conn, None, hello("operator"))?;
         for number in 0..setting.models {
             let path = format!("sim:{}", setting.device.script());
             let mount: Mount =
@@ -92,10 +91,6 @@ impl Operator {
         let by_pid = list.iter().map(|p| (p.pid, p.service_us)).collect::<std::collections::BTreeMap<_, _>>();
         Ok(programs.pids().map(|pid| by_pid.get(&pid).copied().unwrap_or_default()).collect())
     }
-}
-
-fn hello() -> Hello {
-    Hello { version: ABI_VERSION, name: None, class: Default::default(), nice: 0 }
 }
 
 /// Runs a load to its end, and checks that nothing was lost on the way: every task has ended, and when the clients
