@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, short, value_delimiter = ',', value_name = "NAME")]
     policy: Vec<String>,
     /// How many times faster than the measured machine each device is
-    #[arg(long, default_value_t = 16.0, value_name = "FACTOR", value_parser = positive)]
+    #[arg(long, default_value_t = 32.0, value_name = "FACTOR", value_parser = positive)]
     speed: f64,
     /// Tokens of each device's KV pool
     #[arg(long, default_value_t = 32_768, value_name = "TOKENS")]
