@@ -34,6 +34,7 @@ fn daemon(cells: u32) -> Daemon {
         name: Some(MODEL.into()),
         context: Some(Tokens(cells)),
         attention: Attention::Flash,
+        device: None,
         gpu_layers: None,
         threads: Some(1),
     };

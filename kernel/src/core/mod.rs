@@ -19,6 +19,7 @@ mod model;
 mod process;
 mod sched;
 mod seed;
+mod subscription;
 mod syscall;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use event::{ConnId, ModelId};
 use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
+use subscription::Subscriptions;
 
 pub use config::{DeviceConfig, HostInfo, KernelConfig};
 pub use device::MAIN_MEMORY;
@@ -50,6 +52,7 @@ pub struct Kernel {
     connections: BTreeMap<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
+    subscriptions: Subscriptions,
     contexts: BTreeMap<ContextId, Context>,
     next_context: u64,
     models: BTreeMap<ModelId, Model>,
@@ -74,6 +77,7 @@ impl Kernel {
             connections: BTreeMap::new(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
+            subscriptions: Subscriptions::default(),
             contexts: BTreeMap::new(),
             next_context: 0,
             models: BTreeMap::new(),

@@ -10,4 +10,5 @@ mod models;
 mod processes;
 mod random;
 mod scheduling;
+mod subscriptions;
 mod workers;
