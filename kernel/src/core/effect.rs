@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use syscalls::Frame;
 use syscalls::call::Mount;
 
-use super::event::{ConnId, Now, WorkerId};
+use super::event::{ConnId, ModelId, Now, WorkerId};
 
 /// Something for the host to do. Effects are performed in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub enum Effect {
     StartWorker { worker: WorkerId, load: Box<LoadRequest>, delay_ms: u64 },
     /// End a worker. `WorkerDied` follows.
     StopWorker { worker: WorkerId },
+    /// A model is mounted no more: remove what was swapped out for it.
+    DropSwap { model: ModelId },
     /// Have a worker run a step.
     Submit { worker: WorkerId, step: Step },
     /// Have a worker answer a question.

@@ -16,5 +16,6 @@ pub mod output;
 pub mod reactor;
 pub mod settings;
 pub mod store;
+pub mod swap;
 pub mod worker;
 pub mod workers;

@@ -21,6 +21,7 @@ use super::connection::{Connection, Flushed, Level, Reader, answer_id};
 use super::input::Input;
 use super::log;
 use super::store::{Change, StoreThread};
+use super::swap::Swaps;
 use super::workers::Workers;
 use crate::core::Kernel;
 use crate::core::effect::{Effect, Record};
@@ -47,6 +48,7 @@ pub struct Reactor {
     /// Connections that something was said to in this turn.
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
+    swaps: Swaps,
     wake_at: Option<Instant>,
     store: StoreThread,
     /// The room for requests that wait.
@@ -62,6 +64,7 @@ impl Reactor {
     pub fn new(
         kernel: Kernel,
         store: StoreThread,
+        swaps: Swaps,
         driver: PathBuf,
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
@@ -75,6 +78,7 @@ impl Reactor {
             connections_so_far: 0,
             spoken_to: BTreeSet::new(),
             workers: Workers::new(driver, urgent),
+            swaps,
             wake_at: None,
             store,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
@@ -216,9 +220,11 @@ impl Reactor {
             Effect::Send { conn, frame } => self.deliver(conn, &frame),
             Effect::Hangup { conn } => self.hang_up(conn),
             Effect::StartWorker { worker, load, delay_ms } => {
-                self.workers.start(worker, load, Duration::from_millis(delay_ms));
+                let swap = self.swaps.of(worker.model, &load.name);
+                self.workers.start(worker, load, swap, Duration::from_millis(delay_ms));
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
+            Effect::DropSwap { model } => self.swaps.remove(model),
             Effect::Submit { worker, step } => {
                 let number = step.number;
                 if let Err(e) = self.workers.say(worker, &ToWorker::Step(step)) {

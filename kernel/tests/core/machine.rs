@@ -133,6 +133,7 @@ impl Machine {
             Effect::Ask { worker, number, question } => {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
+            Effect::DropSwap { .. } => {}
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),

@@ -154,6 +154,7 @@ impl Model {
             gpu_layers: self.mount.gpu_layers,
             threads: self.mount.threads,
             cache_dir,
+            name: self.name.clone(),
             ..LoadRequest::default()
         }
     }

@@ -124,6 +124,7 @@ impl Kernel {
                 self.finish(call, Err(fault.clone()));
             }
             self.models.remove(&id);
+            self.out.push(Effect::DropSwap { model: id });
         } else {
             self.take_offline(id, fault.message);
         }
@@ -182,6 +183,7 @@ impl Kernel {
         if runs {
             self.out.push(Effect::StopWorker { worker });
         }
+        self.out.push(Effect::DropSwap { model: id });
         self.out.push(Effect::Forget(Record::Mount(model.mount).key()));
         self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is unmounted")));
     }
