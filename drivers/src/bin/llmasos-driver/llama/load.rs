@@ -18,7 +18,9 @@ use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
-use super::step::LlamaDriver;
+use super::paging;
+use super::step::{Generating, LlamaDriver};
+use super::swap::Swap;
 use super::text::LlamaText;
 
 /// Tokens of the pool where the mount does not say: as much as the model was trained with, but not above this.
@@ -29,10 +31,14 @@ const CONTEXT_TOKENS_DEFAULT: u32 = 8192;
 const POOL_BYTES_CHEAP: u64 = 256 << 20;
 
 /// llama.cpp rounds its pool up to a multiple of this.
-const POOL_TOKENS_MULTIPLE: u32 = 256;
+pub const POOL_TOKENS_MULTIPLE: u32 = 256;
 
 /// Tokens of one step: four graphs, so that the kernel can fill them from many sequences.
 const BATCH_TOKENS: u32 = 2048;
+
+/// Tokens of a step that can have output, if there are not more sequences: rows that sample, and guesses. Memory is
+/// kept ready for all of them, a row of logits each.
+const OUTPUTS_MIN: u32 = 128;
 
 /// Sequences that llama.cpp can tell apart.
 const SEQUENCES_MAX: u16 = 256;
@@ -62,6 +68,7 @@ pub fn load_with(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Box<dyn Driver>, DriverFault> {
     start_backend(arithmetic);
+    let swap = Swap::new(request.swap)?;
     let measured = Measured::new(request.cache_dir.as_deref());
     let packed = arithmetic == Arithmetic::Packed;
     let settings = ModelSettings { gpu_layers: request.gpu_layers, packed };
@@ -86,13 +93,13 @@ pub fn load_with(
     description.bytes = header.bytes;
     description.fingerprint = header.fingerprint;
     description.threads = threads;
-    let context = if abilities.encoder {
+    let generating = if abilities.encoder {
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
         Some(generating_context(&model, request, &mut description)?)
     };
-    Ok(Box::new(LlamaDriver::new(model, context, Arc::new(text), description)))
+    Ok(Box::new(LlamaDriver::new(model, generating, swap, Arc::new(text), description)))
 }
 
 /// Sets llama.cpp up, once in a process.
@@ -135,13 +142,13 @@ fn describe(
 ) -> ModelDescription {
     let raw = model.raw();
     // SAFETY: the model is loaded; these read plain fields.
-    let (trained, embedding, parameters, ranges) = unsafe {
+    let (trained, embedding, parameters, weights_bytes, ranges) = unsafe {
         let whole = sys::llama_model_is_recurrent(raw)
             || sys::llama_model_is_hybrid(raw)
             || sys::llama_model_n_swa(raw) > 0;
         let trained = sys::llama_model_n_ctx_train(raw).max(1) as u32;
         let embedding = sys::llama_model_n_embd_out(raw).max(0) as u32;
-        (trained, embedding, sys::llama_model_n_params(raw), !whole)
+        (trained, embedding, sys::llama_model_n_params(raw), sys::llama_model_size(raw), !whole)
     };
     let Abilities { encoder, pools, window } = abilities;
     let name = model.metadata("general.name").filter(|name| !name.is_empty());
@@ -168,6 +175,8 @@ fn describe(
         attention: Attention::Plain,
         device: device(request),
         threads: 0,
+        drafts: ranges && !encoder,
+        weights_bytes,
         ..ModelDescription::default()
     }
 }
@@ -231,7 +240,7 @@ fn generating_context(
     model: &Arc<Model>,
     request: &LoadRequest,
     description: &mut ModelDescription,
-) -> Result<Context, DriverFault> {
+) -> Result<Generating, DriverFault> {
     let pool = pool_tokens(model, request, description.context_tokens);
     let sequences = sequences(request);
     let settings = ContextSettings {
@@ -239,15 +248,20 @@ fn generating_context(
         batch_tokens: pool.min(BATCH_TOKENS),
         ubatch_tokens: UBATCH_TOKENS,
         sequences,
-        outputs: u32::from(sequences).min(UBATCH_TOKENS),
+        outputs: u32::from(sequences).max(OUTPUTS_MIN),
         threads: description.threads,
         attention: description.attention,
         embeddings: false,
     };
-    let context = Context::new(model, &settings)?;
+    let mut context = Context::new(model, &settings)?;
     description.pool_tokens = pool;
     description.batch_tokens = settings.batch_tokens;
-    Ok(context)
+    if description.ranges {
+        description.page_bytes = paging::page_bytes(&mut context)?;
+    }
+    let bytes = context.memory_bytes();
+    (description.pool_bytes, description.compute_bytes) = (bytes.pool, bytes.compute);
+    Ok(Generating { context, settings })
 }
 
 /// Where the weights go.
