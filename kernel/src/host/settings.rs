@@ -116,6 +116,8 @@ struct MountEntry {
     gpu_layers: Option<u32>,
     #[serde(default)]
     threads: Option<u32>,
+    #[serde(default)]
+    deterministic: bool,
 }
 
 /// All settings, settled.
@@ -238,6 +240,7 @@ fn mount(entry: MountEntry) -> Mount {
         attention: entry.attention,
         gpu_layers: entry.gpu_layers,
         threads: entry.threads,
+        deterministic: entry.deterministic,
     }
 }
 

@@ -399,6 +399,7 @@ pub fn mount(name: &str, script: &str) -> Mount {
         attention: Attention::Auto,
         gpu_layers: None,
         threads: None,
+        deterministic: false,
     }
 }
 

@@ -155,6 +155,7 @@ impl Model {
             threads: self.mount.threads,
             cache_dir,
             name: self.name.clone(),
+            deterministic: self.mount.deterministic,
             ..LoadRequest::default()
         }
     }

@@ -12,6 +12,7 @@ fn mount(name: &str) -> Record {
         attention: Attention::Auto,
         gpu_layers: None,
         threads: None,
+        deterministic: false,
     })
 }
 

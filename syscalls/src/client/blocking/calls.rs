@@ -145,6 +145,7 @@ impl Client {
             attention: Attention::default(),
             gpu_layers: None,
             threads: None,
+            deterministic: false,
         };
         self.mount_with(mount, on_event)
     }

@@ -5,11 +5,12 @@ use std::sync::{Arc, Once};
 
 use drivers::Driver;
 use drivers::gguf;
-use drivers::wire::{DriverFault, LoadRequest, ModelDescription};
+use drivers::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
 use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
+use super::alone::{self, Alone, BLOCK_TOKENS};
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::backends;
@@ -97,9 +98,17 @@ pub fn load_with(
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
-        Some(generating_context(&model, request, &mut description)?)
+        let set_up = if request.deterministic { deterministic_context } else { generating_context };
+        Some(set_up(&model, request, &mut description)?)
     };
-    Ok(Box::new(LlamaDriver::new(model, generating, swap, Arc::new(text), description)))
+    Ok(Box::new(LlamaDriver::new(
+        model,
+        generating,
+        swap,
+        Arc::new(text),
+        description,
+        request.deterministic,
+    )))
 }
 
 /// Sets llama.cpp up, once in a process.
@@ -261,7 +270,43 @@ fn generating_context(
     }
     let bytes = context.memory_bytes();
     (description.pool_bytes, description.compute_bytes) = (bytes.pool, bytes.compute);
-    Ok(Generating { context, settings })
+    Ok(Generating { context, settings, alone: None })
+}
+
+/// As [`generating_context`], of a model whose mount is deterministic.
+fn deterministic_context(
+    model: &Arc<Model>,
+    request: &LoadRequest,
+    description: &mut ModelDescription,
+) -> Result<Generating, DriverFault> {
+    if !description.ranges {
+        let message =
+            "this model keeps or loses whole sequences, and cannot be deterministic; mount it without";
+        return Err(DriverFault::new(Errno::ENOSYS, message));
+    }
+    let pool = pool_tokens(model, request, description.context_tokens);
+    // One sequence and what fills its last pass up.
+    let cells = description.context_tokens + 2 * BLOCK_TOKENS;
+    let settings = ContextSettings {
+        tokens: cells.next_multiple_of(POOL_TOKENS_MULTIPLE),
+        batch_tokens: BLOCK_TOKENS,
+        ubatch_tokens: BLOCK_TOKENS,
+        sequences: alone::SEQUENCES,
+        outputs: BLOCK_TOKENS,
+        threads: description.threads,
+        attention: description.attention,
+        embeddings: false,
+    };
+    let mut context = Context::new(model, &settings)?;
+    description.pool_tokens = pool;
+    description.batch_tokens = pool.min(BATCH_TOKENS);
+    description.page_bytes =
+        paging::page_bytes(&mut context)? + u64::from(PAGE_TOKENS) * size_of::<u32>() as u64;
+    let bytes = context.memory_bytes();
+    description.pool_bytes = u64::from(pool / PAGE_TOKENS) * description.page_bytes;
+    description.compute_bytes = bytes.pool + bytes.compute;
+    let alone = Some(Alone::new(description.sequences));
+    Ok(Generating { context, settings, alone })
 }
 
 /// Where the weights go.

@@ -7,6 +7,7 @@
 //! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
 //! counts cells, [`alphabet`] checks texts.
 
+mod alone;
 mod alphabet;
 pub mod arithmetic;
 mod attention;

@@ -39,7 +39,7 @@ impl LlamaDriver {
         PageKind {
             fingerprint: description.fingerprint,
             attention: description.attention,
-            deterministic: false,
+            deterministic: self.deterministic,
         }
     }
 
@@ -50,13 +50,17 @@ impl LlamaDriver {
         let mut page = std::mem::take(&mut self.page);
         page.clear();
         page.resize(HEADER_BYTES, 0);
-        let saved = match self.context().save(asid, label.from..label.to, &mut page) {
-            true => {
-                self.page_kind().seal(label, &mut page);
-                self.swap.write(slot, &page).map_err(DriverFault::from)
-            }
-            false => Err(unsound("llama.cpp does not tell its entries")),
+        let positions = label.from..label.to;
+        let Generating { context, alone, .. } = self.generating();
+        let taken = match alone {
+            Some(alone) => alone.save(context, asid, positions, &mut page),
+            None if context.save(asid, positions, &mut page) => Ok(()),
+            None => Err(unsound("llama.cpp does not tell its entries")),
         };
+        let saved = taken.and_then(|()| {
+            self.page_kind().seal(label, &mut page);
+            self.swap.write(slot, &page).map_err(DriverFault::from)
+        });
         self.page = page;
         saved
     }
@@ -73,11 +77,13 @@ impl LlamaDriver {
                 format!("the KV pool has {free} tokens free and the page needs {wanted}; drop some first");
             return Err(DriverFault::new(Errno::ENOMEM, message));
         }
-        let loaded = self.context().load(asid, label.from..label.to, entries);
-        loaded.map_err(|why| {
-            self.pool.drop_from(asid, label.from);
-            unsound(&format!("llama.cpp refuses it: {why}"))
-        })
+        let Generating { context, alone, .. } = self.generating();
+        let loaded = match alone {
+            Some(alone) => alone.load(context, asid, label.to - label.from, entries),
+            None => (context.load(asid, label.from..label.to, entries))
+                .map_err(|why| unsound(&format!("llama.cpp refuses it: {why}"))),
+        };
+        loaded.inspect_err(|_| self.pool.drop_from(asid, label.from))
     }
 
     /// Makes the pool, which is empty, another size.
@@ -86,7 +92,12 @@ impl LlamaDriver {
     ///
     /// Where there is no memory for the new pool and none for the old one again: a new worker takes over.
     pub(super) fn resize(&mut self, tokens: u32) -> Result<(), DriverFault> {
-        let Some(Generating { context, settings }) = self.generating.take() else { return Ok(()) };
+        if self.generating().alone.is_some() {
+            // The pages are kept outside of the context, which has room for one sequence whatever the pool.
+            self.set_pool(tokens);
+            return Ok(());
+        }
+        let Some(Generating { context, settings, .. }) = self.generating.take() else { return Ok(()) };
         // The old pool goes first: there may be no room for both.
         drop(context);
         let wanted = resized(&settings, tokens, self.description.batch_tokens);
@@ -97,15 +108,20 @@ impl LlamaDriver {
                 (again, settings, Err(fault))
             }
         };
-        if came.is_ok() {
-            self.pool = Pool::new(tokens, self.description.sequences);
-            self.description.pool_tokens = tokens;
-        }
         let bytes = context.memory_bytes();
         (self.description.pool_bytes, self.description.compute_bytes) = (bytes.pool, bytes.compute);
-        self.generating = Some(Generating { context, settings });
+        self.generating = Some(Generating { context, settings, alone: None });
         self.listen_for_withdrawals();
-        came
+        came.map(|()| self.set_pool(tokens))
+    }
+
+    fn set_pool(&mut self, tokens: u32) {
+        self.pool = Pool::new(tokens, self.description.sequences);
+        let old = std::mem::replace(&mut self.description.pool_tokens, tokens);
+        if self.generating().alone.is_some() {
+            let bytes = u64::from(tokens) * self.description.pool_bytes / u64::from(old);
+            self.description.pool_bytes = bytes;
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use drivers::wire::{Asid, DriverFault, ModelDescription, Op, SamplerSpec, Step, 
 use drivers::{Driver, TextCodec, Withdrawal};
 use syscalls::{Errno, Token};
 
-use super::context::{Context, ContextSettings, DecodeError};
+use super::alone::Alone;
+use super::context::{Context, ContextSettings};
 use super::contract::Contract;
 use super::embed::{Embedder, WINDOW_MAX};
 use super::model::Model;
@@ -22,6 +23,8 @@ use super::text::LlamaText;
 pub struct Generating {
     pub context: Context,
     pub settings: ContextSettings,
+    /// The sequences of a deterministic mount, which the context does not hold all at once.
+    pub alone: Option<Alone>,
 }
 
 /// A model that llama.cpp runs.
@@ -32,6 +35,7 @@ pub struct LlamaDriver {
     /// Set up for the first texts, where the model embeds.
     embedder: Option<Embedder>,
     text: Arc<LlamaText>,
+    pub(super) deterministic: bool,
     pub(super) description: ModelDescription,
     pub(super) pool: Pool,
     pub(super) swap: Swap,
@@ -51,6 +55,7 @@ impl LlamaDriver {
         swap: Swap,
         text: Arc<LlamaText>,
         description: ModelDescription,
+        deterministic: bool,
     ) -> LlamaDriver {
         let pool = Pool::new(description.pool_tokens, description.sequences);
         let marks = Arc::new(Marks::new(&model));
@@ -59,6 +64,7 @@ impl LlamaDriver {
             generating,
             embedder: None,
             text,
+            deterministic,
             description,
             pool,
             swap,
@@ -121,16 +127,19 @@ impl LlamaDriver {
     fn share(&mut self, from: Asid, to: Asid, length: u32) {
         let length = length.min(self.pool.length(from).unwrap_or(0));
         self.pool.share(from, to, length);
-        self.context().share(from, to, length);
+        let Generating { context, alone, .. } = self.generating();
+        match alone {
+            Some(alone) => alone.share(from, to, length),
+            None => context.share(from, to, length),
+        }
     }
 
     fn open_sampler(&self, spec: SamplerSpec) -> Result<Sampler, DriverFault> {
         Sampler::new(&self.model, &self.marks, spec)
     }
 
-    pub(super) fn context(&mut self) -> &mut Context {
-        let generating = self.generating.as_mut();
-        &mut generating.expect("a step passes the contract only where the model generates").context
+    pub(super) fn generating(&mut self) -> &mut Generating {
+        self.generating.as_mut().expect("a step passes the contract only where the model generates")
     }
 
     /// Drops the end of a sequence, in the pool and in llama.cpp.
@@ -144,7 +153,12 @@ impl LlamaDriver {
             return;
         }
         self.pool.drop_from(asid, from);
-        assert!(self.context().drop_from(asid, from), "sequence {} can only be dropped as a whole", asid.0);
+        let Generating { context, alone, .. } = self.generating();
+        let dropped = match alone {
+            Some(alone) => alone.drop_from(context, asid, from),
+            None => context.drop_from(asid, from),
+        };
+        assert!(dropped, "sequence {} can only be dropped as a whole", asid.0);
     }
 }
 
@@ -159,16 +173,7 @@ impl Driver for LlamaDriver {
         Contract::new(&self.description, &self.pool, samplers).check(step)?;
         self.withdrawal.begin(step.number);
         let pages = self.apply_all(&step.ops);
-        let planned = self.plan(&step.rows);
-        let pass = self.pass();
-        match pass {
-            Ok(()) => {}
-            Err(DecodeError::Withdrawn) => tracing::debug!("step {} was withdrawn", step.number),
-            Err(error) => tracing::warn!("step {}: the forward pass failed: {error:?}", step.number),
-        }
-        let rows = std::iter::zip(&step.rows, planned)
-            .map(|(row, planned)| self.finish_row(row, planned, &pass))
-            .collect();
+        let rows = self.run_rows(step);
         let elapsed_us = start.elapsed().as_micros() as u64;
         Ok(StepDone { number: step.number, rows, elapsed_us, pages })
     }
@@ -190,7 +195,11 @@ impl Driver for LlamaDriver {
             Some(embedder) => embedder,
             unset => {
                 let window = self.description.context_tokens.min(WINDOW_MAX);
-                unset.insert(Embedder::new(&self.model, window, self.description.threads)?)
+                let mut embedder = Embedder::new(&self.model, window, self.description.threads)?;
+                if self.deterministic {
+                    embedder.one_at_a_time();
+                }
+                unset.insert(embedder)
             }
         };
         embedder.embed(texts)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod deterministic;
 mod drafts;
 mod golden;
 mod paging;
