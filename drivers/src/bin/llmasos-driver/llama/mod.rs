@@ -1,8 +1,9 @@
 //! The driver for GGUF models: llama.cpp, by way of `llama-cpp-2` and `llama-cpp-sys-2`.
 //!
 //! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
-//! vocabulary. Of a step, [`rows`] does the rows and [`paging`] the pages, which [`swap`] keeps. The other modules
-//! each own one foreign thing: [`model`] the weights, [`context`] the KV pool and the threads, [`grammar`] a grammar.
+//! vocabulary. Of a step, [`rows`] does the rows and [`paging`] the pages, which [`swap`] keeps; [`alone`] keeps the
+//! sequences of deterministic mounts. The other modules each own one foreign thing: [`model`] the weights, [`context`]
+//! the KV pool and the threads, [`grammar`] a grammar.
 //!
 //! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
 //! counts cells, [`alphabet`] checks texts.
