@@ -32,6 +32,7 @@ pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<
         attention: Attention::Auto,
         gpu_layers: None,
         threads: Some(threads),
+        deterministic: false,
     };
     let mut client = daemon.client();
     client.mount_with(mount, |_: Event| {})?;
