@@ -207,6 +207,7 @@ impl<A> World<A> {
                 }
             }
             Effect::Hangup { .. }
+            | Effect::DropSwap { .. }
             | Effect::Persist(_)
             | Effect::Forget(_)
             | Effect::Log(..)
