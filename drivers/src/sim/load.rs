@@ -128,6 +128,10 @@ script! {
     save_us: u64 = 0, number;
     /// Time of loading a page.
     load_us: u64 = 0, number;
+    /// Time of each token in a step for each token that stands before it, in nanoseconds.
+    depth_ns: u64 = 0, number;
+    /// Time of each row in a step for each token that stands before it, in nanoseconds.
+    row_depth_ns: u64 = 0, number;
     /// Time of loading.
     slow_load_ms: u64 = 0, number;
     /// Refuses to load, with this sentence.

@@ -20,6 +20,7 @@ mod process;
 mod sched;
 mod seed;
 mod segment;
+mod subscription;
 mod syscall;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 use segment::Segments;
+use subscription::Subscriptions;
 
 pub use config::{DeviceConfig, HostInfo, KernelConfig};
 pub use device::MAIN_MEMORY;
@@ -53,6 +55,7 @@ pub struct Kernel {
     connections: BTreeMap<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
+    subscriptions: Subscriptions,
     contexts: BTreeMap<ContextId, Context>,
     next_context: u64,
     models: BTreeMap<ModelId, Model>,
@@ -86,6 +89,7 @@ impl Kernel {
             connections: BTreeMap::new(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
+            subscriptions: Subscriptions::default(),
             contexts: BTreeMap::new(),
             next_context: 0,
             models: BTreeMap::new(),

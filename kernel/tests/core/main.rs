@@ -13,4 +13,5 @@ mod random;
 mod scheduling;
 mod segments;
 mod sliding;
+mod subscriptions;
 mod workers;

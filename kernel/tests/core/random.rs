@@ -155,7 +155,8 @@ impl History {
             62..63 => self.machine.pass_ms(5),
             63..65 => self.mount(),
             65..66 if self.chance.once_in(2) => self.unmount(),
-            66..68 => self.share(),
+            66..67 => self.subscribe(),
+            67..69 => self.share(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -299,6 +300,13 @@ impl History {
         let nice = Some(self.chance.below(40) as i8 - 20);
         let conn = self.programs[at].conn;
         self.machine.begin(conn, Setpriority { pid, class, nice });
+    }
+
+    /// A subscriber is told of everything, whether it reads or not.
+    fn subscribe(&mut self) {
+        let Some(at) = self.program() else { return };
+        let timeout_ms = self.chance.once_in(2).then_some(1);
+        self.machine.begin(self.programs[at].conn, Subscribe { kinds: vec![], timeout_ms });
     }
 
     fn disconnect(&mut self) {
