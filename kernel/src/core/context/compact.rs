@@ -41,7 +41,7 @@ pub(in crate::core) struct Compaction {
 
 impl Kernel {
     /// Makes room in a full context, as it was opened to.
-    pub(in crate::core) fn make_room(&mut self, id: ContextId) {
+    pub(in crate::core) fn shorten(&mut self, id: ContextId) {
         let compacts = self.contexts.get(&id).is_some_and(|c| c.on_full == OnFull::Compact);
         if !compacts || !self.compact(id) {
             self.slide(id);

@@ -117,7 +117,7 @@ impl Kernel {
             if context.on_full == OnFull::Stop {
                 return Started::Done(self.conclude(id, Finish::ContextFull));
             }
-            self.make_room(id);
+            self.shorten(id);
         }
         let Some(context) = self.contexts.get(&id) else { return Started::GoesOn };
         let start = context.length();
@@ -200,7 +200,7 @@ impl Kernel {
         }
         match finish {
             Some(finish) => self.end_generation(id, finish),
-            None if full => self.make_room(id),
+            None if full => self.shorten(id),
             None => {}
         }
     }
