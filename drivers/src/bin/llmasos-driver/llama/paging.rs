@@ -7,7 +7,7 @@ use drivers::wire::{Asid, DriverFault, PAGE_TOKENS, PageLabel, Slot};
 use syscalls::{Errno, Token};
 
 use super::context::{Context, ContextSettings, Output};
-use super::load::POOL_TOKENS_MULTIPLE;
+use drivers::gguf::estimate::POOL_TOKENS_MULTIPLE;
 use super::pool::Pool;
 use super::step::{Generating, LlamaDriver};
 use super::swap::{HEADER_BYTES, PageKind};
