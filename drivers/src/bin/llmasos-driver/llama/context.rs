@@ -8,6 +8,7 @@ use llama_cpp_sys_2 as sys;
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::blocked;
 use super::log;
 use super::model::Model;
 
@@ -53,6 +54,8 @@ pub struct Context {
     threads: Option<Threadpool>,
     batch: Batch,
     model: Arc<Model>,
+    /// The kernel that runs, which is the fused one where the blocked one does not take the model's heads.
+    attention: Attention,
 }
 
 // SAFETY: a context may move between threads; llama.cpp only forbids that two use it at once, and no method
@@ -79,7 +82,15 @@ impl Context {
     pub fn new(model: &Arc<Model>, settings: &ContextSettings) -> Result<Context, DriverFault> {
         log::forget();
         // SAFETY: the model is loaded, and the `Arc` in the context keeps it so.
-        let raw = unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let set_up = || unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let (raw, attention) = match settings.attention {
+            Attention::Blocked if blocked::usable() => {
+                let (raw, account) = blocked::during(std::ptr::null_mut(), set_up);
+                (raw, if account.all_taken() { Attention::Blocked } else { Attention::Flash })
+            }
+            Attention::Blocked => (set_up(), Attention::Flash),
+            other => (set_up(), other),
+        };
         let raw = NonNull::new(raw).ok_or_else(|| {
             let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
             let message = format!(
@@ -93,7 +104,18 @@ impl Context {
             // SAFETY: the threads live until the context is freed; ggml lets one pool serve both uses.
             unsafe { sys::llama_attach_threadpool(raw.as_ptr(), threads.raw, threads.raw) };
         }
-        Ok(Context { raw, threads, batch: Batch::new(settings.batch_tokens), model: model.clone() })
+        Ok(Context {
+            raw,
+            threads,
+            batch: Batch::new(settings.batch_tokens),
+            model: model.clone(),
+            attention,
+        })
+    }
+
+    /// The attention kernel that runs.
+    pub fn attention(&self) -> Attention {
+        self.attention
     }
 
     /// Whether it has a KV pool. Encoders have none.
@@ -143,8 +165,17 @@ impl Context {
     ///
     /// See [`DecodeError`].
     pub fn decode(&mut self) -> Result<(), DecodeError> {
+        let (context, batch) = (self.raw.as_ptr(), self.batch.as_raw());
         // SAFETY: the batch's arrays have the lengths that it says, and live through the call.
-        match unsafe { sys::llama_decode(self.raw.as_ptr(), self.batch.as_raw()) } {
+        let decode = || unsafe { sys::llama_decode(context, batch) };
+        let answer = match self.attention {
+            Attention::Blocked => {
+                let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), |threads| threads.raw);
+                blocked::during(pool, decode).0
+            }
+            _ => decode(),
+        };
+        match answer {
             0 => Ok(()),
             1 => Err(DecodeError::NoSlot),
             other => Err(DecodeError::Failed(other)),
@@ -189,7 +220,7 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
     params.n_threads_batch = settings.threads as i32;
     params.flash_attn_type = match settings.attention {
         Attention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-        Attention::Flash => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        Attention::Flash | Attention::Blocked => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
         Attention::Plain => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
     };
     params.embeddings = settings.embeddings;
