@@ -170,7 +170,7 @@ impl Context {
         let decode = || unsafe { sys::llama_decode(context, batch) };
         let answer = match self.attention {
             Attention::Blocked => {
-                let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), |threads| threads.raw);
+                let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), Threadpool::raw);
                 blocked::during(pool, decode).0
             }
             _ => decode(),
@@ -230,7 +230,7 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
 }
 
 /// ggml's threads, kept between passes: without them ggml would start new ones for every graph.
-struct Threadpool {
+pub struct Threadpool {
     raw: sys::ggml_threadpool_t,
     free: unsafe extern "C" fn(sys::ggml_threadpool_t),
 }
@@ -240,7 +240,7 @@ type FreeThreadpool = unsafe extern "C" fn(sys::ggml_threadpool_t);
 
 impl Threadpool {
     /// None where one thread does the work, or where the CPU backend keeps no threads.
-    fn new(threads: u32) -> Option<Threadpool> {
+    pub fn new(threads: u32) -> Option<Threadpool> {
         if threads < 2 {
             return None;
         }
@@ -264,6 +264,11 @@ impl Threadpool {
             let raw = new(&mut params);
             (!raw.is_null()).then_some(Threadpool { raw, free })
         }
+    }
+
+    /// For calls of ggml, which may use the threads as long as this lives.
+    pub fn raw(&self) -> sys::ggml_threadpool_t {
+        self.raw
     }
 }
 

@@ -136,4 +136,26 @@ impl Lanes for Avx2 {
             }
         }
     }
+
+    #[inline(always)]
+    unsafe fn products(row: *const f32, rows: *const *const u16, width: usize) -> __m256 {
+        // SAFETY: as above; the caller vouches for eight rows of `width` numbers.
+        unsafe {
+            let mut sums = [_mm256_setzero_ps(); 8];
+            for at in (0..width).step_by(8) {
+                let numbers = Self::load(row.add(at));
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum = Self::fma(numbers, Self::load_half((*rows.add(n)).add(at)), *sum);
+                }
+            }
+            // Each step halves the numbers of a sum and puts twice as many sums into a vector.
+            let four = |n: usize| {
+                let (a, b) = (_mm256_hadd_ps(sums[n], sums[n + 1]), _mm256_hadd_ps(sums[n + 2], sums[n + 3]));
+                _mm256_hadd_ps(a, b)
+            };
+            let (low, high) = (four(0), four(4));
+            let crossed = _mm256_permute2f128_ps::<0x21>(low, high);
+            _mm256_add_ps(crossed, _mm256_blend_ps::<0xf0>(low, high))
+        }
+    }
 }

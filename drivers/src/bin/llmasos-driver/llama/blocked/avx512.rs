@@ -132,4 +132,34 @@ impl Lanes for Avx512 {
             }
         }
     }
+
+    #[inline(always)]
+    unsafe fn products(row: *const f32, rows: *const *const u16, width: usize) -> __m512 {
+        // SAFETY: as above; the caller vouches for sixteen rows of `width` numbers.
+        unsafe {
+            let mut sums = [_mm512_setzero_ps(); 16];
+            for at in (0..width).step_by(16) {
+                let numbers = Self::load(row.add(at));
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum = Self::fma(numbers, Self::load_half((*rows.add(n)).add(at)), *sum);
+                }
+            }
+            // Each step halves the numbers of a sum and puts twice as many sums into a vector.
+            let mut pairs = [_mm512_setzero_ps(); 8];
+            for (n, pair) in pairs.iter_mut().enumerate() {
+                let (a, b) = (sums[2 * n], sums[2 * n + 1]);
+                *pair = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            }
+            let mut fours = [_mm512_setzero_ps(); 4];
+            for (n, four) in fours.iter_mut().enumerate() {
+                let (a, b) = (_mm512_castps_pd(pairs[2 * n]), _mm512_castps_pd(pairs[2 * n + 1]));
+                let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                *four = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            }
+            let halves = |a: __m512, b: __m512| {
+                _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
+            };
+            halves(halves(fours[0], fours[1]), halves(fours[2], fours[3]))
+        }
+    }
 }

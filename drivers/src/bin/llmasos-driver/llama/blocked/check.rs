@@ -46,8 +46,12 @@ impl Case {
 pub struct Tensors {
     context: *mut sys::ggml_context,
     graph: *mut sys::ggml_cgraph,
+    /// What the tensors were filled with.
+    #[cfg(test)]
     pub q: Vec<f32>,
+    #[cfg(test)]
     pub k: Vec<f16>,
+    #[cfg(test)]
     pub v: Vec<f16>,
     node: *mut sys::ggml_tensor,
     numbers: usize,
@@ -95,8 +99,27 @@ impl Tensors {
                 sys::ggml_flash_attn_ext(context, q_by, k_by, v_by, mask, case.scale(), case.max_bias, 0.0);
             let graph = sys::ggml_new_graph(context);
             sys::ggml_build_forward_expand(graph, node);
-            Tensors { context, graph, q, k, v, node, numbers: case.numbers() }
+            Tensors {
+                context,
+                graph,
+                #[cfg(test)]
+                q,
+                #[cfg(test)]
+                k,
+                #[cfg(test)]
+                v,
+                node,
+                numbers: case.numbers(),
+            }
         }
+    }
+
+    /// Writes another mask of the same shape, as llama.cpp does before a pass.
+    #[cfg(test)]
+    pub fn write_mask(&self, mask: &[f32]) {
+        let mask: Vec<f16> = mask.iter().map(|m| f16::from_f32(*m)).collect();
+        // SAFETY: the mask's tensor has as many numbers.
+        unsafe { filled((*self.node).src[3], &mask) };
     }
 
     /// What ggml computes.

@@ -34,6 +34,18 @@ macro_rules! kernels {
         }
 
         #[target_feature(enable = $features)]
+        unsafe fn products(
+            query: *const f32,
+            cells: &[*const u16; TILE],
+            count: usize,
+            width: usize,
+            to: *mut f32,
+        ) {
+            // SAFETY: the caller's conditions are the same.
+            unsafe { micro::products::<$lanes>(query, cells, count, width, to) }
+        }
+
+        #[target_feature(enable = $features)]
         unsafe fn widen(from: *const u16, width: usize, to: *mut f32) {
             // SAFETY: the caller's conditions are the same.
             unsafe { micro::widen::<$lanes>(from, width, to) }
@@ -77,6 +89,7 @@ macro_rules! kernels {
                 [values::<6, 1, true>, values::<6, 2, true>, values::<6, WIDEST, true>],
             ],
             turn,
+            products,
             widen,
             weigh,
         }

@@ -41,6 +41,8 @@ pub trait Lanes {
     /// Reads a square of half floats, one row at each pointer, and writes its columns as rows of floats that lie
     /// `stride` apart.
     unsafe fn transpose(rows: *const *const u16, at: usize, to: *mut f32, stride: usize);
+    /// The products of a row of floats with as many rows of half floats as there are lanes.
+    unsafe fn products(row: *const f32, rows: *const *const u16, width: usize) -> Self::Vector;
 }
 
 /// Powers of two below this are 0: what they would add to a sum that has a 1 in it is lost in any case, and

@@ -61,8 +61,10 @@ pub struct Kernels {
     pub values: [[ValuesFn; 3]; ROWS],
     /// The same, with values as half floats.
     pub halves: [[ValuesFn; 3]; ROWS],
-    /// Turns the keys of a tile: cells, numbers of each, and where to.
+    /// Turns the keys of a tile: cells, how many, numbers of each, and where to.
     pub turn: unsafe fn(&[*const u16; TILE], usize, usize, *mut f32),
+    /// A row's products with the keys of a tile as they lie: query, cells, how many, numbers of each, and where to.
+    pub products: unsafe fn(*const f32, &[*const u16; TILE], usize, usize, *mut f32),
     /// Widens a row of half floats.
     pub widen: unsafe fn(*const u16, usize, *mut f32),
     /// A row's scores become weights: scores, which cells are seen, the maximum so far, and the row's sums, of
@@ -142,6 +144,21 @@ pub unsafe fn turn<L: Lanes>(cells: &[*const u16; TILE], count: usize, width: us
             // SAFETY: the caller vouches for the cells and for `width` rows of a tile to write to.
             unsafe { L::transpose(cells.as_ptr().add(first), number, to.add(number * TILE + first), TILE) };
         }
+    }
+}
+
+/// See [`Kernels::products`]. As with [`turn`], the cells that are not there lead to zeros.
+#[inline(always)]
+pub unsafe fn products<L: Lanes>(
+    query: *const f32,
+    cells: &[*const u16; TILE],
+    count: usize,
+    width: usize,
+    to: *mut f32,
+) {
+    for first in (0..count).step_by(L::WIDTH) {
+        // SAFETY: the caller vouches for the cells, for `width` numbers, and for a tile of scores.
+        unsafe { L::store(to.add(first), L::products(query, cells.as_ptr().add(first), width)) };
     }
 }
 

@@ -11,8 +11,9 @@
 //!
 //! # What a result depends on
 //!
-//! A score depends on its query and key alone, and scaling is exact (see [`micro`]). The order in which a row's cells
-//! are added depends on where they lie and on who else sees them, and with several threads on where the work was cut.
+//! Scaling is exact (see [`micro`]). The order in which a row's cells are added depends on where they lie and on who
+//! else sees them, and with several threads on where the work was cut; a score is added up in another order where the
+//! cell has only one or two rows.
 //! So a row computed alone and among others differs by rounding. The same pass gives the same bits every time.
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -21,6 +22,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod backend;
 mod check;
 mod crew;
 mod device;
@@ -29,6 +31,7 @@ mod interface;
 mod job;
 mod kernels;
 mod lanes;
+mod merge;
 mod micro;
 mod plan;
 mod share;

@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use llama_cpp_sys_2 as sys;
+use std::ffi::c_void;
+
+use half::f16;
 use proptest::prelude::*;
 
+use super::super::context::Threadpool;
 use super::check::{Case, Tensors, numbers};
-use super::instance::Instance;
+use super::instance::{Abort, Instance};
 use super::kernels::known;
+use super::plan::{Mask, Plan};
+use super::share::Share;
 
 /// How far a result in 32-bit floats may be from the exact one. Results are averages of values below 1; a score is a
 /// sum of up to 256 products of at most 3, each rounded to 2⁻²⁴, and its error is a relative one of the weight.
@@ -62,28 +67,6 @@ fn assert_near(case: &Case, found: &[f32], expected: &[f64], most: f64, what: &s
 
 fn shape(case: &Case) -> [usize; 6] {
     [case.key, case.value, case.heads, case.sharers, case.rows, case.cells]
-}
-
-/// Threads of ggml, as a context has them.
-struct Pool {
-    raw: sys::ggml_threadpool_t,
-}
-
-impl Pool {
-    fn new(threads: i32) -> Pool {
-        // SAFETY: a static build of ggml has these functions; the parameters live through the call.
-        unsafe {
-            let mut params = sys::ggml_threadpool_params_default(threads);
-            Pool { raw: sys::ggml_threadpool_new(&mut params) }
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: it came from ggml and is freed once.
-        unsafe { sys::ggml_threadpool_free(self.raw) }
-    }
 }
 
 /// Who sees what in a pool of cells.
@@ -165,13 +148,81 @@ proptest! {
             let mut instance = Instance::new(kernels);
             let found = tensors.by(&mut instance, std::ptr::null_mut()).unwrap();
             assert_near(&case, &found, &expected, APART_MAX, kernels.name);
-            let pool = Pool::new(3);
+            let pool = Threadpool::new(3).unwrap();
             instance.begin(3);
-            let found = tensors.by(&mut instance, pool.raw).unwrap();
+            let found = tensors.by(&mut instance, pool.raw()).unwrap();
             assert_near(&case, &found, &expected, APART_MAX, "three threads");
             instance.begin(3);
-            prop_assert_eq!(&tensors.by(&mut instance, pool.raw).unwrap(), &found, "the same pass again");
+            prop_assert_eq!(&tensors.by(&mut instance, pool.raw()).unwrap(), &found, "the same pass");
         }
+    }
+
+    #[test]
+    fn plan_and_share_cover_what_each_row_sees_once_and_nothing_else(case in cases(), threads in 1usize..=64) {
+        let mask: Vec<f16> = case.mask.iter().map(|m| f16::from_f32(*m)).collect();
+        let (rows, cells) = (case.rows, case.cells);
+        // SAFETY: the mask has so many rows and cells.
+        let plan = unsafe { Plan::new(&Mask { data: mask.as_ptr().cast(), stride: 2 * cells, rows, cells }) };
+        let share = Share::new(&plan, case.heads, case.sharers, threads);
+        let mut seen = vec![0; case.heads * rows * cells];
+        for unit in &share.units {
+            let block = &plan.blocks[unit.block];
+            for piece in &share.pieces[unit.pieces.clone()] {
+                let item = &block.items[piece.item];
+                for (at, row) in piece.cells.clone().flat_map(|at| item.runs.iter().cloned().flatten().map(move |row| (at, row))) {
+                    let sees = item.seen.as_ref().is_none_or(|seen| seen[at / 64 * block.rows + row] >> (at % 64) & 1 == 1);
+                    let place = (unit.head * rows + block.first + row) * cells + item.cells[at] as usize;
+                    seen[place] += u32::from(sees);
+                }
+            }
+        }
+        for (at, times) in seen.iter().enumerate() {
+            let visible = case.mask[at % (rows * cells)] != f32::NEG_INFINITY;
+            prop_assert_eq!(*times, u32::from(visible), "row {}, cell {}", at / cells, at % cells);
+        }
+        let units: usize = share.groups.iter().map(|group| group.units).sum();
+        prop_assert_eq!((units, share.groups.len()), (share.units.len(), case.heads * plan.blocks.len()));
+    }
+}
+
+fn small_case(seed: u64) -> Case {
+    let (rows, cells) = (5, 200);
+    let mask = mask(Sight::Holes, rows, cells, seed);
+    Case { key: 32, value: 32, heads: 2, sharers: 2, rows, cells, max_bias: 0.0, mask, seed }
+}
+
+#[test]
+fn mask_that_is_written_for_another_pass_is_read_again() {
+    let (first, mut second) = (small_case(1), small_case(1));
+    second.mask = mask(Sight::Holes, second.rows, second.cells, 2);
+    let tensors = Tensors::new(&first);
+    for kernels in known() {
+        let mut instance = Instance::new(kernels);
+        for (case, announced) in [(&first, true), (&second, true), (&first, false)] {
+            tensors.write_mask(&case.mask);
+            if announced {
+                instance.begin(1);
+            }
+            let found = tensors.by(&mut instance, std::ptr::null_mut()).unwrap();
+            assert_near(case, &found, &exact(case, &tensors), APART_MAX, "another mask");
+        }
+    }
+}
+
+#[test]
+fn operation_stops_when_it_is_told_to() {
+    unsafe extern "C" fn always(_: *mut c_void) -> bool {
+        true
+    }
+    let abort: Abort = (always, std::ptr::null_mut());
+    let tensors = Tensors::new(&small_case(3));
+    for kernels in known() {
+        let mut instance = Instance::new(kernels);
+        instance.set_abort(Some(abort));
+        let said = tensors.by(&mut instance, std::ptr::null_mut());
+        assert!(said.as_ref().is_err_and(|why| why.contains("Stopped")), "{said:?}");
+        instance.set_abort(None);
+        assert!(tensors.by(&mut instance, std::ptr::null_mut()).is_ok());
     }
 }
 

@@ -7,12 +7,16 @@
 use std::sync::atomic::Ordering;
 
 use super::job::{Job, Scratch};
+use super::merge::{finish, leave_partial, merge};
 use super::micro::{ROWS, Scores, TILE, UNSEEN, Values, WIDTH_MAX, power_of_two};
 use super::plan::{Block, Item};
 use super::share::Unit;
 
 /// Rows up to which values are widened anew by each kernel: more would pay for it more than once.
 const ROWS_OF_HALVES: usize = ROWS;
+
+/// Rows up to which keys are multiplied as they lie: for more it is faster to turn them first.
+const ROWS_OF_PRODUCTS: usize = 2;
 
 /// What the pointers of cells that are not there lead to.
 static ZEROS: [u16; 256] = [0; 256];
@@ -73,9 +77,12 @@ fn tile(
     for (key, cell) in keys.iter_mut().zip(cells) {
         *key = job.keys.at(*cell as usize, head).cast();
     }
-    // SAFETY: the cells are in the pool, heads have at most as many numbers as there are zeros, and the scratch has
-    // room for a tile.
-    unsafe { (job.kernels.turn)(&keys, cells.len(), sizes.key, scratch.keys.as_mut_ptr()) };
+    let turned = item.rows() * sizes.sharers > ROWS_OF_PRODUCTS;
+    if turned {
+        // SAFETY: the cells are in the pool, heads have at most as many numbers as there are zeros, and the scratch
+        // has room for a tile.
+        unsafe { (job.kernels.turn)(&keys, cells.len(), sizes.key, scratch.keys.as_mut_ptr()) };
+    }
     let halves = item.rows() * sizes.sharers <= ROWS_OF_HALVES;
     let mut values = [std::ptr::null(); TILE];
     for (at, cell) in cells.iter().enumerate() {
@@ -96,7 +103,8 @@ fn tile(
         Some(seen) => seen[range.start / TILE * block.rows + row],
         None => full,
     };
-    let tile = Tile { job, block, head, cells, values: &values, halves, seen: &seen };
+    let keys = (!turned).then_some(&keys);
+    let tile = Tile { job, block, head, cells, keys, values: &values, halves, seen: &seen };
     for run in &item.runs {
         tile.rows(run.start * sizes.sharers, run.end * sizes.sharers, scratch);
     }
@@ -108,6 +116,8 @@ struct Tile<'a> {
     block: &'a Block,
     head: usize,
     cells: &'a [u32],
+    /// The keys as they lie, if they have not been turned.
+    keys: Option<&'a [*const u16; TILE]>,
     values: &'a [*const u8; TILE],
     /// The values are half floats.
     halves: bool,
@@ -132,6 +142,17 @@ impl Tile<'_> {
 
     fn scores(&self, from: usize, rows: usize, scratch: &mut Scratch) {
         let (kernels, width) = (self.job.kernels, self.job.sizes.key);
+        if let Some(keys) = self.keys {
+            for at in 0..rows {
+                // SAFETY: the scratch has this row of queries and of scores; the keys are those of the tile.
+                unsafe {
+                    let query = scratch.queries.as_mut_ptr().add((from + at) * width);
+                    let scores = scratch.scores.as_mut_ptr().add(at * TILE);
+                    (kernels.products)(query, keys, self.cells.len(), width, scores);
+                }
+            }
+            return;
+        }
         each_width(kernels.width, kernels.across, self.cells.len(), |at, kind| {
             // SAFETY: the scratch has these rows of queries, a tile of keys, and room for a tile of scores; a kernel
             // that computes whole vectors stays inside the tile, whose width is a multiple of theirs.
@@ -219,86 +240,5 @@ fn each_width(vector: usize, across: usize, width: usize, mut call: impl FnMut(u
         };
         call(at, kind);
         at += taken * vector;
-    }
-}
-
-/// Writes the rows of a block to where the operation wants them.
-fn finish(job: &Job, block: &Block, head: usize, scratch: &mut Scratch) {
-    let (width, sharers, heads) = (job.sizes.value, job.sizes.sharers, job.sizes.heads);
-    for at in 0..block.rows * sharers {
-        let (row, head) = (block.first + at / sharers, head * sharers + at % sharers);
-        // SAFETY: the scratch has this row; the result has one for each row of the pass and head of queries, which
-        // no other unit writes.
-        let (sums, out, to) = unsafe {
-            (
-                std::slice::from_raw_parts(scratch.sums.as_mut_ptr().add(at * WIDTH_MAX), WIDTH_MAX),
-                std::slice::from_raw_parts(scratch.out.as_mut_ptr().add(at * width), width),
-                std::slice::from_raw_parts_mut(job.result.add((row * heads * sharers + head) * width), width),
-            )
-        };
-        if scratch.tops[at] == UNSEEN {
-            to.fill(0.0);
-            continue;
-        }
-        let whole = 1.0 / sums.iter().sum::<f32>();
-        for (to, sum) in to.iter_mut().zip(out) {
-            *to = sum * whole;
-        }
-    }
-}
-
-/// Leaves the sums of a unit for the one that merges: for each row its maximum, its sum of weights, and its values.
-fn leave_partial(job: &Job, block: &Block, place: usize, scratch: &mut Scratch) {
-    let width = job.sizes.value;
-    for at in 0..block.rows * job.sizes.sharers {
-        let top = scratch.tops[at];
-        // SAFETY: the scratch has this row; the partials have room for a block at each place, which is this unit's.
-        unsafe {
-            let to = job.partials.add(place * job.sizes.partial() + at * (2 + width));
-            to.write(top);
-            if top != UNSEEN {
-                let sums =
-                    std::slice::from_raw_parts(scratch.sums.as_mut_ptr().add(at * WIDTH_MAX), WIDTH_MAX);
-                to.add(1).write(sums.iter().sum());
-                to.add(2).copy_from_nonoverlapping(scratch.out.as_mut_ptr().add(at * width), width);
-            }
-        }
-    }
-}
-
-/// Adds up what the units of a group have left, in their order.
-fn merge(job: &Job, block: &Block, unit: &Unit, scratch: &mut Scratch) {
-    let width = job.sizes.value;
-    let group = &job.share.groups[unit.group];
-    for at in 0..block.rows * job.sizes.sharers {
-        let partial = |n: usize| {
-            // SAFETY: all units of the group have written theirs, which the counter of unfinished ones orders before
-            // this, and nobody writes them any more.
-            unsafe {
-                let from = job.partials.add((group.partials + n) * job.sizes.partial() + at * (2 + width));
-                std::slice::from_raw_parts(from, 2 + width)
-            }
-        };
-        let top = (0..group.units).map(|n| partial(n)[0]).fold(UNSEEN, f32::max);
-        scratch.tops[at] = top;
-        if top == UNSEEN {
-            continue;
-        }
-        // SAFETY: the scratch has this row.
-        let (sums, out) = unsafe {
-            (
-                std::slice::from_raw_parts_mut(scratch.sums.as_mut_ptr().add(at * WIDTH_MAX), WIDTH_MAX),
-                std::slice::from_raw_parts_mut(scratch.out.as_mut_ptr().add(at * width), width),
-            )
-        };
-        sums.fill(0.0);
-        out.fill(0.0);
-        for part in (0..group.units).map(partial).filter(|part| part[0] != UNSEEN) {
-            let factor = power_of_two(part[0] - top);
-            sums[0] += factor * part[1];
-            for (sum, number) in out.iter_mut().zip(&part[2..]) {
-                *sum += factor * number;
-            }
-        }
     }
 }
