@@ -83,9 +83,11 @@ pub unsafe extern "C" fn set_abort(
 ///
 /// The graph lives.
 unsafe fn operations(graph: *mut sys::ggml_cgraph) -> impl Iterator<Item = *mut sys::ggml_tensor> {
-    // SAFETY: the caller's condition; the places are those of its nodes.
+    // SAFETY: the caller's condition.
     let nodes = unsafe { sys::ggml_graph_n_nodes(graph) };
-    (0..nodes).map(move |at| unsafe { sys::ggml_graph_node(graph, at) }).filter(|node| {
+    // SAFETY: as above; the places are those of its nodes.
+    let node_at = move |at| unsafe { sys::ggml_graph_node(graph, at) };
+    (0..nodes).map(node_at).filter(|node| {
         // SAFETY: nodes live as long as their graph.
         let node = unsafe { &**node };
         let compute = sys::GGML_TENSOR_FLAG_COMPUTE as i32;

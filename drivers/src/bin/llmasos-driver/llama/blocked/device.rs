@@ -178,7 +178,8 @@ pub unsafe fn supports(node: &sys::ggml_tensor) -> bool {
     }
     // SAFETY: attention has queries, keys and values, and there is a mask.
     let (q, k, v, mask) = unsafe { (&*q, &*k, &*v, &*mask) };
-    let half = |t: &sys::ggml_tensor| t.type_ == sys::GGML_TYPE_F16 && t.nb[0] == 2 && t.nb[1] % 2 == 0;
+    let half =
+        |t: &sys::ggml_tensor| t.type_ == sys::GGML_TYPE_F16 && t.nb[0] == 2 && t.nb[1].is_multiple_of(2);
     let width = |n: i64| HEAD_WIDTHS.contains(&n) && n % HEAD_WIDTH_STEP == 0;
     let [_, softcap, most_cells] = [1, 2, 4].map(|at| node.op_params[at]);
     q.type_ == sys::GGML_TYPE_F32

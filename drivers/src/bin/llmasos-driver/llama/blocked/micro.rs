@@ -182,7 +182,7 @@ unsafe fn power<L: Lanes>(x: L::Vector) -> L::Vector {
         9.618_129e-3,
         5.550_411e-2,
         0.240_226_5,
-        0.693_147_2,
+        std::f32::consts::LN_2,
     ];
     // SAFETY: no memory is touched.
     unsafe {

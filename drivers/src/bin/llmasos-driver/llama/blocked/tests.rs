@@ -95,7 +95,7 @@ fn mask(sight: Sight, rows: usize, cells: usize, seed: u64) -> Vec<f32> {
             Sight::Shared => cell < cells / 2 || cell % rows == row,
             Sight::Groups => cell % 3 == row / 4 % 3 || cell % (2 * rows) == row,
             Sight::Holes | Sight::Biased => random > -0.3,
-            Sight::Nothing => row % 2 == 0 && random > 0.8,
+            Sight::Nothing => row.is_multiple_of(2) && random > 0.8,
         };
         match (seen, sight) {
             (false, _) => f32::NEG_INFINITY,
