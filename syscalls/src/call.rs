@@ -672,6 +672,10 @@ pub enum Limit {
     ResidentFrames,
     /// Tokens that it may generate in its life.
     GeneratedTokens,
+    /// Pages of its contexts that are saved in host memory and on disk; further ones are computed again.
+    SwapPages,
+    /// Tokens that it may generate in a second, on average; 0 stops its generations until the limit is raised.
+    TokensPerSecond,
 }
 
 /// What happens when a context is full.

@@ -52,6 +52,10 @@ pub struct KernelConfig {
     /// How long a step without decoding contexts may be expected to take, in microseconds: signals and newcomers
     /// wait for the step that runs.
     pub step_us_max: u64,
+    /// Bytes of main memory for pages that had to leave device memory; 0 for none.
+    pub swap_host_bytes: u64,
+    /// Bytes of files for pages that had to leave that; 0 for none.
+    pub swap_disk_bytes: u64,
 }
 
 impl Default for KernelConfig {
@@ -66,6 +70,8 @@ impl Default for KernelConfig {
             cache_dir: None,
             prefill_tokens_min: 32,
             step_us_max: 1_000_000,
+            swap_host_bytes: 0,
+            swap_disk_bytes: 0,
         }
     }
 }

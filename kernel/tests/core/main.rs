@@ -7,6 +7,7 @@ mod generation;
 mod machine;
 mod memory;
 mod models;
+mod paging;
 mod processes;
 mod random;
 mod scheduling;

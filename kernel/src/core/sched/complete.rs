@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drivers::wire::{RowDone, Sampled, StepDone};
+use drivers::wire::{PAGE_TOKENS, RowDone, Sampled, StepDone};
 use syscalls::call::Class;
 use syscalls::{ContextId, Errno, Fault};
 
@@ -20,12 +20,12 @@ impl Kernel {
         }
         let Some(step) = self.models.get_mut(&worker.model).and_then(|m| m.in_flight.take()) else { return };
         let wall_us = self.now.0.saturating_sub(step.since.0).max(1);
-        let elapsed_us = done.elapsed_us.min(wall_us);
+        // What pages took says nothing about what rows take.
+        let paging_us = done.pages.iter().flatten().fold(0, |sum: u64, us| sum.saturating_add(*us));
+        let elapsed_us = done.elapsed_us.saturating_sub(paging_us).min(wall_us);
         self.charge(worker.model, &step, elapsed_us);
         self.worker_progressed(worker.model);
-        if step.resizes {
-            self.resized(worker.model, done.pages.last());
-        }
+        self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
         }
@@ -72,7 +72,9 @@ impl Kernel {
         self.count(model, row.owner, |c| {
             c.tokens_recomputed += u64::from(again);
             c.prompt_tokens_evaluated += u64::from(prompt);
+            c.refaults += u64::from(again.div_ceil(PAGE_TOKENS));
         });
+        self.enroll_context(row.context);
     }
 
     /// Learns what the step cost, and shares its time out among the processes that had rows in it.
@@ -151,6 +153,7 @@ fn fits(step: &InFlight, done: &StepDone, vocabulary: u32) -> bool {
     };
     step.number == done.number
         && step.rows.len() == done.rows.len()
+        && step.pages.len() == done.pages.len()
         && step.rows.iter().zip(&done.rows).all(|(row, done)| row_fits(row, done))
 }
 

@@ -40,6 +40,11 @@ impl Cost {
         below.or_else(|| self.decode_us[at..].iter().flatten().next()).copied()
     }
 
+    /// The expected time of computing prompt tokens; nothing before the first measurement.
+    pub(in crate::core) fn prefill_us(&self, tokens: u32) -> Option<u64> {
+        self.prefill_ns.map(|ns| ns.saturating_mul(tokens.into()) / 1000)
+    }
+
     /// Prompt tokens for a step in which so many contexts decode, at least `least` and at most `most`.
     pub(super) fn prefill_budget(&self, decode_rows: u32, least: u32, most: u32, step_us_max: u64) -> u32 {
         let (least, most) = (u64::from(least), u64::from(most));

@@ -8,6 +8,7 @@ use syscalls::ContextId;
 use super::super::Kernel;
 use super::super::effect::Effect;
 use super::super::event::ModelId;
+use super::super::memory::loading;
 use super::{InFlight, RowSent};
 
 /// Operations that may wait for a step with rows. With more a step is made for them alone, so that contexts which
@@ -27,7 +28,7 @@ impl Kernel {
         }
         let rows = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
         let Some(model) = self.models.get(&id) else { return };
-        if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX {
+        if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX && loading(&model.page_ops).is_empty() {
             return;
         }
         self.submit(id, rows);
@@ -40,8 +41,10 @@ impl Kernel {
         model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
-        let resizes = step.ops.iter().any(|op| matches!(op, Op::Resize { .. }));
-        model.in_flight = Some(InFlight { number: step.number, since: self.now, resizes, rows: sent });
+        let pages = std::mem::take(&mut model.page_ops);
+        let paging = step.ops.iter().filter(|op| op.is_paging()).count();
+        assert_eq!(paging, pages.len(), "every operation on pages is for something");
+        model.in_flight = Some(InFlight { number: step.number, since: self.now, rows: sent, pages });
         self.out.push(Effect::Submit { worker: model.worker(), step });
     }
 

@@ -34,6 +34,7 @@ impl Kernel {
             self.unplace(id);
             self.enter_place(id, owner, wanted);
         }
+        self.enroll_context(id);
         self.stand_in_line(model, owner);
     }
 
@@ -70,9 +71,9 @@ impl Kernel {
         context.place = place;
         match (place, call) {
             (Place::Idle(_), _) => {
-                sched.ticks += 1;
-                context.place = Place::Idle(sched.ticks);
-                sched.idle.insert((sched.ticks, id));
+                let tick = sched.tick();
+                context.place = Place::Idle(tick);
+                sched.idle.insert((tick, id));
             }
             (Place::Waiting, Some(call)) => sched.line.insert(owner, call, id, standing),
             (Place::Running, _) => {

@@ -7,7 +7,7 @@ use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
 use super::super::event::ModelId;
-use super::super::memory::{Kin, Reach, Room};
+use super::super::memory::{Outlook, PageIn, Reach, Room};
 use super::fair::stride;
 use super::{Cost, RowSent, Sched};
 
@@ -33,8 +33,12 @@ impl Kernel {
     /// The rows of the next step of a model.
     pub(super) fn plan(&mut self, model: ModelId) -> Vec<RowSent> {
         let held_back = self.grow_running(model);
+        if let Some(model) = self.models.get_mut(&model) {
+            model.sched.held_back = held_back;
+        }
         self.admit_waiting(model);
-        let mut candidates = self.candidates(model, &held_back);
+        let waits = self.page_in_running(model);
+        let mut candidates = self.candidates(model, &waits);
         candidates.sort_by_key(|c| (c.class, c.service, c.owner, c.context));
         let mut rows = self.decode_rows(model, &candidates);
         self.add_prefill(model, &candidates, &mut rows);
@@ -51,6 +55,9 @@ impl Kernel {
             let resident = self.contexts.get(&id).is_some_and(|c| c.resident.is_some());
             let room = if resident { self.grow(id, Reach::Juniors) } else { self.admit(id, None) };
             if matches!(room, Room::Made) {
+                if self.prefills(id) && self.page_in(id, false) == PageIn::Loads {
+                    return Some(vec![]);
+                }
                 let batch = self.models.get(&model).map_or(1, |m| m.batch_tokens());
                 return self.row(id, batch).map(|row| vec![row]);
             }
@@ -92,13 +99,12 @@ impl Kernel {
             if sched.full && !self.outranks_running(model, first) {
                 return;
             }
-            let share = match self.kin(first) {
-                Kin::Computing => {
+            let share = match self.outlook(first) {
+                Outlook::Wait => {
                     passed.insert(first);
                     continue;
                 }
-                Kin::Has(giver, length) => Some((giver, length)),
-                Kin::None => None,
+                Outlook::Share(share) => share,
             };
             match self.admit(first, share) {
                 Room::Made => {}
@@ -116,9 +122,23 @@ impl Kernel {
         lowest.is_none_or(|lowest| own.is_some_and(|own| own < lowest))
     }
 
-    fn candidates(&self, model: ModelId, held_back: &BTreeSet<ContextId>) -> Vec<Candidate> {
+    /// Has pages brought in for the running contexts that have a prompt, and tells which of them have no row.
+    fn page_in_running(&mut self, model_id: ModelId) -> BTreeSet<ContextId> {
+        let Some(model) = self.models.get(&model_id) else { return BTreeSet::new() };
+        let goes_on = |c: &ContextId| !model.sched.held_back.contains(c) && !model.suspects.contains(c);
+        let prefilling: Vec<_> = model.sched.running().filter(|c| goes_on(c) && self.prefills(*c)).collect();
+        prefilling.into_iter().filter(|id| self.page_in(*id, true) != PageIn::Ready).collect()
+    }
+
+    fn prefills(&self, id: ContextId) -> bool {
+        self.contexts.get(&id).is_some_and(|c| c.prefills())
+    }
+
+    fn candidates(&self, model: ModelId, waits: &BTreeSet<ContextId>) -> Vec<Candidate> {
         let Some(model) = self.models.get(&model) else { return vec![] };
+        let held_back = &model.sched.held_back;
         let running = model.sched.running().filter(|c| !held_back.contains(c) && !model.suspects.contains(c));
+        let running = running.filter(|c| !waits.contains(c));
         let candidate = |id: ContextId| {
             let context = self.contexts.get(&id)?;
             let identity = &self.processes.living(context.owner)?.id;
