@@ -720,6 +720,9 @@ pub enum Attention {
     Flash,
     /// Two matrix products with a softmax between.
     Plain,
+    /// The driver's own kernel for CPUs, which reads what many sequences share once for all of them. Where it cannot
+    /// run, the fused kernel does.
+    Blocked,
 }
 
 impl Default for Sampling {

@@ -114,6 +114,10 @@ script! {
     token_us: u64 = 0, number;
     /// Time of each row in a step.
     row_us: u64 = 0, number;
+    /// Time of each token in a step for each token that stands before it, in nanoseconds.
+    depth_ns: u64 = 0, number;
+    /// Time of each row in a step for each token that stands before it, in nanoseconds.
+    row_depth_ns: u64 = 0, number;
     /// Whether parts of a sequence can be dropped and shared.
     ranges: bool = true, switch;
     /// Bytes of a saved page; 0 for a model whose pages cannot be saved.
@@ -128,10 +132,6 @@ script! {
     save_us: u64 = 0, number;
     /// Time of loading a page.
     load_us: u64 = 0, number;
-    /// Time of each token in a step for each token that stands before it, in nanoseconds.
-    depth_ns: u64 = 0, number;
-    /// Time of each row in a step for each token that stands before it, in nanoseconds.
-    row_depth_ns: u64 = 0, number;
     /// Time of loading.
     slow_load_ms: u64 = 0, number;
     /// Refuses to load, with this sentence.

@@ -48,13 +48,14 @@ impl SimWorker {
         SimWorker::start_with(load, SimSwap::default())
     }
 
-    /// Starts a worker with a swap area that others may have used.
+    /// Starts a worker with the swap area of the ones before it.
     ///
     /// # Errors
     ///
     /// As [`SimWorker::start`].
     pub fn start_with(load: &LoadRequest, swap: SimSwap) -> Result<Result<SimWorker, DriverFault>, Died> {
-        mortal(|| load_with_swap(load, Arc::new(MortalClock), swap).map(|driver| SimWorker { driver }))
+        let load = || load_with_swap(load, Arc::new(MortalClock), swap).map(|driver| SimWorker { driver });
+        mortal(load)
     }
 
     /// What was loaded.
