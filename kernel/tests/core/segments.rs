@@ -17,7 +17,7 @@ impl Machine {
         self.call(conn, share).map(drop)
     }
 
-    fn open_on(&mut self, conn: ConnId) -> Result<ContextId, Fault> {
+    fn open_on_rules(&mut self, conn: ConnId) -> Result<ContextId, Fault> {
         match self.call(conn, Open { prefix: Some("rules".into()), ..open() })? {
             Reply::Opened { context, .. } => Ok(context),
             other => panic!("{other:?}"),
@@ -50,7 +50,7 @@ fn segment_is_shared_across_users_and_what_is_behind_it_is_not() {
     let question = text(2, 200);
     let expected = reference("", &format!("{rules}{question}"), 20);
     for (n, conn) in [one, two, one].into_iter().enumerate() {
-        let context = machine.open_on(conn).expect("everyone may");
+        let context = machine.open_on_rules(conn).expect("everyone may");
         machine.append(conn, context, &question).expect("it fits");
         assert_eq!(machine.generate(conn, context, 20).text, expected, "{n}");
     }
@@ -67,7 +67,7 @@ fn segment_not_computed_yet_is_computed_once() {
     machine.share(conns[0], context, 0o604).expect("own context");
     let mut calls = vec![];
     for conn in &conns {
-        let context = machine.open_on(*conn).expect("everyone may");
+        let context = machine.open_on_rules(*conn).expect("everyone may");
         machine.call(*conn, append_bytes(context, "and now?")).expect("it fits");
         calls.push(machine.begin(*conn, generate(context, 10)));
     }
@@ -84,9 +84,9 @@ fn segment_of_another_user_is_his_alone_unless_published() {
     let (owner, other) = (machine.connect(7), machine.connect(8));
     let context = machine.open_with(owner, "secret rules");
     machine.share(owner, context, 0o600).expect("own context");
-    assert!(machine.open_on(owner).is_ok());
-    assert!(machine.open_on(admin).is_ok(), "the administrator may");
-    let fault = machine.open_on(other).expect_err("not for others");
+    assert!(machine.open_on_rules(owner).is_ok());
+    assert!(machine.open_on_rules(admin).is_ok(), "the administrator may");
+    let fault = machine.open_on_rules(other).expect_err("not for others");
     assert_eq!(fault.errno, Errno::EPERM);
     assert!(fault.message.contains("0o600"), "{fault}");
     let theirs = machine.open_with(other, "other rules");
@@ -94,9 +94,9 @@ fn segment_of_another_user_is_his_alone_unless_published() {
     let remove = Unshare { name: "rules".into() };
     assert_eq!(machine.call(other, remove.clone()).expect_err("not his").errno, Errno::EPERM);
     machine.share(owner, context, 0o644).expect("the owner replaces it");
-    assert!(machine.open_on(other).is_ok());
+    assert!(machine.open_on_rules(other).is_ok());
     machine.call(owner, remove.clone()).expect("its owner");
-    assert_eq!(machine.open_on(owner).expect_err("it is gone").errno, Errno::ENOENT);
+    assert_eq!(machine.open_on_rules(owner).expect_err("it is gone").errno, Errno::ENOENT);
     assert_eq!(machine.call(owner, remove).expect_err("it is gone").errno, Errno::ENOENT);
 }
 
@@ -117,7 +117,7 @@ fn segment_outlives_its_process_pressure_and_the_worker() {
     machine.kill_worker();
     let (expected, before) = (reference("", &format!("{rules}!"), 10), machine.evaluated(conn));
     let user = machine.connect(7);
-    let context = machine.open_on(user).expect("his own");
+    let context = machine.open_on_rules(user).expect("his own");
     machine.append(user, context, "!").expect("it fits");
     assert_eq!(machine.generate(user, context, 10).text, expected);
     assert!(machine.evaluated(conn) - before <= 257);
@@ -139,7 +139,7 @@ fn context_cut_below_its_segment_shares_nothing_of_its_own_with_others() {
     let private = format!("my own {}", text(9, 313));
     let mut evaluated = vec![];
     for conn in [one, two] {
-        let context = machine.open_on(conn).expect("everyone may");
+        let context = machine.open_on_rules(conn).expect("everyone may");
         machine.call(conn, Truncate { context, length: Tokens(320) }).expect("own context");
         machine.append(conn, context, &private).expect("it fits");
         let before = machine.evaluated(admin);
@@ -166,7 +166,7 @@ fn chat_on_a_segment_goes_on_from_its_instructions() {
     machine.share(conn, context, 0o600).expect("own context");
     let mut evaluated = vec![];
     for name in ["one", "two"] {
-        let context = machine.open_on(conn).expect("his own");
+        let context = machine.open_on_rules(conn).expect("his own");
         machine.call(conn, say(context, vec![message("user", name.into())])).expect("a template");
         let before = machine.evaluated(conn);
         assert_eq!(machine.generate(conn, context, 50).text, name);
