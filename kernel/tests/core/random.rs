@@ -81,7 +81,8 @@ struct History {
     generated: Vec<(ConnId, CallId, ContextId)>,
     /// Calls that open contexts which slide or compact.
     sliding: BTreeSet<(ConnId, CallId)>,
-    /// Contexts that slide or compact, and their copies: what a reply has may be behind something else by now.
+    /// Contexts that slide, compact or are cut, and their copies: what a reply has may be behind something else by
+    /// now, or something else in its place that says the same.
     moving: BTreeSet<ContextId>,
 }
 
@@ -210,7 +211,7 @@ impl History {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
         let script = format!("{},layers=3,weights={}", self.script, self.chance.below(900));
-        let context = self.chance.once_in(3).then(|| Tokens(256));
+        let context = self.chance.once_in(3).then_some(Tokens(256));
         let name = MODELS[self.chance.below(MODELS.len())];
         self.machine.begin(conn, Mount { context, ..mount(name, &script) });
     }
@@ -262,6 +263,7 @@ impl History {
     fn truncate(&mut self) {
         let Some((_, conn, context)) = self.pick() else { return };
         let length = Tokens(self.chance.below(150) as u32);
+        self.moving.insert(context);
         self.machine.begin(conn, Truncate { context, length });
     }
 
