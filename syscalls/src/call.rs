@@ -154,7 +154,8 @@ calls! {
     Compress "compress"(Compress) -> "compressed";
     /// Measures a model on a task.
     Evaluate "evaluate"(Evaluate) -> "evaluated";
-    /// Streams what happens in the system.
+    /// Streams what happens in the system, as events. A client that does not read them loses some, and is told how
+    /// many (`lost`).
     Subscribe "subscribe"(Subscribe) -> "done";
     /// Describes the machine and the daemon.
     Sysinfo "sysinfo"(Sysinfo) -> "sysinfo";
@@ -558,18 +559,27 @@ args! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Tokens that one context can hold, and that the pool has room for; what the model was trained with,
-        /// at most 8,192, if absent.
+        /// at most 8,192, if absent, and less where memory is short.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         context: Option<Tokens>,
         /// Which attention kernel runs.
         #[serde(default)]
         attention: Attention,
-        /// Layers that go to the graphics device; all that fit if absent.
+        /// Layers that go to the graphics device, the output counted as one, from the last one on; if absent, as
+        /// many as fit there beside the pool.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         gpu_layers: Option<u32>,
+        /// The device that it goes to, as `sysinfo` names them: `cpu`, `cuda:0`, …; the one where most of it fits if
+        /// absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
         /// Threads of the worker; one for each physical core if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         threads: Option<u32>,
+        /// What a context generates depends on it alone, to the last bit, and not on what else the model is doing.
+        /// Costs speed.
+        #[serde(default)]
+        deterministic: bool,
     }
 
     /// Arguments of `unmount`.
@@ -604,9 +614,12 @@ args! {
 
     /// Arguments of `subscribe`.
     struct Subscribe {
-        /// Kinds of happenings; all if empty.
+        /// Kinds of events: `process`, `step`, `page`, `worker`; all if empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
+        /// Ends the subscription after so many milliseconds, with the reply. Otherwise INT ends it, with EINTR.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     }
 
     /// Arguments of `sysinfo`.
@@ -707,6 +720,9 @@ pub enum Attention {
     Flash,
     /// Two matrix products with a softmax between.
     Plain,
+    /// The driver's own kernel for CPUs, which reads what many sequences share once for all of them. Where it cannot
+    /// run, the fused kernel does.
+    Blocked,
 }
 
 impl Default for Sampling {

@@ -234,22 +234,11 @@ fn encoder_finds_an_answer_in_other_words() {
     let converted =
         convert.arg("convert").arg(shared.join("models/all-MiniLM-L6-v2")).arg(&gguf).output().unwrap();
     assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
-    let ask = |daemon: &Daemon| {
-        let question = "Which structure can travellers see in Brill?";
-        run(
-            daemon,
-            "qa",
-            &["--doc", "-", "--extract", question],
-            "Brill lies on a hill. The soup was cold. \
-            Tourists come to look at the tower in the village.",
-        )
-    };
-    let by_terms = ask(&daemon);
-    assert_eq!(String::from_utf8_lossy(&by_terms.stdout), "Brill lies on a hill.\n");
+    let text = "The soup was cold. The doctor is female. A tower stands on a hill.";
+    let ask = || run(&daemon, "qa", &["--doc", "-", "--extract", "Is the physician a woman?"], text);
+    assert_eq!(exit_code(ask().status), 1, "no term of the question is in the text");
     daemon.mount(&gguf, "minilm");
-    let by_meaning = ask(&daemon);
-    let answer = "Tourists come to look at the tower in the village.\n";
-    assert_eq!(String::from_utf8_lossy(&by_meaning.stdout), answer);
+    assert_eq!(String::from_utf8_lossy(&ask().stdout), "The doctor is female.\n");
 }
 
 #[test]

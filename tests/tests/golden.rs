@@ -56,7 +56,9 @@ fn greedy_output_of_one_and_of_eight_equals_llama_cpp() {
             context: None,
             attention: golden.attention,
             gpu_layers: None,
+            device: None,
             threads: None,
+            deterministic: false,
         };
         daemon.client().mount_with(mount, |_| {}).expect("mounts");
         let count = golden.greedy.len();

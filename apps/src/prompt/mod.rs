@@ -234,7 +234,7 @@ impl Stream<'_> {
             Event::Replaying { tokens } => {
                 eprintln!("{}: the model's worker died; {tokens} tokens are computed again", self.program);
             }
-            Event::Slid { .. } | Event::Compacted { .. } | Event::Progress { .. } => {}
+            _ => {}
         }
     }
 

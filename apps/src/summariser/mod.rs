@@ -82,7 +82,7 @@ fn words_max(args: &Args, documents: &[Document]) -> usize {
 
 /// Prints the sentences that say most: paragraphs stay apart, sentences of one stay together.
 fn extract(extractor: &mut Extractor, documents: &[Document], words: usize) -> Result<(), Failure> {
-    let sentences = collect(documents);
+    let sentences = prose(collect(documents));
     let texts: Vec<&str> = sentences.iter().map(|s| s.text).collect();
     let short = texts.len() <= ENCODED_MAX;
     let vectors = if short { extractor.with_encoder(|encoder| encoder.vectors(&texts)) } else { None };
@@ -93,6 +93,15 @@ fn extract(extractor: &mut Extractor, documents: &[Document], words: usize) -> R
     let mut output = Output::stdout();
     output.write(&page(&sentences, &chosen))?;
     Ok(())
+}
+
+/// The sentences alone, without the headings, tables, rules and fences of Markdown; all there is where a text has
+/// nothing else.
+fn prose(sentences: Vec<Sentence>) -> Vec<Sentence> {
+    let marks = ["#", "|", "=", "---", "```"];
+    let is_prose = |s: &&Sentence| !marks.iter().any(|mark| s.text.starts_with(mark));
+    let kept: Vec<Sentence> = sentences.iter().filter(is_prose).cloned().collect();
+    if kept.is_empty() { sentences } else { kept }
 }
 
 fn page(sentences: &[Sentence], chosen: &[usize]) -> String {
@@ -130,6 +139,16 @@ mod tests {
         assert_eq!(words(&["summariser"], &"word ".repeat(500)), 100);
         assert_eq!(words(&["summariser"], &"word ".repeat(5000)), 150);
         assert_eq!(words(&["summariser", "--words", "7"], "one two"), 7);
+    }
+
+    #[test]
+    fn markup_is_no_prose_where_there_is_any() {
+        let texts = |text: &str| {
+            let documents = [document(text)];
+            prose(collect(&documents)).iter().map(|s| s.text.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts("# Head\n\nOne. Two.\n\n| a | b |\n| --- | --- |\n"), ["One.", "Two."]);
+        assert_eq!(texts("# Head\n"), ["# Head"]);
     }
 
     #[test]

@@ -226,10 +226,16 @@ impl SimDriver {
         }
     }
 
-    fn cost_us(&self, step: &Step) -> u64 {
-        let tokens: u64 = step.rows.iter().map(|row| row.tokens.len() as u64).sum();
-        let rows = step.rows.len() as u64;
-        self.script.step_us + self.script.token_us * tokens + self.script.row_us * rows
+    /// The time that rows take, in microseconds, whatever operations come before them.
+    pub fn cost_us(&self, rows: &[Row]) -> u64 {
+        let script = &self.script;
+        let row_us = |row: &Row| {
+            let (tokens, depth) = (row.tokens.len() as u64, u64::from(row.position));
+            let pairs = tokens * depth + tokens * (tokens - 1) / 2;
+            let depth_ns = script.depth_ns * pairs + script.row_depth_ns * depth;
+            script.row_us + script.token_us * tokens + depth_ns / 1000
+        };
+        script.step_us + rows.iter().map(row_us).sum::<u64>()
     }
 }
 
@@ -258,7 +264,7 @@ impl Driver for SimDriver {
             }
         }
         let paging_us: u64 = pages.iter().flatten().sum();
-        let elapsed_us = self.cost_us(step) + paging_us;
+        let elapsed_us = self.cost_us(&step.rows) + paging_us;
         self.clock.sleep(Duration::from_micros(elapsed_us));
         if self.script.garbage_at_step == step.number && step.number > 0 {
             return Ok(StepDone {

@@ -60,5 +60,8 @@ impl Kernel {
         for pid in processes {
             self.settle_process(pid);
         }
+        if !congested {
+            self.tell_lost(conn);
+        }
     }
 }

@@ -29,6 +29,7 @@ impl Kernel {
         }
         self.check_processes();
         self.check_calls();
+        self.check_devices();
         self.check_swap();
     }
 

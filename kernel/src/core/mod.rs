@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 mod context;
 mod counters;
+mod device;
 pub mod effect;
 pub mod event;
 mod generate;
@@ -19,6 +20,7 @@ mod process;
 mod sched;
 mod seed;
 mod segment;
+mod subscription;
 mod syscall;
 
 use std::collections::BTreeMap;
@@ -29,14 +31,17 @@ use call::{CallNo, Calls};
 use connection::Connection;
 use context::Context;
 use counters::Counters;
+use device::Devices;
 use event::{ConnId, ModelId};
 use memory::Budget;
-use model::{Model, State};
+use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 use segment::Segments;
+use subscription::Subscriptions;
 
-pub use config::{HostInfo, KernelConfig};
+pub use config::{DeviceConfig, HostInfo, KernelConfig};
+pub use device::MAIN_MEMORY;
 pub use effect::Effect;
 pub use event::{Event, Now};
 
@@ -50,10 +55,12 @@ pub struct Kernel {
     connections: BTreeMap<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
+    subscriptions: Subscriptions,
     contexts: BTreeMap<ContextId, Context>,
     next_context: u64,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
+    devices: Devices,
     counters: Counters,
     segments: Segments,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
@@ -71,6 +78,7 @@ impl Kernel {
     pub fn new(config: KernelConfig, seed: u64) -> Self {
         let swap = Budget { host: config.swap_host_bytes, disk: config.swap_disk_bytes };
         Kernel {
+            devices: Devices::new(&config.devices, config.devices_to_come),
             config,
             swap,
             segments: Segments::default(),
@@ -81,6 +89,7 @@ impl Kernel {
             connections: BTreeMap::new(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
+            subscriptions: Subscriptions::default(),
             contexts: BTreeMap::new(),
             next_context: 0,
             models: BTreeMap::new(),
@@ -99,6 +108,7 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
+        self.place_waiting();
         let models: Vec<ModelId> = self.models.keys().copied().collect();
         for model in models {
             self.dispatch(model);
@@ -118,6 +128,8 @@ impl Kernel {
             Event::Request { conn, request } => self.request(conn, request),
             Event::OutputHigh { conn } => self.set_congested(conn, true),
             Event::OutputLow { conn } => self.set_congested(conn, false),
+            Event::DevicesFound { devices } => self.devices_found(&devices),
+            Event::Inspected { model, estimate } => self.inspected(model, estimate),
             Event::WorkerLoading { worker, os_pid, fraction } => {
                 self.worker_loading(worker, os_pid, fraction)
             }
@@ -141,7 +153,7 @@ impl Kernel {
         for call in self.calls.numbers().into_iter().rev() {
             self.cancel_call(call, &fault);
         }
-        for model in self.models.values().filter(|m| !matches!(m.state, State::Offline(_))) {
+        for model in self.models.values().filter(|m| m.placement.is_some()) {
             self.out.push(Effect::StopWorker { worker: model.worker() });
         }
         self.models.clear();

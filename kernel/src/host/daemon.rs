@@ -17,11 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::input::Input;
+use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::store::{StoreError, StoreThread};
+use super::swap::Swaps;
 use crate::core::effect::Record;
 use crate::core::event::Credentials;
 use crate::core::{HostInfo, Kernel};
@@ -87,7 +89,10 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
 
     let kernel = Kernel::new(kernel_config(&settings), machine::random_seed());
     let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
-    let reactor = Reactor::new(kernel, store, driver, urgent, inputs);
+    if settings.kernel.devices_to_come {
+        tokio::spawn(find_devices(driver.clone(), urgent.clone()));
+    }
+    let reactor = Reactor::new(kernel, store, Swaps::new(&settings.data), driver, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);
     running.await;

@@ -2,13 +2,10 @@
 //! kernel's invariants after every event.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::time::Duration;
 
-use drivers::Driver;
-use drivers::sim::{Clock, SimDriver, SimSwap, load_with_swap};
-use drivers::wire::{Answer, DriverFault, LoadRequest, Question, Step, TokenizeRequest};
+use drivers::estimate::estimate;
+use drivers::sim::{Died, SimSwap, SimWorker};
+use drivers::wire::{LoadRequest, Question, Step};
 use kernel::core::effect::Record;
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
@@ -19,25 +16,9 @@ use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request, Token
 /// The user that the daemon runs as.
 pub const ADMIN: u32 = 0;
 
-/// Death that the machine can see, without a word on standard error.
-struct Died(String);
-
-struct MortalClock;
-
-impl Clock for MortalClock {
-    fn sleep(&self, _: Duration) {}
-
-    fn hang(&self) -> ! {
-        resume_unwind(Box::new(Died("hung".into())))
-    }
-
-    fn abort(&self, why: &str) -> ! {
-        resume_unwind(Box::new(Died(why.into())))
-    }
-}
-
 /// Something that a worker is to do.
 pub enum Job {
+    Inspect(ModelId, LoadRequest),
     Start(WorkerId, LoadRequest),
     Step(WorkerId, Step),
     Ask(WorkerId, u64, Question),
@@ -48,7 +29,7 @@ pub struct Machine {
     pub kernel: Kernel,
     pub now: u64,
     pub jobs: VecDeque<Job>,
-    pub workers: BTreeMap<WorkerId, SimDriver>,
+    pub workers: BTreeMap<WorkerId, SimWorker>,
     /// The swap area of each model, which outlives its workers.
     pub swap: BTreeMap<ModelId, SimSwap>,
     pub frames: BTreeMap<ConnId, Vec<Frame>>,
@@ -58,6 +39,8 @@ pub struct Machine {
     pub records: BTreeMap<String, Record>,
     pub hangups: Vec<ConnId>,
     pub delays: Vec<u64>,
+    pub loads: Vec<LoadRequest>,
+    pub logs: Vec<String>,
     pub wake: Option<Now>,
     pub exited: bool,
     next_id: u64,
@@ -88,6 +71,8 @@ impl Machine {
             records: BTreeMap::new(),
             hangups: Vec::new(),
             delays: Vec::new(),
+            loads: Vec::new(),
+            logs: Vec::new(),
             wake: None,
             exited: false,
             next_id: 0,
@@ -134,8 +119,10 @@ impl Machine {
         match effect {
             Effect::Send { conn, frame } => self.heard(conn, frame),
             Effect::Hangup { conn } => self.hangups.push(conn),
+            Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, *load)),
             Effect::StartWorker { worker, load, delay_ms } => {
                 self.delays.push(delay_ms);
+                self.loads.push(*load.clone());
                 self.jobs.push_back(Job::Start(worker, *load));
             }
             Effect::StopWorker { worker } => {
@@ -149,10 +136,11 @@ impl Machine {
             Effect::Ask { worker, number, question } => {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
+            Effect::DropSwap { .. } => {}
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),
-            Effect::Log(..) => {}
+            Effect::Log(_, line) => self.logs.push(line),
             Effect::Exit => self.exited = true,
         }
     }
@@ -166,6 +154,9 @@ impl Machine {
     pub fn turn_at(&mut self, at: usize) -> bool {
         let Some(job) = self.jobs.remove(at) else { return false };
         match job {
+            Job::Inspect(model, load) => {
+                self.event(Event::Inspected { model, estimate: estimate(&load) });
+            }
             Job::Start(worker, load) => self.start(worker, &load),
             Job::Step(worker, step) => self.step(worker, &step),
             Job::Ask(worker, number, question) => self.ask(worker, number, question),
@@ -187,21 +178,21 @@ impl Machine {
 
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
         let swap = self.swap.entry(worker.model).or_default().clone();
-        let event = match mortal(|| load_with_swap(load, Arc::new(MortalClock), swap)) {
-            Ok(Ok(driver)) => {
-                let description = Box::new(driver.description().clone());
-                self.workers.insert(worker, driver);
+        let event = match SimWorker::start_with(load, swap) {
+            Ok(Ok(started)) => {
+                let description = Box::new(started.description().clone());
+                self.workers.insert(worker, started);
                 Event::WorkerReady { worker, os_pid: 1000 + worker.incarnation, description }
             }
             Ok(Err(fault)) => Event::WorkerRefused { worker, fault },
-            Err(how) => Event::WorkerDied { worker, how },
+            Err(Died(how)) => Event::WorkerDied { worker, how },
         };
         self.event(event);
     }
 
     fn step(&mut self, worker: WorkerId, step: &Step) {
         let Some(driver) = self.workers.get_mut(&worker) else { return };
-        let event = match mortal(|| driver.step(step)) {
+        let event = match driver.step(step) {
             Ok(Ok(done)) => {
                 self.now += done.elapsed_us.min(1_000_000_000);
                 Event::StepDone { worker, done }
@@ -210,16 +201,16 @@ impl Machine {
                 assert_ne!(fault.errno, Errno::EINVAL, "{fault}");
                 Event::StepFailed { worker, number: step.number, fault }
             }
-            Err(how) => self.died(worker, how),
+            Err(Died(how)) => self.died(worker, how),
         };
         self.event(event);
     }
 
     fn ask(&mut self, worker: WorkerId, number: u64, question: Question) {
         let Some(driver) = self.workers.get_mut(&worker) else { return };
-        let event = match mortal(|| answer(driver, question)) {
+        let event = match driver.ask(question) {
             Ok(answer) => Event::Answered { worker, number, answer },
-            Err(how) => self.died(worker, how),
+            Err(Died(how)) => self.died(worker, how),
         };
         self.event(event);
     }
@@ -385,28 +376,6 @@ impl Machine {
     }
 }
 
-fn mortal<T>(act: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|payload| match payload.downcast::<Died>() {
-        Ok(died) => died.0,
-        Err(other) => resume_unwind(other),
-    })
-}
-
-fn answer(driver: &mut SimDriver, question: Question) -> Result<Answer, DriverFault> {
-    let text = driver.text();
-    match question {
-        Question::Tokenize(request) => text.tokenize(&request).map(Answer::Tokens),
-        Question::Detokenize(tokens) => text.detokenize(&tokens).map(Answer::Bytes),
-        Question::Chat(request) => text.chat(&request).map(Answer::Chat),
-        Question::Embed(texts) => {
-            let tokens = texts
-                .into_iter()
-                .map(|t| text.tokenize(&TokenizeRequest { text: t, bos: false, special: false }));
-            driver.embed(&tokens.collect::<Result<Vec<_>, _>>()?).map(Answer::Vectors)
-        }
-    }
-}
-
 pub fn mount(name: &str, script: &str) -> Mount {
     Mount {
         path: format!("sim:{script}"),
@@ -414,7 +383,9 @@ pub fn mount(name: &str, script: &str) -> Mount {
         context: None,
         attention: Attention::Auto,
         gpu_layers: None,
+        device: None,
         threads: None,
+        deterministic: false,
     }
 }
 

@@ -2,6 +2,7 @@
 //! is repeatable to the last effect.
 
 mod contexts;
+mod devices;
 mod generation;
 mod machine;
 mod memory;
@@ -12,4 +13,5 @@ mod random;
 mod scheduling;
 mod segments;
 mod sliding;
+mod subscriptions;
 mod workers;

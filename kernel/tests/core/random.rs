@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::core::Event as Input;
 use kernel::core::event::ConnId;
+use kernel::core::{DeviceConfig, KernelConfig};
 use syscalls::call::*;
 use syscalls::reply::Finish;
 use syscalls::{CallId, ContextId, Errno, Event, Reply, Token, Tokens};
 
-use crate::machine::{ADMIN, Machine, append_bytes, generate, open};
+use crate::machine::{ADMIN, Machine, append_bytes, generate, mount, open};
 
 struct Chance(u64);
 
@@ -68,18 +69,25 @@ struct Program {
     conn: ConnId,
     contexts: Vec<ContextId>,
     calls: Vec<(CallId, ContextId)>,
+    /// Calls of `open`, some of which wait for a model to be loaded.
+    opening: Vec<CallId>,
 }
 
 struct History {
     machine: Machine,
+    script: String,
     chance: Chance,
     programs: Vec<Program>,
     generated: Vec<(ConnId, CallId, ContextId)>,
+    /// Calls that open contexts which slide or compact.
+    sliding: BTreeSet<(ConnId, CallId)>,
     /// Contexts that slide, compact or are cut, and their copies: what a reply has may be behind something else by
     /// now, or something else in its place that says the same.
     moving: BTreeSet<ContextId>,
 }
 
+/// Names of models. The first is mounted at the beginning, all of them come and go.
+const MODELS: [&str; 3] = ["m", "n", "o"];
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
 const SEGMENTS: [&str; 2] = ["one", "two"];
 const SIGNALS: [Signal; 6] =
@@ -101,10 +109,32 @@ impl History {
         let script = format!(
             "eos=40,context=256,pool={pool},sequences={sequences},batch={batch},step_us=900,row_us=100,token_us=30,\
              host_pages={host_pages},disk_pages={disk_pages},corrupt_every={corrupt},load_us={load_us},\
-             save_us=50,ranges={ranges}"
+             save_us=50,ranges={ranges},kv=1,compute=50"
         );
-        let (machine, _) = Machine::with_swap(&script, host, disk);
-        History { machine, chance, programs: Vec::new(), generated: Vec::new(), moving: BTreeSet::new() }
+        // Room for two or three models, if they make room for each other.
+        let device = |name: &str, memory_bytes: usize| DeviceConfig {
+            name: name.into(),
+            memory_bytes: memory_bytes as u64,
+        };
+        let devices = vec![device("cpu", 1400 + chance.below(1000)), device("gpu:0", chance.below(1200))];
+        let mut machine = Machine::new(KernelConfig {
+            devices,
+            pool_tokens_min: 256,
+            swap_host_bytes: host * 4096,
+            swap_disk_bytes: disk * 4096,
+            ..KernelConfig::default()
+        });
+        let conn = machine.connect(ADMIN);
+        machine.mount(conn, MODELS[0], &script).expect("one has room");
+        History {
+            machine,
+            script,
+            chance,
+            programs: Vec::new(),
+            generated: Vec::new(),
+            sliding: BTreeSet::new(),
+            moving: BTreeSet::new(),
+        }
     }
 
     fn act(&mut self) {
@@ -124,7 +154,10 @@ impl History {
             59..60 if self.programs.len() > 2 && self.chance.once_in(3) => self.disconnect(),
             60..62 => self.setpriority(),
             62..63 => self.machine.pass_ms(5),
-            63..65 => self.share(),
+            63..65 => self.mount(),
+            65..66 if self.chance.once_in(2) => self.unmount(),
+            66..67 => self.subscribe(),
+            67..69 => self.share(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -146,7 +179,7 @@ impl History {
                 (class, nice) = (class.max(Class::Normal), nice.max(0));
             }
             let conn = self.machine.connect_as(uid, class, nice);
-            self.programs.push(Program { conn, contexts: vec![], calls: vec![] });
+            self.programs.push(Program { conn, contexts: vec![], calls: vec![], opening: vec![] });
         }
     }
 
@@ -163,18 +196,32 @@ impl History {
     fn open(&mut self) {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
-        let segment = self.chance.once_in(3).then(|| SEGMENTS[self.chance.below(SEGMENTS.len())].into());
+        let prefix = self.chance.once_in(3).then(|| SEGMENTS[self.chance.below(SEGMENTS.len())].into());
         let on_full = [OnFull::Stop, OnFull::Stop, OnFull::Slide, OnFull::Compact][self.chance.below(4)];
-        let id = self.machine.begin(conn, Open { prefix: segment, on_full, ..open() });
-        match self.machine.reply(conn, id) {
-            Some(Ok(Reply::Opened { context, .. })) => {
-                self.programs[at].contexts.push(context);
-                if on_full != OnFull::Stop {
-                    self.moving.insert(context);
-                }
-            }
-            other => assert!(other.is_none_or(|r| r.is_err())),
+        let model = MODELS[self.chance.below(MODELS.len())].to_owned();
+        let model = prefix.is_none().then_some(model);
+        let id = self.machine.begin(conn, Open { model, prefix, on_full, ..open() });
+        if on_full != OnFull::Stop {
+            self.sliding.insert((conn, id));
         }
+        self.programs[at].opening.push(id);
+    }
+
+    fn mount(&mut self) {
+        let Some(at) = self.program() else { return };
+        let conn = self.programs[at].conn;
+        let script = format!("{},layers=3,weights={}", self.script, self.chance.below(900));
+        let context = self.chance.once_in(3).then_some(Tokens(256));
+        let name = MODELS[self.chance.below(MODELS.len())];
+        self.machine.begin(conn, Mount { context, ..mount(name, &script) });
+    }
+
+    fn unmount(&mut self) {
+        let Some(at) = self.program() else { return };
+        let conn = self.programs[at].conn;
+        let name = MODELS[self.chance.below(MODELS.len())].to_owned();
+        let force = self.chance.once_in(4);
+        self.machine.begin(conn, Unmount { name, force });
     }
 
     fn append(&mut self) {
@@ -257,14 +304,35 @@ impl History {
         self.machine.begin(conn, Setpriority { pid, class, nice });
     }
 
+    /// A subscriber is told of everything, whether it reads or not.
+    fn subscribe(&mut self) {
+        let Some(at) = self.program() else { return };
+        let timeout_ms = self.chance.once_in(2).then_some(1);
+        self.machine.begin(self.programs[at].conn, Subscribe { kinds: vec![], timeout_ms });
+    }
+
     fn disconnect(&mut self) {
         let Some(at) = self.program() else { return };
         let program = self.programs.remove(at);
         self.machine.event(Input::Disconnected { conn: program.conn });
     }
 
-    /// Connections that the kernel hung up are gone.
+    /// Contexts that were opened are there, and connections that the kernel hung up are gone.
     fn collect(&mut self) {
+        for program in &mut self.programs {
+            for id in std::mem::take(&mut program.opening) {
+                match self.machine.reply(program.conn, id) {
+                    Some(Ok(Reply::Opened { context, .. })) => {
+                        program.contexts.push(context);
+                        if self.sliding.contains(&(program.conn, id)) {
+                            self.moving.insert(context);
+                        }
+                    }
+                    Some(other) => assert!(other.is_err()),
+                    None => program.opening.push(id),
+                }
+            }
+        }
         for conn in std::mem::take(&mut self.machine.hangups) {
             self.machine.event(Input::Disconnected { conn });
             self.programs.retain(|p| p.conn != conn);
@@ -280,7 +348,9 @@ impl History {
             self.machine.begin(conn, Kill { pid, signal: Signal::Cont });
         }
         self.machine.run();
+        self.collect();
         for program in &self.programs {
+            assert!(program.opening.is_empty(), "an open is never answered");
             for (id, context) in &program.calls {
                 let reply = self.machine.reply(program.conn, *id);
                 let reply = reply.unwrap_or_else(|| panic!("generation {id} on {context} is never answered"));
@@ -343,7 +413,20 @@ impl History {
     }
 }
 
-fn play(seed: u64, reference: &mut Reference) -> usize {
+/// How often something was said in the log of a history.
+fn said(history: &History, words: &str) -> usize {
+    history.machine.logs.iter().filter(|line| line.contains(words)).count()
+}
+
+/// What came of a history.
+#[derive(Default)]
+struct Played {
+    tokens_checked: usize,
+    models_unloaded: usize,
+    pools_shrunk: usize,
+}
+
+fn play(seed: u64, reference: &mut Reference) -> Played {
     let mut history = History::new(seed);
     (0..3).for_each(|_| history.connect());
     (0..600).for_each(|_| history.act());
@@ -357,7 +440,11 @@ fn play(seed: u64, reference: &mut Reference) -> usize {
     let stats = history.machine.stat(conn);
     let free = stats.frames_free + stats.frames_cached;
     assert_eq!((stats.contexts, free), (0, stats.frames_total), "something is left behind");
-    checked
+    Played {
+        tokens_checked: checked,
+        models_unloaded: said(&history, "is unloaded"),
+        pools_shrunk: said(&history, "tokens now"),
+    }
 }
 
 #[test]
@@ -370,18 +457,32 @@ fn histories_of_all_kinds_keep_the_invariants_and_the_texts() {
         }
         Err(_) => 1..=100,
     };
-    let mut checked = 0;
+    let few = seeds.clone().count() < 50;
+    let mut all = Played::default();
     for seed in seeds {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| play(seed, &mut reference)));
         match result {
-            Ok(n) => checked += n,
+            Ok(played) => {
+                all.tokens_checked += played.tokens_checked;
+                all.models_unloaded += played.models_unloaded;
+                all.pools_shrunk += played.pools_shrunk;
+            }
             Err(payload) => {
                 eprintln!("history {seed} failed; play it alone with LLMASOS_TEST_SEED={seed}");
                 std::panic::resume_unwind(payload);
             }
         }
     }
-    assert!(checked > 100, "only {checked} tokens were compared, so the histories say little");
+    let Played { tokens_checked, models_unloaded, pools_shrunk } = all;
+    assert!(
+        few || tokens_checked > 100,
+        "only {tokens_checked} tokens were compared: the histories say little"
+    );
+    assert!(
+        few || models_unloaded > 10,
+        "only {models_unloaded} models were unloaded: memory was never short"
+    );
+    assert!(few || pools_shrunk > 5, "only {pools_shrunk} pools were made smaller: memory was never short");
 }
 
 #[test]

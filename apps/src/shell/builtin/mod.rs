@@ -17,6 +17,7 @@ pub mod failure;
 
 mod bg;
 mod cd;
+mod devices;
 mod exit;
 mod export;
 mod fg;
@@ -33,6 +34,7 @@ mod share;
 mod shutdown;
 mod stat;
 mod sysinfo;
+mod timeline;
 mod tokenize;
 mod umount;
 mod wait;
@@ -88,6 +90,8 @@ pub const ALL: &[Builtin] = &[
     nice::BUILTIN,
     stat::BUILTIN,
     sysinfo::BUILTIN,
+    devices::BUILTIN,
+    timeline::BUILTIN,
     shutdown::BUILTIN,
     help::BUILTIN,
     cd::BUILTIN,

@@ -3,7 +3,8 @@
 //!
 //! `llmasos-driver run` is started by the kernel with one end of a socket pair as its standard input, and talks
 //! [`drivers::wire`] there. `llmasos-driver probe` is the child that a worker starts to find out whether this
-//! CPU runs the arithmetic that its flags promise. `llmasos-driver convert` makes a GGUF file of a sentence encoder.
+//! CPU runs the arithmetic that its flags promise. `llmasos-driver devices` lists graphics devices for the daemon, and
+//! `llmasos-driver convert` makes a GGUF file of a sentence encoder.
 
 mod llama;
 mod worker;
@@ -39,7 +40,26 @@ enum Command {
         /// `packed` for all kernels, `unpacked` for those that read weights as the file has them.
         #[arg(long, default_value = "packed")]
         arithmetic: String,
+        /// Compares the blocked attention kernel with ggml's instead.
+        #[arg(long)]
+        attention: bool,
     },
+    /// Times a model with each attention kernel, in alternation.
+    Attention {
+        /// The model's file.
+        model: PathBuf,
+        /// Threads [default: one for each physical core]
+        #[arg(long)]
+        threads: Option<u32>,
+        /// Rounds, of which the fastest counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Only the loads whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// Lists the graphics devices that this build can use, as JSON; the daemon runs it once, at its start.
+    Devices,
     /// Writes a sentence encoder in Hugging Face's layout (BERT) as a GGUF file that can be mounted.
     Convert {
         /// The folder of `config.json`, `model.safetensors` and `vocab.txt`.
@@ -59,11 +79,22 @@ fn start_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
+fn list_devices() -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(&llama::devices())?);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     start_log();
     let result = match Arguments::parse().command {
         Command::Run { load } => worker::run(load),
-        Command::Probe { arithmetic } => llama::arithmetic::trial(&arithmetic).map_err(anyhow::Error::msg),
+        Command::Probe { arithmetic, attention } => {
+            llama::arithmetic::trial(&arithmetic, attention).map_err(anyhow::Error::msg)
+        }
+        Command::Attention { model, threads, rounds, only } => {
+            llama::contest::run(&model, threads, rounds, &only)
+        }
+        Command::Devices => list_devices(),
         Command::Convert { folder, out } => {
             drivers::gguf::convert::bert_from_hf(&folder, &out).map_err(anyhow::Error::new)
         }

@@ -2,6 +2,7 @@
 
 use drivers::wire::{DriverFault, Op, PAGE_TOKENS, PageLabel, Slot};
 use syscalls::ContextId;
+use syscalls::event::PageChange;
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
@@ -22,6 +23,7 @@ pub(in crate::core) enum PageSent {
     Save { node: NodeId, slot: Slot },
     Load { context: ContextId, node: NodeId, slot: Slot, page: PageLabel, keep: u32 },
     Move { node: NodeId, to: Slot },
+    Resize,
 }
 
 impl PageSent {
@@ -29,7 +31,7 @@ impl PageSent {
     pub(in crate::core) fn writes(&self) -> Option<Slot> {
         match self {
             PageSent::Save { slot: to, .. } | PageSent::Move { to, .. } => Some(*to),
-            PageSent::Load { .. } => None,
+            PageSent::Load { .. } | PageSent::Resize => None,
         }
     }
 }
@@ -48,7 +50,7 @@ impl PagingCost {
             PageSent::Save { .. } => &mut self.save_us,
             PageSent::Load { slot: Slot::Host(_), .. } => &mut self.load_host_us,
             PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk_us,
-            PageSent::Move { .. } => return,
+            PageSent::Move { .. } | PageSent::Resize => return,
         };
         *average = Some(average.map_or(us, |old| (old * 7).saturating_add(us) / 8));
     }
@@ -101,6 +103,7 @@ impl Kernel {
                     failed = Some(*context);
                     self.page_corrupted(model, *node, *slot, &fault);
                 }
+                (PageSent::Resize, outcome) => self.resized(model, outcome),
             }
         }
         for context in loading(sent) {
@@ -165,6 +168,7 @@ impl Kernel {
         resident.computed = keep;
         let again = page.from < context.evaluated;
         let owner = context.owner;
+        self.pages_changed(context_id, PageChange::SwappedIn, keep - page.from);
         self.count(id, owner, |c| {
             c.swap_in_bytes += bytes;
             c.refaults += u64::from(again);

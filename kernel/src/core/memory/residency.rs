@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use drivers::wire::{Op, PAGE_TOKENS};
+use syscalls::event::PageChange;
 use syscalls::{ContextId, Token};
 
 use super::super::Kernel;
@@ -99,11 +100,12 @@ impl Kernel {
     fn install(&mut self, id: ContextId, resident: Resident) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         assert!(context.resident.is_none(), "context {id} has a sequence already");
-        let pages = resident.pages.len() as u64;
+        let (pages, computed) = (resident.pages.len() as u64, resident.computed);
         context.resident = Some(resident);
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.frames += pages;
         }
+        self.pages_changed(id, PageChange::Mapped, computed);
         self.settle(id);
     }
 
@@ -164,12 +166,15 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let Some(resident) = context.resident.take() else { return };
         let owner = context.owner;
-        let frames = resident.pages.len() as u64;
+        let (frames, computed) = (resident.pages.len() as u64, resident.computed);
         if let Some(model) = self.models.get_mut(&context.model) {
             model.give_up(id, resident);
         }
         if let Some(process) = self.processes.living_mut(owner) {
             process.frames -= frames;
+        }
+        if computed > 0 {
+            self.pages_changed(id, PageChange::Dropped, computed);
         }
         self.settle(id);
     }

@@ -5,9 +5,11 @@
 //! suspect then runs alone, so that a second death has one culprit; the others are cleared by their first token or
 //! answer. Deaths without a culprit slow the restarts down, and too many of them end in [`State::Offline`].
 
+use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Event, Fault};
 
 use super::super::Kernel;
+use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::memory::{Resident, loading};
@@ -27,6 +29,7 @@ const PAUSES_MS: [u64; 4] = [0, 200, 1000, 5000];
 impl Kernel {
     /// The host says that a worker is gone.
     pub(in crate::core) fn worker_died(&mut self, worker: WorkerId, how: &str) {
+        self.devices.release(Holder::Leaving(worker));
         let Some(model) = self.live_model(worker) else { return };
         match model.state {
             State::Loading => {
@@ -35,7 +38,7 @@ impl Kernel {
                 self.cannot_load(worker.model, fault);
             }
             State::Ready | State::Restarting => self.restart_worker(worker.model, how),
-            State::Offline(_) => {}
+            State::Offline(_) | State::Unloaded => {}
         }
     }
 
@@ -69,6 +72,7 @@ impl Kernel {
         let name = model.name.clone();
         self.out
             .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
+        self.worker_changed(id, WorkerChange::Died, how);
         self.lose_pages(id);
         self.accuse_questions(id);
         let with_rows = step.iter().flat_map(|s| &s.rows).map(|r| r.context);
@@ -87,8 +91,8 @@ impl Kernel {
         self.start_worker(id, delay_ms);
     }
 
-    /// Everything that was in the dead worker's pool is gone; the logs are not.
-    fn lose_pages(&mut self, id: ModelId) {
+    /// Everything that was in the pool of a worker that is gone is lost; the logs are not.
+    pub(in crate::core) fn lose_pages(&mut self, id: ModelId) {
         let Some(model) = self.models.get(&id) else { return };
         let on_it =
             model.contexts.iter().filter(|c| self.contexts.get(c).is_some_and(|c| c.resident.is_some()));

@@ -2,10 +2,12 @@
 
 use drivers::wire::{DriverFault, ModelDescription, PAGE_TOKENS};
 use syscalls::call::Mount;
+use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Errno, Event, Fault, Reply};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
+use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel, Record};
 use super::super::event::{ModelId, WorkerId};
 use super::super::memory::Memory;
@@ -15,12 +17,14 @@ use super::{Model, State};
 const POOL_TOKENS_MAX: u32 = 1 << 30;
 
 impl Kernel {
-    /// Enters a model and has its first worker started.
+    /// Enters a model and has its file looked at; its first worker is started when it has a place in memory.
     pub(in crate::core) fn enter_model(&mut self, name: String, mount: Mount) -> ModelId {
         self.next_model += 1;
         let id = ModelId(self.next_model);
-        self.models.insert(id, Model::new(id, name, mount));
-        self.start_worker(id, 0);
+        let model = Model::new(id, name, mount);
+        let load = Box::new(model.load_request(&self.config, &self.devices));
+        self.models.insert(id, model);
+        self.out.push(Effect::Inspect { model: id, load });
         id
     }
 
@@ -36,13 +40,14 @@ impl Kernel {
     }
 
     /// Has a new worker of a model started.
-    pub(super) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
-        let (sequences, cache_dir) = (self.config.sequences_max, self.config.cache_dir.clone());
+    pub(in crate::core) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
+        self.resize_at_start(id);
         let Some(model) = self.models.get_mut(&id) else { return };
         model.incarnation += 1;
         model.worker_os_pid = 0;
-        let load = Box::new(model.load_request(sequences, cache_dir));
+        let load = Box::new(model.load_request(&self.config, &self.devices));
         self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
+        self.worker_changed(id, WorkerChange::Starting, "");
     }
 
     pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
@@ -87,12 +92,14 @@ impl Kernel {
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
         }
+        self.compare_with_estimate(worker.model);
+        self.worker_changed(worker.model, WorkerChange::Ready, "");
         self.serve_waiters(worker.model);
     }
 
     fn serve_waiters(&mut self, id: ModelId) {
+        let Some(info) = self.models.get(&id).map(|m| self.model_info(m)) else { return };
         let Some(model) = self.models.get_mut(&id) else { return };
-        let info = model.info();
         for (call, open) in std::mem::take(&mut model.waiters) {
             match open {
                 None => self.finish(call, Ok(Reply::Mounted(info.clone()))),
@@ -113,7 +120,7 @@ impl Kernel {
     }
 
     /// A worker cannot be had: a mount that somebody waits for is undone, any other model goes offline.
-    pub(super) fn cannot_load(&mut self, id: ModelId, fault: Fault) {
+    pub(in crate::core) fn cannot_load(&mut self, id: ModelId, fault: Fault) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let waited_for =
             model.state == State::Loading && model.waiters.iter().any(|(_, open)| open.is_none());
@@ -121,10 +128,13 @@ impl Kernel {
         model.incarnation += 1;
         model.worker_os_pid = 0;
         if waited_for {
+            self.devices.release(Holder::Model(id));
             for (call, _) in std::mem::take(&mut model.waiters) {
                 self.finish(call, Err(fault.clone()));
             }
+            self.worker_changed(id, WorkerChange::Gone, &fault.message);
             self.models.remove(&id);
+            self.out.push(Effect::DropSwap { model: id });
         } else {
             self.take_offline(id, fault.message);
         }
@@ -135,15 +145,19 @@ impl Kernel {
         let Some(model) = self.models.get_mut(&id) else { return };
         self.out.push(Effect::Log(LogLevel::Error, format!("model {} is offline: {trouble}", model.name)));
         model.state = State::Offline(trouble);
+        model.placement = None;
+        model.resize = None;
+        self.devices.release(Holder::Model(id));
         let Err(fault) = model.check_usable() else { return };
         for (call, _) in std::mem::take(&mut model.waiters) {
             self.finish(call, Err(fault.clone()));
         }
+        self.worker_changed(id, WorkerChange::Gone, &fault.message);
         self.fail_calls(id, &fault);
     }
 
     /// Fails every question and generation of a model.
-    fn fail_calls(&mut self, id: ModelId, fault: &Fault) {
+    pub(in crate::core) fn fail_calls(&mut self, id: ModelId, fault: &Fault) {
         let Some(model) = self.models.get_mut(&id) else { return };
         for (call, context) in model.questions.take_calls() {
             self.fail_question(call, context, fault);
@@ -167,12 +181,13 @@ impl Kernel {
     pub(in crate::core) fn remove_model(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let (name, worker) = (model.name.clone(), model.worker());
-        let runs = !matches!(model.state, State::Offline(_));
+        let runs = model.placement.is_some();
         let fault = Fault::new(Errno::ECANCELED, format!("model {name} is being unmounted"));
         let contexts: Vec<ContextId> = model.contexts.iter().copied().collect();
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
         self.give_slots_back(&model);
         self.forget_segments_of(id);
@@ -182,9 +197,12 @@ impl Kernel {
         for (call, _) in model.waiters {
             self.finish(call, Err(fault.clone()));
         }
+        self.devices.leave_line(id);
         if runs {
+            self.devices.leave(worker);
             self.out.push(Effect::StopWorker { worker });
         }
+        self.out.push(Effect::DropSwap { model: id });
         self.out.push(Effect::Forget(Record::Mount(model.mount).key()));
         self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is unmounted")));
     }

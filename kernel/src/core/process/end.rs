@@ -25,6 +25,7 @@ impl Kernel {
             model.sched.forget(pid);
         }
         self.processes.bury(pid, status);
+        self.process_ended(pid, status);
         let children: Vec<Pid> = self.processes.children(pid).collect();
         for child in children {
             self.processes.adopt(child, Pid::KERNEL);

@@ -22,12 +22,14 @@ impl Kernel {
         let wall_us = self.now.0.saturating_sub(step.since.0).max(1);
         // What pages took says nothing about what rows take.
         let paging_us = done.pages.iter().flatten().fold(0, |sum: u64, us| sum.saturating_add(*us));
-        self.charge(worker.model, &step, done.elapsed_us.saturating_sub(paging_us).min(wall_us));
+        let elapsed_us = done.elapsed_us.saturating_sub(paging_us).min(wall_us);
+        self.charge(worker.model, &step, elapsed_us);
         self.worker_progressed(worker.model);
         self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
         }
+        self.step_ran(worker.model, &step, elapsed_us);
     }
 
     fn row_done(&mut self, model: ModelId, row: &RowSent, done: RowDone) {

@@ -23,6 +23,9 @@ impl Kernel {
         if !model.is_ready() || model.in_flight.is_some() || model.questions.suspects_go_first() {
             return;
         }
+        if self.begin_resize(id) {
+            return self.submit(id, Vec::new());
+        }
         let rows = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
         let Some(model) = self.models.get(&id) else { return };
         if rows.is_empty() && model.ops.len() < OPS_WAITING_MAX && loading(&model.page_ops).is_empty() {
@@ -36,6 +39,7 @@ impl Kernel {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.memory.iter().for_each(|memory| memory.pool.check_sums());
         model.steps_begun += 1;
+        model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
         let pages = std::mem::take(&mut model.page_ops);

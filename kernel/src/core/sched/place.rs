@@ -2,6 +2,7 @@
 //! the pages, the process's state or class, the reader's) calls [`Kernel::settle`] afterwards, so that a step looks
 //! at contexts that can run and at no others, however many there are.
 
+use syscalls::event::PageChange;
 use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
@@ -67,6 +68,7 @@ impl Kernel {
             return;
         };
         let sched = &mut model.sched;
+        let length = context.length();
         context.place = place;
         match (place, call) {
             (Place::Idle(_), _) => {
@@ -79,6 +81,9 @@ impl Kernel {
                 sched.running.insert((owner, id));
             }
             (Place::Parked | Place::Waiting, _) => {}
+        }
+        if place == Place::Waiting {
+            self.pages_changed(id, PageChange::Waits, length);
         }
     }
 

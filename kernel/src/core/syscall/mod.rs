@@ -27,6 +27,7 @@ mod share;
 mod shutdown;
 mod spawn;
 mod stat;
+mod subscribe;
 mod sysinfo;
 mod tokenize;
 mod tokens;
@@ -165,11 +166,16 @@ impl Kernel {
                     Waits::Open(model, open) => Some((*model, Some(open.clone()))),
                     _ => None,
                 };
+                let events = if let Waits::Events(kinds) = waits { Some(kinds) } else { None };
                 let call = self.keep(caller, id, waits, timeout_ms);
-                if let Some((model, open)) = waits_for_model
-                    && let Some(model) = self.models.get_mut(&model)
+                if let Some(kinds) = events {
+                    self.subscriptions.insert(call, caller.conn, kinds);
+                }
+                if let Some((id, open)) = waits_for_model
+                    && let Some(model) = self.models.get_mut(&id)
                 {
                     model.waiters.push((call, open));
+                    self.demand(id);
                 }
             }
         }
@@ -204,6 +210,7 @@ impl Kernel {
             Call::Mount(args) => self.sys_mount(caller, args),
             Call::Unmount(args) => self.sys_unmount(caller, &args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
+            Call::Subscribe(args) => self.sys_subscribe(&args),
             Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
             Call::Shutdown(_) => self.sys_shutdown(caller),
             call => Err(absent::fault(&call)),

@@ -17,7 +17,7 @@ impl Kernel {
         };
         model.check_usable()?;
         let id = model.id;
-        if model.description.is_none() {
+        if !model.takes_contexts() {
             return Ok(Next::Wait(Waits::Open(id, Box::new(args)), None));
         }
         self.open_context(caller.pid, id, &args).map(Next::Reply)
@@ -47,6 +47,9 @@ impl Kernel {
             return Err(Fault::new(Errno::ENOSPC, message));
         }
         let context = self.new_context(pid, id, tokens_max, args.on_full, args.prefix.as_deref())?;
+        if let Some(model) = self.models.get_mut(&id) {
+            model.last_use = self.now;
+        }
         let length = Tokens(self.context(context)?.length());
         Ok(Reply::Opened { context, model: name, length, tokens_max: Tokens(tokens_max) })
     }

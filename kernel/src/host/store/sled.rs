@@ -5,11 +5,15 @@
 //! an empty one and says nothing, so a file beside the log and a key in it tell that there was one. When it is
 //! killed while it opens, it can leave a half-written snapshot, `snap.N.generating`, on which every later open
 //! fails; those are removed first. And its cache may take a gigabyte; a few records need next to none.
+//!
+//! Its lock on the log can outlive its holder for a moment: a daemon that was killed is not gone at once, and a
+//! child has the descriptor between fork and exec. So opening waits a little for the lock.
 
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{Store, StoreError, set_aside_name};
 
@@ -18,6 +22,10 @@ const CACHE_BYTES: u64 = 4 << 20;
 
 /// The file that says that the log holds [`BEGUN_KEY`].
 const BEGUN_FILE: &str = "begun";
+
+/// How long a lock that somebody else holds is waited for, and between two tries.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A key that every database has from its beginning.
 const BEGUN_KEY: &str = "begun";
@@ -49,7 +57,7 @@ fn open(folder: &Path) -> Result<Sled, StoreError> {
     remove_half_snapshots(folder).map_err(StoreError::System)?;
     let opening = || {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let store = Sled(config.open().map_err(error)?);
+        let store = Sled(open_when_unlocked(&config).map_err(error)?);
         store.scan()?;
         store.begin(&folder.join(BEGUN_FILE))?;
         Ok(store)
@@ -58,6 +66,23 @@ fn open(folder: &Path) -> Result<Sled, StoreError> {
         Ok(result) => result,
         Err(panic) => Err(StoreError::Damaged(words_of(&*panic))),
     }
+}
+
+fn open_when_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(e)) if is_locked(&e) && Instant::now() < deadline => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether somebody else has the log open; sled tells it in words alone.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 fn remove_half_snapshots(folder: &Path) -> io::Result<()> {
@@ -81,7 +106,7 @@ fn error(error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(e)
             if matches!(e.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull)
-                || e.to_string().contains("could not acquire lock") =>
+                || is_locked(&e) =>
         {
             StoreError::System(e)
         }

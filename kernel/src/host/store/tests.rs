@@ -11,7 +11,9 @@ fn mount(name: &str) -> Record {
         context: None,
         attention: Attention::Auto,
         gpu_layers: None,
+        device: None,
         threads: None,
+        deterministic: false,
     })
 }
 
@@ -101,4 +103,13 @@ fn folder_that_cannot_be_made_is_the_systems_error_and_stays() {
     fs::write(&file, "precious").expect("writes");
     assert!(StoreThread::open(&file.join("store")).is_err());
     assert_eq!(fs::read_to_string(&file).expect("reads"), "precious");
+}
+
+#[test]
+fn database_in_use_is_waited_for_and_then_opened() {
+    let (_folder, path) = filled();
+    let holder = sled::open_or_set_aside(&path).expect("opens");
+    let opening = std::thread::spawn(move || StoreThread::open(&path).map(|(_, records)| records.len()));
+    drop(holder);
+    assert_eq!(opening.join().expect("runs").expect("opens"), 2);
 }

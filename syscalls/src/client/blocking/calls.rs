@@ -144,7 +144,9 @@ impl Client {
             context: None,
             attention: Attention::default(),
             gpu_layers: None,
+            device: None,
             threads: None,
+            deterministic: false,
         };
         self.mount_with(mount, on_event)
     }

@@ -197,7 +197,7 @@ impl Shown {
                     "generate: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
                 );
             }
-            Event::Tokens { .. } | Event::Progress { .. } => {}
+            _ => {}
         }
     }
 }

@@ -1,18 +1,22 @@
 //! One context of llama.cpp: the KV pool, the threads, and the batch that is filled anew for every pass.
 
+use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use drivers::Withdrawal;
 use drivers::wire::{Asid, DriverFault};
 use llama_cpp_sys_2 as sys;
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::blocked;
 use super::log;
 use super::model::Model;
 
 /// Tokens that one graph computes; larger batches are cut into pieces of this size. llama.cpp's own default.
-pub const UBATCH_TOKENS: u32 = 512;
+pub const UBATCH_TOKENS: u32 = drivers::gguf::estimate::UBATCH_TOKENS;
 
 /// How long idle threads look for the next pass before they sleep, in ggml's units: llama.cpp's own default.
 const POLL: u32 = 50;
@@ -28,7 +32,7 @@ pub struct ContextSettings {
     pub ubatch_tokens: u32,
     /// Sequences, those that the driver keeps for itself included.
     pub sequences: u16,
-    /// Tokens of one graph that have output.
+    /// Tokens of one pass that have output. llama.cpp aborts where there are more.
     pub outputs: u32,
     /// Threads.
     pub threads: u32,
@@ -43,6 +47,8 @@ pub struct ContextSettings {
 pub enum DecodeError {
     /// No cells for all the tokens.
     NoSlot,
+    /// The step was withdrawn.
+    Withdrawn,
     /// Anything else, by llama.cpp's number.
     Failed(i32),
 }
@@ -53,6 +59,22 @@ pub struct Context {
     threads: Option<Threadpool>,
     batch: Batch,
     model: Arc<Model>,
+    /// The last sequence, through which pages move; empty between two calls.
+    spare: sys::llama_seq_id,
+    /// What a running pass looks at.
+    withdrawal: Option<Arc<Withdrawal>>,
+    memory_bytes: MemoryBytes,
+    /// The kernel that runs, which is the fused one where the blocked one does not take the model's heads.
+    attention: Attention,
+}
+
+/// What a context takes of the device's memory, as far as llama.cpp says it: to a hundredth of a mebibyte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBytes {
+    /// The KV pool.
+    pub pool: u64,
+    /// What a pass needs beside the weights and the pool.
+    pub compute: u64,
 }
 
 // SAFETY: a context may move between threads; llama.cpp only forbids that two use it at once, and no method
@@ -79,7 +101,15 @@ impl Context {
     pub fn new(model: &Arc<Model>, settings: &ContextSettings) -> Result<Context, DriverFault> {
         log::forget();
         // SAFETY: the model is loaded, and the `Arc` in the context keeps it so.
-        let raw = unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let set_up = || unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let (raw, attention) = match settings.attention {
+            Attention::Blocked if blocked::usable() => {
+                let (raw, account) = blocked::during(std::ptr::null_mut(), set_up);
+                (raw, if account.all_taken() { Attention::Blocked } else { Attention::Flash })
+            }
+            Attention::Blocked => (set_up(), Attention::Flash),
+            other => (set_up(), other),
+        };
         let raw = NonNull::new(raw).ok_or_else(|| {
             let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
             let message = format!(
@@ -88,12 +118,40 @@ impl Context {
             );
             DriverFault::new(Errno::ENOMEM, message)
         })?;
+        let memory_bytes = MemoryBytes { pool: log::sum("KV"), compute: log::sum("compute") };
         let threads = Threadpool::new(settings.threads);
         if let Some(threads) = &threads {
             // SAFETY: the threads live until the context is freed; ggml lets one pool serve both uses.
             unsafe { sys::llama_attach_threadpool(raw.as_ptr(), threads.raw, threads.raw) };
         }
-        Ok(Context { raw, threads, batch: Batch::new(settings.batch_tokens), model: model.clone() })
+        Ok(Context {
+            raw,
+            threads,
+            batch: Batch::new(settings.batch_tokens),
+            model: model.clone(),
+            spare: i32::from(settings.sequences) - 1,
+            withdrawal: None,
+            memory_bytes,
+            attention,
+        })
+    }
+
+    /// The attention kernel that runs.
+    pub fn attention(&self) -> Attention {
+        self.attention
+    }
+
+    /// Lets passes end when their step is withdrawn.
+    pub fn stop_on(&mut self, withdrawal: &Arc<Withdrawal>) {
+        let data = Arc::as_ptr(withdrawal).cast_mut().cast();
+        // SAFETY: the context keeps what the callback reads, for as long as it lives.
+        unsafe { sys::llama_set_abort_callback(self.raw.as_ptr(), Some(stops), data) }
+        self.withdrawal = Some(withdrawal.clone());
+    }
+
+    /// What it takes of the device's memory.
+    pub fn memory_bytes(&self) -> MemoryBytes {
+        self.memory_bytes
     }
 
     /// Whether it has a KV pool. Encoders have none.
@@ -126,6 +184,51 @@ impl Context {
         unsafe { sys::llama_memory_seq_rm(self.memory(), i32::from(asid.0), from as i32, -1) }
     }
 
+    /// Appends a copy of the entries of a sequence at these positions. False where llama.cpp cannot tell them; then
+    /// nothing is appended.
+    pub fn save(&mut self, asid: Asid, positions: Range<u32>, out: &mut Vec<u8>) -> bool {
+        let (memory, start) = (self.memory(), out.len());
+        let (from, to) = (positions.start as i32, positions.end as i32);
+        // SAFETY: the caller has checked the id and the positions; the spare sequence is empty, and the buffer has
+        // the length that is passed.
+        unsafe {
+            sys::llama_memory_seq_cp(memory, i32::from(asid.0), self.spare, from, to);
+            let bytes = sys::llama_state_seq_get_size(self.raw.as_ptr(), self.spare);
+            out.resize(start + bytes, 0);
+            let at = out[start..].as_mut_ptr();
+            let written = sys::llama_state_seq_get_data(self.raw.as_ptr(), at, bytes, self.spare);
+            sys::llama_memory_seq_rm(memory, self.spare, -1, -1);
+            out.truncate(start + written);
+            written > 0 && written == bytes
+        }
+    }
+
+    /// Adds saved entries to the end of a sequence, wherever cells are free. They must be those of these positions,
+    /// and unchanged since they were saved.
+    ///
+    /// # Errors
+    ///
+    /// llama.cpp's own reason; the sequence is as before.
+    pub fn load(&mut self, asid: Asid, positions: Range<u32>, state: &[u8]) -> Result<(), String> {
+        let memory = self.memory();
+        log::forget();
+        // SAFETY: the caller has checked the id; the spare sequence is empty, so that nothing is overwritten, and
+        // llama.cpp reads no further than the length that is passed.
+        unsafe {
+            let (raw, spare) = (self.raw.as_ptr(), self.spare);
+            let read = sys::llama_state_seq_set_data(raw, state.as_ptr(), state.len(), spare);
+            let first = sys::llama_memory_seq_pos_min(memory, spare);
+            let last = sys::llama_memory_seq_pos_max(memory, spare);
+            let whole =
+                read == state.len() && (first, last) == (positions.start as i32, positions.end as i32 - 1);
+            if whole {
+                sys::llama_memory_seq_cp(memory, spare, i32::from(asid.0), -1, -1);
+            }
+            sys::llama_memory_seq_rm(memory, spare, -1, -1);
+            if whole { Ok(()) } else { Err(log::complaint().unwrap_or_else(|| "other positions".into())) }
+        }
+    }
+
     /// Forgets all sequences.
     pub fn clear(&mut self) {
         // SAFETY: the context lives.
@@ -143,10 +246,20 @@ impl Context {
     ///
     /// See [`DecodeError`].
     pub fn decode(&mut self) -> Result<(), DecodeError> {
+        let (context, batch) = (self.raw.as_ptr(), self.batch.as_raw());
         // SAFETY: the batch's arrays have the lengths that it says, and live through the call.
-        match unsafe { sys::llama_decode(self.raw.as_ptr(), self.batch.as_raw()) } {
+        let decode = || unsafe { sys::llama_decode(context, batch) };
+        let answer = match self.attention {
+            Attention::Blocked => {
+                let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), Threadpool::raw);
+                blocked::during(pool, decode).0
+            }
+            _ => decode(),
+        };
+        match answer {
             0 => Ok(()),
             1 => Err(DecodeError::NoSlot),
+            2 => Err(DecodeError::Withdrawn),
             other => Err(DecodeError::Failed(other)),
         }
     }
@@ -177,6 +290,12 @@ impl Context {
     }
 }
 
+/// Asked by ggml all through a pass.
+unsafe extern "C" fn stops(data: *mut c_void) -> bool {
+    // SAFETY: the data is what `stop_on` passed, which the context keeps.
+    unsafe { &*data.cast::<Withdrawal>() }.is_withdrawn()
+}
+
 fn params(settings: &ContextSettings) -> sys::llama_context_params {
     // SAFETY: plain data.
     let mut params = unsafe { sys::llama_context_default_params() };
@@ -189,7 +308,7 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
     params.n_threads_batch = settings.threads as i32;
     params.flash_attn_type = match settings.attention {
         Attention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-        Attention::Flash => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        Attention::Flash | Attention::Blocked => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
         Attention::Plain => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
     };
     params.embeddings = settings.embeddings;
@@ -199,7 +318,7 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
 }
 
 /// ggml's threads, kept between passes: without them ggml would start new ones for every graph.
-struct Threadpool {
+pub struct Threadpool {
     raw: sys::ggml_threadpool_t,
     free: unsafe extern "C" fn(sys::ggml_threadpool_t),
 }
@@ -209,7 +328,7 @@ type FreeThreadpool = unsafe extern "C" fn(sys::ggml_threadpool_t);
 
 impl Threadpool {
     /// None where one thread does the work, or where the CPU backend keeps no threads.
-    fn new(threads: u32) -> Option<Threadpool> {
+    pub fn new(threads: u32) -> Option<Threadpool> {
         if threads < 2 {
             return None;
         }
@@ -233,6 +352,11 @@ impl Threadpool {
             let raw = new(&mut params);
             (!raw.is_null()).then_some(Threadpool { raw, free })
         }
+    }
+
+    /// For calls of ggml, which may use the threads as long as this lives.
+    pub fn raw(&self) -> sys::ggml_threadpool_t {
+        self.raw
     }
 }
 
@@ -277,8 +401,8 @@ impl Batch {
         self.wanted.clear();
     }
 
-    /// Adds tokens of a sequence from a position on, with output wanted for the last one or none; or for all of
-    /// them, as vectors need it. Answers the place of the last token.
+    /// Adds tokens of a sequence from a position on, and says which of them have output. Answers the place of the
+    /// last token.
     ///
     /// # Panics
     ///
@@ -291,7 +415,12 @@ impl Batch {
             self.tokens.push(token.0 as i32);
             self.positions.push((position + at as u32) as i32);
             self.sequences[start + at] = i32::from(sequence);
-            let wanted = output == Output::All || (output == Output::Last && at == last);
+            let wanted = match output {
+                Output::None => false,
+                Output::Last => at == last,
+                Output::From(first) => at >= first,
+                Output::All => true,
+            };
             self.wanted.push(i8::from(wanted));
         }
         start + last
@@ -319,6 +448,10 @@ impl Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     None,
+    /// The last one, behind which a token is chosen.
     Last,
+    /// This one and all behind it: guesses.
+    From(usize),
+    /// All, as vectors need it.
     All,
 }

@@ -5,40 +5,34 @@ use std::sync::{Arc, Once};
 
 use drivers::Driver;
 use drivers::gguf;
-use drivers::wire::{DriverFault, LoadRequest, ModelDescription};
+use drivers::gguf::estimate::{CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, sequences};
+use drivers::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
 use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
+use super::alone::{self, Alone, BLOCK_TOKENS};
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::backends;
+use super::blocked;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
+use super::devices;
 use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
-use super::step::LlamaDriver;
+use super::paging;
+use super::step::{Generating, LlamaDriver};
+use super::swap::Swap;
 use super::text::LlamaText;
-
-/// Tokens of the pool where the mount does not say: as much as the model was trained with, but not above this.
-const CONTEXT_TOKENS_DEFAULT: u32 = 8192;
-
-/// Bytes of KV entries up to which the pool is made larger than one context, where the mount does not say: models
-/// with short contexts are small, and room for many of them costs little.
-const POOL_BYTES_CHEAP: u64 = 256 << 20;
-
-/// llama.cpp rounds its pool up to a multiple of this.
-const POOL_TOKENS_MULTIPLE: u32 = 256;
 
 /// Tokens of one step: four graphs, so that the kernel can fill them from many sequences.
 const BATCH_TOKENS: u32 = 2048;
 
-/// Sequences that llama.cpp can tell apart.
-const SEQUENCES_MAX: u16 = 256;
-
-/// Sequences that the driver keeps for itself: one, through which pages move.
-const SEQUENCES_KEPT: u16 = 1;
+/// Tokens of a step that can have output, if there are not more sequences: rows that sample, and guesses. Memory is
+/// kept ready for all of them, a row of logits each.
+const OUTPUTS_MIN: u32 = 128;
 
 static BACKEND: Once = Once::new();
 
@@ -50,7 +44,13 @@ static BACKEND: Once = Once::new();
 /// ENODEV where this build does not run on this CPU.
 pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn Driver>, DriverFault> {
     let header = gguf::open(Path::new(&request.path))?;
-    let arithmetic = arithmetic::find_out(&Measured::new(request.cache_dir.as_deref()))?;
+    let measured = Measured::new(request.cache_dir.as_deref());
+    let arithmetic = arithmetic::find_out(&measured)?;
+    if matches!(request.attention, Attention::Auto | Attention::Blocked)
+        && !arithmetic::trusts_blocked(arithmetic, &measured)
+    {
+        blocked::distrust();
+    }
     load_with(request, header, arithmetic, progress)
 }
 
@@ -62,6 +62,7 @@ pub fn load_with(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Box<dyn Driver>, DriverFault> {
     start_backend(arithmetic);
+    let swap = Swap::new(request.swap)?;
     let measured = Measured::new(request.cache_dir.as_deref());
     let packed = arithmetic == Arithmetic::Packed;
     let settings = ModelSettings { gpu_layers: request.gpu_layers, packed };
@@ -72,7 +73,7 @@ pub fn load_with(
             progress(fraction);
         }
     };
-    let model = Model::load(&request.path, &settings, &mut seldom)?;
+    let model = Model::load_on(&devices::chosen(request)?, &request.path, &settings, &mut seldom)?;
     refuse_unsupported(&model)?;
     let threads = request.threads.unwrap_or_else(physical_cores).clamp(1, 512);
     let abilities = Abilities::of(&model)?;
@@ -86,13 +87,25 @@ pub fn load_with(
     description.bytes = header.bytes;
     description.fingerprint = header.fingerprint;
     description.threads = threads;
-    let context = if abilities.encoder {
+    let generating = if abilities.encoder {
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
-        Some(generating_context(&model, request, &mut description)?)
+        if request.deterministic && description.attention == Attention::Blocked {
+            // Its sums are grouped by who else is in the pass.
+            description.attention = Attention::Flash;
+        }
+        let set_up = if request.deterministic { deterministic_context } else { generating_context };
+        Some(set_up(&model, &header, request, &mut description)?)
     };
-    Ok(Box::new(LlamaDriver::new(model, context, Arc::new(text), description)))
+    Ok(Box::new(LlamaDriver::new(
+        model,
+        generating,
+        swap,
+        Arc::new(text),
+        description,
+        request.deterministic,
+    )))
 }
 
 /// Sets llama.cpp up, once in a process.
@@ -102,6 +115,7 @@ pub fn start_backend(arithmetic: Arithmetic) {
         // SAFETY: called once, before anything else of llama.cpp.
         unsafe { sys::llama_backend_init() };
         backends::load(arithmetic);
+        blocked::register();
     });
 }
 
@@ -135,20 +149,22 @@ fn describe(
 ) -> ModelDescription {
     let raw = model.raw();
     // SAFETY: the model is loaded; these read plain fields.
-    let (trained, embedding, parameters, ranges) = unsafe {
+    let (trained, embedding, parameters, weights_bytes, ranges) = unsafe {
         let whole = sys::llama_model_is_recurrent(raw)
             || sys::llama_model_is_hybrid(raw)
             || sys::llama_model_n_swa(raw) > 0;
         let trained = sys::llama_model_n_ctx_train(raw).max(1) as u32;
         let embedding = sys::llama_model_n_embd_out(raw).max(0) as u32;
-        (trained, embedding, sys::llama_model_n_params(raw), !whole)
+        (trained, embedding, sys::llama_model_n_params(raw), sys::llama_model_size(raw), !whole)
     };
     let Abilities { encoder, pools, window } = abilities;
     let name = model.metadata("general.name").filter(|name| !name.is_empty());
+    // llama.cpp writes `?B` for sizes that it does not know by name.
+    let kind = model.kind().replace(" ?B ", " ");
     ModelDescription {
         driver: "llama".into(),
         architecture: model.metadata("general.architecture").unwrap_or_default(),
-        description: name.map_or_else(|| model.kind(), |name| format!("{name} ({})", model.kind())),
+        description: name.map_or_else(|| kind.clone(), |name| format!("{name} ({kind})")),
         parameters,
         bytes: 0,
         vocabulary: model.vocabulary_size(),
@@ -164,15 +180,12 @@ fn describe(
         any_text: text.is_any(),
         ranges,
         attention: Attention::Plain,
-        device: device(request),
+        device: devices::name_for(request),
         threads: 0,
+        drafts: ranges && !encoder,
+        weights_bytes,
         ..ModelDescription::default()
     }
-}
-
-/// Sequences of llama.cpp's context, those that the driver keeps included.
-fn sequences(request: &LoadRequest) -> u16 {
-    request.sequences_max.saturating_add(SEQUENCES_KEPT).clamp(1 + SEQUENCES_KEPT, SEQUENCES_MAX)
 }
 
 /// Tokens that one context can hold. Models with a learned vector for each position have no more positions than
@@ -196,74 +209,95 @@ fn attention(
     measured: &Measured,
 ) -> Attention {
     match request.attention {
-        Attention::Auto if description.device != "cpu" => Attention::Flash,
+        Attention::Auto | Attention::Blocked if description.device != "cpu" => Attention::Flash,
         Attention::Auto => attention::choose(header, measured),
         chosen => chosen,
     }
 }
 
-/// Cells of the pool: one context of the size that the mount asks for, or, where it does not say, as many tokens
-/// as the default context while they are cheap.
-fn pool_tokens(model: &Model, request: &LoadRequest, context_tokens: u32) -> u32 {
-    let wanted = request.context_tokens.unwrap_or_else(|| {
-        let raw = model.raw();
-        // SAFETY: the model is loaded; these read plain fields.
-        let [layers, width, heads, shared] = unsafe {
-            [
-                sys::llama_model_n_layer(raw),
-                sys::llama_model_n_embd(raw),
-                sys::llama_model_n_head(raw),
-                sys::llama_model_n_head_kv(raw),
-            ]
-        }
-        .map(|count| count.max(1) as u64);
-        // Keys and values, of two bytes a number.
-        let token_bytes = (2 * 2 * layers * width * shared / heads).max(1);
-        (POOL_BYTES_CHEAP / token_bytes).min(CONTEXT_TOKENS_DEFAULT.into()) as u32
-    });
-    wanted.max(context_tokens).next_multiple_of(POOL_TOKENS_MULTIPLE)
+/// Cells of the pool: what the kernel has found room for, or what the estimate says that the mount wants.
+fn pool_tokens(header: &gguf::Header, request: &LoadRequest) -> u32 {
+    let estimate = gguf::estimate(header, Path::new(&request.path), request);
+    request
+        .pool_tokens
+        .unwrap_or(estimate.pool_tokens)
+        .next_multiple_of(POOL_TOKENS_MULTIPLE)
+        .max(POOL_TOKENS_MULTIPLE)
 }
 
 /// The context of a model that generates; the description learns what it turned out to be.
 fn generating_context(
     model: &Arc<Model>,
+    header: &gguf::Header,
     request: &LoadRequest,
     description: &mut ModelDescription,
-) -> Result<Context, DriverFault> {
-    let pool = pool_tokens(model, request, description.context_tokens);
+) -> Result<Generating, DriverFault> {
+    let pool = pool_tokens(header, request);
     let sequences = sequences(request);
     let settings = ContextSettings {
         tokens: pool,
         batch_tokens: pool.min(BATCH_TOKENS),
         ubatch_tokens: UBATCH_TOKENS,
         sequences,
-        outputs: u32::from(sequences).min(UBATCH_TOKENS),
+        outputs: u32::from(sequences).max(OUTPUTS_MIN),
         threads: description.threads,
         attention: description.attention,
         embeddings: false,
     };
-    let context = Context::new(model, &settings)?;
+    let mut context = Context::new(model, &settings)?;
+    if context.attention() != description.attention {
+        tracing::warn!("the blocked attention kernel does not run here or with these heads; flash does");
+        description.attention = context.attention();
+    }
     description.pool_tokens = pool;
     description.batch_tokens = settings.batch_tokens;
-    Ok(context)
+    if description.ranges {
+        description.page_bytes = paging::page_bytes(&mut context)?;
+    }
+    let bytes = context.memory_bytes();
+    (description.pool_bytes, description.compute_bytes) = (bytes.pool, bytes.compute);
+    Ok(Generating { context, settings, alone: None })
 }
 
-/// Where the weights go.
-fn device(request: &LoadRequest) -> String {
-    // SAFETY: looks into ggml's registry, which answers null for what it does not have.
-    let gpu = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_GPU) };
-    if gpu.is_null() || request.gpu_layers == Some(0) {
-        return "cpu".into();
+/// As [`generating_context`], of a model whose mount is deterministic.
+fn deterministic_context(
+    model: &Arc<Model>,
+    header: &gguf::Header,
+    request: &LoadRequest,
+    description: &mut ModelDescription,
+) -> Result<Generating, DriverFault> {
+    if !description.ranges {
+        let message =
+            "this model keeps or loses whole sequences, and cannot be deterministic; mount it without";
+        return Err(DriverFault::new(Errno::ENOSYS, message));
     }
-    // SAFETY: the device is in the registry; its name lives as long.
-    let name = unsafe { std::ffi::CStr::from_ptr(sys::ggml_backend_dev_name(gpu)) };
-    let name = name.to_string_lossy().to_lowercase();
-    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    format!("{kind}:{}", &name[kind.len()..])
+    let pool = pool_tokens(header, request);
+    // One sequence and what fills its last pass up.
+    let cells = description.context_tokens + 2 * BLOCK_TOKENS;
+    let settings = ContextSettings {
+        tokens: cells.next_multiple_of(POOL_TOKENS_MULTIPLE),
+        batch_tokens: BLOCK_TOKENS,
+        ubatch_tokens: BLOCK_TOKENS,
+        sequences: alone::SEQUENCES,
+        outputs: BLOCK_TOKENS,
+        threads: description.threads,
+        attention: description.attention,
+        embeddings: false,
+    };
+    let mut context = Context::new(model, &settings)?;
+    description.pool_tokens = pool;
+    description.batch_tokens = pool.min(BATCH_TOKENS);
+    description.page_bytes =
+        paging::page_bytes(&mut context)? + u64::from(PAGE_TOKENS) * size_of::<u32>() as u64;
+    let bytes = context.memory_bytes();
+    description.pool_bytes = u64::from(pool / PAGE_TOKENS) * description.page_bytes;
+    description.compute_bytes = bytes.pool + bytes.compute;
+    let alone = Some(Alone::new(description.sequences));
+    Ok(Generating { context, settings, alone })
 }
 
 /// Cores that this process may use, counting those that share one as one: ggml's arithmetic fills a core.
-fn physical_cores() -> u32 {
+pub fn physical_cores() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let mut cores = std::collections::BTreeSet::new();
     for cpu in std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten() {

@@ -1,18 +1,23 @@
 //! The driver for GGUF models: llama.cpp, by way of `llama-cpp-2` and `llama-cpp-sys-2`.
 //!
 //! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
-//! vocabulary. The other modules each own one foreign thing: [`model`] the weights, [`context`] the KV pool and
-//! the threads, [`grammar`] a grammar.
+//! vocabulary. Of a step, [`rows`] does the rows and [`paging`] the pages, which [`swap`] keeps; [`alone`] keeps the
+//! sequences of deterministic mounts. The other modules each own one foreign thing: [`model`] the weights, [`context`]
+//! the KV pool and the threads, [`grammar`] a grammar.
 //!
 //! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
 //! counts cells, [`alphabet`] checks texts.
 
+mod alone;
 mod alphabet;
 pub mod arithmetic;
 mod attention;
 mod backends;
+mod blocked;
+pub mod contest;
 mod context;
 mod contract;
+mod devices;
 mod embed;
 mod filter;
 mod grammar;
@@ -20,13 +25,17 @@ mod load;
 mod log;
 mod measured;
 mod model;
+mod paging;
 mod pool;
+mod rows;
 mod sample;
 mod stderr;
 mod step;
+mod swap;
 mod template;
 #[cfg(test)]
 mod tests;
 mod text;
 
+pub use devices::found as devices;
 pub use load::load;

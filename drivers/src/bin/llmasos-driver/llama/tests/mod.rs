@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod deterministic;
+mod drafts;
+mod estimate;
 mod golden;
+mod paging;
 mod samplers;
 mod steps;
 mod texts;
+mod withdrawals;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,8 +18,8 @@ use std::sync::OnceLock;
 use drivers::Driver;
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Asid, DriverFault, LoadRequest, Op, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Step,
-    TokenizeRequest,
+    Asid, DriverFault, LoadRequest, Op, PageLabel, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Slot,
+    Step, StepDone, SwapArea, TokenizeRequest,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};
@@ -113,7 +118,13 @@ fn generate(driver: &mut dyn Driver, jobs: &[(Vec<Token>, SamplerSpec)], count: 
     let mut out = vec![Vec::new(); jobs.len()];
     for _ in 0..count {
         let rows = (0..jobs.len())
-            .map(|at| Row { asid: asid(at), position: positions[at], tokens: feed[at].clone(), sample: true, draft: vec![] })
+            .map(|at| Row {
+                asid: asid(at),
+                position: positions[at],
+                tokens: feed[at].clone(),
+                sample: true,
+                draft: vec![],
+            })
             .collect();
         for (at, done) in run(driver, std::mem::take(&mut ops), rows).into_iter().enumerate() {
             positions[at] += feed[at].len() as u32;
