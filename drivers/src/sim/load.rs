@@ -104,6 +104,10 @@ script! {
     token_us: u64 = 0, number;
     /// Time of each row in a step.
     row_us: u64 = 0, number;
+    /// Time of each token in a step for each token that stands before it, in nanoseconds.
+    depth_ns: u64 = 0, number;
+    /// Whether guesses in rows are checked.
+    drafts: bool = false, switch;
     /// Time of loading.
     slow_load_ms: u64 = 0, number;
     /// Refuses to load, with this sentence.
@@ -232,6 +236,7 @@ impl Script {
             chat_template: self.template,
             any_text: !self.ascii,
             ranges: true,
+            drafts: self.drafts,
             attention: match request.attention {
                 Attention::Auto => Attention::Plain,
                 chosen => chosen,
