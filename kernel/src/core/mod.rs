@@ -12,6 +12,7 @@ mod counters;
 pub mod effect;
 pub mod event;
 mod generate;
+mod group;
 mod invariants;
 mod memory;
 mod model;
@@ -19,6 +20,7 @@ mod process;
 mod sched;
 mod seed;
 mod syscall;
+mod table;
 
 use std::collections::BTreeMap;
 
@@ -29,13 +31,16 @@ use connection::Connection;
 use context::Context;
 use counters::Counters;
 use event::{ConnId, ModelId};
+use group::Groups;
 use model::{Model, State};
 use process::ProcessTable;
 use seed::Seeds;
+use table::Table;
 
 pub use config::{HostInfo, KernelConfig};
 pub use effect::Effect;
 pub use event::{Event, Now};
+pub use sched::policy::Policy;
 
 /// The whole state of the kernel.
 pub struct Kernel {
@@ -47,8 +52,9 @@ pub struct Kernel {
     connections: BTreeMap<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
-    contexts: BTreeMap<ContextId, Context>,
+    contexts: Table<ContextId, Context>,
     next_context: u64,
+    groups: Groups,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
     counters: Counters,
@@ -69,8 +75,9 @@ impl Kernel {
             connections: BTreeMap::new(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
-            contexts: BTreeMap::new(),
+            contexts: Table::default(),
             next_context: 0,
+            groups: Groups::new(),
             models: BTreeMap::new(),
             next_model: 0,
             counters: Counters::default(),
@@ -87,11 +94,9 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
-        let models: Vec<ModelId> = self.models.keys().copied().collect();
-        for model in models {
-            self.dispatch(model);
-        }
-        let wake = self.calls.next_deadline();
+        self.dispatch_all();
+        let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
+        let wake = throttled.chain(self.calls.next_deadline()).min();
         if wake != self.wake {
             self.wake = wake;
             self.out.push(Effect::WakeAt(wake));

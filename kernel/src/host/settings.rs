@@ -16,7 +16,7 @@ use syscalls::{Tokens, paths};
 use thiserror::Error;
 
 use super::log::LEVELS;
-use crate::core::KernelConfig;
+use crate::core::{KernelConfig, Policy};
 
 /// Where a daemon of the system keeps its state.
 const SYSTEM_DATA: &str = "/var/lib/llmasos";
@@ -82,6 +82,9 @@ struct File {
     sequences_max: u16,
     prefill_tokens_min: u32,
     step_us_max: u64,
+    policy: String,
+    fair_lag_us: u64,
+    latency_target_percent: u32,
 }
 
 impl Default for File {
@@ -98,6 +101,9 @@ impl Default for File {
             sequences_max: kernel.sequences_max,
             prefill_tokens_min: kernel.prefill_tokens_min,
             step_us_max: kernel.step_us_max,
+            policy: kernel.policy.name().into(),
+            fair_lag_us: kernel.fair_lag_us,
+            latency_target_percent: kernel.latency_target_percent,
         }
     }
 }
@@ -221,6 +227,9 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             sequences_max: file.sequences_max,
             prefill_tokens_min: file.prefill_tokens_min,
             step_us_max: file.step_us_max,
+            policy: policy(&file.policy)?,
+            fair_lag_us: file.fair_lag_us,
+            latency_target_percent: file.latency_target_percent,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
             ..KernelConfig::default()
         },
@@ -228,6 +237,13 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
     };
     check(&settings)?;
     Ok(settings)
+}
+
+fn policy(name: &str) -> Result<Policy, SettingsError> {
+    name.parse().map_err(|_| {
+        let rule = one_of(&Policy::ALL.map(|(name, _)| name));
+        SettingsError::OutOfRange { name: "policy", value: format!("`{name}`"), rule }
+    })
 }
 
 fn mount(entry: MountEntry) -> Mount {
@@ -259,6 +275,12 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     require("step_us_max", &kernel.step_us_max, kernel.step_us_max >= 1, || {
         "a step needs at least 1 microsecond".into()
     })?;
+    require(
+        "latency_target_percent",
+        &kernel.latency_target_percent,
+        kernel.latency_target_percent > 100,
+        || "a step with prompts takes longer than 100 percent of one without".into(),
+    )?;
     require("mounts", &settings.mounts.len(), settings.mounts.len() <= MODELS_MAX, || {
         format!("at most {MODELS_MAX} models can be mounted")
     })?;
@@ -384,6 +406,9 @@ mod tests {
             error.to_string()
         };
         assert!(refused("(sequences_max: 300)").contains("300; from 1 to 256"));
+        let policy = refused("(policy: \"lottery\")");
+        assert!(policy.contains("choose one of fifo, rr, fair, mlfq, edf"), "{policy}");
+        assert!(refused("(latency_target_percent: 100)").contains("100; a step"));
         assert!(refused("(log: \"loud\")").contains("error, warn, info"));
         assert!(refused("(mounts: [(path: \"m.gguf\", name: \"m\")])").contains("from / on"));
     }

@@ -2,10 +2,18 @@
 //! is repeatable to the last effect.
 
 mod contexts;
+mod cost;
+mod drafting;
+mod fairness;
 mod generation;
+mod groups;
+mod latency;
+mod limits;
 mod machine;
 mod memory;
 mod models;
+mod policies;
+mod preemption;
 mod processes;
 mod random;
 mod scheduling;

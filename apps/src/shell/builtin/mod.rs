@@ -21,12 +21,14 @@ mod exit;
 mod export;
 mod fg;
 mod generate;
+mod groups;
 pub mod help;
 mod jobs;
 mod kill;
 pub mod models;
 pub mod mount;
 mod nice;
+mod policy;
 mod ps;
 mod shutdown;
 mod stat;
@@ -82,6 +84,8 @@ pub const ALL: &[Builtin] = &[
     kill::BUILTIN,
     wait::BUILTIN,
     nice::BUILTIN,
+    policy::BUILTIN,
+    groups::BUILTIN,
     stat::BUILTIN,
     sysinfo::BUILTIN,
     shutdown::BUILTIN,

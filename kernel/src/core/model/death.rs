@@ -63,11 +63,13 @@ impl Kernel {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.state = State::Restarting;
         let step = model.in_flight.take();
+        let rows = step.as_ref().map_or(vec![], |step| step.groups.clone());
         let questions_asked = model.questions.any_asked();
         let delay_ms = model.count_death(now);
         let name = model.name.clone();
         self.out
             .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
+        self.count_rows(&rows, -1);
         self.lose_pages(id);
         self.accuse_questions(id);
         let in_step: Vec<ContextId> = step.iter().flat_map(|s| &s.rows).map(|r| r.context).collect();
@@ -108,6 +110,7 @@ impl Kernel {
         }
         model.ops.clear();
         model.sched.full = false;
+        model.sched.throttled_until = None;
     }
 
     fn accuse_questions(&mut self, id: ModelId) {

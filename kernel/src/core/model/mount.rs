@@ -173,6 +173,7 @@ impl Kernel {
             self.close_context(context, &fault);
         }
         let Some(mut model) = self.models.remove(&id) else { return };
+        self.count_rows(&model.in_flight.take().map_or(vec![], |step| step.groups), -1);
         for (call, _) in model.questions.take_calls() {
             self.finish(call, Err(fault.clone()));
         }

@@ -116,6 +116,7 @@ fn one(client: &mut Client, prompt: Vec<Token>, generate: u32) -> Result<Generat
         ignore_eos: true,
         logprobs: None,
         stream: true,
+        deadline_ms: None,
     };
     let reply = client.generate(request, |_| {})?;
     client.close(context)?;
