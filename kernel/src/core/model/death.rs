@@ -53,7 +53,7 @@ impl Kernel {
 
     /// A context has a token, so it does not kill workers here.
     pub(in crate::core) fn clear_suspect(&mut self, model: ModelId, id: ContextId) {
-        if let Some(model) = self.models.get_mut(&model) {
+        if let Some(model) = self.models.get_mut(&model).filter(|m| !m.suspects.is_empty()) {
             model.suspects.remove(&id);
         }
     }

@@ -20,7 +20,7 @@ const BESIDE_US_MIN: u64 = 2_000;
 pub(super) struct Chooser<'a> {
     sched: &'a mut Sched,
     config: &'a KernelConfig,
-    candidates: &'a [Candidate],
+    candidates: &'a [&'a Candidate],
     /// Tokens that the step can still take.
     room: u32,
     decode: Decode,
@@ -41,7 +41,7 @@ impl<'a> Chooser<'a> {
     pub(super) fn new(
         sched: &'a mut Sched,
         config: &'a KernelConfig,
-        candidates: &'a [Candidate],
+        candidates: &'a [&'a Candidate],
         room: u32,
     ) -> Self {
         Chooser {
@@ -70,7 +70,7 @@ impl<'a> Chooser<'a> {
     }
 
     fn prompts(&self) -> impl Iterator<Item = &'a Candidate> + use<'a> {
-        self.candidates.iter().filter(|c| !c.decodes())
+        self.candidates.iter().copied().filter(|c| !c.decodes())
     }
 
     /// A row for each context that lacks one token: all of the highest class and tier, others while they hardly
@@ -122,7 +122,7 @@ impl<'a> Chooser<'a> {
     /// Those that decode and whose process is not ahead in pace. The pace of a class moves on by a step of its
     /// heaviest process, and at least so far that somebody is on time.
     fn on_time(&mut self) -> Vec<&'a Candidate> {
-        let decoding = self.candidates.iter().filter(|c| c.decodes());
+        let decoding = self.candidates.iter().copied().filter(|c| c.decodes());
         if !self.config.policy.is_fair() {
             return decoding.collect();
         }
@@ -142,7 +142,7 @@ impl<'a> Chooser<'a> {
     /// Counts the decode step for every process that has part in it. The rows of one stand together.
     fn take_steps(&mut self) {
         let mut last = None;
-        for c in self.candidates.iter().filter(|c| c.decodes()) {
+        for c in self.candidates.iter().copied().filter(|c| c.decodes()) {
             let pace = *self.sched.accounts.pace_mut(c.class);
             if last != Some(c.owner) && c.pace <= pace {
                 last = Some(c.owner);

@@ -48,11 +48,12 @@ impl Kernel {
                 self.take_sampled(model, row, sampled, goes_on);
             }
         }
-        if let Some(context) = self.contexts.get_mut(&id) {
-            context.in_step = false;
-        }
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        context.in_step = false;
         // A call that waited behind one which ended while the row was under way.
-        self.advance(id);
+        if context.queue.front().is_some_and(|head| head.work.is_some()) {
+            self.advance(id);
+        }
     }
 
     /// Takes the tokens that came of a row. Entries of all but the last are in the pool: those that the generation
@@ -92,6 +93,9 @@ impl Kernel {
         let prompt = prompt_end.saturating_sub(row.position + again);
         if let Some(generation) = context.generation.as_mut().filter(|g| g.call == row.call) {
             generation.usage.prompt_tokens_evaluated += prompt_end.saturating_sub(row.position);
+        }
+        if again + prompt == 0 {
+            return;
         }
         self.count(model, row.owner, |c| {
             c.tokens_recomputed += u64::from(again);
@@ -177,19 +181,23 @@ impl Kernel {
     /// Takes the next token of a generation.
     fn accept(&mut self, model: ModelId, id: ContextId, sampled: Sampled) {
         self.extend(id, &[sampled.token]);
-        let owner = self.contexts.get(&id).map(|c| c.owner);
-        if let Some(owner) = owner {
-            self.count(model, owner, |c| c.tokens_generated += 1);
-            self.take_rate(owner);
+        let Some(owner) = self.contexts.get(&id).map(|c| c.owner) else { return };
+        self.counters.tokens_generated += 1;
+        let Some(of_model) = self.models.get_mut(&model) else { return };
+        of_model.counters.tokens_generated += 1;
+        let drafts = of_model.description.as_ref().is_some_and(|d| d.drafts);
+        self.count_token(owner);
+        if drafts {
+            self.learn_to_draft(id);
         }
-        self.learn_to_draft(model, id);
         self.take_token(id, sampled);
     }
 
-    /// Takes a token of the rates of a process and its groups.
-    fn take_rate(&mut self, owner: Pid) {
+    /// Counts a token for a process, and takes it off its rate and those of its groups.
+    fn count_token(&mut self, owner: Pid) {
         let now = self.now;
         let Some(process) = self.processes.living_mut(owner) else { return };
+        process.id.counters.tokens_generated += 1;
         if let Some(bucket) = &mut process.bucket {
             bucket.take(now, 1);
         }

@@ -158,9 +158,8 @@ impl Kernel {
     }
 
     /// Lets the generation of a context learn from a token that was added to its log.
-    pub(super) fn learn_to_draft(&mut self, model: ModelId, id: ContextId) {
-        let drafts = self.models.get(&model).and_then(|m| m.description.as_ref()).is_some_and(|d| d.drafts);
-        let Some(context) = self.contexts.get_mut(&id).filter(|_| drafts) else { return };
+    pub(super) fn learn_to_draft(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
         let Some(generation) = &mut context.generation else { return };
         generation.drafter.get_or_insert_with(|| Box::new(Drafter::new())).learn(&context.log);
     }

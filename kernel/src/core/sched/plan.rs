@@ -75,9 +75,10 @@ impl Kernel {
             let sit_out: BTreeSet<Pid> = backlogged.iter().filter(|b| b.sits_out).map(|b| b.pid).collect();
             candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner));
         }
-        candidates.sort_unstable_by_key(|c| (c.class, c.rank, c.owner, c.context));
+        let mut order: Vec<&Candidate> = candidates.iter().collect();
+        order.sort_unstable_by_key(|c| (c.class, c.rank, c.owner, c.context));
         let room = model.batch_tokens();
-        let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &candidates, room).choose();
+        let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &order, room).choose();
         let mut backlog = [false; 4];
         backlogged.iter().for_each(|b| backlog[b.class as usize] = true);
         let mut plan = Plan { rows, backlog, expected_us };
