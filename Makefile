@@ -9,10 +9,10 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test lint bench prepare portable gpu-check clean
+.PHONY: help run build test lint bench bench-agents prepare portable gpu-check clean
 
 help: ## lists the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 run: build ## opens the shell on a private daemon, with the starter model mounted
 	@$(BIN)/llmsh --start --mount drivers/starter/starter.gguf=starter
@@ -32,6 +32,10 @@ lint: prepare ## checks formatting and lints
 
 bench: build ## measures against llama.cpp's own tools, in alternation
 	$(BIN)/bench
+
+# ARGS="--quick", ARGS="--model 0.5b --only W1,W3b", … ; --help lists them.
+bench-agents: build ## measures many processes on one model against llama-server, in alternation
+	$(BIN)/bench-agents $(ARGS)
 
 # Chooses the CPU variant of ggml at run time instead of at build time.
 portable: prepare ## builds for any x86-64 or arm64 machine, in target/portable

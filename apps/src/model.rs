@@ -112,7 +112,9 @@ impl Mounted {
 
     /// An encoder, if one is mounted.
     pub fn encoder(&self) -> Option<&ModelInfo> {
-        self.models.iter().find(|m| m.embeds && !m.generates && m.state == ModelState::Ready)
+        self.models
+            .iter()
+            .find(|m| m.embeds && !m.generates && matches!(m.state, ModelState::Ready | ModelState::Unloaded))
     }
 
     fn named(&self, name: &str) -> Result<ModelInfo, Unfit> {
@@ -162,6 +164,9 @@ mod tests {
             device: "cpu".into(),
             worker_os_pid: 0,
             threads: 1,
+            layers: 0,
+            gpu_layers: 0,
+            memory: vec![],
         }
     }
 

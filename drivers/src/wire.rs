@@ -33,13 +33,17 @@ pub type Vector = Vec<f32>;
 pub struct LoadRequest {
     /// The file, or `sim:` and a script.
     pub path: String,
-    /// Tokens in the pool and in the largest context; the driver's choice if absent.
+    /// Tokens in the largest context, and in the pool if that is absent; the driver's choice if absent.
     pub context_tokens: Option<u32>,
+    /// Tokens in the pool, a multiple of what the estimate says.
+    pub pool_tokens: Option<u32>,
     /// Sequences at once, at most 256 for llama.cpp.
     pub sequences_max: u16,
     /// The attention kernel.
     pub attention: Attention,
-    /// Layers for the graphics device; all that fit if absent.
+    /// The device for weights and pool: `cpu`, `cuda:0`, …; the driver's choice if absent.
+    pub device: Option<String>,
+    /// Layers for the graphics device, the output counted as one, from the last one on; all if absent.
     pub gpu_layers: Option<u32>,
     /// Threads; one for each physical core if absent.
     pub threads: Option<u32>,
@@ -50,6 +54,19 @@ pub struct LoadRequest {
     /// What comes out of a row depends on its sequence alone, and not on the other rows of its step or on where
     /// in the pool its entries are. Costs speed.
     pub deterministic: bool,
+}
+
+/// A graphics device, as `llmasos-driver devices` lists them in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFound {
+    /// `cuda:0`, `metal:0`, ….
+    pub name: String,
+    /// What its maker calls it.
+    pub description: String,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// Those that nobody uses now.
+    pub free_bytes: u64,
 }
 
 /// The files of the swap area, which the daemon keeps across workers. A page has the same room in both, numbered

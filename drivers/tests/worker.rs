@@ -91,7 +91,11 @@ fn greedy(tokens: Vec<Token>) -> Step {
         Op::Drop { asid: Asid(0), from: 0 },
         Op::SamplerOpen { asid: Asid(0), sampler: Box::new(sampler) },
     ];
-    Step { number: 7, ops, rows: vec![Row { asid: Asid(0), position: 0, tokens, sample: true, draft: vec![] }] }
+    Step {
+        number: 7,
+        ops,
+        rows: vec![Row { asid: Asid(0), position: 0, tokens, sample: true, draft: vec![] }],
+    }
 }
 
 #[test]

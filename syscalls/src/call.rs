@@ -586,15 +586,20 @@ args! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Tokens that one context can hold, and that the pool has room for; what the model was trained with,
-        /// at most 8,192, if absent.
+        /// at most 8,192, if absent, and less where memory is short.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         context: Option<Tokens>,
         /// Which attention kernel runs.
         #[serde(default)]
         attention: Attention,
-        /// Layers that go to the graphics device; all that fit if absent.
+        /// Layers that go to the graphics device, the output counted as one, from the last one on; if absent, as
+        /// many as fit there beside the pool.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         gpu_layers: Option<u32>,
+        /// The device that it goes to, as `sysinfo` names them: `cpu`, `cuda:0`, …; the one where most of it fits if
+        /// absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
         /// Threads of the worker; one for each physical core if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         threads: Option<u32>,

@@ -452,6 +452,43 @@ pub struct ModelInfo {
     pub worker_os_pid: u32,
     /// Threads of the worker.
     pub threads: u32,
+    /// Layers that it has, the output counted as one.
+    #[serde(default)]
+    pub layers: u32,
+    /// Those of them that are on a graphics device.
+    #[serde(default)]
+    pub gpu_layers: u32,
+    /// What it takes of each device; nothing while it is not loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<DeviceShare>,
+}
+
+/// What a model takes of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceShare {
+    /// The device.
+    pub device: String,
+    /// The model; the empty string for a worker that is going away.
+    pub model: String,
+    /// Bytes of weights.
+    pub weights_bytes: u64,
+    /// Bytes of KV entries.
+    pub pool_bytes: u64,
+    /// Bytes of the buffers that it computes with.
+    pub compute_bytes: u64,
+}
+
+/// A device that models are loaded to, and who takes what of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceInfo {
+    /// `cpu` for main memory, `cuda:0`, ….
+    pub name: String,
+    /// Bytes that models may take.
+    pub memory_bytes: u64,
+    /// Bytes that nobody takes.
+    pub free_bytes: u64,
+    /// Who takes the others.
+    pub shares: Vec<DeviceShare>,
 }
 
 /// Whether a model can be used.
@@ -466,6 +503,8 @@ pub enum ModelState {
     Restarting,
     /// The worker could not be kept running; unmount and mount it again.
     Offline,
+    /// It gave its memory to another model. It is loaded again when it is used.
+    Unloaded,
 }
 
 /// Answer to `sysinfo`.
@@ -489,6 +528,9 @@ pub struct SysinfoReply {
     pub policy: String,
     /// Since the daemon's start, in milliseconds.
     pub uptime_ms: u64,
+    /// The devices that models are loaded to, main memory first.
+    #[serde(default)]
+    pub devices: Vec<DeviceInfo>,
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use syscalls::client::blocking::Client;
 use syscalls::reply::ModelInfo;
 use tempfile::TempDir;
 
+pub mod bench;
 pub mod terminal;
 
 /// How long anything that a test waits for may take. Long, for a machine under load: a test that passes never

@@ -57,6 +57,7 @@ fn greedy_output_of_one_and_of_eight_equals_llama_cpp() {
             context: None,
             attention: golden.attention,
             gpu_layers: None,
+            device: None,
             threads: None,
         };
         daemon.client().mount_with(mount, |_| {}).expect("mounts");

@@ -6,12 +6,15 @@
 //! cannot run with one sentence that names the offence. It does not read the weights, apart from the few samples
 //! by which a [`Header::fingerprint`] tells two models of one shape apart.
 //!
+//! [`estimate`](mod@estimate) tells what a model will take of memory, from its header alone.
+//!
 //! The rest makes files: [`write`] puts them together, [`random`] makes up models of any size for tests and
 //! benches, and [`convert`] turns a sentence encoder in the Hugging Face layout into a GGUF.
 
 mod architecture;
 pub mod convert;
 mod error;
+pub mod estimate;
 mod header;
 mod limits;
 mod quantise;
@@ -24,6 +27,7 @@ mod vocabulary;
 pub mod write;
 
 pub use error::GgufError;
+pub use estimate::estimate;
 pub use header::{Array, Header, Value};
 pub use limits::HEADER_MEMORY_MAX;
 pub use read::{open, read};

@@ -25,12 +25,13 @@ type Result<T> = std::result::Result<T, GgufError>;
 /// ENOENT, EACCES or EIO where the file cannot be read, ENOEXEC where it is no model that can run. The sentence
 /// begins with the path.
 pub fn open(path: &Path) -> std::result::Result<Header, DriverFault> {
-    let header = open_file(path).map_err(|error| error.into_fault(path))?;
+    let header = read_file(path).map_err(|error| error.into_fault(path))?;
     check_runnable(&header).map_err(|error| error.into_fault(path))?;
     Ok(header)
 }
 
-fn open_file(path: &Path) -> Result<Header> {
+/// Reads the header of a regular file.
+pub(super) fn read_file(path: &Path) -> Result<Header> {
     let about = std::fs::metadata(path)?;
     if !about.is_file() {
         let kind = if about.is_dir() { "a directory" } else { "no regular file" };

@@ -13,6 +13,7 @@ use super::sample::mix;
 use super::step::SimDriver;
 use super::text::VOCABULARY_MIN;
 use crate::Driver;
+use crate::estimate::{Compute, Estimate, Layer};
 use crate::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
 
 /// What a path begins with that names this driver.
@@ -88,6 +89,14 @@ script! {
     context: u32 = 4096, number;
     /// Cells of the KV pool; as many as the context if 0.
     pool: u32 = 0, number;
+    /// Bytes of the weights, spread evenly over the layers.
+    weights: u64 = 0, number;
+    /// Bytes of the KV entries of one token, spread likewise.
+    kv: u64 = 0, number;
+    /// Bytes of the buffers of a pass.
+    compute: u64 = 0, number;
+    /// Layers that can be on one device or another.
+    layers: u32 = 1, number;
     /// Sequences at once, at most.
     sequences: u16 = 256, number;
     /// Tokens of one step, at most.
@@ -210,14 +219,40 @@ impl Script {
         within("vocabulary", self.vocabulary, VOCABULARY_MIN, 1 << 20)?;
         within("context", self.context, 1, CONTEXT_TOKENS_MAX)?;
         within("pool", self.pool, 0, 1 << 26)?;
+        within("layers", self.layers, 1, 512)?;
         within("sequences", self.sequences.into(), 1, u16::MAX.into())?;
         within("batch", self.batch, 1, 1 << 20)?;
         within("embedding", self.embedding, 1, 1 << 14)
     }
 
-    fn describe(&self, request: &LoadRequest) -> ModelDescription {
+    /// Tokens of the largest context, and of the pool that the script or the mount asks for.
+    fn sizes(&self, request: &LoadRequest) -> (u32, u32) {
         let context = request.context_tokens.unwrap_or(self.context).clamp(1, CONTEXT_TOKENS_MAX);
         let pool = if self.pool == 0 { context } else { self.pool };
+        (context, pool.next_multiple_of(PAGE_TOKENS))
+    }
+
+    fn estimate(&self, request: &LoadRequest) -> Estimate {
+        let count = u64::from(self.layers);
+        // What cannot be spread evenly is the first layer's.
+        let part = |bytes: u64, layer: u64| bytes / count + if layer == 0 { bytes % count } else { 0 };
+        let layer =
+            |n| Layer { weights_bytes: part(self.weights, n), token_bytes: part(self.kv, n), state_bytes: 0 };
+        let compute = Compute { other_bytes: self.compute, ..Compute::default() };
+        Estimate {
+            generates: self.generates,
+            layers: (0..count).map(layer).collect(),
+            pool_tokens: self.sizes(request).1,
+            pool_multiple: PAGE_TOKENS,
+            compute,
+            fused_compute: compute,
+            ..Estimate::default()
+        }
+    }
+
+    fn describe(&self, request: &LoadRequest) -> ModelDescription {
+        let (context, pool) = self.sizes(request);
+        let pool = request.pool_tokens.unwrap_or(pool).clamp(1, 1 << 26);
         ModelDescription {
             driver: "sim".into(),
             architecture: "sim".into(),
@@ -228,6 +263,9 @@ impl Script {
             context_tokens: context,
             context_trained: self.context,
             pool_tokens: pool.next_multiple_of(PAGE_TOKENS),
+            weights_bytes: self.weights,
+            pool_bytes: self.kv.saturating_mul(pool.into()),
+            compute_bytes: self.compute,
             batch_tokens: self.batch,
             sequences: self.sequences.min(request.sequences_max).max(1),
             embedding: self.embedding,
@@ -241,12 +279,21 @@ impl Script {
                 Attention::Auto => Attention::Plain,
                 chosen => chosen,
             },
-            device: "cpu".into(),
+            device: request.device.clone().unwrap_or_else(|| "cpu".into()),
             threads: request.threads.unwrap_or(1),
             fingerprint: mix(self.seed, self.vocabulary.into()),
             ..ModelDescription::default()
         }
     }
+}
+
+/// What the script says that its model takes.
+///
+/// # Errors
+///
+/// EINVAL for a script that it cannot follow.
+pub fn estimate(request: &LoadRequest) -> Result<Estimate, DriverFault> {
+    Ok(Script::parse(&request.path)?.estimate(request))
 }
 
 /// Sets up the driver for a worker process.

@@ -16,6 +16,6 @@ mod step;
 mod text;
 
 pub use clock::{Clock, RealClock, UnitClock};
-pub use load::{Script, TextMode, load, load_with};
+pub use load::{SCHEME, Script, TextMode, estimate, load, load_with};
 pub use step::SimDriver;
 pub use text::{ASSISTANT_START, BOS, EOS, IM_END, IM_START, SimText};

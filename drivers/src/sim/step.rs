@@ -99,7 +99,12 @@ impl SimDriver {
             Op::SamplerClose { asid } => {
                 self.samplers.remove(asid);
             }
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
+            Op::Resize { tokens } => {
+                self.cells = vec![Cell { token: Token(0), hash: 0, holders: 0 }; *tokens as usize];
+                self.free = (0..*tokens).rev().collect();
+                self.description.pool_tokens = *tokens;
+            }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } => {
                 unreachable!("the contract refuses it")
             }
         }
@@ -222,7 +227,8 @@ impl SimDriver {
                 pages: Vec::new(),
             });
         }
-        Ok(StepDone { number: step.number, rows, elapsed_us, pages: Vec::new() })
+        let pages = step.ops.iter().filter(|op| op.is_paging()).map(|_| Ok(0)).collect();
+        Ok(StepDone { number: step.number, rows, elapsed_us, pages })
     }
 }
 
@@ -341,7 +347,14 @@ impl<'a> Contract<'a> {
                 self.length(*asid)?;
                 self.samplers.remove(asid);
             }
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
+            Op::Resize { tokens } => {
+                let asids = (0..self.driver.sequences.len()).map(|at| Asid(at as u16));
+                let held: u32 = asids.map(|asid| self.length(asid).unwrap_or(0)).sum();
+                if held > 0 {
+                    return Err(broken(format!("resize to {tokens} tokens a pool that holds {held}")));
+                }
+            }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } => {
                 return Err(broken("pages of this model cannot be saved".into()));
             }
         }

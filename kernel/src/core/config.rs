@@ -21,11 +21,27 @@ pub struct HostInfo {
     pub memory_bytes: u64,
 }
 
+/// A device that models can be loaded to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// `cpu` for main memory, `cuda:0`, ….
+    pub name: String,
+    /// Bytes that models may take.
+    pub memory_bytes: u64,
+}
+
 /// The settings of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
     /// The machine.
     pub host: HostInfo,
+    /// The devices; main memory is without bounds if it is not among them.
+    pub devices: Vec<DeviceConfig>,
+    /// The host will say which others there are, and nothing is loaded before.
+    pub devices_to_come: bool,
+    /// The smallest pool, in tokens, that a model gets or keeps where memory is short and its mount fixes no context.
+    /// The default has room for some pages of prompt and answer of a few contexts.
+    pub pool_tokens_min: u32,
     /// The model that calls mean which name none.
     pub default_model: Option<String>,
     /// Sequences at once in one worker; llama.cpp has room for 256.
@@ -51,6 +67,9 @@ impl Default for KernelConfig {
     fn default() -> Self {
         KernelConfig {
             host: HostInfo::default(),
+            devices: Vec::new(),
+            devices_to_come: false,
+            pool_tokens_min: 2048,
             default_model: None,
             sequences_max: 256,
             cache_dir: None,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use syscalls::Frame;
 use syscalls::call::Mount;
 
-use super::event::{ConnId, Now, WorkerId};
+use super::event::{ConnId, ModelId, Now, WorkerId};
 
 /// Something for the host to do. Effects are performed in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,8 @@ pub enum Effect {
     Send { conn: ConnId, frame: Frame },
     /// Close a connection after what was sent to it is written.
     Hangup { conn: ConnId },
+    /// Look at the file of a model and estimate what it takes. `Inspected` follows.
+    Inspect { model: ModelId, load: Box<LoadRequest> },
     /// Start a worker, after a pause if it is a restart.
     StartWorker { worker: WorkerId, load: Box<LoadRequest>, delay_ms: u64 },
     /// End a worker. `WorkerDied` follows.

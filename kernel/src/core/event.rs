@@ -1,8 +1,10 @@
 //! All that can happen to the kernel.
 
+use drivers::estimate::Estimate;
 use drivers::wire::{Answer, DriverFault, ModelDescription, StepDone};
 use syscalls::Request;
 
+use super::config::DeviceConfig;
 use super::effect::Record;
 
 /// Monotonic time since the daemon's start, in microseconds.
@@ -53,6 +55,10 @@ pub enum Event {
     OutputHigh { conn: ConnId },
     /// It has caught up.
     OutputLow { conn: ConnId },
+    /// These devices were found beside those of the configuration. Comes once, if the configuration says so.
+    DevicesFound { devices: Vec<DeviceConfig> },
+    /// The file of a model was looked at.
+    Inspected { model: ModelId, estimate: Result<Estimate, DriverFault> },
     /// A worker reports how far it has loaded, from 0 to 1.
     WorkerLoading { worker: WorkerId, os_pid: u32, fraction: f32 },
     /// A worker has loaded its model.

@@ -29,6 +29,7 @@ impl Kernel {
         }
         self.check_processes();
         self.check_calls();
+        self.check_devices();
     }
 
     /// No frame and no sequence id is lost, and page tables cover what is computed.

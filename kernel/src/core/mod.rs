@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 mod context;
 mod counters;
+mod device;
 pub mod effect;
 pub mod event;
 mod generate;
@@ -30,14 +31,16 @@ use call::Calls;
 use connection::Connection;
 use context::Context;
 use counters::Counters;
+use device::Devices;
 use event::{ConnId, ModelId};
 use group::Groups;
-use model::{Model, State};
+use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 use table::Table;
 
-pub use config::{HostInfo, KernelConfig};
+pub use config::{DeviceConfig, HostInfo, KernelConfig};
+pub use device::MAIN_MEMORY;
 pub use effect::Effect;
 pub use event::{Event, Now};
 pub use sched::policy::Policy;
@@ -57,6 +60,7 @@ pub struct Kernel {
     groups: Groups,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
+    devices: Devices,
     counters: Counters,
     /// What the host was last told to wake the kernel at.
     wake: Option<Now>,
@@ -68,6 +72,7 @@ impl Kernel {
     /// A kernel without processes and models. `seed` is where the seeds of generations without one come from.
     pub fn new(config: KernelConfig, seed: u64) -> Self {
         Kernel {
+            devices: Devices::new(&config.devices, config.devices_to_come),
             config,
             seeds: Seeds::new(seed),
             now: Now(0),
@@ -94,6 +99,7 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
+        self.place_waiting();
         self.dispatch_all();
         let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
         let wake = throttled.chain(self.calls.next_deadline()).min();
@@ -111,6 +117,8 @@ impl Kernel {
             Event::Request { conn, request } => self.request(conn, request),
             Event::OutputHigh { conn } => self.set_congested(conn, true),
             Event::OutputLow { conn } => self.set_congested(conn, false),
+            Event::DevicesFound { devices } => self.devices_found(&devices),
+            Event::Inspected { model, estimate } => self.inspected(model, estimate),
             Event::WorkerLoading { worker, os_pid, fraction } => {
                 self.worker_loading(worker, os_pid, fraction)
             }
@@ -134,7 +142,7 @@ impl Kernel {
         for call in self.calls.numbers().into_iter().rev() {
             self.cancel_call(call, &fault);
         }
-        for model in self.models.values().filter(|m| !matches!(m.state, State::Offline(_))) {
+        for model in self.models.values().filter(|m| m.placement.is_some()) {
             self.out.push(Effect::StopWorker { worker: model.worker() });
         }
         self.models.clear();

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::input::Input;
+use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
 use super::reactor::Reactor;
@@ -87,6 +88,9 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
 
     let kernel = Kernel::new(kernel_config(&settings), machine::random_seed());
     let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
+    if settings.kernel.devices_to_come {
+        tokio::spawn(find_devices(driver.clone(), urgent.clone()));
+    }
     let reactor = Reactor::new(kernel, store, driver, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);

@@ -26,7 +26,7 @@ pub enum Input {
     WorkerStarted { worker: WorkerId, link: Arc<UnixStream> },
     /// A worker that did not read can be written to again.
     WorkerWritable { worker: WorkerId },
-    /// A worker said something, or died.
+    /// A worker said something, or died; or a file was looked at, or devices were found.
     Worker(Event),
     /// The system asks the daemon to end.
     Terminate,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -24,6 +25,24 @@ pub fn memory_bytes() -> u64 {
     let line = info.lines().find_map(|l| l.strip_prefix("MemTotal:"));
     let kilobytes = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
+}
+
+/// Bytes of main memory that models may take where nobody says: four fifths of what this process may use, by the
+/// machine and by its control group; without bounds where the system does not say. The rest is for the system, for programs, and for pages that are swapped out.
+pub fn device_memory_bytes() -> u64 {
+    let limit = control_group_limit().unwrap_or(u64::MAX);
+    let all = Some(memory_bytes()).filter(|bytes| *bytes > 0).unwrap_or(u64::MAX);
+    all.min(limit) / 5 * 4
+}
+
+/// The least limit of memory of this process's control group and those around it (version 2), if there is any.
+fn control_group_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
+    let own = Path::new("/sys/fs/cgroup").join(path);
+    let limit =
+        |folder: &Path| fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse::<u64>().ok();
+    own.ancestors().take_while(|folder| folder.starts_with("/sys/fs/cgroup")).filter_map(limit).min()
 }
 
 /// The name of a process's executable, or nothing where the system does not say.
@@ -62,6 +81,7 @@ mod tests {
     fn machine_describes_itself() {
         assert!(cpus() >= 1);
         assert!(memory_bytes() > 1 << 20);
+        assert!((1 << 20..memory_bytes()).contains(&device_memory_bytes()));
         assert!(!cpu_name().is_empty());
         assert!(!executable_of(std::process::id()).is_empty());
         assert_eq!(executable_of(u32::MAX), "");

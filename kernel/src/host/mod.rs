@@ -9,12 +9,14 @@
 pub mod connection;
 pub mod daemon;
 pub mod input;
+pub mod inspect;
 pub mod listener;
 pub mod log;
 pub mod machine;
 pub mod output;
 pub mod reactor;
 pub mod settings;
+pub mod size;
 pub mod store;
 pub mod worker;
 pub mod workers;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::connection::{Connection, Flushed, Level, Reader, answer_id};
 use super::input::Input;
+use super::inspect::Inspector;
 use super::log;
 use super::store::{Change, StoreThread};
 use super::workers::Workers;
@@ -47,6 +48,7 @@ pub struct Reactor {
     /// Connections that something was said to in this turn.
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
+    inspector: Inspector,
     wake_at: Option<Instant>,
     store: StoreThread,
     /// The room for requests that wait.
@@ -74,6 +76,7 @@ impl Reactor {
             connections: BTreeMap::new(),
             connections_so_far: 0,
             spoken_to: BTreeSet::new(),
+            inspector: Inspector::new(urgent.clone()),
             workers: Workers::new(driver, urgent),
             wake_at: None,
             store,
@@ -215,6 +218,7 @@ impl Reactor {
         match effect {
             Effect::Send { conn, frame } => self.deliver(conn, &frame),
             Effect::Hangup { conn } => self.hang_up(conn),
+            Effect::Inspect { model, load } => self.inspector.inspect(model, load),
             Effect::StartWorker { worker, load, delay_ms } => {
                 self.workers.start(worker, load, Duration::from_millis(delay_ms));
             }

@@ -16,7 +16,9 @@ use syscalls::{Tokens, paths};
 use thiserror::Error;
 
 use super::log::LEVELS;
-use crate::core::{KernelConfig, Policy};
+use super::machine;
+use super::size::Bytes;
+use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY, Policy};
 
 /// Where a daemon of the system keeps its state.
 const SYSTEM_DATA: &str = "/var/lib/llmasos";
@@ -28,6 +30,8 @@ const LOG_VAR: &str = "LLMASOS_LOG";
 const USER_SOCKET_MODE: u32 = 0o600;
 /// The system's socket is for the group that the daemon runs in.
 const SYSTEM_SOCKET_MODE: u32 = 0o660;
+/// Devices of one machine.
+const DEVICES_MAX: usize = 64;
 /// Sequence ids that llama.cpp has at most.
 const SEQUENCES_MAX: u16 = 256;
 
@@ -46,6 +50,9 @@ pub struct Flags {
     /// Takes the system's places: /run/llmasos, /var/lib/llmasos and /etc/llmasos
     #[arg(long)]
     pub system: bool,
+    /// Lets models take so much main memory, such as 12GiB [default: four fifths of it]
+    #[arg(long, value_name = "SIZE", value_parser = Bytes::parse)]
+    pub device_memory: Option<Bytes>,
     /// How much to log: error, warn, info, debug or trace [default: LLMASOS_LOG, or info]
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
@@ -79,6 +86,8 @@ struct File {
     default_model: Option<String>,
     mounts: Vec<MountEntry>,
     driver: Option<PathBuf>,
+    devices: Option<Vec<DeviceEntry>>,
+    pool_tokens_min: u32,
     sequences_max: u16,
     prefill_tokens_min: u32,
     step_us_max: u64,
@@ -98,6 +107,8 @@ impl Default for File {
             default_model: None,
             mounts: Vec::new(),
             driver: None,
+            devices: None,
+            pool_tokens_min: kernel.pool_tokens_min,
             sequences_max: kernel.sequences_max,
             prefill_tokens_min: kernel.prefill_tokens_min,
             step_us_max: kernel.step_us_max,
@@ -121,7 +132,17 @@ struct MountEntry {
     #[serde(default)]
     gpu_layers: Option<u32>,
     #[serde(default)]
+    device: Option<String>,
+    #[serde(default)]
     threads: Option<u32>,
+}
+
+/// A device of which the file says how much models may take.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceEntry {
+    name: String,
+    memory: Bytes,
 }
 
 /// All settings, settled.
@@ -223,6 +244,9 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
         driver: file.driver,
         ready_fd: flags.ready_fd,
         kernel: KernelConfig {
+            devices_to_come: file.devices.is_none(),
+            devices: devices(flags.device_memory, file.devices.unwrap_or_default()),
+            pool_tokens_min: file.pool_tokens_min,
             default_model: file.default_model,
             sequences_max: file.sequences_max,
             prefill_tokens_min: file.prefill_tokens_min,
@@ -246,6 +270,24 @@ fn policy(name: &str) -> Result<Policy, SettingsError> {
     })
 }
 
+/// The devices of the file, with main memory among them, of which the command line has the last word.
+fn devices(main_memory: Option<Bytes>, entries: Vec<DeviceEntry>) -> Vec<DeviceConfig> {
+    let mut devices: Vec<DeviceConfig> = entries
+        .into_iter()
+        .map(|entry| DeviceConfig { name: entry.name, memory_bytes: entry.memory.0 })
+        .collect();
+    let at = devices.iter().position(|device| device.name == MAIN_MEMORY);
+    match (at, main_memory) {
+        (Some(at), Some(bytes)) => devices[at].memory_bytes = bytes.0,
+        (Some(_), None) => {}
+        (None, bytes) => {
+            let memory_bytes = bytes.map_or_else(machine::device_memory_bytes, |bytes| bytes.0);
+            devices.insert(0, DeviceConfig { name: MAIN_MEMORY.into(), memory_bytes });
+        }
+    }
+    devices
+}
+
 fn mount(entry: MountEntry) -> Mount {
     Mount {
         path: entry.path,
@@ -253,6 +295,7 @@ fn mount(entry: MountEntry) -> Mount {
         context: entry.context.map(Tokens),
         attention: entry.attention,
         gpu_layers: entry.gpu_layers,
+        device: entry.device,
         threads: entry.threads,
     }
 }
@@ -283,6 +326,12 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     )?;
     require("mounts", &settings.mounts.len(), settings.mounts.len() <= MODELS_MAX, || {
         format!("at most {MODELS_MAX} models can be mounted")
+    })?;
+    require("pool_tokens_min", &kernel.pool_tokens_min, kernel.pool_tokens_min >= 1, || {
+        "a pool needs at least 1 token".into()
+    })?;
+    require("devices", &kernel.devices.len(), kernel.devices.len() <= DEVICES_MAX, || {
+        format!("at most {DEVICES_MAX} devices can be told apart")
     })?;
     settings.mounts.iter().try_for_each(check_mount)
 }
@@ -388,6 +437,26 @@ mod tests {
             (Path::new("/env/s"), Path::new("/flag/d"))
         );
         assert_eq!(settings.log, "warn");
+    }
+
+    #[test]
+    fn devices_of_the_file_are_all_there_are_and_main_memory_is_always_one() {
+        let settled = |flag: Option<&str>, text: &str| {
+            let device_memory = flag.map(|size| Bytes::parse(size).expect("a size"));
+            let flags = Flags { device_memory, ..Flags::default() };
+            let kernel = merge(flags, file(text).expect("valid")).expect("valid").kernel;
+            let devices = kernel.devices.into_iter().map(|d| (d.name, d.memory_bytes)).collect::<Vec<_>>();
+            (devices, kernel.devices_to_come)
+        };
+        let cpu = |bytes| ("cpu".to_owned(), bytes);
+        let default = machine::device_memory_bytes();
+        assert_eq!(settled(None, "()"), (vec![cpu(default)], true));
+        assert_eq!(settled(Some("8MiB"), "()"), (vec![cpu(8 << 20)], true));
+        let gpu = ("cuda:0".to_owned(), 24 << 30);
+        let text = r#"(devices: [(name: "cuda:0", memory: "24 GiB")])"#;
+        assert_eq!(settled(None, text), (vec![cpu(default), gpu.clone()], false));
+        let text = r#"(devices: [(name: "cpu", memory: 1000), (name: "cuda:0", memory: "24GiB")])"#;
+        assert_eq!(settled(Some("3000"), text), (vec![cpu(3000), gpu], false));
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drivers::Driver;
+use drivers::estimate::estimate;
 use drivers::sim::{Clock, SimDriver, load_with};
 use drivers::wire::{Answer, DriverFault, LoadRequest, Question, Step, TokenizeRequest};
 use kernel::core::effect::Record;
-use kernel::core::event::{ConnId, Credentials, WorkerId};
+use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
 use syscalls::call::*;
 use syscalls::reply::{Frame, GeneratedReply, ModelInfo, ProcessInfo, Stats};
@@ -38,6 +39,7 @@ impl Clock for MortalClock {
 
 /// Something that a worker is to do.
 pub enum Job {
+    Inspect(ModelId, LoadRequest),
     Start(WorkerId, LoadRequest),
     Step(WorkerId, Step),
     Ask(WorkerId, u64, Question),
@@ -59,6 +61,8 @@ pub struct Machine {
     pub records: BTreeMap<String, Record>,
     pub hangups: Vec<ConnId>,
     pub delays: Vec<u64>,
+    pub loads: Vec<LoadRequest>,
+    pub logs: Vec<String>,
     pub wake: Option<Now>,
     pub exited: bool,
     next_id: u64,
@@ -90,6 +94,8 @@ impl Machine {
             records: BTreeMap::new(),
             hangups: Vec::new(),
             delays: Vec::new(),
+            loads: Vec::new(),
+            logs: Vec::new(),
             wake: None,
             exited: false,
             next_id: 0,
@@ -123,8 +129,10 @@ impl Machine {
         match effect {
             Effect::Send { conn, frame } => self.heard(conn, frame),
             Effect::Hangup { conn } => self.hangups.push(conn),
+            Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, *load)),
             Effect::StartWorker { worker, load, delay_ms } => {
                 self.delays.push(delay_ms);
+                self.loads.push(*load.clone());
                 self.jobs.push_back(Job::Start(worker, *load));
             }
             Effect::StopWorker { worker } => {
@@ -142,7 +150,7 @@ impl Machine {
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),
-            Effect::Log(..) => {}
+            Effect::Log(_, line) => self.logs.push(line),
             Effect::Exit => self.exited = true,
         }
     }
@@ -156,6 +164,9 @@ impl Machine {
     pub fn turn_at(&mut self, at: usize) -> bool {
         let Some(job) = self.jobs.remove(at) else { return false };
         match job {
+            Job::Inspect(model, load) => {
+                self.event(Event::Inspected { model, estimate: estimate(&load) });
+            }
             Job::Start(worker, load) => self.start(worker, &load),
             Job::Step(worker, step) => self.step(worker, &step),
             Job::Ask(worker, number, question) => self.ask(worker, number, question),
@@ -406,6 +417,7 @@ pub fn mount(name: &str, script: &str) -> Mount {
         context: None,
         attention: Attention::Auto,
         gpu_layers: None,
+        device: None,
         threads: None,
     }
 }

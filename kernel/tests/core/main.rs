@@ -3,6 +3,7 @@
 
 mod contexts;
 mod cost;
+mod devices;
 mod drafting;
 mod fairness;
 mod generation;

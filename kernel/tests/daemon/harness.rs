@@ -44,7 +44,9 @@ impl Home {
         let mut ready = Vec::new();
         encode(&FromWorker::Ready(Box::new(description())), &mut ready).expect("small");
         fs::write(path("ready"), ready).expect("writes");
-        fs::write(path("config.ron"), format!("(driver: {:?})", path("worker"))).expect("writes");
+        // The worker is not asked for devices: it is no program that could list them.
+        let config = format!("(driver: {:?}, devices: [])", path("worker"));
+        fs::write(path("config.ron"), config).expect("writes");
         Home { folder }
     }
 

@@ -17,6 +17,7 @@ pub mod failure;
 
 mod bg;
 mod cd;
+mod devices;
 mod exit;
 mod export;
 mod fg;
@@ -88,6 +89,7 @@ pub const ALL: &[Builtin] = &[
     groups::BUILTIN,
     stat::BUILTIN,
     sysinfo::BUILTIN,
+    devices::BUILTIN,
     shutdown::BUILTIN,
     help::BUILTIN,
     cd::BUILTIN,

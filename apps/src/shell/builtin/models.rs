@@ -15,7 +15,8 @@ pub const BUILTIN: Builtin =
 
 /// Lists mounted models
 ///
-/// USE says what a model is good for: chat (it follows instructions), text (it continues text) or vectors.
+/// USE says what a model is good for: chat (it follows instructions), text (it continues text) or vectors. MEMORY is
+/// what it takes of all devices; one that is unloaded takes none and is loaded again when it is used.
 #[derive(Debug, Parser)]
 struct Args {
     /// Prints {"models":[…]} with every field
@@ -38,6 +39,7 @@ const COLUMNS: &[(&str, Align)] = &[
     ("ARCH", Align::Left),
     ("PARAMS", Align::Right),
     ("SIZE", Align::Right),
+    ("MEMORY", Align::Right),
     ("CONTEXT", Align::Right),
     ("FREE", Align::Right),
     ("FRAMES", Align::Right),
@@ -70,7 +72,7 @@ fn run(invocation: &Invocation) -> Outcome {
     Ok(0)
 }
 
-fn cells(model: &ModelInfo) -> [String; 11] {
+fn cells(model: &ModelInfo) -> [String; 12] {
     [
         model.name.clone(),
         name_of(model.state),
@@ -78,12 +80,27 @@ fn cells(model: &ModelInfo) -> [String; 11] {
         model.architecture.clone(),
         units::count(model.parameters),
         units::bytes(model.bytes),
+        memory(model),
         model.context_tokens.to_string(),
         model.frames_free.to_string(),
         model.frames_total.to_string(),
-        model.device.clone(),
+        place(model),
         model.path.clone(),
     ]
+}
+
+/// What it takes of all devices together; `devices` has the parts.
+fn memory(model: &ModelInfo) -> String {
+    let share = |s: &syscalls::reply::DeviceShare| s.weights_bytes + s.pool_bytes + s.compute_bytes;
+    units::bytes(model.memory.iter().map(share).sum())
+}
+
+/// The device, with the layers on it where they are not all there.
+fn place(model: &ModelInfo) -> String {
+    match model.gpu_layers {
+        some if some > 0 && some < model.layers => format!("{} ({some}/{})", model.device, model.layers),
+        _ => model.device.clone(),
+    }
 }
 
 /// What a model is good for, in one word.

@@ -1,6 +1,7 @@
 //! `mount`: makes a model available.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -24,7 +25,9 @@ pub const BUILTIN: Builtin =
 /// Makes a model available under a name
 ///
 /// FILE is a GGUF. `sim:` and a script mounts the driver without a model, for tests of programs. The mount stays
-/// over restarts of the daemon, until `umount`.
+/// over restarts of the daemon, until `umount`. Where memory is short, models that nobody uses are unloaded until
+/// they are used again; a model that has no room even so is refused, and told why. --context fixes the size of the
+/// pool; without it the pool may get smaller.
 #[derive(Debug, Parser)]
 struct Args {
     /// The model's file
@@ -38,9 +41,12 @@ struct Args {
     /// The attention kernel; auto measures which one is faster here
     #[arg(long, default_value = "auto", value_parser = arguments::attention())]
     attention: Attention,
-    /// Layers for the graphics device [default: all that fit]
-    #[arg(long, value_name = "N")]
-    gpu_layers: Option<u32>,
+    /// Layers for the graphics device, the output counted as one; auto is as many as fit beside the pool
+    #[arg(long, value_name = "N", default_value = "auto")]
+    gpu_layers: GpuLayers,
+    /// The device, as `devices` lists them [default: the one where most of the model fits]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Threads of the worker [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -51,6 +57,24 @@ struct Args {
     daemon: Daemon,
 }
 
+/// A number of layers, or none for `auto`.
+#[derive(Clone, Copy, Debug)]
+struct GpuLayers(Option<u32>);
+
+impl FromStr for GpuLayers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(GpuLayers(None)),
+            number => match number.parse() {
+                Ok(number) => Ok(GpuLayers(Some(number))),
+                Err(_) => Err("give a number of layers, or auto".into()),
+            },
+        }
+    }
+}
+
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let mount = Mount {
@@ -58,7 +82,8 @@ fn run(invocation: &Invocation) -> Outcome {
         name: args.name,
         context: args.context.map(Tokens),
         attention: args.attention,
-        gpu_layers: args.gpu_layers,
+        gpu_layers: args.gpu_layers.0,
+        device: args.device,
         threads: args.threads,
     };
     let mut client = args.daemon.connect("mount")?;
@@ -89,6 +114,7 @@ pub fn mount_unless_there(client: &mut Client, file: &Path, name: &str) -> Resul
         context: None,
         attention: Attention::default(),
         gpu_layers: None,
+        device: None,
         threads: None,
     };
     mount_with_progress(client, mount)?;

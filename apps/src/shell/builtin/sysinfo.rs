@@ -39,7 +39,11 @@ fn run(invocation: &Invocation) -> Outcome {
         ("cpu", format!("{} ({} usable)", info.cpu, info.cpus)),
         ("memory", units::bytes(info.memory_bytes)),
     ];
-    for (name, value) in rows {
+    let devices = info.devices.iter().map(|d| {
+        let (free, all) = (units::bytes(d.free_bytes), units::bytes(d.memory_bytes));
+        ("device", format!("{}, {free} of {all} free for models", d.name))
+    });
+    for (name, value) in rows.into_iter().chain(devices) {
         output.write(&format!("{name:<8}{value}\n"))?;
     }
     Ok(0)

@@ -3,7 +3,8 @@
 //!
 //! `llmasos-driver run` is started by the kernel with one end of a socket pair as its standard input, and talks
 //! [`drivers::wire`] there. `llmasos-driver probe` is the child that a worker starts to find out whether this
-//! CPU runs the arithmetic that its flags promise. `llmasos-driver convert` makes a GGUF file of a sentence encoder.
+//! CPU runs the arithmetic that its flags promise. `llmasos-driver devices` lists graphics devices for the daemon, and
+//! `llmasos-driver convert` makes a GGUF file of a sentence encoder.
 
 mod llama;
 mod worker;
@@ -40,6 +41,8 @@ enum Command {
         #[arg(long, default_value = "packed")]
         arithmetic: String,
     },
+    /// Lists the graphics devices that this build can use, as JSON; the daemon runs it once, at its start.
+    Devices,
     /// Writes a sentence encoder in Hugging Face's layout (BERT) as a GGUF file that can be mounted.
     Convert {
         /// The folder of `config.json`, `model.safetensors` and `vocab.txt`.
@@ -59,11 +62,17 @@ fn start_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
+fn list_devices() -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(&llama::devices())?);
+    Ok(())
+}
+
 fn main() -> ExitCode {
     start_log();
     let result = match Arguments::parse().command {
         Command::Run { load } => worker::run(load),
         Command::Probe { arithmetic } => llama::arithmetic::trial(&arithmetic).map_err(anyhow::Error::msg),
+        Command::Devices => list_devices(),
         Command::Convert { folder, out } => {
             drivers::gguf::convert::bert_from_hf(&folder, &out).map_err(anyhow::Error::new)
         }

@@ -8,6 +8,7 @@
 use syscalls::{ContextId, Event, Fault};
 
 use super::super::Kernel;
+use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::sched::{InFlight, died_twice};
@@ -26,6 +27,7 @@ const PAUSES_MS: [u64; 4] = [0, 200, 1000, 5000];
 impl Kernel {
     /// The host says that a worker is gone.
     pub(in crate::core) fn worker_died(&mut self, worker: WorkerId, how: &str) {
+        self.devices.release(Holder::Leaving(worker));
         let Some(model) = self.live_model(worker) else { return };
         match model.state {
             State::Loading => {
@@ -34,7 +36,7 @@ impl Kernel {
                 self.cannot_load(worker.model, fault);
             }
             State::Ready | State::Restarting => self.restart_worker(worker.model, how),
-            State::Offline(_) => {}
+            State::Offline(_) | State::Unloaded => {}
         }
     }
 
@@ -87,8 +89,8 @@ impl Kernel {
         self.start_worker(id, delay_ms);
     }
 
-    /// Everything that was in the dead worker's pool is gone; the logs are not.
-    fn lose_pages(&mut self, id: ModelId) {
+    /// Everything that was in the pool of a worker that is gone is lost; the logs are not.
+    pub(in crate::core) fn lose_pages(&mut self, id: ModelId) {
         let Some(model) = self.models.get(&id) else { return };
         let families = model.memory.iter().flat_map(|m| m.families.values());
         let resident: Vec<ContextId> = families.flatten().copied().collect();

@@ -2,10 +2,11 @@
 //!
 //! | state      | means                                       | leaves it by |
 //! |------------|---------------------------------------------|--------------|
-//! | loading    | the first worker has not said a word yet     | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline |
+//! | loading    | it is inspected, waits for memory, or its first worker loads it | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline; a refusal for lack of memory, which undoes a mount or leaves it unloaded |
 //! | ready      | the worker takes steps and questions         | its death    |
 //! | restarting | the worker died and another one is starting  | `Ready`; `Refused` or deaths in a row, which make it offline |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
+//! | unloaded   | nothing runs and there are no contexts: its memory is another model's | a call that uses it, which loads it again; `unmount` |
 //!
 //! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
 //! its log, and no call fails for it, but those that kill it twice.
@@ -15,7 +16,9 @@ mod mount;
 mod questions;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use drivers::estimate::Estimate;
 use drivers::wire::{Asid, LoadRequest, ModelDescription, Op};
 use syscalls::call::{Attention, Mount, Open};
 use syscalls::reply::{ModelInfo, ModelState};
@@ -23,7 +26,9 @@ use syscalls::{ContextId, Errno, Fault};
 
 use super::Kernel;
 use super::call::CallNo;
+use super::config::KernelConfig;
 use super::counters::Counters;
+use super::device::{Devices, Placement};
 use super::event::{ModelId, Now, WorkerId};
 use super::memory::{Memory, Resident};
 use super::sched::{InFlight, Sched};
@@ -37,6 +42,7 @@ pub(super) enum State {
     Ready,
     Restarting,
     Offline(String),
+    Unloaded,
 }
 
 /// One mounted model.
@@ -47,6 +53,16 @@ pub(super) struct Model {
     /// What was asked for, the name settled.
     pub mount: Mount,
     pub state: State,
+    /// What it takes of memory, when the host has looked at its file.
+    pub estimate: Option<Arc<Estimate>>,
+    /// Where it is. It has a worker, or is about to get another, exactly while it has a place.
+    pub placement: Option<Placement>,
+    /// When it was last of use: loaded, asked, opened, or in a step.
+    pub last_use: Now,
+    /// The tokens that its pool is to have after the step that runs.
+    pub resize: Option<u32>,
+    /// Its worker cannot change its pool.
+    pub keeps_pool: bool,
     /// From the worker, when it has loaded for the first time.
     pub description: Option<Box<ModelDescription>>,
     pub incarnation: u32,
@@ -80,6 +96,11 @@ impl Model {
             name,
             mount,
             state: State::Loading,
+            estimate: None,
+            placement: None,
+            last_use: Now(0),
+            resize: None,
+            keeps_pool: false,
             description: None,
             incarnation: 0,
             worker_os_pid: 0,
@@ -106,6 +127,16 @@ impl Model {
     /// Whether its worker takes steps.
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether contexts can be on it now: it is loaded, or was and is about to be again.
+    pub(super) fn takes_contexts(&self) -> bool {
+        matches!(self.state, State::Ready | State::Restarting)
+    }
+
+    /// Whether somebody waits for it to be loaded.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.waiters.is_empty() || self.questions.any()
     }
 
     /// Whether it may generate, as far as is known.
@@ -145,15 +176,24 @@ impl Model {
     }
 
     /// How its worker is told to load it.
-    pub(super) fn load_request(&self, sequences_max: u16, cache_dir: Option<String>) -> LoadRequest {
+    pub(super) fn load_request(&self, config: &KernelConfig, devices: &Devices) -> LoadRequest {
+        let fused = self.placement.is_some_and(|p| p.fused);
+        let attention = if fused && self.mount.attention == Attention::Auto {
+            Attention::Flash
+        } else {
+            self.mount.attention
+        };
+        let device = self.placement.map(|p| devices.name(p.device).to_owned());
         LoadRequest {
             path: self.mount.path.clone(),
             context_tokens: self.mount.context.map(|n| n.0),
-            sequences_max,
-            attention: self.mount.attention,
-            gpu_layers: self.mount.gpu_layers,
+            pool_tokens: self.placement.map(|p| p.pool_tokens),
+            sequences_max: config.sequences_max,
+            attention,
+            device: device.or_else(|| self.mount.device.clone()),
+            gpu_layers: self.placement.map(|p| p.gpu_layers).or(self.mount.gpu_layers),
             threads: self.mount.threads,
-            cache_dir,
+            cache_dir: config.cache_dir.clone(),
             ..LoadRequest::default()
         }
     }
@@ -190,13 +230,14 @@ impl Model {
         self.memory.as_ref().map_or((0, 0), |m| (m.pool.total(), m.pool.free()))
     }
 
-    /// What `models` says of it.
+    /// What `models` says of it, but for its shares of devices.
     pub(super) fn info(&self) -> ModelInfo {
         let (state, trouble) = match &self.state {
             State::Loading => (ModelState::Loading, None),
             State::Ready => (ModelState::Ready, None),
             State::Restarting => (ModelState::Restarting, None),
             State::Offline(trouble) => (ModelState::Offline, Some(trouble.clone())),
+            State::Unloaded => (ModelState::Unloaded, None),
         };
         let d = self.description.as_deref();
         let text = |of: fn(&ModelDescription) -> &String| d.map(|d| of(d).clone()).unwrap_or_default();
@@ -215,7 +256,7 @@ impl Model {
             context_tokens: self.context_tokens_max(),
             context_trained: d.map_or(0, |d| d.context_trained),
             embedding: d.map_or(0, |d| d.embedding),
-            generates: d.is_some_and(|d| d.generates),
+            generates: d.map_or(self.estimate.as_ref().is_some_and(|e| e.generates), |d| d.generates),
             embeds: d.is_some_and(|d| d.embeds),
             chat_template: d.is_some_and(|d| d.chat_template),
             any_text: d.is_some_and(|d| d.any_text),
@@ -225,11 +266,19 @@ impl Model {
             device: text(|d| &d.device),
             worker_os_pid: self.worker_os_pid,
             threads: d.map_or(0, |d| d.threads),
+            layers: self.estimate.as_ref().map_or(0, |e| e.layers_max()),
+            gpu_layers: self.placement.map_or(0, |p| p.gpu_layers),
+            memory: Vec::new(),
         }
     }
 }
 
 impl Kernel {
+    /// What `models` says of a model.
+    pub(super) fn model_info(&self, model: &Model) -> ModelInfo {
+        ModelInfo { memory: self.model_shares(model), ..model.info() }
+    }
+
     /// The model of a worker, if the worker is the one that runs it now and has not died.
     pub(super) fn live_model(&mut self, worker: WorkerId) -> Option<&mut Model> {
         self.models.get_mut(&worker.model).filter(|m| m.incarnation == worker.incarnation)

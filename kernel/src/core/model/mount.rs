@@ -6,6 +6,7 @@ use syscalls::{ContextId, Errno, Event, Fault, Reply};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
+use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel, Record};
 use super::super::event::{ModelId, WorkerId};
 use super::super::memory::Memory;
@@ -15,12 +16,14 @@ use super::{Model, State};
 const POOL_TOKENS_MAX: u32 = 1 << 30;
 
 impl Kernel {
-    /// Enters a model and has its first worker started.
+    /// Enters a model and has its file looked at; its first worker is started when it has a place in memory.
     pub(in crate::core) fn enter_model(&mut self, name: String, mount: Mount) -> ModelId {
         self.next_model += 1;
         let id = ModelId(self.next_model);
-        self.models.insert(id, Model::new(id, name, mount));
-        self.start_worker(id, 0);
+        let model = Model::new(id, name, mount);
+        let load = Box::new(model.load_request(&self.config, &self.devices));
+        self.models.insert(id, model);
+        self.out.push(Effect::Inspect { model: id, load });
         id
     }
 
@@ -36,12 +39,12 @@ impl Kernel {
     }
 
     /// Has a new worker of a model started.
-    pub(super) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
-        let (sequences, cache_dir) = (self.config.sequences_max, self.config.cache_dir.clone());
+    pub(in crate::core) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
+        self.resize_at_start(id);
         let Some(model) = self.models.get_mut(&id) else { return };
         model.incarnation += 1;
         model.worker_os_pid = 0;
-        let load = Box::new(model.load_request(sequences, cache_dir));
+        let load = Box::new(model.load_request(&self.config, &self.devices));
         self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
     }
 
@@ -86,12 +89,13 @@ impl Kernel {
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
         }
+        self.compare_with_estimate(worker.model);
         self.serve_waiters(worker.model);
     }
 
     fn serve_waiters(&mut self, id: ModelId) {
+        let Some(info) = self.models.get(&id).map(|m| self.model_info(m)) else { return };
         let Some(model) = self.models.get_mut(&id) else { return };
-        let info = model.info();
         for (call, open) in std::mem::take(&mut model.waiters) {
             match open {
                 None => self.finish(call, Ok(Reply::Mounted(info.clone()))),
@@ -112,7 +116,7 @@ impl Kernel {
     }
 
     /// A worker cannot be had: a mount that somebody waits for is undone, any other model goes offline.
-    pub(super) fn cannot_load(&mut self, id: ModelId, fault: Fault) {
+    pub(in crate::core) fn cannot_load(&mut self, id: ModelId, fault: Fault) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let waited_for =
             model.state == State::Loading && model.waiters.iter().any(|(_, open)| open.is_none());
@@ -120,6 +124,7 @@ impl Kernel {
         model.incarnation += 1;
         model.worker_os_pid = 0;
         if waited_for {
+            self.devices.release(Holder::Model(id));
             for (call, _) in std::mem::take(&mut model.waiters) {
                 self.finish(call, Err(fault.clone()));
             }
@@ -134,6 +139,9 @@ impl Kernel {
         let Some(model) = self.models.get_mut(&id) else { return };
         self.out.push(Effect::Log(LogLevel::Error, format!("model {} is offline: {trouble}", model.name)));
         model.state = State::Offline(trouble);
+        model.placement = None;
+        model.resize = None;
+        self.devices.release(Holder::Model(id));
         let Err(fault) = model.check_usable() else { return };
         for (call, _) in std::mem::take(&mut model.waiters) {
             self.finish(call, Err(fault.clone()));
@@ -142,7 +150,7 @@ impl Kernel {
     }
 
     /// Fails every question and generation of a model.
-    fn fail_calls(&mut self, id: ModelId, fault: &Fault) {
+    pub(in crate::core) fn fail_calls(&mut self, id: ModelId, fault: &Fault) {
         let Some(model) = self.models.get_mut(&id) else { return };
         for (call, context) in model.questions.take_calls() {
             self.fail_question(call, context, fault);
@@ -166,7 +174,7 @@ impl Kernel {
     pub(in crate::core) fn remove_model(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let (name, worker) = (model.name.clone(), model.worker());
-        let runs = !matches!(model.state, State::Offline(_));
+        let runs = model.placement.is_some();
         let fault = Fault::new(Errno::ECANCELED, format!("model {name} is being unmounted"));
         let contexts: Vec<ContextId> = model.contexts.iter().copied().collect();
         for context in contexts {
@@ -180,7 +188,9 @@ impl Kernel {
         for (call, _) in model.waiters {
             self.finish(call, Err(fault.clone()));
         }
+        self.devices.leave_line(id);
         if runs {
+            self.devices.leave(worker);
             self.out.push(Effect::StopWorker { worker });
         }
         self.out.push(Effect::Forget(Record::Mount(model.mount).key()));

@@ -100,6 +100,11 @@ impl Questions {
         Some(question)
     }
 
+    /// Whether there is any without an answer.
+    pub(in crate::core) fn any(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Whether the worker has questions.
     pub(super) fn any_asked(&self) -> bool {
         !self.asked.is_empty()
@@ -140,8 +145,11 @@ impl Kernel {
         question: Question,
     ) -> Result<(), Fault> {
         self.model(model)?.check_usable()?;
-        let Some(model) = self.models.get_mut(&model) else { return Ok(()) };
-        model.questions.insert(question, call, context);
+        let now = self.now;
+        let Some(of) = self.models.get_mut(&model) else { return Ok(()) };
+        of.questions.insert(question, call, context);
+        of.last_use = now;
+        self.demand(model);
         Ok(())
     }
 

@@ -27,6 +27,9 @@ impl Kernel {
             model.sched.count_withdrawn(&step, &done.rows);
         }
         self.worker_progressed(worker.model);
+        if step.resizes {
+            self.resized(worker.model, done.pages.last());
+        }
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
         }

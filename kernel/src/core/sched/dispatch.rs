@@ -36,6 +36,9 @@ impl Kernel {
         if !model.is_ready() || model.questions.suspects_go_first() {
             return;
         }
+        if self.begin_resize(id) {
+            return self.submit(id, Plan::default());
+        }
         let plan = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
         let Some(model) = self.models.get(&id) else { return };
         if plan.rows.is_empty() && model.ops.len() < OPS_WAITING_MAX {
@@ -51,11 +54,14 @@ impl Kernel {
         let rows: Vec<Row> = sent.iter().filter_map(|row| self.prepare(id, row)).collect();
         let Some(model) = self.models.get_mut(&id) else { return };
         model.steps_begun += 1;
+        model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
+        let resizes = step.ops.iter().any(|op| matches!(op, Op::Resize { .. }));
         model.in_flight = Some(InFlight {
             number: step.number,
             since: self.now,
+            resizes,
             rows: sent,
             backlog: plan.backlog,
             expected_us: plan.expected_us,

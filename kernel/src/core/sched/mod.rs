@@ -217,6 +217,8 @@ impl RowSent {
 pub(super) struct InFlight {
     pub number: u64,
     pub since: Now,
+    /// It changes the size of the pool, and has no rows.
+    pub resizes: bool,
     pub rows: Vec<RowSent>,
     /// The classes that had something to compute.
     pub backlog: [bool; 4],

@@ -167,10 +167,11 @@ impl Kernel {
                     _ => None,
                 };
                 let call = self.keep(caller, id, waits, timeout_ms);
-                if let Some((model, open)) = waits_for_model
-                    && let Some(model) = self.models.get_mut(&model)
+                if let Some((id, open)) = waits_for_model
+                    && let Some(model) = self.models.get_mut(&id)
                 {
                     model.waiters.push((call, open));
+                    self.demand(id);
                 }
             }
         }

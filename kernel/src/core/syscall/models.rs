@@ -6,6 +6,6 @@ use super::super::Kernel;
 
 impl Kernel {
     pub(super) fn sys_models(&self) -> Reply {
-        Reply::Models(self.models.values().map(|m| m.info()).collect())
+        Reply::Models(self.models.values().map(|m| self.model_info(m)).collect())
     }
 }

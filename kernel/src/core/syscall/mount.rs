@@ -49,6 +49,9 @@ fn check(args: &Mount) -> Result<(), Fault> {
         }
         _ => {}
     }
+    if args.device.as_ref().is_some_and(|device| device.len() > NAME_BYTES_MAX) {
+        return invalid(format!("the device's name has more than {NAME_BYTES_MAX} bytes"));
+    }
     match args.threads {
         Some(n) if n == 0 || n > 1024 => invalid(format!("threads is {n}; it must be from 1 to 1024")),
         _ => Ok(()),

@@ -22,7 +22,7 @@ impl Kernel {
         let model = self.choose_model(args.model.as_deref(), Model::generates)?;
         model.check_usable()?;
         let id = model.id;
-        if model.description.is_none() {
+        if !model.takes_contexts() {
             return Ok(Next::Wait(Waits::Open(id, Box::new(args)), None));
         }
         self.open_context(caller.pid, id, &args).map(Next::Reply)
@@ -52,6 +52,9 @@ impl Kernel {
             return Err(Fault::new(Errno::ENOSPC, message));
         }
         let context = self.new_context(pid, id, tokens_max)?;
+        if let Some(model) = self.models.get_mut(&id) {
+            model.last_use = self.now;
+        }
         Ok(Reply::Opened { context, model: name, length: Tokens(0), tokens_max: Tokens(tokens_max) })
     }
 }

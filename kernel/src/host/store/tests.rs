@@ -11,6 +11,7 @@ fn mount(name: &str) -> Record {
         context: None,
         attention: Attention::Auto,
         gpu_layers: None,
+        device: None,
         threads: None,
     })
 }

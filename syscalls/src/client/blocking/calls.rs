@@ -144,6 +144,7 @@ impl Client {
             context: None,
             attention: Attention::default(),
             gpu_layers: None,
+            device: None,
             threads: None,
         };
         self.mount_with(mount, on_event)

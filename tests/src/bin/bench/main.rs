@@ -3,19 +3,17 @@
 //! The model has random weights: speed does not depend on what they say. Where llama.cpp's tools are not found,
 //! the table has the daemon's own figures alone.
 
-mod ours;
-mod peer;
-mod report;
-
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use harness::Daemon;
-use peer::{Cells, Flash, Peer};
-use report::Line;
+use harness::bench::machine::machine;
+use harness::bench::models::model_file;
+use harness::bench::ours;
+use harness::bench::peer::{Cells, Flash, Peer, Single};
+use harness::bench::report::{self, Line};
 
 /// Measures llmasos against llama-bench and llama-batched-bench.
 #[derive(Parser)]
@@ -75,7 +73,7 @@ fn main() -> Result<()> {
         system(&daemon, &mut lines)?;
     }
     for weights in &args.types {
-        let model = model_file(&args, weights)?;
+        let model = model_file(&args.models, &args.preset, weights, None)?;
         if args.only.contains(&Part::Single) {
             single(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
         }
@@ -123,7 +121,7 @@ fn single(
         ours::unmount(daemon)?;
     }
     for (flash, name) in [(Flash::Off, "plain"), (Flash::On, "flash")] {
-        let of = |pair: &(peer::Single, peer::Single)| if flash == Flash::On { pair.1 } else { pair.0 };
+        let of = |pair: &(Single, Single)| if flash == Flash::On { pair.1 } else { pair.0 };
         lines.push(Line {
             what: format!("{} {weights}: prefill {prompt} (llama-bench {name})", args.preset),
             ours: ours.iter().map(|s| s.prefill).collect(),
@@ -185,32 +183,6 @@ fn batched(
         }
     }
     Ok(())
-}
-
-/// The model's file, generated if it is not there.
-fn model_file(args: &Args, weights: &str) -> Result<PathBuf> {
-    let path = args.models.join(format!("{}-{weights}.gguf", args.preset));
-    if !path.exists() {
-        progress(&format!("generating {}", path.display()));
-        std::fs::create_dir_all(&args.models)?;
-        let make_model = std::env::current_exe()?.with_file_name("make-model");
-        let status = Command::new(&make_model)
-            .args(["--preset", &args.preset, "--type", weights])
-            .arg(&path)
-            .status()
-            .with_context(|| format!("{} does not start", make_model.display()))?;
-        if !status.success() {
-            bail!("make-model failed with {status}");
-        }
-    }
-    Ok(path.canonicalize()?)
-}
-
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, |n| n.get());
-    format!("{}, {cpus} processors", name.trim_start_matches(['\t', ':', ' ']))
 }
 
 fn progress(what: &str) {

@@ -91,6 +91,8 @@ fn trial_command(arithmetic: Arithmetic) -> Result<Command, String> {
     let executable = std::env::current_exe().map_err(|e| format!("this program cannot find itself: {e}"))?;
     let mut command = Command::new(executable);
     command.args(["probe", "--arithmetic", arithmetic.name()]);
+    // Nobody reads what it says before its end, so a log at `debug` would fill the pipe and hold it up for ever.
+    command.env("LLMASOS_LOG", "error");
     Ok(command)
 }
 

@@ -12,7 +12,7 @@ use super::log;
 use super::model::Model;
 
 /// Tokens that one graph computes; larger batches are cut into pieces of this size. llama.cpp's own default.
-pub const UBATCH_TOKENS: u32 = 512;
+pub const UBATCH_TOKENS: u32 = drivers::gguf::estimate::UBATCH_TOKENS;
 
 /// How long idle threads look for the next pass before they sleep, in ggml's units: llama.cpp's own default.
 const POLL: u32 = 50;

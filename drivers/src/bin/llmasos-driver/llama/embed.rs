@@ -12,7 +12,7 @@ use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
 use super::model::Model;
 
 /// The largest text. It is one graph, whose memory grows with the square of this.
-pub const WINDOW_MAX: u32 = 2048;
+pub const WINDOW_MAX: u32 = drivers::gguf::estimate::WINDOW_MAX;
 
 /// Texts in one pass.
 const TEXTS_PER_PASS: u16 = 64;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Once};
 
 use drivers::Driver;
 use drivers::gguf;
+use drivers::gguf::estimate::{CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, sequences};
 use drivers::wire::{DriverFault, LoadRequest, ModelDescription};
 use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
@@ -14,6 +15,7 @@ use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::backends;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
+use super::devices;
 use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
@@ -21,24 +23,8 @@ use super::model::{Model, ModelSettings};
 use super::step::LlamaDriver;
 use super::text::LlamaText;
 
-/// Tokens of the pool where the mount does not say: as much as the model was trained with, but not above this.
-const CONTEXT_TOKENS_DEFAULT: u32 = 8192;
-
-/// Bytes of KV entries up to which the pool is made larger than one context, where the mount does not say: models
-/// with short contexts are small, and room for many of them costs little.
-const POOL_BYTES_CHEAP: u64 = 256 << 20;
-
-/// llama.cpp rounds its pool up to a multiple of this.
-const POOL_TOKENS_MULTIPLE: u32 = 256;
-
 /// Tokens of one step: four graphs, so that the kernel can fill them from many sequences.
 const BATCH_TOKENS: u32 = 2048;
-
-/// Sequences that llama.cpp can tell apart.
-const SEQUENCES_MAX: u16 = 256;
-
-/// Sequences that the driver keeps for itself: one, through which pages move.
-const SEQUENCES_KEPT: u16 = 1;
 
 static BACKEND: Once = Once::new();
 
@@ -72,7 +58,7 @@ pub fn load_with(
             progress(fraction);
         }
     };
-    let model = Model::load(&request.path, &settings, &mut seldom)?;
+    let model = Model::load_on(&devices::chosen(request)?, &request.path, &settings, &mut seldom)?;
     refuse_unsupported(&model)?;
     let threads = request.threads.unwrap_or_else(physical_cores).clamp(1, 512);
     let abilities = Abilities::of(&model)?;
@@ -90,7 +76,7 @@ pub fn load_with(
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
-        Some(generating_context(&model, request, &mut description)?)
+        Some(generating_context(&model, &header, request, &mut description)?)
     };
     Ok(Box::new(LlamaDriver::new(model, context, Arc::new(text), description)))
 }
@@ -166,15 +152,10 @@ fn describe(
         any_text: text.is_any(),
         ranges,
         attention: Attention::Plain,
-        device: device(request),
+        device: devices::name_for(request),
         threads: 0,
         ..ModelDescription::default()
     }
-}
-
-/// Sequences of llama.cpp's context, those that the driver keeps included.
-fn sequences(request: &LoadRequest) -> u16 {
-    request.sequences_max.saturating_add(SEQUENCES_KEPT).clamp(1 + SEQUENCES_KEPT, SEQUENCES_MAX)
 }
 
 /// Tokens that one context can hold. Models with a learned vector for each position have no more positions than
@@ -204,35 +185,24 @@ fn attention(
     }
 }
 
-/// Cells of the pool: one context of the size that the mount asks for, or, where it does not say, as many tokens
-/// as the default context while they are cheap.
-fn pool_tokens(model: &Model, request: &LoadRequest, context_tokens: u32) -> u32 {
-    let wanted = request.context_tokens.unwrap_or_else(|| {
-        let raw = model.raw();
-        // SAFETY: the model is loaded; these read plain fields.
-        let [layers, width, heads, shared] = unsafe {
-            [
-                sys::llama_model_n_layer(raw),
-                sys::llama_model_n_embd(raw),
-                sys::llama_model_n_head(raw),
-                sys::llama_model_n_head_kv(raw),
-            ]
-        }
-        .map(|count| count.max(1) as u64);
-        // Keys and values, of two bytes a number.
-        let token_bytes = (2 * 2 * layers * width * shared / heads).max(1);
-        (POOL_BYTES_CHEAP / token_bytes).min(CONTEXT_TOKENS_DEFAULT.into()) as u32
-    });
-    wanted.max(context_tokens).next_multiple_of(POOL_TOKENS_MULTIPLE)
+/// Cells of the pool: what the kernel has found room for, or what the estimate says that the mount wants.
+fn pool_tokens(header: &gguf::Header, request: &LoadRequest) -> u32 {
+    let estimate = gguf::estimate(header, Path::new(&request.path), request);
+    request
+        .pool_tokens
+        .unwrap_or(estimate.pool_tokens)
+        .next_multiple_of(POOL_TOKENS_MULTIPLE)
+        .max(POOL_TOKENS_MULTIPLE)
 }
 
 /// The context of a model that generates; the description learns what it turned out to be.
 fn generating_context(
     model: &Arc<Model>,
+    header: &gguf::Header,
     request: &LoadRequest,
     description: &mut ModelDescription,
 ) -> Result<Context, DriverFault> {
-    let pool = pool_tokens(model, request, description.context_tokens);
+    let pool = pool_tokens(header, request);
     let sequences = sequences(request);
     let settings = ContextSettings {
         tokens: pool,
@@ -248,20 +218,6 @@ fn generating_context(
     description.pool_tokens = pool;
     description.batch_tokens = settings.batch_tokens;
     Ok(context)
-}
-
-/// Where the weights go.
-fn device(request: &LoadRequest) -> String {
-    // SAFETY: looks into ggml's registry, which answers null for what it does not have.
-    let gpu = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_GPU) };
-    if gpu.is_null() || request.gpu_layers == Some(0) {
-        return "cpu".into();
-    }
-    // SAFETY: the device is in the registry; its name lives as long.
-    let name = unsafe { std::ffi::CStr::from_ptr(sys::ggml_backend_dev_name(gpu)) };
-    let name = name.to_string_lossy().to_lowercase();
-    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    format!("{kind}:{}", &name[kind.len()..])
 }
 
 /// Cores that this process may use, counting those that share one as one: ggml's arithmetic fills a core.

@@ -13,6 +13,7 @@ mod attention;
 mod backends;
 mod context;
 mod contract;
+mod devices;
 mod embed;
 mod filter;
 mod grammar;
@@ -29,4 +30,5 @@ mod template;
 mod tests;
 mod text;
 
+pub use devices::found as devices;
 pub use load::load;

@@ -8,6 +8,7 @@ use drivers::wire::DriverFault;
 use llama_cpp_sys_2 as sys;
 use syscalls::{Errno, Token};
 
+use super::devices::Choice;
 use super::log;
 
 /// The longest piece that is tried first; longer ones are asked for again with room enough.
@@ -15,7 +16,7 @@ const PIECE_BYTES: usize = 64;
 
 /// How a model is loaded.
 pub struct ModelSettings {
-    /// Layers for the graphics device; all if absent.
+    /// Layers for graphics devices; all if absent.
     pub gpu_layers: Option<u32>,
     /// Weights may be packed for the CPU's special units (AMX and the like).
     pub packed: bool,
@@ -52,12 +53,30 @@ impl Model {
         settings: &ModelSettings,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Arc<Model>, DriverFault> {
+        Model::load_on(&Choice::Any, path, settings, progress)
+    }
+
+    /// As [`Model::load`], on devices of the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn load_on(
+        devices: &Choice,
+        path: &str,
+        settings: &ModelSettings,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Arc<Model>, DriverFault> {
         let file = CString::new(path)
             .map_err(|_| DriverFault::new(Errno::EINVAL, "the path has a zero byte in it"))?;
         let mut progress = progress;
         // SAFETY: plain data.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = settings.gpu_layers.map_or(-1, |layers| layers.min(i32::MAX as u32) as i32);
+        if let Choice::These(devices) = devices {
+            // llama.cpp reads the list and does not write to it.
+            params.devices = devices.as_ptr().cast_mut();
+        }
         params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
         params.use_extra_bufts = settings.packed;
         params.progress_callback = Some(progressed);

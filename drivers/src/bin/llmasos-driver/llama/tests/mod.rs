@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod estimate;
 mod golden;
 mod samplers;
 mod steps;
@@ -113,7 +114,13 @@ fn generate(driver: &mut dyn Driver, jobs: &[(Vec<Token>, SamplerSpec)], count: 
     let mut out = vec![Vec::new(); jobs.len()];
     for _ in 0..count {
         let rows = (0..jobs.len())
-            .map(|at| Row { asid: asid(at), position: positions[at], tokens: feed[at].clone(), sample: true, draft: vec![] })
+            .map(|at| Row {
+                asid: asid(at),
+                position: positions[at],
+                tokens: feed[at].clone(),
+                sample: true,
+                draft: vec![],
+            })
             .collect();
         for (at, done) in run(driver, std::mem::take(&mut ops), rows).into_iter().enumerate() {
             positions[at] += feed[at].len() as u32;

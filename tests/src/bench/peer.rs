@@ -50,25 +50,31 @@ impl Peer {
         folders.into_iter().find(has_tools).map(|bin| Peer { bin, threads })
     }
 
+    /// One of llama.cpp's programs, where it stands beside the tools.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        Some(self.bin.join(name)).filter(|path| path.is_file())
+    }
+
     /// `llama-bench`: prefill of `prompt` tokens, then, on an empty context, decode of `generate` tokens.
     pub fn single(&self, model: &Path, prompt: u32, generate: u32, flash: Flash) -> Result<Single> {
+        let rows = self.rows(model, &["-p", &prompt.to_string(), "-n", &generate.to_string()], flash)?;
+        Ok(Single { prefill: speed(&rows, "n_prompt")?, decode: speed(&rows, "n_gen")? })
+    }
+
+    /// `llama-bench`: prefill of `prompt` tokens, then, behind as many, decode of `generate` tokens.
+    pub fn single_at_depth(&self, model: &Path, prompt: u32, generate: u32, flash: Flash) -> Result<Single> {
+        let prefill = self.rows(model, &["-p", &prompt.to_string(), "-n", "0"], flash)?;
+        let depth = ["-p", "0", "-n", &generate.to_string(), "-d", &prompt.to_string()];
+        let decode = self.rows(model, &depth, flash)?;
+        Ok(Single { prefill: speed(&prefill, "n_prompt")?, decode: speed(&decode, "n_gen")? })
+    }
+
+    fn rows(&self, model: &Path, load: &[&str], flash: Flash) -> Result<Vec<Value>> {
         let flash = if flash == Flash::On { "1" } else { "0" };
         let mut command = Command::new(self.bin.join("llama-bench"));
         command.arg("-m").arg(model).args(["-o", "json", "-r", "1", "-fa", flash]);
-        command.args([
-            "-p",
-            &prompt.to_string(),
-            "-n",
-            &generate.to_string(),
-            "-t",
-            &self.threads.to_string(),
-        ]);
-        let rows: Vec<Value> = serde_json::from_str(&run(&mut command)?).context("llama-bench's output")?;
-        let speed = |wanted: &str| {
-            let row = rows.iter().find(|r| r[wanted].as_u64().is_some_and(|n| n > 0));
-            row.and_then(|r| r["avg_ts"].as_f64()).with_context(|| format!("llama-bench has no {wanted} row"))
-        };
-        Ok(Single { prefill: speed("n_prompt")?, decode: speed("n_gen")? })
+        command.args(["-t", &self.threads.to_string()]).args(load);
+        serde_json::from_str(&run(&mut command)?).context("llama-bench's output")
     }
 
     /// `llama-batched-bench`: `sequences` at once, each `prompt` tokens in and `generate` out. Gives all tokens,
@@ -81,19 +87,54 @@ impl Peer {
         generate: u32,
         (flash, cells): (Flash, Cells),
     ) -> Result<f64> {
+        let cells = (sequences * (prompt + generate), cells);
+        let row = self.batched_row(model, sequences, (prompt, generate), cells, flash, &[])?;
+        row["speed"].as_f64().context("llama-batched-bench tells no speed")
+    }
+
+    /// `llama-batched-bench`: `sequences` that share `prompt` tokens decode `generate` tokens each. Gives the tokens
+    /// per second of the decoding alone.
+    pub fn shared_decode(
+        &self,
+        model: &Path,
+        sequences: u32,
+        prompt: u32,
+        generate: u32,
+        flash: Flash,
+    ) -> Result<f64> {
+        let cells = (prompt + sequences * generate, Cells::Unified);
+        let row = self.batched_row(model, sequences, (prompt, generate), cells, flash, &["-pps"])?;
+        row["speed_tg"].as_f64().context("llama-batched-bench tells no speed")
+    }
+
+    fn batched_row(
+        &self,
+        model: &Path,
+        sequences: u32,
+        (prompt, generate): (u32, u32),
+        (cells, layout): (u32, Cells),
+        flash: Flash,
+        more: &[&str],
+    ) -> Result<Value> {
         let mut command = Command::new(self.bin.join("llama-batched-bench"));
-        let cells_total = sequences * (prompt + generate);
         command.arg("-m").arg(model).args(["--output-format", "jsonl", "-b", "2048", "-ub", "512"]);
-        command.args(["-c", &cells_total.to_string(), "-npl", &sequences.to_string()]);
+        command.args(["-c", &cells.to_string(), "-npl", &sequences.to_string()]);
         command.args(["-npp", &prompt.to_string(), "-ntg", &generate.to_string()]);
         command.args(["-t", &self.threads.to_string(), "-fa", if flash == Flash::On { "on" } else { "off" }]);
-        if cells == Cells::Unified {
+        command.args(more);
+        if layout == Cells::Unified {
             command.arg("-kvu");
         }
         let out = run(&mut command)?;
         let row = out.lines().rev().find_map(|l| serde_json::from_str::<Value>(l).ok());
-        row.and_then(|r| r["speed"].as_f64()).context("llama-batched-bench printed no result")
+        row.context("llama-batched-bench printed no result")
     }
+}
+
+/// The speed in the row that measures this.
+fn speed(rows: &[Value], wanted: &str) -> Result<f64> {
+    let row = rows.iter().find(|r| r[wanted].as_u64().is_some_and(|n| n > 0));
+    row.and_then(|r| r["avg_ts"].as_f64()).with_context(|| format!("llama-bench has no {wanted} row"))
 }
 
 fn run(command: &mut Command) -> Result<String> {

@@ -5,16 +5,16 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use harness::Daemon;
 use syscalls::call::{Attention, Call, Class, Generate, Mount, Sampling, Setpriority};
 use syscalls::client::blocking::Client;
 use syscalls::reply::GeneratedReply;
 use syscalls::{ContextId, Event, Token, Tokens};
 
-use crate::peer::Single;
+use super::peer::Single;
+use crate::Daemon;
 
 /// The name that the bench mounts its model under.
-const MODEL: &str = "bench";
+pub const MODEL: &str = "bench";
 
 /// Tokens of the prompt that a model is warmed up with.
 const WARM_UP_TOKENS: u32 = 32;
@@ -31,6 +31,7 @@ pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<
         context: Some(Tokens(cells)),
         attention: Attention::Auto,
         gpu_layers: None,
+        device: None,
         threads: Some(threads),
     };
     let mut client = daemon.client();
@@ -108,7 +109,14 @@ pub fn idle(daemon: &Daemon, watch: Duration) -> Result<(f64, f64)> {
 fn one(client: &mut Client, prompt: Vec<Token>, generate: u32) -> Result<GeneratedReply> {
     let context: ContextId = client.open(Some(MODEL))?.context;
     client.append_tokens(context, prompt)?;
-    let request = Generate {
+    let reply = client.generate(greedy(context, generate), |_| {})?;
+    client.close(context)?;
+    Ok(reply)
+}
+
+/// A request for so many tokens, the likeliest ones, streamed and never ended early.
+pub fn greedy(context: ContextId, generate: u32) -> Generate {
+    Generate {
         context,
         max_tokens: Some(Tokens(generate)),
         stop: Vec::new(),
@@ -117,10 +125,7 @@ fn one(client: &mut Client, prompt: Vec<Token>, generate: u32) -> Result<Generat
         logprobs: None,
         stream: true,
         deadline_ms: None,
-    };
-    let reply = client.generate(request, |_| {})?;
-    client.close(context)?;
-    Ok(reply)
+    }
 }
 
 /// Token ids that differ from one seed to the next, so that no prefix is shared.

@@ -25,6 +25,14 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that this fraction of the values does not exceed, by the nearest rank.
+pub fn quantile(values: &[f64], fraction: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (fraction * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
 /// Prints the table as Markdown: medians, and the median of the ratios of runs that stood side by side.
 pub fn print(lines: &[Line]) {
     println!("| measured | llmasos | llama.cpp | ratio | target | runs |");
@@ -39,6 +47,7 @@ pub fn print(lines: &[Line]) {
     }
 }
 
-fn number(value: f64) -> String {
+/// A number with as many digits as say something.
+pub fn number(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }

@@ -1,0 +1,115 @@
+//! What is estimated from a header, against what llama.cpp says that it allocates when it loads the file.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use drivers::estimate::{Estimate, estimate};
+use drivers::gguf::TensorType;
+use drivers::gguf::random::{Family, Shape};
+use drivers::wire::LoadRequest;
+use syscalls::call::Attention;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{load, request, shared};
+
+/// By how much an estimate of the buffers may be above what is allocated, in percent. It is never below.
+const ABOVE_MAX_PERCENT: u64 = 15;
+
+/// llama.cpp tells sizes in hundredths of a mebibyte.
+const ROUNDING_BYTES: u64 = (1 << 20) / 100;
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// The bytes of the last buffer of a kind.
+    fn last(&self, kind: &str) -> u64 {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let size =
+            text.lines().rev().find_map(|line| line.split_once(&format!("{kind} buffer size ="))).unwrap().1;
+        let mebibytes: f64 = size.trim().strip_suffix(" MiB").unwrap().trim().parse().unwrap();
+        (mebibytes * f64::from(1 << 20)) as u64
+    }
+}
+
+/// Loads a model in main memory and compares every buffer.
+fn check(path: &Path, attention: Attention, context_tokens: Option<u32>) {
+    let device = Some("cpu".into());
+    let request = LoadRequest { attention, context_tokens, device, sequences_max: 256, ..request(path) };
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let driver = tracing::subscriber::with_default(log, || load(&request).unwrap());
+    let estimate: Estimate = estimate(&request).unwrap();
+    assert_eq!(estimate.pool_tokens, driver.description().pool_tokens);
+    let needs = estimate.split(estimate.pool_tokens, 0, false).host;
+    let (weights, pool) = (lines.last("model"), lines.last("KV"));
+    let compute = lines.last("compute") + lines.last("output");
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let of = |what: &str| format!("{what} of {name}, {attention:?}, {context_tokens:?}");
+    println!(
+        "{}: weights {} of {weights}, pool {} of {pool}, compute {} of {compute}",
+        of("estimate"),
+        needs.weights,
+        needs.pool,
+        needs.compute
+    );
+    assert!(
+        needs.weights.abs_diff(weights) <= ROUNDING_BYTES,
+        "{}: {} of {weights}",
+        of("weights"),
+        needs.weights
+    );
+    assert!(needs.pool.abs_diff(pool) <= ROUNDING_BYTES, "{}: {} of {pool}", of("pool"), needs.pool);
+    let most = (compute + compute * ABOVE_MAX_PERCENT / 100) + ROUNDING_BYTES;
+    let least = compute - 2 * ROUNDING_BYTES;
+    assert!((least..=most).contains(&needs.compute), "{}: {} of {compute}", of("compute"), needs.compute);
+}
+
+fn check_both(path: &Path, context_tokens: Option<u32>) {
+    check(path, Attention::Plain, context_tokens);
+    check(path, Attention::Flash, context_tokens);
+}
+
+#[test]
+fn estimate_of_models_made_here_is_near_what_llama_cpp_allocates() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = Shape::preset("tiny").unwrap();
+    let shapes = [
+        ("llama", tiny.clone()),
+        ("gpt2", Shape { family: Family::Gpt2, kv_heads: 4, layers: 4, ..tiny.clone() }),
+        ("qwen2", Shape { family: Family::Qwen2, vocabulary: 16_384, kv_heads: 1, ..tiny.clone() }),
+        ("untied", Shape { tied: false, kind: TensorType::F16, ..tiny.clone() }),
+        ("wide", Shape { embedding: 256, feed_forward: 4096, heads: 8, kv_heads: 8, ..tiny }),
+    ];
+    for (name, shape) in shapes {
+        let path = folder.path().join(format!("{name}.gguf"));
+        shape.write(&path).unwrap();
+        check_both(&path, None);
+        check_both(&path, Some(1024));
+    }
+}
+
+#[test]
+fn estimate_of_shared_models_is_near_what_llama_cpp_allocates() {
+    for kind in ["F16", "Q4_0", "Q8_0"] {
+        let Some(path) = shared(&format!("TinyStories-656K/TinyStories-656K-{kind}.gguf")) else { return };
+        check_both(&path, None);
+    }
+}

@@ -1,0 +1,338 @@
+//! What a model of this header takes of memory under llama.cpp.
+//!
+//! **Weights** are the sum of the tensors' bytes: `blk.N.` of layer N, `token_embd` and its like at the input, the
+//! rest at the output. llama.cpp maps the file, so on the CPU this is what the page cache must hold.
+//!
+//! **Pool**: for each token and layer with attention, a key and a value of two bytes (F16) a number for each
+//! key-value head; a pool of sequences that are kept as a state has that instead (`n_embd_r` and `n_embd_s` in
+//! `llama-hparams.cpp`).
+//!
+//! **Compute**: `ggml_gallocr` gives each byte to one operation after another, so the buffer is as large as the
+//! widest moment of the graph that `llama_context::sched_reserve` plans for a full ubatch of n tokens over C cells:
+//! the mask (n·C, F32, or F16 for the fused kernel), which lives throughout, and the largest of
+//!
+//! - attention: scores n·C·heads in F32 where they are stored, beside nine activations of n·width and the new keys
+//!   and values;
+//! - feed-forward: gate, up and their product, 3·n·width (times the experts that a token uses), beside seven
+//!   activations;
+//! - logits: outputs·vocabulary, beside seven activations.
+//!
+//! The numbers of activations are those with which no model that was looked at takes more than is estimated. The
+//! worker's tests hold this against what llama.cpp reports.
+
+use std::path::{Path, PathBuf};
+
+use syscalls::call::Attention;
+
+use super::architecture::RECURRENT;
+use super::header::{Header, Value};
+use super::read::read_file;
+use super::tensor::TensorInfo;
+use crate::estimate::{Compute, Estimate, Layer};
+use crate::wire::LoadRequest;
+
+/// Tokens that one graph computes at most; llama.cpp's own default.
+pub const UBATCH_TOKENS: u32 = 512;
+
+/// Tokens of a context where the mount does not say: as much as the model was trained with, but not above this.
+pub const CONTEXT_TOKENS_DEFAULT: u32 = 8192;
+
+/// Bytes of KV entries up to which the pool is made larger than one context, where the mount does not say: models
+/// with short contexts are small, and room for many of them costs little.
+const POOL_BYTES_CHEAP: u64 = 256 << 20;
+
+/// llama.cpp rounds its pool up to a multiple of this.
+pub const POOL_TOKENS_MULTIPLE: u32 = 256;
+
+/// Sequences that the driver keeps for itself: one, through which pages move.
+pub const SEQUENCES_KEPT: u16 = 1;
+
+/// Sequences that llama.cpp can tell apart.
+pub const SEQUENCES_MAX: u16 = 256;
+
+/// Tokens of a pass that can have output, if there are not more sequences.
+const OUTPUTS_MIN: u16 = 128;
+
+/// The longest text of an encoder. It is one graph, whose memory grows with the square of this.
+pub const WINDOW_MAX: u32 = 2048;
+
+/// Bytes of a number in the pool (F16), and of one in a graph (F32).
+const POOL_NUMBER_BYTES: u64 = 2;
+const GRAPH_NUMBER_BYTES: u64 = 4;
+
+/// Activations of n·width that are there at once beside the scores, and beside anything else.
+const ACTIVATIONS_ATTENTION: u64 = 9;
+const ACTIVATIONS_OTHER: u64 = 7;
+
+/// Files that a model may be split into.
+const SHARDS_MAX: u64 = 1024;
+
+/// Estimates what the file of this header takes when it is loaded as the request says.
+pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate {
+    let shape = Shape::of(header);
+    let mut estimate = Estimate { pool_multiple: POOL_TOKENS_MULTIPLE, ..Estimate::default() };
+    estimate.layers = vec![Layer::default(); shape.layers as usize];
+    add_weights(&mut estimate, &header.tensors);
+    for shard in other_shards(header, path) {
+        // One that is missing or damaged is the worker's to refuse: it reads them all.
+        if let Ok(part) = read_file(&shard) {
+            add_weights(&mut estimate, &part.tensors);
+        }
+    }
+    if header.tensor("output.weight").is_none() {
+        estimate.output_copy_bytes = header.tensor("token_embd.weight").map_or(0, |table| table.bytes);
+    }
+    if shape.encodes {
+        estimate.compute = shape.encoder_compute();
+        estimate.fused_compute = estimate.compute;
+        return estimate;
+    }
+    estimate.generates = true;
+    for (number, layer) in estimate.layers.iter_mut().enumerate() {
+        layer.token_bytes = shape.token_bytes(header, number);
+        layer.state_bytes = shape.state_bytes(header, number) * u64::from(sequences(request));
+    }
+    estimate.pool_tokens = pool_tokens(&estimate, request.context_tokens, shape.trained);
+    let compute = |fused| shape.compute(estimate.pool_tokens, sequences(request), fused);
+    // On the CPU the kernel is measured when the model loads, and this must have room for either.
+    estimate.compute = compute(request.attention == Attention::Flash);
+    estimate.fused_compute = compute(request.attention != Attention::Plain);
+    estimate.result_bytes =
+        u64::from(sequences(request).max(OUTPUTS_MIN)) * shape.vocabulary * GRAPH_NUMBER_BYTES;
+    estimate
+}
+
+/// Sequences of llama.cpp's context, those that the driver keeps included.
+pub fn sequences(request: &LoadRequest) -> u16 {
+    request.sequences_max.saturating_add(SEQUENCES_KEPT).clamp(1 + SEQUENCES_KEPT, SEQUENCES_MAX)
+}
+
+/// Cells of the pool: one context of the size that the mount asks for, or, where it does not say, as many tokens
+/// as the default context while they are cheap.
+fn pool_tokens(estimate: &Estimate, context: Option<u32>, trained: u32) -> u32 {
+    let wanted = context.unwrap_or_else(|| {
+        let token_bytes: u64 = estimate.layers.iter().map(|l| l.token_bytes).sum();
+        let cheap = POOL_BYTES_CHEAP / token_bytes.max(1);
+        cheap.min(CONTEXT_TOKENS_DEFAULT.into()) as u32
+    });
+    let window = context.unwrap_or(trained.min(CONTEXT_TOKENS_DEFAULT));
+    wanted.max(window).max(1).next_multiple_of(POOL_TOKENS_MULTIPLE)
+}
+
+fn add_weights(estimate: &mut Estimate, tensors: &[TensorInfo]) {
+    for tensor in tensors {
+        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        let place = match layer.and_then(|layer: usize| estimate.layers.get_mut(layer)) {
+            Some(layer) => &mut layer.weights_bytes,
+            None if is_input(&tensor.name) => &mut estimate.input_bytes,
+            None => &mut estimate.output_bytes,
+        };
+        *place = place.saturating_add(tensor.bytes);
+    }
+}
+
+/// Whether llama.cpp puts a tensor before the first layer.
+fn is_input(name: &str) -> bool {
+    ["token_embd", "token_types", "position_embd"].iter().any(|table| name.starts_with(table))
+}
+
+/// The other files of a model that is split, by llama.cpp's names: `…-00001-of-00003.gguf`.
+fn other_shards(header: &Header, path: &Path) -> Vec<PathBuf> {
+    let count = header.count("split.count").unwrap_or(0).min(SHARDS_MAX);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(stem) = name.strip_suffix(&format!("-of-{count:05}.gguf")) else { return vec![] };
+    let Some((stem, own)) = stem.rsplit_once('-') else { return vec![] };
+    let others = (1..=count).map(|number| format!("{number:05}")).filter(|number| number != own);
+    others.map(|number| path.with_file_name(format!("{stem}-{number}-of-{count:05}.gguf"))).collect()
+}
+
+/// The sizes that matter here.
+struct Shape {
+    layers: u64,
+    width: u64,
+    heads: u64,
+    feed_forward: u64,
+    vocabulary: u64,
+    trained: u32,
+    encodes: bool,
+    key_value_width: u64,
+}
+
+impl Shape {
+    fn of(header: &Header) -> Shape {
+        let own = |key: &str| header.own_count(key).unwrap_or(0);
+        let tokens = header.texts("tokenizer.ggml.tokens").map(|tokens| tokens.len() as u64);
+        let experts = own("expert_used_count");
+        let dense = largest(header, "feed_forward_length");
+        let of_experts = experts * own("expert_feed_forward_length").max(if experts > 0 { dense } else { 0 });
+        let shape = Shape {
+            layers: own("block_count"),
+            width: own("embedding_length"),
+            heads: largest(header, "attention.head_count").max(1),
+            feed_forward: dense.max(of_experts + own("expert_shared_feed_forward_length")),
+            vocabulary: tokens.or(header.own_count("vocab_size")).unwrap_or(0),
+            trained: own("context_length").clamp(1, u64::from(u32::MAX / 2)) as u32,
+            encodes: header.flag(&header.own_key("attention.causal")) == Some(false),
+            key_value_width: 0,
+        };
+        let widest = (0..shape.layers as usize).map(|layer| shape.key_value_numbers(header, layer)).max();
+        Shape { key_value_width: widest.unwrap_or(0), ..shape }
+    }
+
+    /// Numbers of the keys and values of one token in a layer.
+    fn key_value_numbers(&self, header: &Header, layer: usize) -> u64 {
+        let heads = at_layer(header, "attention.head_count", layer).unwrap_or(0);
+        let shared = at_layer(header, "attention.head_count_kv", layer).unwrap_or(heads);
+        let even = self.width / heads.max(1);
+        let length = |key: &str| header.own_count(key).unwrap_or(even);
+        shared.saturating_mul(length("attention.key_length").saturating_add(length("attention.value_length")))
+    }
+
+    fn token_bytes(&self, header: &Header, layer: usize) -> u64 {
+        if RECURRENT.contains(&header.architecture.as_str()) {
+            return 0;
+        }
+        self.key_value_numbers(header, layer).saturating_mul(POOL_NUMBER_BYTES)
+    }
+
+    /// Bytes that a layer keeps for one sequence, for the two kinds of recurrent layers that are common.
+    fn state_bytes(&self, header: &Header, layer: usize) -> u64 {
+        let recurrent = RECURRENT.contains(&header.architecture.as_str());
+        let attends = at_layer(header, "attention.head_count_kv", layer).is_none_or(|heads| heads > 0);
+        let own = |key: &str| header.own_count(key).unwrap_or(0);
+        if attends && !recurrent && own("full_attention_interval") == 0 {
+            return 0;
+        }
+        let numbers = match own("wkv.head_size") {
+            0 => {
+                let (inner, state) = (own("ssm.inner_size"), own("ssm.state_size"));
+                let shifted = own("ssm.conv_kernel").saturating_sub(1);
+                let sides = own("ssm.group_count").saturating_mul(2).saturating_mul(state);
+                shifted
+                    .saturating_mul(inner.saturating_add(sides))
+                    .saturating_add(state.saturating_mul(inner))
+            }
+            head => self.width.saturating_mul(head + own("token_shift_count").max(2)),
+        };
+        numbers.saturating_mul(GRAPH_NUMBER_BYTES)
+    }
+
+    fn compute(&self, pool_tokens: u32, sequences: u16, fused: bool) -> Compute {
+        let tokens = u64::from(pool_tokens.min(UBATCH_TOKENS));
+        let numbers = GRAPH_NUMBER_BYTES;
+        let outputs = u64::from(sequences.max(OUTPUTS_MIN)).min(tokens);
+        let activation = tokens.saturating_mul(self.width);
+        let wide = tokens.saturating_mul(self.feed_forward).saturating_mul(3);
+        let logits = outputs.saturating_mul(self.vocabulary);
+        let beside = activation.saturating_mul(ACTIVATIONS_ATTENTION);
+        Compute {
+            mask_token_bytes: tokens * if fused { numbers / 2 } else { numbers },
+            score_token_bytes: if fused { 0 } else { tokens * self.heads * numbers },
+            attention_bytes: numbers * beside.saturating_add(tokens.saturating_mul(self.key_value_width)),
+            other_bytes: numbers
+                * wide.max(logits).saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER)),
+        }
+    }
+
+    /// An encoder has no pool: its texts look at each other, all of a pass at once.
+    fn encoder_compute(&self) -> Compute {
+        let window = self.trained.clamp(UBATCH_TOKENS, WINDOW_MAX);
+        let tokens = u64::from(window);
+        let activation = tokens.saturating_mul(self.width);
+        let scores = tokens * tokens * (self.heads + 1);
+        let attention = activation.saturating_mul(ACTIVATIONS_ATTENTION).saturating_add(scores);
+        let wide = tokens.saturating_mul(self.feed_forward).saturating_mul(2);
+        let other = activation.saturating_mul(ACTIVATIONS_OTHER).saturating_add(wide);
+        Compute { other_bytes: GRAPH_NUMBER_BYTES * attention.max(other), ..Compute::default() }
+    }
+}
+
+/// A number that all layers have alike, or that a list has for each.
+fn at_layer(header: &Header, key: &str, layer: usize) -> Option<u64> {
+    match header.metadata.get(&header.own_key(key))? {
+        Value::Array(array) => array.counts()?.get(layer).copied(),
+        value => value.count(),
+    }
+}
+
+/// The largest number of all layers; 0 where there is none.
+fn largest(header: &Header, key: &str) -> u64 {
+    match header.metadata.get(&header.own_key(key)) {
+        Some(Value::Array(array)) => array.counts().unwrap_or_default().into_iter().max().unwrap_or(0),
+        Some(value) => value.count().unwrap_or(0),
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::random::{Family, Shape as RandomShape};
+    use super::*;
+
+    fn estimate_of(shape: &RandomShape, context_tokens: Option<u32>) -> Estimate {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        shape.write(&path).unwrap();
+        let path = path.to_str().unwrap().into();
+        let request = LoadRequest { path, context_tokens, sequences_max: 256, ..LoadRequest::default() };
+        crate::estimate::estimate(&request).unwrap()
+    }
+
+    #[test]
+    fn weights_are_those_of_the_file_and_entries_those_of_the_heads() {
+        let tiny = RandomShape::preset("tiny").unwrap();
+        let estimate = estimate_of(&tiny, Some(1000));
+        assert!(estimate.generates);
+        assert_eq!(estimate.pool_tokens, 1024, "a multiple of 256");
+        // Keys and values of two heads of 32 numbers, two bytes each.
+        assert!(estimate.layers.iter().all(|l| l.token_bytes == 2 * 2 * 32 * 2 && l.state_bytes == 0));
+        // Rows of 128 weights are four blocks of 34 bytes.
+        assert_eq!((estimate.layers.len(), estimate.input_bytes), (2, 1024 * 4 * 34));
+        assert_eq!((estimate.output_bytes, estimate.output_copy_bytes), (128 * 4, 1024 * 4 * 34));
+        let untied = estimate_of(&RandomShape { tied: false, ..tiny }, None);
+        assert_eq!((untied.output_bytes, untied.output_copy_bytes), (128 * 4 + 1024 * 4 * 34, 0));
+    }
+
+    #[test]
+    fn pool_that_nobody_fixes_is_as_large_as_is_cheap() {
+        let tiny = RandomShape::preset("tiny").unwrap();
+        assert_eq!(estimate_of(&tiny, None).pool_tokens, CONTEXT_TOKENS_DEFAULT);
+        // At 128 KiB a token, 2,048 tokens are what is cheap.
+        let layer = Layer { token_bytes: 8 << 10, ..Layer::default() };
+        let large = Estimate { layers: vec![layer; 16], ..Estimate::default() };
+        assert_eq!(pool_tokens(&large, None, 512), 2048);
+        assert_eq!(pool_tokens(&large, None, 4096), 4096, "one context has room");
+        assert_eq!(pool_tokens(&large, None, 1 << 20), CONTEXT_TOKENS_DEFAULT);
+        assert_eq!(pool_tokens(&large, Some(100_000), 512), 100_096, "what the mount says counts");
+    }
+
+    #[test]
+    fn encoder_has_no_pool() {
+        let bert = RandomShape { family: Family::Bert, kv_heads: 4, ..RandomShape::preset("tiny").unwrap() };
+        let estimate = estimate_of(&RandomShape { vocabulary: 4096, context: 512, ..bert }, None);
+        assert!(!estimate.generates);
+        let needs = estimate.split(estimate.pool_tokens, 0, false).host;
+        assert_eq!(needs.pool, 0);
+        assert!(needs.compute > 0 && needs.weights > 0);
+    }
+
+    #[test]
+    fn shards_are_found_by_their_names() {
+        let path = Path::new("/models/big-00002-of-00003.gguf");
+        let (_folder, file) = tiny_file();
+        let mut header = crate::gguf::open(&file).unwrap();
+        assert!(other_shards(&header, path).is_empty(), "it is not split");
+        header.metadata.insert("split.count".into(), Value::U16(3));
+        let names = ["/models/big-00001-of-00003.gguf", "/models/big-00003-of-00003.gguf"];
+        assert_eq!(other_shards(&header, path), names.map(PathBuf::from));
+        assert!(other_shards(&header, Path::new("/models/renamed.gguf")).is_empty());
+    }
+
+    fn tiny_file() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        RandomShape::preset("tiny").unwrap().write(&path).unwrap();
+        (folder, path)
+    }
+}

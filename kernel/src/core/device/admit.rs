@@ -1,0 +1,163 @@
+//! Admission: the line of inspected models, and what becomes of each.
+
+use std::sync::Arc;
+
+use drivers::estimate::Estimate;
+use drivers::wire::DriverFault;
+use syscalls::call::Attention;
+use syscalls::{Errno, Fault};
+
+use super::super::Kernel;
+use super::super::config::DeviceConfig;
+use super::super::effect::{Effect, LogLevel};
+use super::super::event::ModelId;
+use super::super::model::{Model, State};
+use super::Placement;
+use super::fit::Wish;
+
+impl Kernel {
+    /// The host has found these devices beside those of the configuration.
+    pub(in crate::core) fn devices_found(&mut self, found: &[DeviceConfig]) {
+        found.iter().for_each(|device| self.devices.add(device));
+        (self.devices.known, self.devices.changed) = (true, true);
+    }
+
+    /// The host has looked at the file of a model.
+    pub(in crate::core) fn inspected(&mut self, id: ModelId, estimate: Result<Estimate, DriverFault>) {
+        let waits = |m: &&mut Model| m.state == State::Loading && m.estimate.is_none();
+        let Some(model) = self.models.get_mut(&id).filter(waits) else { return };
+        match estimate {
+            Ok(estimate) => {
+                model.estimate = Some(Arc::new(estimate));
+                self.stand_in_line_for_memory(id);
+            }
+            Err(fault) => self.cannot_load(id, Fault::new(fault.errno, fault.message)),
+        }
+    }
+
+    /// Lets a model wait for a place.
+    fn stand_in_line_for_memory(&mut self, id: ModelId) {
+        self.devices.line.push_back(id);
+        self.devices.changed = true;
+    }
+
+    /// Has a model loaded that gave its memory to others, because somebody uses it.
+    pub(in crate::core) fn demand(&mut self, id: ModelId) {
+        let Some(model) = self.models.get_mut(&id).filter(|m| m.state == State::Unloaded) else { return };
+        model.state = State::Loading;
+        self.stand_in_line_for_memory(id);
+    }
+
+    /// Places those in line as far as there is room. Called after every event; it does nothing unless one of them
+    /// came, or memory did.
+    pub(in crate::core) fn place_waiting(&mut self) {
+        while self.devices.known && std::mem::take(&mut self.devices.changed) {
+            while let Some(id) = self.devices.line.pop_front() {
+                if !self.place(id) {
+                    self.devices.line.push_front(id);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Places the first in line, or refuses it. False where it must wait for memory that is on its way.
+    fn place(&mut self, id: ModelId) -> bool {
+        let Some(model) = self.models.get(&id) else { return true };
+        let Some(estimate) = model.estimate.clone() else { return true };
+        let wish = match self.wish(model, &estimate) {
+            Ok(wish) => wish,
+            Err(fault) => {
+                self.no_place(id, fault);
+                return true;
+            }
+        };
+        let now = wish.fit(&self.devices.free());
+        let soon = wish.fit(&self.free_soon());
+        match (now, soon) {
+            // A better place that is about to be free is worth waiting for.
+            (Some(placement), _) if now == soon => {
+                self.load_at(id, placement, &estimate);
+                true
+            }
+            (_, Some(_)) => false,
+            (_, None) if !model.is_wanted() => {
+                self.leave_unloaded(id);
+                true
+            }
+            (_, None) => match self.room_for(id, &wish) {
+                Some(room) => {
+                    // It is there when workers have ended, or a step has.
+                    self.make_room(room);
+                    false
+                }
+                None => {
+                    let fault = self.refusal(id, &wish);
+                    self.no_place(id, fault);
+                    true
+                }
+            },
+        }
+    }
+
+    /// What a mount asks for.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for a device that there is not.
+    fn wish<'a>(&self, model: &Model, estimate: &'a Estimate) -> Result<Wish<'a>, Fault> {
+        let device = match &model.mount.device {
+            Some(name) => Some(self.devices.find(name).ok_or_else(|| self.no_such_device(name))?),
+            None => None,
+        };
+        let pool_tokens = estimate.pool_tokens;
+        // What the mount fixes stays as it is.
+        let pool_min = if model.mount.context.is_some() {
+            pool_tokens
+        } else {
+            self.config.pool_tokens_min.min(pool_tokens)
+        };
+        let may_fuse = model.mount.attention == Attention::Auto;
+        Ok(Wish { estimate, device, gpu_layers: model.mount.gpu_layers, may_fuse, pool_min, pool_tokens })
+    }
+
+    /// Enters a model in the ledger and has its worker started.
+    fn load_at(&mut self, id: ModelId, placement: Placement, estimate: &Estimate) {
+        self.devices.enter(id, &placement, estimate);
+        if let Some(model) = self.models.get_mut(&id) {
+            model.placement = Some(placement);
+            model.last_use = self.now;
+        }
+        self.start_worker(id, 0);
+    }
+
+    /// Nobody waits for a model that does not fit beside the others, so nobody makes room for it.
+    fn leave_unloaded(&mut self, id: ModelId) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.state = State::Unloaded;
+        let message =
+            format!("model {} is not loaded: others take the memory; it is when it is used", model.name);
+        self.out.push(Effect::Log(LogLevel::Warn, message));
+    }
+
+    /// A model cannot be had now. A first mount is undone; one that was there before stays mounted.
+    fn no_place(&mut self, id: ModelId, fault: Fault) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if model.description.is_none() && model.waiters.iter().any(|(_, open)| open.is_none()) {
+            return self.cannot_load(id, fault);
+        }
+        model.state = State::Unloaded;
+        let message = format!("model {} is not loaded: {fault}", model.name);
+        self.out.push(Effect::Log(LogLevel::Warn, message));
+        for (call, _) in std::mem::take(&mut model.waiters) {
+            self.finish(call, Err(fault.clone()));
+        }
+        self.fail_calls(id, &fault);
+    }
+
+    fn no_such_device(&self, name: &str) -> Fault {
+        let names: Vec<&str> = self.devices.list.iter().map(|d| d.name.as_str()).collect();
+        let name = super::super::model::shown(name);
+        Fault::new(Errno::EINVAL, format!("there is no device {name}; there are {}", names.join(", ")))
+    }
+}

@@ -1,0 +1,105 @@
+//! Making the pool of a model in use smaller, to give memory to another model.
+//!
+//! A pool changes its size while it is empty, and between two steps: the pages of all contexts are given back, a
+//! step with nothing but [`Op::Resize`] is run, and the contexts come in again as far as there is room. No pool gets
+//! smaller than the largest context that is open on it, so that everybody can still be computed alone.
+
+use drivers::wire::{DriverFault, Op};
+use syscalls::ContextId;
+
+use super::super::Kernel;
+use super::super::effect::{Effect, LogLevel};
+use super::super::event::ModelId;
+use super::super::memory::Pool;
+use super::super::model::Model;
+use super::Placement;
+
+impl Kernel {
+    /// The smallest pool that a model can do with; none where it has no smaller one, or its mount fixed it.
+    pub(super) fn pool_floor(&self, model: &Model) -> Option<u32> {
+        let (placement, estimate) = (model.placement?, model.estimate.as_ref()?);
+        let fixed = model.mount.context.is_some() || model.resize.is_some() || model.keeps_pool;
+        if fixed || !model.is_ready() {
+            return None;
+        }
+        let open = model.contexts.iter().filter_map(|c| self.contexts.get(c)).map(|c| c.tokens_max);
+        let floor = open
+            .max()
+            .unwrap_or(0)
+            .max(self.config.pool_tokens_min)
+            .next_multiple_of(estimate.pool_multiple.max(1));
+        (floor < placement.pool_tokens).then_some(floor)
+    }
+
+    /// Has the pool of a model made smaller after the step that runs.
+    pub(super) fn shrink(&mut self, id: ModelId, tokens: u32) {
+        if let Some(model) = self.models.get_mut(&id) {
+            model.resize = Some(tokens);
+        }
+    }
+
+    /// Empties the pool that is to be made smaller and asks for the operation. False where there is none.
+    pub(in crate::core) fn begin_resize(&mut self, id: ModelId) -> bool {
+        let Some(tokens) = self.models.get(&id).and_then(|m| m.resize) else { return false };
+        self.empty_pool(id);
+        if let Some(model) = self.models.get_mut(&id) {
+            model.ops.push(Op::Resize { tokens });
+        }
+        true
+    }
+
+    /// Gives back the pages of all contexts of a model. They are computed again from their logs.
+    fn empty_pool(&mut self, id: ModelId) {
+        let Some(model) = self.models.get(&id) else { return };
+        let resident = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.resident.is_some());
+        let resident: Vec<ContextId> = model.contexts.iter().copied().filter(resident).collect();
+        resident.into_iter().for_each(|context| self.release_pages(context));
+    }
+
+    /// A worker has made its pool smaller, or could not.
+    pub(in crate::core) fn resized(&mut self, id: ModelId, outcome: Option<&Result<u64, DriverFault>>) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let Some(tokens) = model.resize.take() else { return };
+        let name = model.name.clone();
+        match outcome {
+            Some(Ok(_)) => {
+                if let (Some(memory), Some(description)) = (&mut model.memory, &mut model.description) {
+                    memory.pool.check(0);
+                    memory.pool = Pool::new(tokens);
+                    description.pool_tokens = tokens;
+                }
+                self.enter_pool(id, tokens);
+                let message =
+                    format!("the pool of model {name} has {tokens} tokens now: another model needs room");
+                self.out.push(Effect::Log(LogLevel::Info, message));
+            }
+            failed => {
+                // It is not asked again, and whoever waits for the memory has to look elsewhere.
+                model.keeps_pool = true;
+                self.devices.changed = true;
+                let why = failed
+                    .and_then(|f| f.as_ref().err())
+                    .map_or("it does not say why", |f| f.message.as_str());
+                let message = format!("the pool of model {name} cannot be made smaller: {why}");
+                self.out.push(Effect::Log(LogLevel::Warn, message));
+            }
+        }
+    }
+
+    /// A worker that starts gets the pool that the one before was about to get.
+    pub(in crate::core) fn resize_at_start(&mut self, id: ModelId) {
+        let resize = self.models.get_mut(&id).and_then(|m| m.resize.take());
+        if let Some(tokens) = resize {
+            self.enter_pool(id, tokens);
+        }
+    }
+
+    /// Enters the pool of a model as it is now.
+    fn enter_pool(&mut self, id: ModelId, tokens: u32) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let (Some(placement), Some(estimate)) = (model.placement, model.estimate.clone()) else { return };
+        let placement = Placement { pool_tokens: tokens, ..placement };
+        model.placement = Some(placement);
+        self.devices.enter(id, &placement, &estimate);
+    }
+}

@@ -1,0 +1,157 @@
+//! Looking at things before the kernel decides: the header of a model that is to be mounted, and the devices of this
+//! machine.
+//!
+//! A header is read on a thread of its own, because a disk may take its time, and not on one of the runtime's, whose
+//! end would wait for a file system that hangs. The reader believes nothing and allocates within a bound, and so few
+//! headers are read at once that all of them together stay small.
+//!
+//! Devices are found by the worker's executable, which has the graphics libraries linked; a crash in one of those
+//! costs nothing but the devices.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drivers::estimate::{Estimate, estimate};
+use drivers::wire::{DeviceFound, DriverFault, LoadRequest};
+use syscalls::Errno;
+use tokio::process::Command;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::input::Input;
+use crate::core::DeviceConfig;
+use crate::core::event::{Event, ModelId};
+
+/// Headers that are read at once.
+const INSPECTIONS_AT_ONCE_MAX: usize = 4;
+
+/// How long the search for devices may take. Graphics drivers that were never used since the start of the machine
+/// take some seconds.
+const SEARCH_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of a graphics device's memory, the part that models may take: its driver and the libraries need some themselves.
+const SHARE_FOR_MODELS: (u64, u64) = (9, 10);
+
+/// Reads headers for the kernel.
+#[derive(Debug)]
+pub struct Inspector {
+    inputs: mpsc::Sender<Input>,
+    places: Arc<Semaphore>,
+}
+
+impl Inspector {
+    /// It will report to `inputs`.
+    pub fn new(inputs: mpsc::Sender<Input>) -> Self {
+        Inspector { inputs, places: Arc::new(Semaphore::new(INSPECTIONS_AT_ONCE_MAX)) }
+    }
+
+    /// Looks at a file; `Inspected` will come.
+    pub fn inspect(&self, model: ModelId, load: Box<LoadRequest>) {
+        let (inputs, places) = (self.inputs.clone(), Arc::clone(&self.places));
+        tokio::spawn(async move {
+            // Nobody closes the semaphore.
+            let _place = places.acquire().await;
+            let estimate = on_its_own_thread(load).await;
+            // The main loop is gone only when the daemon ends.
+            let _ = inputs.send(Input::Worker(Event::Inspected { model, estimate })).await;
+        });
+    }
+}
+
+async fn on_its_own_thread(load: Box<LoadRequest>) -> Result<Estimate, DriverFault> {
+    let (answer, answered) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("inspect".into());
+    // Whoever asked is gone only when the daemon ends.
+    let started = thread.spawn(move || drop(answer.send(estimate(&load))));
+    let failed =
+        |why: String| Err(DriverFault::new(Errno::EIO, format!("the model cannot be looked at: {why}")));
+    match started {
+        Ok(_) => answered.await.unwrap_or_else(|_| failed("its reader died".into())),
+        Err(e) => failed(e.to_string()),
+    }
+}
+
+/// Has the worker's executable tell which graphics devices there are, and passes that on. Where it cannot, there are
+/// none.
+pub async fn find_devices(driver: PathBuf, inputs: mpsc::Sender<Input>) {
+    let devices = search(driver).await.unwrap_or_else(|why| {
+        tracing::warn!("no graphics devices are used: {why}");
+        Vec::new()
+    });
+    // The main loop is gone only when the daemon ends.
+    let _ = inputs.send(Input::Worker(Event::DevicesFound { devices })).await;
+}
+
+async fn search(driver: PathBuf) -> Result<Vec<DeviceConfig>, String> {
+    let mut command = Command::new(&driver);
+    command.arg("devices").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = timeout(SEARCH_PATIENCE, command.output()).await;
+    let output = output.map_err(|_| format!("{} did not find any in time", driver.display()))?;
+    let output = output.map_err(|e| format!("{}: {e}", driver.display()))?;
+    if !output.status.success() {
+        return Err(format!("{} devices: {}", driver.display(), output.status));
+    }
+    let found: Vec<DeviceFound> = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+    let (part, whole) = SHARE_FOR_MODELS;
+    let config = |d: DeviceFound| {
+        tracing::info!(
+            "{} is {} with {} of {} bytes free",
+            d.name,
+            d.description,
+            d.free_bytes,
+            d.memory_bytes
+        );
+        DeviceConfig { name: d.name, memory_bytes: d.free_bytes.min(d.memory_bytes) / whole * part }
+    };
+    Ok(found.into_iter().map(config).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    async fn found(script: &str) -> Vec<DeviceConfig> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("driver");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("writes");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("sets");
+        let (inputs, mut received) = mpsc::channel(1);
+        find_devices(program, inputs).await;
+        match received.recv().await {
+            Some(Input::Worker(Event::DevicesFound { devices })) => devices,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn devices_are_those_that_the_driver_finds() {
+        let json = r#"[{"name":"cuda:0","description":"a card","memory_bytes":1000,"free_bytes":500}]"#;
+        let card = DeviceConfig { name: "cuda:0".into(), memory_bytes: 450 };
+        assert_eq!(found(&format!("[ $1 = devices ] && echo '{json}'")).await, [card]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn driver_that_fails_or_speaks_nonsense_finds_none() {
+        assert_eq!(found("exit 3").await, []);
+        assert_eq!(found("kill -SEGV $$").await, []);
+        assert_eq!(found("echo nonsense").await, []);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn file_is_looked_at_and_reported() {
+        let (inputs, mut received) = mpsc::channel(1);
+        let load = LoadRequest { path: "/nonexistent.gguf".into(), ..LoadRequest::default() };
+        Inspector::new(inputs).inspect(ModelId(7), Box::new(load));
+        match received.recv().await {
+            Some(Input::Worker(Event::Inspected { model: ModelId(7), estimate: Err(fault) })) => {
+                assert_eq!(fault.errno, Errno::ENOENT);
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Device memory with real workers: a daemon that may take little main memory, and models of random weights.
+
+use std::path::PathBuf;
+
+use drivers::gguf::random::Shape;
+use harness::{Daemon, stdout};
+use syscalls::call::{Attention, Generate, Mount, Sampling};
+use syscalls::reply::ModelState;
+use syscalls::{Errno, Tokens};
+
+/// Two models of the shape `tiny` with 1,024 tokens fit, at about 14 MiB each, and three do not.
+const DEVICE_MEMORY: &str = "--device-memory=32MiB";
+
+fn tiny(daemon: &Daemon, name: &str) -> Mount {
+    let path: PathBuf = daemon.dir().join(format!("{name}.gguf"));
+    Shape::preset("tiny").expect("the preset exists").write(&path).expect("the folder is the test's own");
+    Mount {
+        path: path.to_str().expect("UTF-8").into(),
+        name: Some(name.into()),
+        context: Some(Tokens(1024)),
+        attention: Attention::Plain,
+        gpu_layers: None,
+        device: None,
+        threads: Some(1),
+    }
+}
+
+fn state(daemon: &Daemon, name: &str) -> ModelState {
+    let models = daemon.client().models().expect("lists");
+    models.into_iter().find(|m| m.name == name).expect("it is mounted").state
+}
+
+#[test]
+fn models_that_do_not_fit_together_take_turns() {
+    let daemon = Daemon::start_with(&[DEVICE_MEMORY]);
+    let mut client = daemon.client();
+    for name in ["a", "b", "c"] {
+        client.mount_with(tiny(&daemon, name), |_| {}).expect("others make room");
+    }
+    assert_eq!(state(&daemon, "a"), ModelState::Unloaded);
+    let mut texts = Vec::new();
+    for name in ["a", "b", "c", "a"] {
+        let opened = client.open(Some(name)).expect("it is loaded again");
+        client.append_text(opened.context, "once upon a time").expect("it fits");
+        let generate = Generate {
+            context: opened.context,
+            max_tokens: Some(Tokens(8)),
+            stop: vec![],
+            sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+            ignore_eos: true,
+            logprobs: None,
+            stream: false,
+            deadline_ms: None,
+        };
+        texts.push(client.generate(generate, |_| {}).expect("it generates").tokens);
+        client.close(opened.context).expect("own context");
+    }
+    assert!(texts.iter().all(|text| *text == texts[0]), "the same weights say the same: {texts:?}");
+}
+
+#[test]
+fn model_without_room_is_refused_with_the_sum_and_those_in_use_stay() {
+    let daemon = Daemon::start_with(&[DEVICE_MEMORY]);
+    let mut client = daemon.client();
+    for name in ["a", "b"] {
+        client.mount_with(tiny(&daemon, name), |_| {}).expect("there is room for two");
+        client.open(Some(name)).expect("opens");
+    }
+    let fault = client.mount_with(tiny(&daemon, "c"), |_| {}).expect_err("there is none for three");
+    assert_eq!(fault.errno, Errno::ENOMEM);
+    for part in
+        ["model c needs 1", "MiB (weights 0.4, pool 0.5, compute", "on cpu; 32.0 MiB in all", "taken by a (1"]
+    {
+        assert!(fault.message.contains(part), "{part} is missing in: {fault}");
+    }
+    assert_eq!((state(&daemon, "a"), state(&daemon, "b")), (ModelState::Ready, ModelState::Ready));
+    let shown = stdout(daemon.llmasos(["devices"]));
+    assert!(shown.contains("cpu") && shown.contains("32.0 MiB"), "{shown}");
+    let shown = stdout(daemon.llmasos(["devices", "--json"]));
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let shares = shown["devices"][0]["shares"].as_array().expect("a list");
+    let names: Vec<&str> = shares.iter().filter_map(|s| s["model"].as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
