@@ -9,7 +9,7 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test lint bench bench-agents prepare portable gpu-check clean
+.PHONY: help run build test lint bench bench-agents simulate prepare portable gpu-check clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -36,6 +36,11 @@ bench: build ## measures against llama.cpp's own tools, in alternation
 # ARGS="--quick", ARGS="--model 0.5b --only W1,W3b", … ; --help lists them.
 bench-agents: build ## measures many processes on one model against llama-server, in alternation
 	$(BIN)/bench-agents $(ARGS)
+
+simulate: ## runs the kernel's core in virtual time: policies on a real trace, and what idle processes cost
+	$(CARGO) build --release --locked -p llmasos-tests --bin simulate
+	$(BIN)/simulate compare --out target/simulate
+	$(BIN)/simulate idle
 
 # Chooses the CPU variant of ggml at run time instead of at build time.
 portable: prepare ## builds for any x86-64 or arm64 machine, in target/portable

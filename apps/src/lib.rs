@@ -13,5 +13,6 @@ pub mod shell;
 pub mod summariser;
 pub mod terminal;
 pub mod text;
+pub mod timeline;
 pub mod translator;
 pub mod way;

@@ -154,7 +154,8 @@ calls! {
     Compress "compress"(Compress) -> "compressed";
     /// Measures a model on a task.
     Evaluate "evaluate"(Evaluate) -> "evaluated";
-    /// Streams what happens in the system.
+    /// Streams what happens in the system, as events. A client that does not read them loses some, and is told how
+    /// many (`lost`).
     Subscribe "subscribe"(Subscribe) -> "done";
     /// Describes the machine and the daemon.
     Sysinfo "sysinfo"(Sysinfo) -> "sysinfo";
@@ -637,9 +638,12 @@ args! {
 
     /// Arguments of `subscribe`.
     struct Subscribe {
-        /// Kinds of happenings; all if empty.
+        /// Kinds of events: `process`, `step`, `page`, `worker`; all if empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
+        /// Ends the subscription after so many milliseconds, with the reply. Otherwise INT ends it, with EINTR.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
     }
 
     /// Arguments of `sysinfo`.

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::Token;
+use crate::call::Class;
+use crate::id::{ContextId, Pid, Token};
 
 /// One event, named by its `event` field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,128 @@ pub enum Event {
         /// What is being done.
         what: String,
     },
+    /// To a subscriber of `process`: a process began or ended.
+    Process {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The process.
+        pid: Pid,
+        /// Its parent.
+        parent: Pid,
+        /// Its name, as `ps` shows it.
+        name: String,
+        /// Its scheduling class.
+        class: Class,
+        /// What happened.
+        change: ProcessChange,
+        /// Its exit status, if it has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u8>,
+    },
+    /// To a subscriber of `step`: a worker has run a step.
+    Step {
+        /// When its result came, in microseconds since the daemon's start.
+        at_us: u64,
+        /// When it was given to the worker.
+        begun_us: u64,
+        /// What the worker says that it took, in microseconds.
+        elapsed_us: u64,
+        /// The model.
+        model: String,
+        /// Counts the steps of the model since it was mounted.
+        number: u64,
+        /// Frames without a page, after the step.
+        frames_free: u64,
+        /// One entry for each context that had part in it.
+        rows: Vec<StepRow>,
+    },
+    /// To a subscriber of `page`: the pages of a context came or went.
+    Page {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The model.
+        model: String,
+        /// The owner of the context.
+        pid: Pid,
+        /// The context.
+        context: ContextId,
+        /// What happened.
+        change: PageChange,
+        /// The tokens whose entries this is about.
+        tokens: u32,
+    },
+    /// To a subscriber of `worker`: a worker started, was ready, or went.
+    Worker {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The model.
+        model: String,
+        /// Counts the workers of the model since it was mounted.
+        incarnation: u32,
+        /// What happened.
+        change: WorkerChange,
+        /// How or why, where there is something to say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        detail: String,
+    },
+    /// To a subscriber that did not read fast enough: so many events were left out before this one.
+    Lost {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// What happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessChange {
+    /// It is in the table from now on.
+    Started,
+    /// It has ended, and is a zombie until its parent has waited for it.
+    Ended,
+}
+
+/// What happened to the pages of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PageChange {
+    /// A generation waits until there are frames for it.
+    Waits,
+    /// The context is in memory from now on; `tokens` of it need not be computed.
+    Mapped,
+    /// It lost its frames; `tokens` are computed again when they are needed.
+    Dropped,
+    /// `tokens` went to a lower tier.
+    SwappedOut,
+    /// `tokens` came back from a lower tier.
+    SwappedIn,
+}
+
+/// What happened to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerChange {
+    /// It was started and loads the model.
+    Starting,
+    /// It takes steps.
+    Ready,
+    /// It is gone, and another one is started.
+    Died,
+    /// It is gone for good: the model is offline or unmounted.
+    Gone,
+}
+
+/// The part of one context in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepRow {
+    /// The owner of the context.
+    pub pid: Pid,
+    /// The context.
+    pub context: ContextId,
+    /// Tokens that went in.
+    pub tokens: u32,
+    /// Whether they are of a prompt, or computed again; generated ones go in one at a time.
+    pub prefill: bool,
 }
 
 /// How likely a token was, and what else was likely.

@@ -102,6 +102,9 @@ limits! {
     /// Bytes of one message between processes.
     pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+    /// Subscriptions at once; a further one is answered EAGAIN.
+    pub const SUBSCRIPTIONS_MAX: usize = 64;
+
     /// Messages that wait for one process.
     pub const MAILBOX_MESSAGES_MAX: usize = 256;
 

@@ -17,6 +17,7 @@ use syscalls::reply::ModelInfo;
 use tempfile::TempDir;
 
 pub mod bench;
+pub mod sim;
 pub mod terminal;
 
 /// How long anything that a test waits for may take. Long, for a machine under load: a test that passes never
@@ -219,16 +220,21 @@ pub fn starter() -> PathBuf {
 /// `LLMASOS_SHARED`, or of `shared` beside the project. Where there is none, says so, and the test that wanted
 /// it has nothing to do.
 pub fn shared_data() -> Option<PathBuf> {
-    let shared = match std::env::var_os("LLMASOS_SHARED") {
-        Some(path) => PathBuf::from(path),
-        None => workspace().parent()?.join("shared"),
-    };
-    let data = shared.join("data");
+    let data = shared_data_folder()?;
     if data.is_dir() {
         return Some(data);
     }
     eprintln!("skipped: there is no {}; LLMASOS_SHARED can name another folder", data.display());
     None
+}
+
+/// Where [`shared_data`] looks.
+pub fn shared_data_folder() -> Option<PathBuf> {
+    let shared = match std::env::var_os("LLMASOS_SHARED") {
+        Some(path) => PathBuf::from(path),
+        None => workspace().parent()?.join("shared"),
+    };
+    Some(shared.join("data"))
 }
 
 /// Looks until there is something to see.

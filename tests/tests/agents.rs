@@ -34,6 +34,7 @@ fn daemon(cells: u32) -> Daemon {
         name: Some(MODEL.into()),
         context: Some(Tokens(cells)),
         attention: Attention::Flash,
+        device: None,
         gpu_layers: None,
         threads: Some(1),
     };
@@ -113,10 +114,9 @@ fn agents_that_take_turns_in_memory_for_two_evaluate_only_what_is_new() {
     let stats = stats(&daemon);
     // The last token of a turn is evaluated with the next one.
     let new = u64::from(common + agents * (turns * own + turns - 1));
-    assert!(
-        stats.prompt_tokens_evaluated + stats.tokens_recomputed <= new,
-        "{new} tokens are new: {stats:?}"
-    );
+    let tails = u64::from(agents * (turns - 1) * TAIL);
+    let evaluated = stats.prompt_tokens_evaluated + stats.tokens_recomputed;
+    assert!(evaluated <= new + tails, "{new} tokens are new: {stats:?}");
     assert!(stats.swap_out_bytes > 0 && stats.swap_in_bytes > 0, "{stats:?}");
 }
 

@@ -235,7 +235,7 @@ impl Stream<'_> {
             Event::Replaying { tokens } => {
                 eprintln!("{}: the model's worker died; {tokens} tokens are computed again", self.program);
             }
-            Event::Progress { .. } => {}
+            _ => {}
         }
     }
 

@@ -115,6 +115,8 @@ script! {
     row_us: u64 = 0, number;
     /// Time of each token in a step for each token that stands before it, in nanoseconds.
     depth_ns: u64 = 0, number;
+    /// Time of each row in a step for each token that stands before it, in nanoseconds.
+    row_depth_ns: u64 = 0, number;
     /// Whether guesses in rows are checked.
     drafts: bool = false, switch;
     /// Time of loading.

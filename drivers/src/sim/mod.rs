@@ -14,8 +14,10 @@ mod load;
 mod sample;
 mod step;
 mod text;
+mod worker;
 
 pub use clock::{Clock, RealClock, UnitClock};
 pub use load::{SCHEME, Script, TextMode, estimate, load, load_with};
 pub use step::SimDriver;
 pub use text::{ASSISTANT_START, BOS, EOS, IM_END, IM_START, SimText};
+pub use worker::{Died, SimWorker};

@@ -186,13 +186,16 @@ impl SimDriver {
         }
     }
 
-    fn cost_us(&self, rows: &[Row]) -> u64 {
-        let tokens = |row: &Row| (row.tokens.len() + row.draft.len()) as u64;
-        let depth = |row: &Row| tokens(row) * u64::from(row.position) + tokens(row) * (tokens(row) - 1) / 2;
-        let (all, depths) = (rows.iter().map(tokens).sum::<u64>(), rows.iter().map(depth).sum::<u64>());
+    /// The time that rows take, in microseconds, whatever operations come before them.
+    pub fn cost_us(&self, rows: &[Row]) -> u64 {
         let script = &self.script;
-        let rows = rows.len() as u64;
-        script.step_us + script.token_us * all + script.row_us * rows + script.depth_ns * depths / 1000
+        let row_us = |row: &Row| {
+            let (tokens, depth) = ((row.tokens.len() + row.draft.len()) as u64, u64::from(row.position));
+            let pairs = tokens * depth + tokens * (tokens - 1) / 2;
+            let depth_ns = script.depth_ns * pairs + script.row_depth_ns * depth;
+            script.row_us + script.token_us * tokens + depth_ns / 1000
+        };
+        script.step_us + rows.iter().map(row_us).sum::<u64>()
     }
 
     /// Runs a step that is withdrawn when so many of its rows are through, as a driver does that can stop a pass.

@@ -8,6 +8,7 @@ use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
 use super::Kernel;
 use super::effect::Effect;
 use super::event::{ConnId, ModelId, Now};
+use super::subscription::Kinds;
 use super::table::Table;
 
 /// A call, numbered by the kernel in the order of arrival. The client's own numbers need not be in any order.
@@ -29,6 +30,8 @@ pub(super) enum Waits {
     Mount(ModelId),
     /// A model that is being loaded, to open a context on it.
     Open(ModelId, Box<syscalls::call::Open>),
+    /// Events of these kinds.
+    Events(Kinds),
 }
 
 /// A call without an answer.
@@ -118,6 +121,9 @@ impl Kernel {
     /// Answers a call. One that was answered already is left alone.
     pub(super) fn finish(&mut self, call: CallNo, result: Result<Reply, Fault>) {
         let Some(pending) = self.calls.remove(call) else { return };
+        if matches!(pending.waits, Waits::Events(_)) {
+            self.subscriptions.remove(call);
+        }
         if let Some(process) = self.processes.living_mut(pending.pid) {
             process.calls.remove(&call);
         }
@@ -154,17 +160,20 @@ impl Kernel {
                 }
                 self.finish(call, Err(fault.clone()));
             }
-            Waits::Child(_) | Waits::Message | Waits::Mount(_) | Waits::Open(..) => {
+            Waits::Child(_) | Waits::Message | Waits::Mount(_) | Waits::Open(..) | Waits::Events(_) => {
                 self.finish(call, Err(fault.clone()));
             }
         }
     }
 
-    /// Answers the calls whose time is up.
+    /// Answers the calls whose time is up. The time of a subscription is its length and no fault.
     pub(super) fn expire_calls(&mut self) {
         while let Some(call) = self.calls.expired(self.now) {
-            let fault = Fault::new(Errno::ETIMEDOUT, "nothing came in the time given by timeout_ms");
-            self.finish(call, Err(fault));
+            let result = match self.calls.waits(call) {
+                Some(Waits::Events(_)) => Ok(Reply::Done {}),
+                _ => Err(Fault::new(Errno::ETIMEDOUT, "nothing came in the time given by timeout_ms")),
+            };
+            self.finish(call, result);
         }
     }
 }

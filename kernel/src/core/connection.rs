@@ -67,5 +67,8 @@ impl Kernel {
             }
             self.settle_process(pid);
         }
+        if !congested {
+            self.tell_lost(conn);
+        }
     }
 }

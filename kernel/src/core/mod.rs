@@ -20,6 +20,7 @@ mod model;
 mod process;
 mod sched;
 mod seed;
+mod subscription;
 mod syscall;
 mod table;
 
@@ -37,6 +38,7 @@ use group::Groups;
 use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
+use subscription::Subscriptions;
 use table::Table;
 
 pub use config::{DeviceConfig, HostInfo, KernelConfig};
@@ -55,6 +57,7 @@ pub struct Kernel {
     connections: BTreeMap<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
+    subscriptions: Subscriptions,
     contexts: Table<ContextId, Context>,
     next_context: u64,
     groups: Groups,
@@ -80,6 +83,7 @@ impl Kernel {
             connections: BTreeMap::new(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
+            subscriptions: Subscriptions::default(),
             contexts: Table::default(),
             next_context: 0,
             groups: Groups::new(),

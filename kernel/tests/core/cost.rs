@@ -8,7 +8,6 @@ use crate::machine::{ADMIN, Job, Machine, generate};
 
 /// The mean time that the core takes between the end of a step and the next one.
 fn step_cost(processes: usize, contexts: usize, idle: usize) -> Duration {
-    use drivers::Driver;
     let (mut machine, _) = Machine::with_model("pool=262144,context=4096,sequences=257");
     machine.check_every = u64::MAX;
     let owner = machine.connect(ADMIN);
@@ -28,7 +27,7 @@ fn step_cost(processes: usize, contexts: usize, idle: usize) -> Duration {
     while steps < 500 {
         let Some(Job::Step(worker, step)) = machine.jobs.pop_front() else { panic!("a step is under way") };
         let driver = machine.workers.get_mut(&worker).expect("it runs");
-        let done = driver.step(&step).expect("it fits");
+        let done = driver.step(&step).expect("it lives").expect("it fits");
         machine.now += done.elapsed_us + 1;
         let begin = Instant::now();
         machine.kernel.step(Now(machine.now), Event::StepDone { worker, done }, &mut effects);

@@ -2,14 +2,10 @@
 //! kernel's invariants after every event.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
-use std::time::Duration;
 
-use drivers::Driver;
 use drivers::estimate::estimate;
-use drivers::sim::{Clock, SimDriver, load_with};
-use drivers::wire::{Answer, DriverFault, LoadRequest, Question, Step, TokenizeRequest};
+use drivers::sim::{Died, SimWorker};
+use drivers::wire::{LoadRequest, Question, Step};
 use kernel::core::effect::Record;
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
@@ -19,23 +15,6 @@ use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request, Token
 
 /// The user that the daemon runs as.
 pub const ADMIN: u32 = 0;
-
-/// Death that the machine can see, without a word on standard error.
-struct Died(String);
-
-struct MortalClock;
-
-impl Clock for MortalClock {
-    fn sleep(&self, _: Duration) {}
-
-    fn hang(&self) -> ! {
-        resume_unwind(Box::new(Died("hung".into())))
-    }
-
-    fn abort(&self, why: &str) -> ! {
-        resume_unwind(Box::new(Died(why.into())))
-    }
-}
 
 /// Something that a worker is to do.
 pub enum Job {
@@ -50,7 +29,7 @@ pub struct Machine {
     pub kernel: Kernel,
     pub now: u64,
     pub jobs: VecDeque<Job>,
-    pub workers: BTreeMap<WorkerId, SimDriver>,
+    pub workers: BTreeMap<WorkerId, SimWorker>,
     pub frames: BTreeMap<ConnId, Vec<Frame>>,
     replies: BTreeMap<(ConnId, CallId), Result<Reply, Fault>>,
     events_of: BTreeMap<(ConnId, CallId), Vec<syscalls::Event>>,
@@ -187,14 +166,14 @@ impl Machine {
     }
 
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
-        let event = match mortal(|| load_with(load, Arc::new(MortalClock))) {
-            Ok(Ok(driver)) => {
-                let description = Box::new(driver.description().clone());
-                self.workers.insert(worker, driver);
+        let event = match SimWorker::start(load) {
+            Ok(Ok(started)) => {
+                let description = Box::new(started.description().clone());
+                self.workers.insert(worker, started);
                 Event::WorkerReady { worker, os_pid: 1000 + worker.incarnation, description }
             }
             Ok(Err(fault)) => Event::WorkerRefused { worker, fault },
-            Err(how) => Event::WorkerDied { worker, how },
+            Err(Died(how)) => Event::WorkerDied { worker, how },
         };
         self.event(event);
     }
@@ -203,7 +182,7 @@ impl Machine {
         let Some(driver) = self.workers.get_mut(&worker) else { return };
         let stop = self.withdrawn.contains(&(worker, step.number));
         let through = if stop { step.rows.len() / 2 } else { usize::MAX };
-        let event = match mortal(|| driver.step_withdrawn(step, through)) {
+        let event = match driver.step_withdrawn(step, through) {
             Ok(Ok(done)) => {
                 self.now += done.elapsed_us.min(1_000_000_000);
                 self.longest_step_us = self.longest_step_us.max(done.elapsed_us.min(1_000_000_000));
@@ -213,16 +192,16 @@ impl Machine {
                 assert_ne!(fault.errno, Errno::EINVAL, "{fault}");
                 Event::StepFailed { worker, number: step.number, fault }
             }
-            Err(how) => self.died(worker, how),
+            Err(Died(how)) => self.died(worker, how),
         };
         self.event(event);
     }
 
     fn ask(&mut self, worker: WorkerId, number: u64, question: Question) {
         let Some(driver) = self.workers.get_mut(&worker) else { return };
-        let event = match mortal(|| answer(driver, question)) {
+        let event = match driver.ask(question) {
             Ok(answer) => Event::Answered { worker, number, answer },
-            Err(how) => self.died(worker, how),
+            Err(Died(how)) => self.died(worker, how),
         };
         self.event(event);
     }
@@ -385,28 +364,6 @@ impl Machine {
             _ => None,
         });
         hello.expect("it said hello")
-    }
-}
-
-fn mortal<T>(act: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|payload| match payload.downcast::<Died>() {
-        Ok(died) => died.0,
-        Err(other) => resume_unwind(other),
-    })
-}
-
-fn answer(driver: &mut SimDriver, question: Question) -> Result<Answer, DriverFault> {
-    let text = driver.text();
-    match question {
-        Question::Tokenize(request) => text.tokenize(&request).map(Answer::Tokens),
-        Question::Detokenize(tokens) => text.detokenize(&tokens).map(Answer::Bytes),
-        Question::Chat(request) => text.chat(&request).map(Answer::Chat),
-        Question::Embed(texts) => {
-            let tokens = texts
-                .into_iter()
-                .map(|t| text.tokenize(&TokenizeRequest { text: t, bos: false, special: false }));
-            driver.embed(&tokens.collect::<Result<Vec<_>, _>>()?).map(Answer::Vectors)
-        }
     }
 }
 

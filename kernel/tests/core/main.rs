@@ -18,4 +18,5 @@ mod preemption;
 mod processes;
 mod random;
 mod scheduling;
+mod subscriptions;
 mod workers;

@@ -251,9 +251,10 @@ fn calls_in_flight_beyond_the_limit_are_refused() {
 fn calls_that_the_kernel_lacks_say_what_to_do() {
     let mut machine = Machine::default();
     let conn = machine.connect(ADMIN);
-    let fault = machine.call(conn, Subscribe { kinds: vec![] }).expect_err("not there");
+    let fault =
+        machine.call(conn, StoreList { store: "s".into(), prefix: String::new() }).expect_err("not there");
     assert_eq!(fault.errno, Errno::ENOSYS);
-    assert!(fault.message.contains("ps and stat"), "{fault}");
+    assert!(fault.message.contains("files of your own"), "{fault}");
     let argv = vec!["translator".to_owned()];
     assert_eq!(errno(machine.call(conn, Spawn { argv, ..spawn("service") })), Errno::ENOSYS);
 }

@@ -133,6 +133,7 @@ impl History {
             65..66 => self.converse(),
             66..68 => self.mount(),
             68..69 if self.chance.once_in(2) => self.unmount(),
+            69..70 => self.subscribe(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -286,6 +287,13 @@ impl History {
         let pid = self.machine.pid(to);
         self.machine.begin(from, Send { pid, data: 1.into() });
         self.machine.begin(from, Receive { timeout_ms: Some(self.chance.below(50) as u64) });
+    }
+
+    /// A subscriber is told of everything, whether it reads or not.
+    fn subscribe(&mut self) {
+        let Some(at) = self.program() else { return };
+        let timeout_ms = self.chance.once_in(2).then_some(1);
+        self.machine.begin(self.programs[at].conn, Subscribe { kinds: vec![], timeout_ms });
     }
 
     fn disconnect(&mut self) {

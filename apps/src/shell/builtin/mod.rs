@@ -34,6 +34,7 @@ mod ps;
 mod shutdown;
 mod stat;
 mod sysinfo;
+mod timeline;
 mod tokenize;
 mod umount;
 mod wait;
@@ -90,6 +91,7 @@ pub const ALL: &[Builtin] = &[
     stat::BUILTIN,
     sysinfo::BUILTIN,
     devices::BUILTIN,
+    timeline::BUILTIN,
     shutdown::BUILTIN,
     help::BUILTIN,
     cd::BUILTIN,

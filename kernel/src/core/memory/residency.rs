@@ -2,6 +2,7 @@
 
 use drivers::wire::{Op, PAGE_TOKENS};
 use syscalls::ContextId;
+use syscalls::event::PageChange;
 
 use super::super::Kernel;
 use super::super::context::Context;
@@ -57,7 +58,7 @@ impl Kernel {
     fn install(&mut self, id: ContextId, resident: Resident) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         assert!(context.resident.is_none(), "context {id} has a sequence already");
-        let pages = resident.pages.len() as u64;
+        let (pages, computed) = (resident.pages.len() as u64, resident.computed);
         context.resident = Some(resident);
         let (owner, family, model) = (context.owner, context.family, context.model);
         if let Some(memory) = self.models.get_mut(&model).and_then(|m| m.memory.as_mut()) {
@@ -66,6 +67,7 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(owner) {
             process.frames += pages;
         }
+        self.pages_changed(id, PageChange::Mapped, computed);
         self.settle(id);
     }
 
@@ -93,7 +95,7 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let Some(resident) = context.resident.take() else { return };
         let (owner, family) = (context.owner, context.family);
-        let frames = resident.pages.len() as u64;
+        let (frames, computed) = (resident.pages.len() as u64, resident.computed);
         if let Some(model) = self.models.get_mut(&context.model) {
             let asid = resident.lease.asid();
             if !model.forget_shared(asid) {
@@ -107,6 +109,7 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(owner) {
             process.frames -= frames;
         }
+        self.pages_changed(id, PageChange::Dropped, computed);
         self.settle(id);
     }
 

@@ -5,6 +5,7 @@
 //! suspect then runs alone, so that a second death has one culprit; the others are cleared by their first token or
 //! answer. Deaths without a culprit slow the restarts down, and too many of them end in [`State::Offline`].
 
+use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Event, Fault};
 
 use super::super::Kernel;
@@ -72,6 +73,7 @@ impl Kernel {
         self.out
             .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
         self.count_rows(&rows, -1);
+        self.worker_changed(id, WorkerChange::Died, how);
         self.lose_pages(id);
         self.accuse_questions(id);
         let in_step: Vec<ContextId> = step.iter().flat_map(|s| &s.rows).map(|r| r.context).collect();

@@ -2,6 +2,7 @@
 
 use drivers::wire::{DriverFault, ModelDescription, PAGE_TOKENS};
 use syscalls::call::Mount;
+use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Errno, Event, Fault, Reply};
 
 use super::super::Kernel;
@@ -46,6 +47,7 @@ impl Kernel {
         model.worker_os_pid = 0;
         let load = Box::new(model.load_request(&self.config, &self.devices));
         self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
+        self.worker_changed(id, WorkerChange::Starting, "");
     }
 
     pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
@@ -90,6 +92,7 @@ impl Kernel {
             self.out.push(Effect::Persist(Record::Mount(mount)));
         }
         self.compare_with_estimate(worker.model);
+        self.worker_changed(worker.model, WorkerChange::Ready, "");
         self.serve_waiters(worker.model);
     }
 
@@ -128,6 +131,7 @@ impl Kernel {
             for (call, _) in std::mem::take(&mut model.waiters) {
                 self.finish(call, Err(fault.clone()));
             }
+            self.worker_changed(id, WorkerChange::Gone, &fault.message);
             self.models.remove(&id);
         } else {
             self.take_offline(id, fault.message);
@@ -146,6 +150,7 @@ impl Kernel {
         for (call, _) in std::mem::take(&mut model.waiters) {
             self.finish(call, Err(fault.clone()));
         }
+        self.worker_changed(id, WorkerChange::Gone, &fault.message);
         self.fail_calls(id, &fault);
     }
 
@@ -180,6 +185,7 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
         self.count_rows(&model.in_flight.take().map_or(vec![], |step| step.groups), -1);
         for (call, _) in model.questions.take_calls() {

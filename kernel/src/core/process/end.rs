@@ -28,6 +28,7 @@ impl Kernel {
             self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }
         self.processes.bury(pid, status);
+        self.process_ended(pid, status);
         let children: Vec<Pid> = self.processes.children(pid).collect();
         for child in children {
             self.processes.adopt(child, Pid::KERNEL);

@@ -22,7 +22,8 @@ impl Kernel {
         let Some(step) = self.models.get_mut(&worker.model).and_then(|m| m.in_flight.take()) else { return };
         self.count_rows(&step.groups, -1);
         let wall_us = self.now.0.saturating_sub(step.since.0).max(1);
-        self.charge(worker.model, &step, &done.rows, done.elapsed_us.min(wall_us));
+        let elapsed_us = done.elapsed_us.min(wall_us);
+        self.charge(worker.model, &step, &done.rows, elapsed_us);
         if let Some(model) = self.models.get_mut(&worker.model) {
             model.sched.count_withdrawn(&step, &done.rows);
         }
@@ -33,6 +34,7 @@ impl Kernel {
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
         }
+        self.step_ran(worker.model, &step, elapsed_us);
     }
 
     fn row_done(&mut self, model: ModelId, row: &RowSent, done: RowDone) {

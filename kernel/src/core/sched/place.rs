@@ -2,6 +2,7 @@
 //! the pages, the process's state or class, the reader's) calls [`Kernel::settle`] afterwards, so that a step looks
 //! at contexts that can run and at no others, however many there are.
 
+use syscalls::event::PageChange;
 use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
@@ -63,6 +64,7 @@ impl Kernel {
         let generation = context.generation.as_ref().map(|g| (g.call, g.deadline));
         let Some(model) = self.models.get_mut(&context.model) else { return };
         let sched = &mut model.sched;
+        let length = context.length();
         context.place = place;
         if let (true, Some(process)) = (place.runs(), self.processes.living(owner)) {
             let class = process.class();
@@ -79,6 +81,9 @@ impl Kernel {
             (Place::Parked | Place::Waiting, _) => {}
         }
         self.count_place(id, 1);
+        if place == Place::Waiting {
+            self.pages_changed(id, PageChange::Waits, length);
+        }
     }
 
     /// Counts a context that has come to where it is, or leaves from there, for the pressure on its groups.

@@ -14,7 +14,6 @@ pub(super) fn fault(call: &Call) -> Fault {
         | Call::StoreList(_)
         | Call::StoreSearch(_) => "keep values in files of your own",
         Call::Train(_) | Call::Compress(_) | Call::Evaluate(_) => "use another tool, and mount what it makes",
-        Call::Subscribe(_) => "ask ps and stat from time to time",
         _ => "see the manual of calls",
     };
     Fault::new(Errno::ENOSYS, format!("this kernel does not have {}; {instead}", call.name()))

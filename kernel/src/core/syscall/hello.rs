@@ -46,6 +46,7 @@ impl Kernel {
             counters: Counters::default(),
         };
         self.processes.enter(Process::new(id, conn, credentials.admin));
+        self.process_started(pid);
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.pid = Some(pid);
             connection.processes.insert(pid);

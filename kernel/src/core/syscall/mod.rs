@@ -28,6 +28,7 @@ mod setpriority;
 mod shutdown;
 mod spawn;
 mod stat;
+mod subscribe;
 mod sysinfo;
 mod tokenize;
 mod tokens;
@@ -59,6 +60,7 @@ struct Caller {
 }
 
 /// How the reply of a call comes about.
+#[expect(clippy::large_enum_variant, reason = "it lives from one line to the next")]
 enum Next {
     /// It is here.
     Reply(Reply),
@@ -166,7 +168,11 @@ impl Kernel {
                     Waits::Open(model, open) => Some((*model, Some(open.clone()))),
                     _ => None,
                 };
+                let events = if let Waits::Events(kinds) = waits { Some(kinds) } else { None };
                 let call = self.keep(caller, id, waits, timeout_ms);
+                if let Some(kinds) = events {
+                    self.subscriptions.insert(call, caller.conn, kinds);
+                }
                 if let Some((id, open)) = waits_for_model
                     && let Some(model) = self.models.get_mut(&id)
                 {
@@ -206,6 +212,7 @@ impl Kernel {
             Call::Mount(args) => self.sys_mount(caller, args),
             Call::Unmount(args) => self.sys_unmount(caller, &args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
+            Call::Subscribe(args) => self.sys_subscribe(&args),
             Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
             Call::Shutdown(_) => self.sys_shutdown(caller),
             call => Err(absent::fault(&call)),

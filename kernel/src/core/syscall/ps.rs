@@ -91,6 +91,7 @@ impl Kernel {
             Waits::Child(Some(pid)) => format!("process {pid}"),
             Waits::Child(None) => "a child".into(),
             Waits::Message => "a message".into(),
+            Waits::Events(_) => "events".into(),
             Waits::Answer(model) => format!("an answer of {}", name(model)),
             Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
             Waits::Context(id) => match self.contexts.get(id) {

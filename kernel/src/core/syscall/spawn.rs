@@ -43,6 +43,7 @@ impl Kernel {
         if let Some(connection) = self.connections.get_mut(&caller.conn) {
             connection.processes.insert(pid);
         }
+        self.process_started(pid);
         Ok(Next::Reply(Reply::Spawned { pid }))
     }
 }

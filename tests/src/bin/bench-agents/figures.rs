@@ -38,6 +38,10 @@ pub enum Figure {
     Differ,
     /// How many tokens of those were the same before the first that was not.
     DifferFrom,
+    /// Answers that differ by more than a near tie can explain.
+    Wrong,
+    /// How much less likely the other token was than the likeliest one, at the worst, as a difference of logarithms.
+    PartedBy,
     /// Answers that were compared.
     Compared,
     /// Prompt tokens per second of one stream.

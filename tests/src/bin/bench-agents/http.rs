@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use syscalls::Token;
 
-use crate::system::{Agent, Answer, GoOn};
+use crate::system::{Agent, Answer, GoOn, LIKELY};
 
 /// How long the server may take to say that it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,6 +66,18 @@ impl Http {
         }
         answers.iter_mut().for_each(|a| a.finish(generate));
         Ok(())
+    }
+
+    /// The tokens most likely to follow a prompt, with the logarithms of their probabilities.
+    pub fn likely(&self, prompt: &[Token]) -> Result<Vec<(Token, f64)>> {
+        let body = self.request(prompt, 1, json!({ "stream": false, "n_probs": LIKELY }));
+        let sent = self.agent.post(format!("{}/completion", self.base)).header("connection", "close");
+        let mut response =
+            sent.header("content-type", "application/json").send(&serde_json::to_vec(&body)?[..])?;
+        let reply: Value = serde_json::from_str(&response.body_mut().read_to_string()?)?;
+        let top = reply["completion_probabilities"][0]["top_logprobs"].as_array();
+        let top = top.with_context(|| format!("llama-server reports no probabilities: {reply}"))?.iter();
+        Ok(top.filter_map(|t| Some((Token(t["id"].as_u64()? as u32), t["logprob"].as_f64()?))).collect())
     }
 
     fn request(&self, prompt: &[Token], generate: u32, more: Value) -> Value {
@@ -157,5 +169,10 @@ impl Agent for Conversation {
         let [answer] = answers;
         self.said.extend(&answer.tokens);
         Ok(answer)
+    }
+
+    fn likely(&mut self, new: &[Token]) -> Result<Vec<(Token, f64)>> {
+        self.said.extend(new);
+        self.http.likely(&self.said)
     }
 }

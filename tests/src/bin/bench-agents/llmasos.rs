@@ -15,7 +15,7 @@ use syscalls::client::hello;
 use syscalls::reply::{Frame, Reply, Stats};
 use syscalls::{CallId, ContextId, Errno, Event, Fault, Token};
 
-use crate::system::{Agent, Answer, Arrival, Counters, Forked, GoOn, System};
+use crate::system::{Agent, Answer, Arrival, Counters, Forked, GoOn, LIKELY, System};
 
 /// Positions of a page.
 const PAGE_TOKENS: u64 = 64;
@@ -150,6 +150,14 @@ impl Agent for Program {
         }
         answer.finish(generate);
         Ok(answer)
+    }
+
+    fn likely(&mut self, new: &[Token]) -> Result<Vec<(Token, f64)>> {
+        self.client.append_tokens(self.context, new.to_vec())?;
+        let ask = Generate { logprobs: Some(LIKELY), stream: false, ..greedy(self.context, 1) };
+        let reply = self.client.generate(ask, |_| {})?;
+        let top = reply.logprobs.first().context("the daemon reports no probabilities")?.top.iter();
+        Ok(top.map(|a| (a.token, f64::from(a.logprob))).collect())
     }
 }
 

@@ -16,6 +16,7 @@ mod system;
 mod table;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -32,6 +33,9 @@ use table::{Measured, Setup};
 
 /// Positions of the models: the longest case has 8,192 tokens and streams beside them.
 const POSITIONS: u32 = 32_768;
+
+/// The exit code of a program that SIGINT has ended, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 /// Measures llmasos against llama-server with many processes on one model.
 #[derive(Parser)]
@@ -98,7 +102,7 @@ impl Args {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let (cases, presets) = (args.cases()?, args.presets());
     interrupt::watch()?;
@@ -133,7 +137,8 @@ fn main() -> Result<()> {
             rows.print();
             measured.push(rows);
             if interrupt::happened() {
-                bail!("interrupted");
+                eprintln!("bench: interrupted");
+                return Ok(INTERRUPTED.into());
             }
         }
     }
@@ -143,7 +148,7 @@ fn main() -> Result<()> {
         let setup = Setup { machine: machine(), threads: args.threads, weights, quick, seed };
         table::write(path, &setup, &measured)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Measures the rows of a case in alternation.

@@ -77,7 +77,14 @@ pub trait Agent: Send {
     /// Adds tokens to the conversation and generates; what comes is part of the conversation, too. A side that
     /// refuses or breaks off says so in the answer; an error is a side that is not there any more.
     fn turn(&mut self, new: &[Token], generate: u32, go_on: GoOn<'_>) -> Result<Answer>;
+
+    /// Adds tokens to the conversation, and gives the tokens most likely to follow with the logarithms of their
+    /// probabilities.
+    fn likely(&mut self, new: &[Token]) -> Result<Vec<(Token, f64)>>;
 }
+
+/// How many tokens [`Agent::likely`] gives.
+pub const LIKELY: u32 = 16;
 
 /// Copies of a conversation that go on together.
 pub struct Forked {

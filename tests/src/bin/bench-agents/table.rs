@@ -148,10 +148,14 @@ fn also(figures: &Figures) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// How many answers differ, of how many that were compared, and from which token on.
+/// How many answers differ, of how many that were compared, from which token on, and how many of them by more than
+/// a near tie.
 fn differs(figures: &Figures) -> String {
-    let from = figures.get(Figure::DifferFrom).map(|same| format!(", from token {:.0} on", same + 1.0));
-    joined(figures, &[Figure::Differ, Figure::Compared], 1.0) + &from.unwrap_or_default()
+    let from = figures.get(Figure::DifferFrom).map(|same| format!(" from token {:.0} on", same + 1.0));
+    let wrong = figures.get(Figure::Wrong).filter(|wrong| *wrong > 0.0).map(|n| format!(", {n:.0} WRONG"));
+    let differ = joined(figures, &[Figure::Differ, Figure::Compared], 1.0);
+    let by = figures.get(Figure::PartedBy).map(|by| format!(" by {by:.3} nats"));
+    differ + &from.unwrap_or_default() + &by.unwrap_or_default() + &wrong.unwrap_or_default()
 }
 
 fn better_by(figures: &Figures, side: &Side, ours: Option<f64>, (figure, less): (Figure, bool)) -> String {

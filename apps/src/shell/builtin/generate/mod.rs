@@ -185,7 +185,7 @@ impl Shown {
             Event::Replaying { tokens } => {
                 eprintln!("generate: the model's worker died; {tokens} tokens are computed again");
             }
-            Event::Tokens { .. } | Event::Progress { .. } => {}
+            _ => {}
         }
     }
 }

@@ -57,7 +57,12 @@ impl Case for Batch {
     }
 
     fn sides(&self, search: bool) -> Vec<Side> {
-        let mut sides = vec![Side::llmasos(8192), Side::defaults(), Side::tuned("-np 8 -b 64 -ub 64")];
+        let mut sides = vec![
+            Side::llmasos(8192),
+            Side::defaults(),
+            Side::tuned("-np 8 -b 64 -ub 64"),
+            Side::tuned("-np 8 -kvu -c 8192 -b 64 -ub 64"),
+        ];
         if search {
             sides.extend([
                 Side::tuned("-np 8"),

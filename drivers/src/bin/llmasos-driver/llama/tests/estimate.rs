@@ -16,6 +16,9 @@ use super::{load, request, shared};
 /// By how much an estimate of the buffers may be above what is allocated, in percent. It is never below.
 const ABOVE_MAX_PERCENT: u64 = 15;
 
+/// What that is at least, for buffers so small that it does not matter.
+const ABOVE_MAX_BYTES: u64 = 2 << 20;
+
 /// llama.cpp tells sizes in hundredths of a mebibyte.
 const ROUNDING_BYTES: u64 = (1 << 20) / 100;
 
@@ -77,7 +80,7 @@ fn check(path: &Path, attention: Attention, context_tokens: Option<u32>) {
         needs.weights
     );
     assert!(needs.pool.abs_diff(pool) <= ROUNDING_BYTES, "{}: {} of {pool}", of("pool"), needs.pool);
-    let most = (compute + compute * ABOVE_MAX_PERCENT / 100) + ROUNDING_BYTES;
+    let most = compute + (compute * ABOVE_MAX_PERCENT / 100).max(ABOVE_MAX_BYTES);
     let least = compute - 2 * ROUNDING_BYTES;
     assert!((least..=most).contains(&needs.compute), "{}: {} of {compute}", of("compute"), needs.compute);
 }

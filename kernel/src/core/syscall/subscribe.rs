@@ -1,0 +1,25 @@
+//! `subscribe`: streams what happens. Everybody may: it tells no more than `ps`, `stat` and `models` do.
+
+use syscalls::call::Subscribe;
+use syscalls::limits::SUBSCRIPTIONS_MAX;
+use syscalls::{Errno, Fault};
+
+use super::super::Kernel;
+use super::super::call::Waits;
+use super::super::subscription::Kinds;
+use super::{Next, Outcome};
+
+impl Kernel {
+    pub(super) fn sys_subscribe(&self, args: &Subscribe) -> Outcome {
+        let kinds = Kinds::named(&args.kinds).map_err(|unknown| {
+            let message =
+                format!("there are no events of kind {unknown:?}; ask for process, step, page or worker");
+            Fault::new(Errno::EINVAL, message)
+        })?;
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            let message = format!("{SUBSCRIPTIONS_MAX} subscriptions run, which is the limit; end one");
+            return Err(Fault::new(Errno::EAGAIN, message));
+        }
+        Ok(Next::Wait(Waits::Events(kinds), args.timeout_ms))
+    }
+}
