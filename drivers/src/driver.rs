@@ -4,6 +4,9 @@
 //! for each one the KV entries of positions `0..n` and at most one sampler. It knows nothing of processes,
 //! priorities or limits: it does what a [`Step`] says, in the order in which it says so.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::wire::{
     ChatDelta, ChatRequest, DriverFault, ModelDescription, Step, StepDone, TokenizeRequest, Vector,
 };
@@ -27,7 +30,12 @@ pub trait Driver: Send {
     fn step(&mut self, step: &Step) -> Result<StepDone, DriverFault>;
 
     /// The vocabulary and the template, for another thread to use while a step runs.
-    fn text(&self) -> std::sync::Arc<dyn TextCodec>;
+    fn text(&self) -> Arc<dyn TextCodec>;
+
+    /// By which another thread stops the step that runs; none where a pass cannot be stopped.
+    fn withdrawal(&self) -> Option<Arc<Withdrawal>> {
+        None
+    }
 
     /// One vector of length 1 for each token list, pooled as the model was trained to be.
     ///
@@ -59,4 +67,44 @@ pub trait TextCodec: Send + Sync {
     ///
     /// ENOSYS without a template, EINVAL where the template refuses the messages.
     fn chat(&self, request: &ChatRequest) -> Result<ChatDelta, DriverFault>;
+}
+
+/// Which step the kernel has withdrawn. The thread that hears the kernel writes it, and the pass that runs looks at
+/// it all the time. Steps are known by their numbers, so one that is done or has yet to come is not mistaken for
+/// the one that runs.
+#[derive(Debug)]
+pub struct Withdrawal {
+    running: AtomicU64,
+    withdrawn: AtomicU64,
+}
+
+impl Withdrawal {
+    /// No step has this number.
+    const NONE: u64 = u64::MAX;
+
+    /// Withdraws a step: the one that runs, or one that was sent and has not begun.
+    pub fn withdraw(&self, number: u64) {
+        self.withdrawn.store(number, Ordering::Relaxed);
+    }
+
+    /// The driver begins with a step.
+    pub fn begin(&self, number: u64) {
+        self.running.store(number, Ordering::Relaxed);
+    }
+
+    /// The step that the driver began with last.
+    pub fn running(&self) -> Option<u64> {
+        Some(self.running.load(Ordering::Relaxed)).filter(|number| *number != Self::NONE)
+    }
+
+    /// Whether that step is withdrawn.
+    pub fn is_withdrawn(&self) -> bool {
+        self.running() == Some(self.withdrawn.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for Withdrawal {
+    fn default() -> Self {
+        Withdrawal { running: AtomicU64::new(Self::NONE), withdrawn: AtomicU64::new(Self::NONE) }
+    }
 }

@@ -10,4 +10,4 @@ pub mod gguf;
 pub mod sim;
 pub mod wire;
 
-pub use driver::{Driver, TextCodec};
+pub use driver::{Driver, TextCodec, Withdrawal};

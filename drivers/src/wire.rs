@@ -54,6 +54,8 @@ pub struct LoadRequest {
     /// What comes out of a row depends on its sequence alone, and not on the other rows of its step or on where
     /// in the pool its entries are. Costs speed.
     pub deterministic: bool,
+    /// The name that the model is mounted under, which its swap file on disk has too.
+    pub name: String,
 }
 
 /// A graphics device, as `llmasos-driver devices` lists them in JSON.

@@ -1,15 +1,17 @@
 //! The worker process as the kernel sees it: over the socket, with its deaths.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Answer, Asid, FromWorker, LoadRequest, ModelDescription, Op, Question, Row, RowDone, SamplerSpec,
-    SamplingSpec, Step, ToWorker, TokenizeRequest, receive, send,
+    Answer, Asid, FromWorker, LoadRequest, ModelDescription, Op, PageLabel, Question, Row, RowDone,
+    SamplerSpec, SamplingSpec, Slot, Step, StepDone, SwapArea, ToWorker, TokenizeRequest, receive, send,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};
@@ -24,6 +26,12 @@ struct Worker {
 
 impl Worker {
     fn start(path: &str, cache: Option<&Path>) -> Worker {
+        Worker::start_with_swap(path, cache, None)
+    }
+
+    /// Starts a worker that inherits a file for the host tier.
+    fn start_with_swap(path: &str, cache: Option<&Path>, host: Option<&File>) -> Worker {
+        let host = host.map(AsRawFd::as_raw_fd);
         let load = LoadRequest {
             path: path.into(),
             context_tokens: None,
@@ -32,15 +40,23 @@ impl Worker {
             gpu_layers: None,
             threads: Some(2),
             cache_dir: cache.map(|cache| cache.to_str().expect("UTF-8").into()),
+            swap: host.map(|host| SwapArea { host_fd: Some(host), disk_fd: None }),
             ..LoadRequest::default()
         };
         let (stream, theirs) = UnixStream::pair().expect("a socket pair");
         stream.set_read_timeout(Some(DEADLINE)).expect("a limit on waiting");
-        let child = Command::new(env!("CARGO_BIN_EXE_llmasos-driver"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-driver"));
+        command
             .args(["run", "--load", &serde_json::to_string(&load).expect("JSON")])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .expect("the worker starts");
+            .stdin(Stdio::from(OwnedFd::from(theirs)));
+        // SAFETY: between fork and exec the closure makes one system call, on a file that is open.
+        unsafe {
+            command.pre_exec(move || match host {
+                Some(fd) if libc::fcntl(fd, libc::F_SETFD, 0) < 0 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            });
+        }
+        let child = command.spawn().expect("the worker starts");
         Worker { child, stream }
     }
 
@@ -63,6 +79,14 @@ impl Worker {
 
     fn say(&mut self, message: ToWorker) {
         send(&mut self.stream, &message).expect("the worker reads");
+    }
+
+    fn run(&mut self, number: u64, ops: Vec<Op>, rows: Vec<Row>) -> StepDone {
+        self.say(ToWorker::Step(Step { number, ops, rows }));
+        match self.hear() {
+            FromWorker::Done(done) => done,
+            other => panic!("no step: {other:?}"),
+        }
     }
 
     fn ended(mut self) -> Option<i32> {
@@ -141,6 +165,48 @@ fn worker_loads_steps_answers_and_ends_with_its_kernel() {
     let (rest, _) = UnixStream::pair().expect("a socket pair");
     drop(stream);
     assert_eq!(Worker { child, stream: rest }.ended(), Some(0));
+}
+
+#[test]
+fn page_that_a_dead_worker_saved_is_loaded_by_the_next_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = model(folder.path());
+    let file = tempfile::tempfile().expect("a file");
+    let start = || Worker::start_with_swap(path.to_str().expect("UTF-8"), Some(folder.path()), Some(&file));
+    let asid = Asid(0);
+    let tokens = vec![Token(65); 64];
+    let computed = Row { asid, position: 0, tokens, sample: false, draft: vec![] };
+    let page = PageLabel { from: 0, to: 64, digest: 3 };
+    let slot = Slot::Host(2);
+
+    let mut first = start();
+    assert!(first.ready().page_bytes > 0);
+    assert_eq!(first.run(1, vec![], vec![computed]).rows, [RowDone::Computed]);
+    let saved = first.run(2, vec![Op::Save { asid, page, slot }], vec![]);
+    assert!(matches!(saved.pages[..], [Ok(_)]), "{saved:?}");
+    first.child.kill().expect("it can be killed");
+
+    let mut second = start();
+    second.ready();
+    let loaded = second.run(1, vec![Op::Load { asid, page, slot }], vec![]);
+    assert!(matches!(loaded.pages[..], [Ok(_)]), "{loaded:?}");
+    let next = Row { asid, position: 64, tokens: vec![Token(66)], sample: false, draft: vec![] };
+    assert_eq!(second.run(2, vec![], vec![next]).rows, [RowDone::Computed]);
+}
+
+#[test]
+fn step_withdrawn_over_the_socket_is_not_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = model(folder.path());
+    let mut worker = Worker::start(path.to_str().expect("UTF-8"), None);
+    worker.ready();
+    worker.say(ToWorker::Withdraw(7));
+    worker.say(ToWorker::Step(greedy(vec![Token(65); 100])));
+    assert!(matches!(worker.hear(), FromWorker::Done(done) if done.rows == [RowDone::Withdrawn]));
+    worker.say(ToWorker::Step(Step { number: 8, ..greedy(vec![Token(65); 100]) }));
+    assert!(
+        matches!(worker.hear(), FromWorker::Done(done) if matches!(done.rows[..], [RowDone::Sampled(_)]))
+    );
 }
 
 #[test]

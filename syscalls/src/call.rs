@@ -604,6 +604,10 @@ args! {
         /// Threads of the worker; one for each physical core if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         threads: Option<u32>,
+        /// What a context generates depends on it alone, to the last bit, and not on what else the model is doing.
+        /// Costs speed.
+        #[serde(default)]
+        deterministic: bool,
     }
 
     /// Arguments of `unmount`.

@@ -59,6 +59,7 @@ fn greedy_output_of_one_and_of_eight_equals_llama_cpp() {
             gpu_layers: None,
             device: None,
             threads: None,
+            deterministic: false,
         };
         daemon.client().mount_with(mount, |_| {}).expect("mounts");
         let count = golden.greedy.len();

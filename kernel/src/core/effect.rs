@@ -20,6 +20,8 @@ pub enum Effect {
     StartWorker { worker: WorkerId, load: Box<LoadRequest>, delay_ms: u64 },
     /// End a worker. `WorkerDied` follows.
     StopWorker { worker: WorkerId },
+    /// A model is mounted no more: remove what was swapped out for it.
+    DropSwap { model: ModelId },
     /// Have a worker run a step.
     Submit { worker: WorkerId, step: Step },
     /// Have a worker stop the step of this number, if it still runs.

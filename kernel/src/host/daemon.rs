@@ -23,6 +23,7 @@ use super::machine;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::store::{StoreError, StoreThread};
+use super::swap::Swaps;
 use crate::core::effect::Record;
 use crate::core::event::Credentials;
 use crate::core::{HostInfo, Kernel};
@@ -91,7 +92,7 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
     if settings.kernel.devices_to_come {
         tokio::spawn(find_devices(driver.clone(), urgent.clone()));
     }
-    let reactor = Reactor::new(kernel, store, driver, urgent, inputs);
+    let reactor = Reactor::new(kernel, store, Swaps::new(&settings.data), driver, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);
     running.await;

@@ -3,8 +3,8 @@
 //! One main loop ([`reactor`]) on one thread owns the kernel. It takes inputs from two bounded queues, steps the
 //! kernel, and performs the effects in their order. Tasks on the same thread read from connections
 //! ([`connection`]) and stand by workers ([`worker`]); they talk to the loop through the queues and share no
-//! state with it. The disk has a thread of its own ([`store`]). Nothing here decides anything about processes,
-//! contexts or models: that is the kernel's.
+//! state with it. The disk has a thread of its own ([`store`]). What workers swap to is kept open for them
+//! ([`swap`]). Nothing here decides anything about processes, contexts or models: that is the kernel's.
 
 pub mod connection;
 pub mod daemon;
@@ -18,5 +18,6 @@ pub mod reactor;
 pub mod settings;
 pub mod size;
 pub mod store;
+pub mod swap;
 pub mod worker;
 pub mod workers;

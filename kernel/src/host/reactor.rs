@@ -22,6 +22,7 @@ use super::input::Input;
 use super::inspect::Inspector;
 use super::log;
 use super::store::{Change, StoreThread};
+use super::swap::Swaps;
 use super::workers::Workers;
 use crate::core::Kernel;
 use crate::core::effect::{Effect, Record};
@@ -49,6 +50,7 @@ pub struct Reactor {
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
     inspector: Inspector,
+    swaps: Swaps,
     wake_at: Option<Instant>,
     store: StoreThread,
     /// The room for requests that wait.
@@ -64,6 +66,7 @@ impl Reactor {
     pub fn new(
         kernel: Kernel,
         store: StoreThread,
+        swaps: Swaps,
         driver: PathBuf,
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
@@ -78,6 +81,7 @@ impl Reactor {
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone()),
             workers: Workers::new(driver, urgent),
+            swaps,
             wake_at: None,
             store,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
@@ -220,9 +224,11 @@ impl Reactor {
             Effect::Hangup { conn } => self.hang_up(conn),
             Effect::Inspect { model, load } => self.inspector.inspect(model, load),
             Effect::StartWorker { worker, load, delay_ms } => {
-                self.workers.start(worker, load, Duration::from_millis(delay_ms));
+                let swap = self.swaps.of(worker.model, &load.name);
+                self.workers.start(worker, load, swap, Duration::from_millis(delay_ms));
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
+            Effect::DropSwap { model } => self.swaps.remove(model),
             Effect::Submit { worker, step } => {
                 let number = step.number;
                 if let Err(e) = self.workers.say(worker, &ToWorker::Step(step)) {

@@ -135,6 +135,8 @@ struct MountEntry {
     device: Option<String>,
     #[serde(default)]
     threads: Option<u32>,
+    #[serde(default)]
+    deterministic: bool,
 }
 
 /// A device of which the file says how much models may take.
@@ -297,6 +299,7 @@ fn mount(entry: MountEntry) -> Mount {
         gpu_layers: entry.gpu_layers,
         device: entry.device,
         threads: entry.threads,
+        deterministic: entry.deterministic,
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::input::Input;
+use super::swap::{SwapFiles, hand_over};
 use crate::core::event::{Event, WorkerId};
 
 /// How long a worker may take to exit after its socket was closed, before it is killed.
@@ -37,6 +38,8 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Supervisor {
     pub worker: WorkerId,
     pub load: Box<LoadRequest>,
+    /// The model's swap files, which the worker inherits.
+    pub swap: Arc<SwapFiles>,
     /// To wait before the start.
     pub delay: Duration,
     /// The executable.
@@ -76,6 +79,7 @@ impl Supervisor {
         let (near, far) = std::os::unix::net::UnixStream::pair()?;
         near.set_nonblocking(true)?;
         let link = Arc::new(UnixStream::from_std(near)?);
+        self.load.swap = self.swap.area();
         let mut child = spawn(&self.program, &self.load, far.into())?;
         let os_pid = child.id().unwrap_or_default();
         let started = Input::WorkerStarted { worker: self.worker, link: Arc::clone(&link) };
@@ -131,19 +135,23 @@ impl Supervisor {
     }
 }
 
-/// Starts the executable with one end of the socket pair as its standard input.
+/// Starts the executable with one end of the socket pair as its standard input, and the swap files open.
 fn spawn(program: &std::path::Path, load: &LoadRequest, socket: OwnedFd) -> io::Result<Child> {
-    let load = serde_json::to_string(load).map_err(io::Error::other)?;
+    let json = serde_json::to_string(load).map_err(io::Error::other)?;
     let mut command = Command::new(program);
     command
-        .args(["run", "--load", &load])
+        .args(["run", "--load", &json])
         .stdin(Stdio::from(socket))
         .stdout(Stdio::null())
         .process_group(0)
         .kill_on_drop(true);
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    let area = load.swap;
+    // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
     unsafe {
-        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+        command.pre_exec(move || {
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            area.map_or(Ok(()), hand_over)
+        });
     }
     command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))
 }
@@ -263,6 +271,7 @@ mod tests {
         let supervisor = Supervisor {
             worker: WORKER,
             load: load(),
+            swap: Arc::default(),
             delay: Duration::ZERO,
             program,
             inputs: sender,
@@ -304,7 +313,8 @@ mod tests {
         let (_stop, stopped) = oneshot::channel();
         let program = PathBuf::from("/nonexistent/worker");
         let delay = Duration::ZERO;
-        Supervisor { worker: WORKER, load: load(), delay, program, inputs, stop: stopped }.run().await;
+        let swap = Arc::default();
+        Supervisor { worker: WORKER, load: load(), swap, delay, program, inputs, stop: stopped }.run().await;
         let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
             panic!("silent")
         };
@@ -351,7 +361,8 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         drop(stop);
         let (program, delay) = (PathBuf::from("/nonexistent/worker"), Duration::from_secs(3600));
-        Supervisor { worker: WORKER, load: load(), delay, program, inputs, stop: stopped }.run().await;
+        let swap = Arc::default();
+        Supervisor { worker: WORKER, load: load(), swap, delay, program, inputs, stop: stopped }.run().await;
         let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
             panic!("silent")
         };

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::input::Input;
 use super::output::Output;
+use super::swap::SwapFiles;
 use super::worker::{EXIT_PATIENCE, Supervisor};
 use crate::core::event::{Event, WorkerId};
 
@@ -47,11 +48,11 @@ impl Workers {
         Workers { program, inputs, alive: BTreeMap::new(), spoken_to: false }
     }
 
-    /// Starts a worker after a delay.
-    pub fn start(&mut self, worker: WorkerId, load: Box<LoadRequest>, delay: Duration) {
+    /// Starts a worker after a delay; it inherits the swap files.
+    pub fn start(&mut self, worker: WorkerId, load: Box<LoadRequest>, swap: Arc<SwapFiles>, delay: Duration) {
         let (stop, stopped) = oneshot::channel();
         let (program, inputs) = (self.program.clone(), self.inputs.clone());
-        tokio::spawn(Supervisor { worker, load, delay, program, inputs, stop: stopped }.run());
+        tokio::spawn(Supervisor { worker, load, swap, delay, program, inputs, stop: stopped }.run());
         let output = Output::default();
         self.alive.insert(worker, Worker { link: None, output, awaits_writable: false, stop: Some(stop) });
     }

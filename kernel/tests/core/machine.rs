@@ -126,6 +126,7 @@ impl Machine {
             Effect::Ask { worker, number, question } => {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
+            Effect::DropSwap { .. } => {}
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),
@@ -376,6 +377,7 @@ pub fn mount(name: &str, script: &str) -> Mount {
         gpu_layers: None,
         device: None,
         threads: None,
+        deterministic: false,
     }
 }
 

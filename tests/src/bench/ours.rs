@@ -33,6 +33,7 @@ pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<
         gpu_layers: None,
         device: None,
         threads: Some(threads),
+        deterministic: false,
     };
     let mut client = daemon.client();
     client.mount_with(mount, |_: Event| {})?;

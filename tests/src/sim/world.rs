@@ -212,6 +212,7 @@ impl<A> World<A> {
                 }
             }
             Effect::Hangup { .. }
+            | Effect::DropSwap { .. }
             | Effect::Persist(_)
             | Effect::Forget(_)
             | Effect::Log(..)

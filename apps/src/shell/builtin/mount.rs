@@ -50,6 +50,9 @@ struct Args {
     /// Threads of the worker [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    /// What a context generates depends on it alone, to the last bit, and not on what runs beside it; slower
+    #[arg(long)]
+    deterministic: bool,
     /// Prints one object that describes the model
     #[arg(long)]
     json: bool,
@@ -85,6 +88,7 @@ fn run(invocation: &Invocation) -> Outcome {
         gpu_layers: args.gpu_layers.0,
         device: args.device,
         threads: args.threads,
+        deterministic: args.deterministic,
     };
     let mut client = args.daemon.connect("mount")?;
     let begin = Instant::now();
@@ -116,6 +120,7 @@ pub fn mount_unless_there(client: &mut Client, file: &Path, name: &str) -> Resul
         gpu_layers: None,
         device: None,
         threads: None,
+        deterministic: false,
     };
     mount_with_progress(client, mount)?;
     Ok(())

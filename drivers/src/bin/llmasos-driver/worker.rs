@@ -16,7 +16,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use drivers::wire::{
     Answer, DriverFault, FromWorker, LoadRequest, Question, Step, ToWorker, TokenizeRequest, receive, send,
 };
-use drivers::{Driver, TextCodec};
+use drivers::{Driver, TextCodec, Withdrawal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use syscalls::Token;
 
@@ -73,7 +73,7 @@ pub fn run(request: LoadRequest) -> Result<()> {
         }
     };
     kernel.say(&FromWorker::Ready(Box::new(driver.description().clone())))?;
-    let work = start_threads(stream, driver.text(), &kernel)?;
+    let work = start_threads(stream, driver.text(), driver.withdrawal(), &kernel)?;
     serve(driver.as_mut(), &work, &kernel)
 }
 
@@ -118,7 +118,12 @@ fn watch_kernel(stream: UnixStream) -> Result<()> {
     Ok(())
 }
 
-fn start_threads(stream: UnixStream, text: Arc<dyn TextCodec>, kernel: &Kernel) -> Result<Receiver<Work>> {
+fn start_threads(
+    stream: UnixStream,
+    text: Arc<dyn TextCodec>,
+    withdrawal: Option<Arc<Withdrawal>>,
+    kernel: &Kernel,
+) -> Result<Receiver<Work>> {
     let (work_in, work_out) = bounded(WORK_WAITING_MAX);
     let (questions_in, questions_out) = bounded(QUESTIONS_WAITING_MAX);
     let to_text = work_in.clone();
@@ -129,17 +134,24 @@ fn start_threads(stream: UnixStream, text: Arc<dyn TextCodec>, kernel: &Kernel) 
         .spawn(move || answer_all(&*text, &questions_out, &to_text, &answers))?;
     thread::Builder::new()
         .name("reader".into())
-        .spawn(move || read_all(BufReader::new(stream), &work_in, &questions_in))?;
+        .spawn(move || read_all(BufReader::new(stream), &work_in, &questions_in, withdrawal.as_deref()))?;
     Ok(work_out)
 }
 
-/// Hands each message to the thread that does it, until the socket ends.
-fn read_all(mut stream: BufReader<UnixStream>, work: &Sender<Work>, questions: &Sender<(u64, Question)>) {
+/// Hands each message to the thread that does it, until the socket ends. A withdrawal reaches the step that runs.
+fn read_all(
+    mut stream: BufReader<UnixStream>,
+    work: &Sender<Work>,
+    questions: &Sender<(u64, Question)>,
+    withdrawal: Option<&Withdrawal>,
+) {
     loop {
         let sent = match receive::<ToWorker>(&mut stream) {
             Ok(Some(ToWorker::Step(step))) => work.send(Work::Step(step)).is_ok(),
-            // No pass can be stopped yet, which the kernel expects of some drivers.
-            Ok(Some(ToWorker::Withdraw(_))) => true,
+            Ok(Some(ToWorker::Withdraw(number))) => {
+                withdrawal.inspect(|withdrawal| withdrawal.withdraw(number));
+                true
+            }
             Ok(Some(ToWorker::Ask(number, question))) => questions.send((number, question)).is_ok(),
             Ok(None) => return,
             Err(error) => {

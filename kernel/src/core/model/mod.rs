@@ -194,6 +194,8 @@ impl Model {
             gpu_layers: self.placement.map(|p| p.gpu_layers).or(self.mount.gpu_layers),
             threads: self.mount.threads,
             cache_dir: config.cache_dir.clone(),
+            name: self.name.clone(),
+            deterministic: self.mount.deterministic,
             ..LoadRequest::default()
         }
     }

@@ -133,6 +133,7 @@ impl Kernel {
             }
             self.worker_changed(id, WorkerChange::Gone, &fault.message);
             self.models.remove(&id);
+            self.out.push(Effect::DropSwap { model: id });
         } else {
             self.take_offline(id, fault.message);
         }
@@ -199,6 +200,7 @@ impl Kernel {
             self.devices.leave(worker);
             self.out.push(Effect::StopWorker { worker });
         }
+        self.out.push(Effect::DropSwap { model: id });
         self.out.push(Effect::Forget(Record::Mount(model.mount).key()));
         self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is unmounted")));
     }

@@ -13,6 +13,7 @@ fn mount(name: &str) -> Record {
         gpu_layers: None,
         device: None,
         threads: None,
+        deterministic: false,
     })
 }
 

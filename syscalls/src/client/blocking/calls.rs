@@ -146,6 +146,7 @@ impl Client {
             gpu_layers: None,
             device: None,
             threads: None,
+            deterministic: false,
         };
         self.mount_with(mount, on_event)
     }

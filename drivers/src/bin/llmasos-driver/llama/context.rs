@@ -1,8 +1,11 @@
 //! One context of llama.cpp: the KV pool, the threads, and the batch that is filled anew for every pass.
 
+use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use drivers::Withdrawal;
 use drivers::wire::{Asid, DriverFault};
 use llama_cpp_sys_2 as sys;
 use syscalls::call::Attention;
@@ -28,7 +31,7 @@ pub struct ContextSettings {
     pub ubatch_tokens: u32,
     /// Sequences, those that the driver keeps for itself included.
     pub sequences: u16,
-    /// Tokens of one graph that have output.
+    /// Tokens of one pass that have output. llama.cpp aborts where there are more.
     pub outputs: u32,
     /// Threads.
     pub threads: u32,
@@ -43,6 +46,8 @@ pub struct ContextSettings {
 pub enum DecodeError {
     /// No cells for all the tokens.
     NoSlot,
+    /// The step was withdrawn.
+    Withdrawn,
     /// Anything else, by llama.cpp's number.
     Failed(i32),
 }
@@ -53,6 +58,20 @@ pub struct Context {
     threads: Option<Threadpool>,
     batch: Batch,
     model: Arc<Model>,
+    /// The last sequence, through which pages move; empty between two calls.
+    spare: sys::llama_seq_id,
+    /// What a running pass looks at.
+    withdrawal: Option<Arc<Withdrawal>>,
+    memory_bytes: MemoryBytes,
+}
+
+/// What a context takes of the device's memory, as far as llama.cpp says it: to a hundredth of a mebibyte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryBytes {
+    /// The KV pool.
+    pub pool: u64,
+    /// What a pass needs beside the weights and the pool.
+    pub compute: u64,
 }
 
 // SAFETY: a context may move between threads; llama.cpp only forbids that two use it at once, and no method
@@ -88,12 +107,34 @@ impl Context {
             );
             DriverFault::new(Errno::ENOMEM, message)
         })?;
+        let memory_bytes = MemoryBytes { pool: log::sum("KV"), compute: log::sum("compute") };
         let threads = Threadpool::new(settings.threads);
         if let Some(threads) = &threads {
             // SAFETY: the threads live until the context is freed; ggml lets one pool serve both uses.
             unsafe { sys::llama_attach_threadpool(raw.as_ptr(), threads.raw, threads.raw) };
         }
-        Ok(Context { raw, threads, batch: Batch::new(settings.batch_tokens), model: model.clone() })
+        Ok(Context {
+            raw,
+            threads,
+            batch: Batch::new(settings.batch_tokens),
+            model: model.clone(),
+            spare: i32::from(settings.sequences) - 1,
+            withdrawal: None,
+            memory_bytes,
+        })
+    }
+
+    /// Lets passes end when their step is withdrawn.
+    pub fn stop_on(&mut self, withdrawal: &Arc<Withdrawal>) {
+        let data = Arc::as_ptr(withdrawal).cast_mut().cast();
+        // SAFETY: the context keeps what the callback reads, for as long as it lives.
+        unsafe { sys::llama_set_abort_callback(self.raw.as_ptr(), Some(stops), data) }
+        self.withdrawal = Some(withdrawal.clone());
+    }
+
+    /// What it takes of the device's memory.
+    pub fn memory_bytes(&self) -> MemoryBytes {
+        self.memory_bytes
     }
 
     /// Whether it has a KV pool. Encoders have none.
@@ -126,6 +167,51 @@ impl Context {
         unsafe { sys::llama_memory_seq_rm(self.memory(), i32::from(asid.0), from as i32, -1) }
     }
 
+    /// Appends a copy of the entries of a sequence at these positions. False where llama.cpp cannot tell them; then
+    /// nothing is appended.
+    pub fn save(&mut self, asid: Asid, positions: Range<u32>, out: &mut Vec<u8>) -> bool {
+        let (memory, start) = (self.memory(), out.len());
+        let (from, to) = (positions.start as i32, positions.end as i32);
+        // SAFETY: the caller has checked the id and the positions; the spare sequence is empty, and the buffer has
+        // the length that is passed.
+        unsafe {
+            sys::llama_memory_seq_cp(memory, i32::from(asid.0), self.spare, from, to);
+            let bytes = sys::llama_state_seq_get_size(self.raw.as_ptr(), self.spare);
+            out.resize(start + bytes, 0);
+            let at = out[start..].as_mut_ptr();
+            let written = sys::llama_state_seq_get_data(self.raw.as_ptr(), at, bytes, self.spare);
+            sys::llama_memory_seq_rm(memory, self.spare, -1, -1);
+            out.truncate(start + written);
+            written > 0 && written == bytes
+        }
+    }
+
+    /// Adds saved entries to the end of a sequence, wherever cells are free. They must be those of these positions,
+    /// and unchanged since they were saved.
+    ///
+    /// # Errors
+    ///
+    /// llama.cpp's own reason; the sequence is as before.
+    pub fn load(&mut self, asid: Asid, positions: Range<u32>, state: &[u8]) -> Result<(), String> {
+        let memory = self.memory();
+        log::forget();
+        // SAFETY: the caller has checked the id; the spare sequence is empty, so that nothing is overwritten, and
+        // llama.cpp reads no further than the length that is passed.
+        unsafe {
+            let (raw, spare) = (self.raw.as_ptr(), self.spare);
+            let read = sys::llama_state_seq_set_data(raw, state.as_ptr(), state.len(), spare);
+            let first = sys::llama_memory_seq_pos_min(memory, spare);
+            let last = sys::llama_memory_seq_pos_max(memory, spare);
+            let whole =
+                read == state.len() && (first, last) == (positions.start as i32, positions.end as i32 - 1);
+            if whole {
+                sys::llama_memory_seq_cp(memory, spare, i32::from(asid.0), -1, -1);
+            }
+            sys::llama_memory_seq_rm(memory, spare, -1, -1);
+            if whole { Ok(()) } else { Err(log::complaint().unwrap_or_else(|| "other positions".into())) }
+        }
+    }
+
     /// Forgets all sequences.
     pub fn clear(&mut self) {
         // SAFETY: the context lives.
@@ -147,6 +233,7 @@ impl Context {
         match unsafe { sys::llama_decode(self.raw.as_ptr(), self.batch.as_raw()) } {
             0 => Ok(()),
             1 => Err(DecodeError::NoSlot),
+            2 => Err(DecodeError::Withdrawn),
             other => Err(DecodeError::Failed(other)),
         }
     }
@@ -175,6 +262,12 @@ impl Context {
         // SAFETY: a pooled vector has this length and stays until the next pass, which needs `&mut`.
         NonNull::new(vector).map(|at| unsafe { std::slice::from_raw_parts(at.as_ptr(), length) })
     }
+}
+
+/// Asked by ggml all through a pass.
+unsafe extern "C" fn stops(data: *mut c_void) -> bool {
+    // SAFETY: the data is what `stop_on` passed, which the context keeps.
+    unsafe { &*data.cast::<Withdrawal>() }.is_withdrawn()
 }
 
 fn params(settings: &ContextSettings) -> sys::llama_context_params {
@@ -277,8 +370,8 @@ impl Batch {
         self.wanted.clear();
     }
 
-    /// Adds tokens of a sequence from a position on, with output wanted for the last one or none; or for all of
-    /// them, as vectors need it. Answers the place of the last token.
+    /// Adds tokens of a sequence from a position on, and says which of them have output. Answers the place of the
+    /// last token.
     ///
     /// # Panics
     ///
@@ -291,7 +384,12 @@ impl Batch {
             self.tokens.push(token.0 as i32);
             self.positions.push((position + at as u32) as i32);
             self.sequences[start + at] = i32::from(sequence);
-            let wanted = output == Output::All || (output == Output::Last && at == last);
+            let wanted = match output {
+                Output::None => false,
+                Output::Last => at == last,
+                Output::From(first) => at >= first,
+                Output::All => true,
+            };
             self.wanted.push(i8::from(wanted));
         }
         start + last
@@ -319,6 +417,10 @@ impl Batch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     None,
+    /// The last one, behind which a token is chosen.
     Last,
+    /// This one and all behind it: guesses.
+    From(usize),
+    /// All, as vectors need it.
     All,
 }

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drivers::wire::{Asid, DriverFault, ModelDescription, Op, Row, Step};
+use drivers::wire::{Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, Step};
 use syscalls::Errno;
 
 use super::pool::Pool;
+
+/// The largest pool that can be asked for, in tokens: llama.cpp counts cells in 32 bits.
+const POOL_TOKENS_MAX: u32 = 1 << 30;
 
 /// What steps are checked against.
 pub struct Contract<'a> {
@@ -16,12 +19,14 @@ pub struct Contract<'a> {
     lengths: BTreeMap<Asid, u32>,
     /// Sequences that have a sampler after the operations so far.
     samplers: BTreeSet<Asid>,
+    /// Sequences that a page is loaded to, which may fail, so that no row can follow in the same step.
+    loaded: BTreeSet<Asid>,
 }
 
 impl<'a> Contract<'a> {
     /// The contract as it stands between two steps.
     pub fn new(description: &'a ModelDescription, pool: &'a Pool, samplers: BTreeSet<Asid>) -> Self {
-        Contract { description, pool, lengths: BTreeMap::new(), samplers }
+        Contract { description, pool, lengths: BTreeMap::new(), samplers, loaded: BTreeSet::new() }
     }
 
     /// Checks a step.
@@ -39,7 +44,7 @@ impl<'a> Contract<'a> {
         for op in &step.ops {
             self.check_op(op)?;
         }
-        let tokens: usize = step.rows.iter().map(|row| row.tokens.len()).sum();
+        let tokens: usize = step.rows.iter().map(|row| row.tokens.len() + row.draft.len()).sum();
         if tokens > self.description.batch_tokens as usize {
             let most = self.description.batch_tokens;
             return Err(broken(format!("a step of {tokens} tokens; the most is {most}")));
@@ -77,10 +82,63 @@ impl<'a> Contract<'a> {
                 self.samplers.remove(asid);
                 Ok(())
             }
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
-                Err(broken("pages of this model cannot be saved".into()))
+            Op::Save { asid, page, .. } => self.check_save(*asid, *page),
+            Op::Load { asid, page, .. } => self.check_load(*asid, *page),
+            Op::Move { .. } => self.check_pages(),
+            Op::Resize { tokens } => self.check_resize(*tokens),
+        }
+    }
+
+    fn check_pages(&self) -> Result<(), DriverFault> {
+        if self.description.page_bytes == 0 {
+            return Err(broken("pages of this model cannot be saved".into()));
+        }
+        Ok(())
+    }
+
+    fn check_label(&self, page: PageLabel) -> Result<(), DriverFault> {
+        self.check_pages()?;
+        let PageLabel { from, to, .. } = page;
+        let whole = from.is_multiple_of(PAGE_TOKENS) && from < to && to - from <= PAGE_TOKENS;
+        if whole { Ok(()) } else { Err(broken(format!("a page of positions {from} to {to}"))) }
+    }
+
+    fn check_save(&self, asid: Asid, page: PageLabel) -> Result<(), DriverFault> {
+        self.check_label(page)?;
+        let has = self.length(asid)?;
+        if page.to > has {
+            let to = page.to;
+            return Err(broken(format!("save up to {to} of the {has} tokens of sequence {}", asid.0)));
+        }
+        Ok(())
+    }
+
+    fn check_load(&mut self, asid: Asid, page: PageLabel) -> Result<(), DriverFault> {
+        self.check_label(page)?;
+        let (has, most) = (self.length(asid)?, self.description.context_tokens);
+        if page.from != has || page.to > most {
+            let (from, to) = (page.from, page.to);
+            return Err(broken(format!(
+                "load positions {from} to {to} to the {has} tokens of sequence {}, which has room for {most}",
+                asid.0
+            )));
+        }
+        self.lengths.insert(asid, page.to);
+        self.loaded.insert(asid);
+        Ok(())
+    }
+
+    fn check_resize(&self, tokens: u32) -> Result<(), DriverFault> {
+        if tokens == 0 || tokens > POOL_TOKENS_MAX || !tokens.is_multiple_of(PAGE_TOKENS) {
+            return Err(broken(format!("a pool of {tokens} tokens")));
+        }
+        for asid in (0..self.description.sequences).map(Asid) {
+            let has = self.length(asid)?;
+            if has > 0 {
+                return Err(broken(format!("resize the pool while sequence {} holds {has} tokens", asid.0)));
             }
         }
+        Ok(())
     }
 
     fn check_share(&mut self, from: Asid, to: Asid, length: u32) -> Result<(), DriverFault> {
@@ -119,12 +177,18 @@ impl<'a> Contract<'a> {
         if row.tokens.is_empty() {
             return Err(broken(format!("a row without tokens for sequence {name}")));
         }
+        if self.loaded.contains(&row.asid) {
+            return Err(broken(format!("a row for sequence {name}, which is loaded in the same step")));
+        }
+        if !row.draft.is_empty() && !(row.sample && self.description.drafts) {
+            return Err(broken(format!("guesses for sequence {name}, which cannot be checked")));
+        }
         let vocabulary = self.description.vocabulary;
-        if let Some(token) = row.tokens.iter().find(|token| token.0 >= vocabulary) {
+        if let Some(token) = row.tokens.iter().chain(&row.draft).find(|token| token.0 >= vocabulary) {
             return Err(broken(format!("token {token} of a vocabulary of {vocabulary}")));
         }
         let most = self.description.context_tokens;
-        if has as usize + row.tokens.len() > most as usize {
+        if has as usize + row.tokens.len() + row.draft.len() > most as usize {
             return Err(broken(format!("sequence {name} outgrows the context of {most} tokens")));
         }
         if row.sample && !self.samplers.contains(&row.asid) {

@@ -62,6 +62,7 @@ pub struct Embedder {
     context: Context,
     window: u32,
     batch_tokens: u32,
+    texts_per_pass: u16,
 }
 
 impl Embedder {
@@ -73,7 +74,12 @@ impl Embedder {
     pub fn new(model: &Arc<Model>, window: u32, threads: u32) -> Result<Embedder, DriverFault> {
         let batch_tokens = window.max(UBATCH_TOKENS);
         let context = Context::new(model, &settings(batch_tokens, TEXTS_PER_PASS, threads))?;
-        Ok(Embedder { context, window, batch_tokens })
+        Ok(Embedder { context, window, batch_tokens, texts_per_pass: TEXTS_PER_PASS })
+    }
+
+    /// Gives each text a pass of its own, so that its vector depends on nothing else.
+    pub fn one_at_a_time(&mut self) {
+        self.texts_per_pass = 1;
     }
 
     /// One vector of length 1 for each text.
@@ -118,7 +124,7 @@ impl Embedder {
             tokens += text.len();
             tokens <= self.batch_tokens as usize
         };
-        texts.iter().take(usize::from(TEXTS_PER_PASS)).take_while(fits).count()
+        texts.iter().take(usize::from(self.texts_per_pass)).take_while(fits).count()
     }
 
     fn pass(&mut self, texts: &[Vec<Token>], vectors: &mut Vec<Vector>) -> Result<(), DriverFault> {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Once};
 use drivers::Driver;
 use drivers::gguf;
 use drivers::gguf::estimate::{CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, sequences};
-use drivers::wire::{DriverFault, LoadRequest, ModelDescription};
+use drivers::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
 use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
+use super::alone::{self, Alone, BLOCK_TOKENS};
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::backends;
@@ -20,11 +21,17 @@ use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
-use super::step::LlamaDriver;
+use super::paging;
+use super::step::{Generating, LlamaDriver};
+use super::swap::Swap;
 use super::text::LlamaText;
 
 /// Tokens of one step: four graphs, so that the kernel can fill them from many sequences.
 const BATCH_TOKENS: u32 = 2048;
+
+/// Tokens of a step that can have output, if there are not more sequences: rows that sample, and guesses. Memory is
+/// kept ready for all of them, a row of logits each.
+const OUTPUTS_MIN: u32 = 128;
 
 static BACKEND: Once = Once::new();
 
@@ -48,6 +55,7 @@ pub fn load_with(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Box<dyn Driver>, DriverFault> {
     start_backend(arithmetic);
+    let swap = Swap::new(request.swap)?;
     let measured = Measured::new(request.cache_dir.as_deref());
     let packed = arithmetic == Arithmetic::Packed;
     let settings = ModelSettings { gpu_layers: request.gpu_layers, packed };
@@ -72,13 +80,21 @@ pub fn load_with(
     description.bytes = header.bytes;
     description.fingerprint = header.fingerprint;
     description.threads = threads;
-    let context = if abilities.encoder {
+    let generating = if abilities.encoder {
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
-        Some(generating_context(&model, &header, request, &mut description)?)
+        let set_up = if request.deterministic { deterministic_context } else { generating_context };
+        Some(set_up(&model, &header, request, &mut description)?)
     };
-    Ok(Box::new(LlamaDriver::new(model, context, Arc::new(text), description)))
+    Ok(Box::new(LlamaDriver::new(
+        model,
+        generating,
+        swap,
+        Arc::new(text),
+        description,
+        request.deterministic,
+    )))
 }
 
 /// Sets llama.cpp up, once in a process.
@@ -121,13 +137,13 @@ fn describe(
 ) -> ModelDescription {
     let raw = model.raw();
     // SAFETY: the model is loaded; these read plain fields.
-    let (trained, embedding, parameters, ranges) = unsafe {
+    let (trained, embedding, parameters, weights_bytes, ranges) = unsafe {
         let whole = sys::llama_model_is_recurrent(raw)
             || sys::llama_model_is_hybrid(raw)
             || sys::llama_model_n_swa(raw) > 0;
         let trained = sys::llama_model_n_ctx_train(raw).max(1) as u32;
         let embedding = sys::llama_model_n_embd_out(raw).max(0) as u32;
-        (trained, embedding, sys::llama_model_n_params(raw), !whole)
+        (trained, embedding, sys::llama_model_n_params(raw), sys::llama_model_size(raw), !whole)
     };
     let Abilities { encoder, pools, window } = abilities;
     let name = model.metadata("general.name").filter(|name| !name.is_empty());
@@ -154,6 +170,8 @@ fn describe(
         attention: Attention::Plain,
         device: devices::name_for(request),
         threads: 0,
+        drafts: ranges && !encoder,
+        weights_bytes,
         ..ModelDescription::default()
     }
 }
@@ -201,7 +219,7 @@ fn generating_context(
     header: &gguf::Header,
     request: &LoadRequest,
     description: &mut ModelDescription,
-) -> Result<Context, DriverFault> {
+) -> Result<Generating, DriverFault> {
     let pool = pool_tokens(header, request);
     let sequences = sequences(request);
     let settings = ContextSettings {
@@ -209,15 +227,57 @@ fn generating_context(
         batch_tokens: pool.min(BATCH_TOKENS),
         ubatch_tokens: UBATCH_TOKENS,
         sequences,
-        outputs: u32::from(sequences).min(UBATCH_TOKENS),
+        outputs: u32::from(sequences).max(OUTPUTS_MIN),
         threads: description.threads,
         attention: description.attention,
         embeddings: false,
     };
-    let context = Context::new(model, &settings)?;
+    let mut context = Context::new(model, &settings)?;
     description.pool_tokens = pool;
     description.batch_tokens = settings.batch_tokens;
-    Ok(context)
+    if description.ranges {
+        description.page_bytes = paging::page_bytes(&mut context)?;
+    }
+    let bytes = context.memory_bytes();
+    (description.pool_bytes, description.compute_bytes) = (bytes.pool, bytes.compute);
+    Ok(Generating { context, settings, alone: None })
+}
+
+/// As [`generating_context`], of a model whose mount is deterministic.
+fn deterministic_context(
+    model: &Arc<Model>,
+    header: &gguf::Header,
+    request: &LoadRequest,
+    description: &mut ModelDescription,
+) -> Result<Generating, DriverFault> {
+    if !description.ranges {
+        let message =
+            "this model keeps or loses whole sequences, and cannot be deterministic; mount it without";
+        return Err(DriverFault::new(Errno::ENOSYS, message));
+    }
+    let pool = pool_tokens(header, request);
+    // One sequence and what fills its last pass up.
+    let cells = description.context_tokens + 2 * BLOCK_TOKENS;
+    let settings = ContextSettings {
+        tokens: cells.next_multiple_of(POOL_TOKENS_MULTIPLE),
+        batch_tokens: BLOCK_TOKENS,
+        ubatch_tokens: BLOCK_TOKENS,
+        sequences: alone::SEQUENCES,
+        outputs: BLOCK_TOKENS,
+        threads: description.threads,
+        attention: description.attention,
+        embeddings: false,
+    };
+    let mut context = Context::new(model, &settings)?;
+    description.pool_tokens = pool;
+    description.batch_tokens = pool.min(BATCH_TOKENS);
+    description.page_bytes =
+        paging::page_bytes(&mut context)? + u64::from(PAGE_TOKENS) * size_of::<u32>() as u64;
+    let bytes = context.memory_bytes();
+    description.pool_bytes = u64::from(pool / PAGE_TOKENS) * description.page_bytes;
+    description.compute_bytes = bytes.pool + bytes.compute;
+    let alone = Some(Alone::new(description.sequences));
+    Ok(Generating { context, settings, alone })
 }
 
 /// Cores that this process may use, counting those that share one as one: ggml's arithmetic fills a core.

@@ -1,5 +1,5 @@
 //! llama.cpp's log: it goes to ours at the level `debug`, and its last complaints are kept, so that a failure can
-//! be told in llama.cpp's own words.
+//! be told in llama.cpp's own words. So are the sizes of the buffers that it allocates, which it says nowhere else.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
@@ -14,15 +14,41 @@ thread_local! {
     static COMPLAINTS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Buffers whose sizes are kept between two looks: a few for each device.
+const SIZES_MAX: usize = 64;
+
+thread_local! {
+    /// Of the thread that called llama.cpp: what buffers are for, and their bytes.
+    static SIZES: RefCell<Vec<(String, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Sends llama.cpp's log our way. Called once, before anything else of llama.cpp.
 pub fn capture() {
     // SAFETY: the callback lives as long as the program and takes no data.
     unsafe { sys::llama_log_set(Some(heard), std::ptr::null_mut()) }
 }
 
-/// Forgets the complaints of this thread so far.
+/// Forgets the complaints and sizes of this thread so far.
 pub fn forget() {
     COMPLAINTS.with_borrow_mut(Vec::clear);
+    SIZES.with_borrow_mut(Vec::clear);
+}
+
+/// Bytes of all buffers of a kind (`KV`, `compute`) that this thread had llama.cpp allocate since [`forget`].
+pub fn sum(kind: &str) -> u64 {
+    let of_kind = |sizes: &Vec<(String, u64)>| {
+        sizes.iter().filter(|(known, _)| known == kind).map(|(_, bytes)| bytes).sum()
+    };
+    SIZES.with_borrow(of_kind)
+}
+
+/// Reads `f:        CPU KV buffer size =   12.00 MiB`: what the buffer is for, and its bytes.
+fn size(line: &str) -> Option<(String, u64)> {
+    let (what, size) = line.split_once(" buffer size =")?;
+    let mebibytes: f64 = size.trim().strip_suffix("MiB")?.trim().parse().ok()?;
+    let kind = what.rsplit(' ').next()?;
+    let bytes = mebibytes * f64::from(1 << 20);
+    (bytes >= 0.0).then(|| (kind.to_string(), bytes as u64))
 }
 
 /// The cause that llama.cpp gave this thread since [`forget`], without the names of its functions.
@@ -55,6 +81,13 @@ unsafe extern "C" fn heard(level: sys::ggml_log_level, text: *const c_char, _: *
         return;
     }
     tracing::debug!(target: "llama.cpp", "{text}");
+    if let Some(size) = size(text) {
+        SIZES.with_borrow_mut(|sizes| {
+            if sizes.len() < SIZES_MAX {
+                sizes.push(size);
+            }
+        });
+    }
     if level == sys::GGML_LOG_LEVEL_ERROR {
         COMPLAINTS.with_borrow_mut(|complaints| {
             if complaints.len() < COMPLAINTS_MAX {
@@ -66,7 +99,17 @@ unsafe extern "C" fn heard(level: sys::ggml_log_level, text: *const c_char, _: *
 
 #[cfg(test)]
 mod tests {
-    use super::cause;
+    use super::{cause, size};
+
+    #[test]
+    fn size_of_a_buffer_is_read_from_the_log() {
+        let kv = "llama_kv_cache:        CPU KV buffer size =    12.50 MiB";
+        assert_eq!(size(kv), Some(("KV".into(), 25 << 19)));
+        let compute = "sched_reserve:        CPU compute buffer size =   100.25 MiB";
+        assert_eq!(size(compute), Some(("compute".into(), 401 << 18)));
+        assert_eq!(size("llama_context: n_ctx = 512"), None);
+        assert_eq!(size("f: CPU KV buffer size = much MiB"), None);
+    }
 
     #[test]
     fn cause_of_a_complaint_is_without_the_functions_name() {

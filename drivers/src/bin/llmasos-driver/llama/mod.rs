@@ -1,12 +1,14 @@
 //! The driver for GGUF models: llama.cpp, by way of `llama-cpp-2` and `llama-cpp-sys-2`.
 //!
 //! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
-//! vocabulary. The other modules each own one foreign thing: [`model`] the weights, [`context`] the KV pool and
-//! the threads, [`grammar`] a grammar.
+//! vocabulary. Of a step, [`rows`] does the rows and [`paging`] the pages, which [`swap`] keeps; [`alone`] keeps the
+//! sequences of deterministic mounts. The other modules each own one foreign thing: [`model`] the weights, [`context`]
+//! the KV pool and the threads, [`grammar`] a grammar.
 //!
 //! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
 //! counts cells, [`alphabet`] checks texts.
 
+mod alone;
 mod alphabet;
 pub mod arithmetic;
 mod attention;
@@ -21,10 +23,13 @@ mod load;
 mod log;
 mod measured;
 mod model;
+mod paging;
 mod pool;
+mod rows;
 mod sample;
 mod stderr;
 mod step;
+mod swap;
 mod template;
 #[cfg(test)]
 mod tests;

@@ -1,74 +1,100 @@
-//! Runs steps: the operations, one batched forward pass, then the samplers.
+//! Runs steps: the operations, one batched forward pass, then the samplers. [`super::paging`] moves pages, and
+//! [`super::rows`] stands between rows and the pass.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use drivers::wire::{
-    Asid, DriverFault, ModelDescription, Op, Row, RowDone, SamplerSpec, Step, StepDone, Vector,
-};
-use drivers::{Driver, TextCodec};
+use drivers::wire::{Asid, DriverFault, ModelDescription, Op, SamplerSpec, Step, StepDone, Vector};
+use drivers::{Driver, TextCodec, Withdrawal};
 use syscalls::{Errno, Token};
 
-use super::context::{Context, DecodeError, Output};
+use super::alone::Alone;
+use super::context::{Context, ContextSettings};
 use super::contract::Contract;
 use super::embed::{Embedder, WINDOW_MAX};
 use super::model::Model;
 use super::pool::Pool;
 use super::sample::{Marks, Sampler};
+use super::swap::Swap;
 use super::text::LlamaText;
+
+/// The context of a model that generates, and how it was set up.
+pub struct Generating {
+    pub context: Context,
+    pub settings: ContextSettings,
+    /// The sequences of a deterministic mount, which the context does not hold all at once.
+    pub alone: Option<Alone>,
+}
 
 /// A model that llama.cpp runs.
 pub struct LlamaDriver {
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     /// Where the model generates. Encoders have none.
-    context: Option<Context>,
+    pub(super) generating: Option<Generating>,
     /// Set up for the first texts, where the model embeds.
     embedder: Option<Embedder>,
     text: Arc<LlamaText>,
-    description: ModelDescription,
-    pool: Pool,
+    pub(super) deterministic: bool,
+    pub(super) description: ModelDescription,
+    pub(super) pool: Pool,
+    pub(super) swap: Swap,
+    /// A page on its way between the pool and the swap area.
+    pub(super) page: Vec<u8>,
     marks: Arc<Marks>,
     /// The sampler of each sequence that has one, or why it could not be set up, which its next row answers.
-    samplers: BTreeMap<Asid, Result<Sampler, DriverFault>>,
-}
-
-/// What became of a row before the pass.
-enum Planned {
-    /// It is in the batch; its last token is at this place.
-    InBatch(usize),
-    /// It is not.
-    Failed(DriverFault),
+    pub(super) samplers: BTreeMap<Asid, Result<Sampler, DriverFault>>,
+    pub(super) withdrawal: Arc<Withdrawal>,
 }
 
 impl LlamaDriver {
     /// Puts together what loading has made.
     pub fn new(
         model: Arc<Model>,
-        context: Option<Context>,
+        generating: Option<Generating>,
+        swap: Swap,
         text: Arc<LlamaText>,
         description: ModelDescription,
+        deterministic: bool,
     ) -> LlamaDriver {
         let pool = Pool::new(description.pool_tokens, description.sequences);
         let marks = Arc::new(Marks::new(&model));
-        LlamaDriver {
+        let mut driver = LlamaDriver {
             model,
-            context,
+            generating,
             embedder: None,
             text,
+            deterministic,
             description,
             pool,
+            swap,
+            page: Vec::new(),
             marks,
             samplers: BTreeMap::new(),
+            withdrawal: Arc::new(Withdrawal::default()),
+        };
+        driver.swap.set_page_bytes(driver.description.page_bytes);
+        driver.listen_for_withdrawals();
+        driver
+    }
+
+    /// Whether a pass can be stopped: on the CPU, where what it leaves behind can be dropped by range.
+    fn stops(&self) -> bool {
+        self.description.device == "cpu" && self.description.ranges
+    }
+
+    pub(super) fn listen_for_withdrawals(&mut self) {
+        if self.stops()
+            && let Some(generating) = &mut self.generating
+        {
+            generating.context.stop_on(&self.withdrawal);
         }
     }
 
-    fn apply(&mut self, op: &Op) {
+    /// Does an operation; tells what came of it where the kernel is to know.
+    fn apply(&mut self, op: &Op) -> Option<Result<(), DriverFault>> {
         match op {
-            Op::Share { from, to, length } => {
-                self.pool.share(*from, *to, *length);
-                self.context().share(*from, *to, *length);
-            }
+            Op::Share { from, to, length } => self.share(*from, *to, *length),
             Op::Drop { asid, from } => self.drop_from(*asid, *from),
             Op::SamplerOpen { asid, sampler } => {
                 let sampler = self.open_sampler((**sampler).clone());
@@ -77,9 +103,34 @@ impl LlamaDriver {
             Op::SamplerClose { asid } => {
                 self.samplers.remove(asid);
             }
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {
-                unreachable!("the contract refuses it")
+            Op::Save { asid, page, slot } => return Some(self.save(*asid, *page, *slot)),
+            Op::Load { asid, page, slot } => return Some(self.load(*asid, *page, *slot)),
+            Op::Move { from, to } => return Some(self.swap.copy(*from, *to).map_err(DriverFault::from)),
+            Op::Resize { tokens } => return Some(self.resize(*tokens)),
+        }
+        None
+    }
+
+    /// Does the operations; answers for those about pages, each with its time in microseconds.
+    fn apply_all(&mut self, ops: &[Op]) -> Vec<Result<u64, DriverFault>> {
+        let mut pages = Vec::new();
+        for op in ops {
+            let start = Instant::now();
+            if let Some(came) = self.apply(op) {
+                pages.push(came.map(|()| start.elapsed().as_micros() as u64));
             }
+        }
+        pages
+    }
+
+    /// Shares the beginning of a sequence, as far as it is there: a page of it may have failed to load in this step.
+    fn share(&mut self, from: Asid, to: Asid, length: u32) {
+        let length = length.min(self.pool.length(from).unwrap_or(0));
+        self.pool.share(from, to, length);
+        let Generating { context, alone, .. } = self.generating();
+        match alone {
+            Some(alone) => alone.share(from, to, length),
+            None => context.share(from, to, length),
         }
     }
 
@@ -87,8 +138,8 @@ impl LlamaDriver {
         Sampler::new(&self.model, &self.marks, spec)
     }
 
-    fn context(&mut self) -> &mut Context {
-        self.context.as_mut().expect("a step passes the contract only where the model generates")
+    pub(super) fn generating(&mut self) -> &mut Generating {
+        self.generating.as_mut().expect("a step passes the contract only where the model generates")
     }
 
     /// Drops the end of a sequence, in the pool and in llama.cpp.
@@ -97,63 +148,17 @@ impl LlamaDriver {
     ///
     /// Where llama.cpp keeps or loses whole sequences only and a failed row has left something: the state is
     /// lost then, and a new worker takes over.
-    fn drop_from(&mut self, asid: Asid, from: u32) {
-        if self.pool.length(asid) == Some(from) {
+    pub(super) fn drop_from(&mut self, asid: Asid, from: u32) {
+        if self.pool.length(asid).is_none_or(|length| length <= from) {
             return;
         }
         self.pool.drop_from(asid, from);
-        assert!(self.context().drop_from(asid, from), "sequence {} can only be dropped as a whole", asid.0);
-    }
-
-    /// Fills the batch with the rows that can run.
-    fn plan(&mut self, rows: &[Row]) -> Vec<Planned> {
-        self.context().batch().clear();
-        rows.iter().map(|row| self.plan_row(row)).collect()
-    }
-
-    fn plan_row(&mut self, row: &Row) -> Planned {
-        if let Some(Err(fault)) = self.samplers.get(&row.asid).filter(|_| row.sample) {
-            return Planned::Failed(fault.clone());
-        }
-        if !self.pool.grow(row.asid, row.tokens.len() as u32) {
-            let message = format!(
-                "the KV pool of {} tokens has {} free and the row needs {}; close contexts or mount the model with a \
-                 larger --context",
-                self.description.pool_tokens,
-                self.pool.free(),
-                row.tokens.len()
-            );
-            return Planned::Failed(DriverFault::new(Errno::ENOMEM, message));
-        }
-        let output = if row.sample { Output::Last } else { Output::None };
-        Planned::InBatch(self.context().batch().add(row.asid.0, row.position, &row.tokens, output))
-    }
-
-    /// Says what came of a row after the pass.
-    fn finish_row(&mut self, row: &Row, planned: Planned, pass: &Result<(), DecodeError>) -> RowDone {
-        let fault = match (planned, pass) {
-            (Planned::Failed(fault), _) => return RowDone::Failed(fault),
-            (Planned::InBatch(_), Err(error)) => fault_of(*error),
-            (Planned::InBatch(_), Ok(())) if !row.sample => return RowDone::Computed,
-            (Planned::InBatch(place), Ok(())) => match self.sample(row.asid, place) {
-                Ok(sampled) => return RowDone::Sampled(vec![sampled]),
-                Err(fault) => fault,
-            },
+        let Generating { context, alone, .. } = self.generating();
+        let dropped = match alone {
+            Some(alone) => alone.drop_from(context, asid, from),
+            None => context.drop_from(asid, from),
         };
-        // llama.cpp has taken the entries of a failed pass out itself, or some of them.
-        self.drop_from(row.asid, row.position);
-        RowDone::Failed(fault)
-    }
-
-    fn sample(&mut self, asid: Asid, place: usize) -> Result<drivers::wire::Sampled, DriverFault> {
-        let context = self.context.as_mut().expect("a pass has run");
-        let logits = context
-            .logits(place)
-            .ok_or_else(|| DriverFault::new(Errno::EIO, "llama.cpp has no logits for the row"))?;
-        match self.samplers.get_mut(&asid) {
-            Some(Ok(sampler)) => sampler.next(logits),
-            _ => unreachable!("the contract and the plan let no row through that has no sampler"),
-        }
+        assert!(dropped, "sequence {} can only be dropped as a whole", asid.0);
     }
 }
 
@@ -166,26 +171,19 @@ impl Driver for LlamaDriver {
         let start = Instant::now();
         let samplers = self.samplers.keys().copied().collect();
         Contract::new(&self.description, &self.pool, samplers).check(step)?;
-        for op in &step.ops {
-            self.apply(op);
-        }
-        let planned = self.plan(&step.rows);
-        let pass = match self.context().batch().len() {
-            0 => Ok(()),
-            _ => self.context().decode(),
-        };
-        if let Err(error) = pass {
-            tracing::warn!("step {}: the forward pass failed: {error:?}", step.number);
-        }
-        let rows = std::iter::zip(&step.rows, planned)
-            .map(|(row, planned)| self.finish_row(row, planned, &pass))
-            .collect();
+        self.withdrawal.begin(step.number);
+        let pages = self.apply_all(&step.ops);
+        let rows = self.run_rows(step);
         let elapsed_us = start.elapsed().as_micros() as u64;
-        Ok(StepDone { number: step.number, rows, elapsed_us, pages: Vec::new() })
+        Ok(StepDone { number: step.number, rows, elapsed_us, pages })
     }
 
     fn text(&self) -> Arc<dyn TextCodec> {
         self.text.clone()
+    }
+
+    fn withdrawal(&self) -> Option<Arc<Withdrawal>> {
+        self.stops().then(|| self.withdrawal.clone())
     }
 
     fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vector>, DriverFault> {
@@ -197,20 +195,13 @@ impl Driver for LlamaDriver {
             Some(embedder) => embedder,
             unset => {
                 let window = self.description.context_tokens.min(WINDOW_MAX);
-                unset.insert(Embedder::new(&self.model, window, self.description.threads)?)
+                let mut embedder = Embedder::new(&self.model, window, self.description.threads)?;
+                if self.deterministic {
+                    embedder.one_at_a_time();
+                }
+                unset.insert(embedder)
             }
         };
         embedder.embed(texts)
-    }
-}
-
-fn fault_of(error: DecodeError) -> DriverFault {
-    match error {
-        DecodeError::NoSlot => {
-            DriverFault::new(Errno::ENOMEM, "llama.cpp found no room in its KV pool for the batch")
-        }
-        DecodeError::Failed(number) => {
-            DriverFault::new(Errno::EIO, format!("llama.cpp could not run the batch (its error {number})"))
-        }
     }
 }

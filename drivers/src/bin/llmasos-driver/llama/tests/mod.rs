@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod deterministic;
+mod drafts;
 mod estimate;
 mod golden;
+mod paging;
 mod samplers;
 mod steps;
 mod texts;
+mod withdrawals;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -14,8 +18,8 @@ use std::sync::OnceLock;
 use drivers::Driver;
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Asid, DriverFault, LoadRequest, Op, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Step,
-    TokenizeRequest,
+    Asid, DriverFault, LoadRequest, Op, PageLabel, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Slot,
+    Step, StepDone, SwapArea, TokenizeRequest,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};

@@ -1,0 +1,229 @@
+//! The swap area of each mounted model: a file in memory for the host tier, and one in the data folder for the disk
+//! tier. They are the daemon's and outlive every worker, which inherits their descriptors and cuts them into slots;
+//! which slot holds what is the kernel's to know. The daemon itself reads and writes nothing of them.
+//!
+//! A model that is unmounted loses both. When the daemon ends the files on disk stay, since every page in them says
+//! what it is. Where a file cannot be made there is no such tier; the first time that this happens is told in the
+//! log, and nothing else fails.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use drivers::wire::SwapArea;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::core::event::ModelId;
+
+/// The folder in the data folder.
+const FOLDER: &str = "swap";
+
+/// What the names of the files end with.
+const ENDING: &str = "pages";
+
+/// The files of one model. Its workers inherit the descriptors under their own numbers.
+#[derive(Debug, Default)]
+pub struct SwapFiles {
+    host: Option<File>,
+    disk: Option<(File, PathBuf)>,
+}
+
+impl SwapFiles {
+    /// What a worker is told, none if there is nothing.
+    pub fn area(&self) -> Option<SwapArea> {
+        let host_fd = self.host.as_ref().map(AsRawFd::as_raw_fd);
+        let disk_fd = self.disk.as_ref().map(|(file, _)| file.as_raw_fd());
+        (host_fd.is_some() || disk_fd.is_some()).then_some(SwapArea { host_fd, disk_fd })
+    }
+}
+
+/// Lets the program that this process is about to become keep the files. Only for a child between fork and exec:
+/// the daemon's own descriptors stay closed to everybody else. They keep their numbers, since under a fixed number
+/// there could be something that the child needs until then.
+///
+/// # Errors
+///
+/// A descriptor is not open.
+pub fn hand_over(area: SwapArea) -> io::Result<()> {
+    for fd in [area.host_fd, area.disk_fd].into_iter().flatten() {
+        keep_at_exec(fd)?;
+    }
+    Ok(())
+}
+
+fn keep_at_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: it is a number of the swap area, whose files are open as long as the supervisor of the worker holds
+    // them, and it is borrowed for one system call.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(())
+}
+
+/// The files of all models.
+#[derive(Debug)]
+pub struct Swaps {
+    folder: PathBuf,
+    models: BTreeMap<ModelId, Arc<SwapFiles>>,
+    /// The log has been told that there is no host tier, and that there is no disk tier.
+    told: [bool; 2],
+}
+
+impl Swaps {
+    /// None yet; files will be made in this data folder.
+    pub fn new(data: &Path) -> Self {
+        Swaps { folder: data.join(FOLDER), models: BTreeMap::new(), told: [false; 2] }
+    }
+
+    /// The files of a model, made if it has none yet.
+    pub fn of(&mut self, model: ModelId, name: &str) -> Arc<SwapFiles> {
+        if let Some(files) = self.models.get(&model) {
+            return Arc::clone(files);
+        }
+        let host = self.told_once(0, "memory", memory_file());
+        let path = self.folder.join(file_name(name));
+        let disk = self.told_once(1, "disk", disk_file(&self.folder, &path)).map(|file| (file, path));
+        let files = Arc::new(SwapFiles { host, disk });
+        self.models.insert(model, Arc::clone(&files));
+        files
+    }
+
+    /// A model is mounted no more. A worker of it that still lives keeps what it has open.
+    pub fn remove(&mut self, model: ModelId) {
+        let Some(files) = self.models.remove(&model) else { return };
+        if let Some((_, path)) = &files.disk
+            && let Err(e) = std::fs::remove_file(path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("the swap file {} could not be removed: {e}", path.display());
+        }
+    }
+
+    fn told_once(&mut self, tier: usize, place: &str, made: io::Result<File>) -> Option<File> {
+        let told = &mut self.told[tier];
+        match made {
+            Ok(file) => Some(file),
+            Err(_) if *told => None,
+            Err(e) => {
+                *told = true;
+                tracing::warn!("no pages are swapped to {place}: {e}; contexts are computed again instead");
+                None
+            }
+        }
+    }
+}
+
+fn memory_file() -> io::Result<File> {
+    Ok(memfd_create("llmasos-swap", MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+fn disk_file(folder: &Path, path: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// A file's name for a model's, another one for each: what could mean something to the system is spelt out.
+fn file_name(model: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let mut name = String::new();
+    for byte in model.bytes() {
+        if plain(byte) {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    format!("{name}.{ENDING}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn disk_path(files: &SwapFiles) -> PathBuf {
+        files.disk.as_ref().map(|(_, path)| path.clone()).expect("there is a disk tier")
+    }
+
+    #[test]
+    fn files_of_a_model_stay_from_worker_to_worker_and_go_when_it_is_unmounted() {
+        let data = tempfile::tempdir().expect("a folder");
+        let mut swaps = Swaps::new(data.path());
+        let files = swaps.of(ModelId(1), "m");
+        (&files.disk.as_ref().expect("there is one").0).write_all(b"page").expect("writes");
+        let path = disk_path(&files);
+        assert_eq!(path, data.path().join("swap/m.pages"));
+        assert_eq!(path.metadata().expect("is there").mode() & 0o777, 0o600);
+        assert_eq!(swaps.of(ModelId(1), "m").area(), files.area());
+        assert_ne!(swaps.of(ModelId(2), "n").area(), files.area());
+        swaps.remove(ModelId(1));
+        assert!(!path.exists() && data.path().join("swap/n.pages").exists());
+        swaps.remove(ModelId(1));
+    }
+
+    #[test]
+    fn file_on_disk_is_found_again_by_the_next_daemon() {
+        let data = tempfile::tempdir().expect("a folder");
+        let first = Swaps::new(data.path()).of(ModelId(4), "m");
+        (&first.disk.as_ref().expect("there is one").0).write_all(b"page").expect("writes");
+        let again = Swaps::new(data.path()).of(ModelId(1), "m");
+        let mut held = String::new();
+        (&again.disk.as_ref().expect("there is one").0).read_to_string(&mut held).expect("reads");
+        assert_eq!(held, "page");
+    }
+
+    #[test]
+    fn data_folder_that_takes_no_file_leaves_the_host_tier() {
+        let data = tempfile::tempdir().expect("a folder");
+        std::fs::write(data.path().join("swap"), "in the way").expect("writes");
+        let mut swaps = Swaps::new(data.path());
+        let area = swaps.of(ModelId(1), "m").area().expect("there is a host tier");
+        assert!(area.host_fd.is_some() && area.disk_fd.is_none());
+        assert_eq!(swaps.told, [false, true]);
+        swaps.remove(ModelId(1));
+        assert_eq!(SwapFiles::default().area(), None);
+    }
+
+    #[test]
+    fn names_of_models_are_names_of_files_and_stay_different() {
+        assert_eq!(file_name("qwen-0_5b"), "qwen-0_5b.pages");
+        let names = ["../x", "a/b", "a%2fb", ".", "", "ä", "a b"].map(file_name);
+        assert!(names.iter().all(|name| !name.contains('/') && !name.starts_with('.') || name == ".pages"));
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len());
+    }
+
+    #[test]
+    fn child_writes_to_the_files_and_another_program_does_not_have_them() {
+        use std::os::unix::process::CommandExt;
+        let data = tempfile::tempdir().expect("a folder");
+        let files = Swaps::new(data.path()).of(ModelId(1), "m");
+        let area = files.area().expect("there are files");
+        let fds = [area.host_fd, area.disk_fd].map(|fd| fd.expect("there are both"));
+        let script = format!("echo in memory >&{}; echo on disk >&{}", fds[0], fds[1]);
+        let run = |handed: bool| {
+            let mut command = std::process::Command::new("bash");
+            command.args(["-c", &script]).stderr(std::process::Stdio::null());
+            if handed {
+                // SAFETY: between fork and exec the closure makes system calls alone.
+                unsafe { command.pre_exec(move || hand_over(area)) };
+            }
+            command.status().expect("bash runs").success()
+        };
+        assert!(!run(false), "descriptors of the daemon stay its own");
+        assert!(run(true));
+        let written = |mut file: &File| {
+            let mut text = String::new();
+            file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text)).expect("reads");
+            text
+        };
+        assert_eq!(written(files.host.as_ref().expect("there is one")), "in memory\n");
+        assert_eq!(written(&files.disk.as_ref().expect("there is one").0), "on disk\n");
+    }
+}
