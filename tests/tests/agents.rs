@@ -37,6 +37,7 @@ fn daemon(cells: u32) -> Daemon {
         device: None,
         gpu_layers: None,
         threads: Some(1),
+        deterministic: false,
     };
     daemon.client().mount_with(mount, |_| {}).expect("mounts");
     daemon

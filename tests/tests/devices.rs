@@ -22,6 +22,7 @@ fn tiny(daemon: &Daemon, name: &str) -> Mount {
         gpu_layers: None,
         device: None,
         threads: Some(1),
+        deterministic: false,
     }
 }
 

@@ -177,7 +177,7 @@ impl History {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
         let script = format!("{},layers=3,weights={}", self.script, self.chance.below(900));
-        let context = self.chance.once_in(3).then(|| Tokens(256));
+        let context = self.chance.once_in(3).then_some(Tokens(256));
         let name = MODELS[self.chance.below(MODELS.len())];
         self.machine.begin(conn, Mount { context, ..mount(name, &script) });
     }
@@ -227,6 +227,8 @@ impl History {
         let Some((_, conn, context)) = self.pick() else { return };
         let length = Tokens(self.chance.below(150) as u32);
         self.machine.begin(conn, Truncate { context, length });
+        // What is appended afterwards may end like an answer that was cut off.
+        self.generated.retain(|(_, _, of)| *of != context);
     }
 
     fn signal(&mut self) {

@@ -66,6 +66,9 @@ impl Kernel {
     /// Makes room for so many frames more of a context inside the limits of its groups. Idle contexts of a group give
     /// theirs first, then, for one that is `resident` and grows, generations of the group that began later.
     pub(in crate::core) fn group_room(&mut self, id: ContextId, lacks: u32, resident: bool) -> Room {
+        if lacks == 0 {
+            return Room::Made;
+        }
         let owner = self.contexts.get(&id).map(|c| c.owner);
         let Some(process) = owner.and_then(|pid| self.processes.living(pid)) else { return Room::Wait };
         let groups: Vec<GroupId> = self.groups.around(process.id.group).collect();

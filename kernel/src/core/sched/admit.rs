@@ -88,7 +88,10 @@ impl Kernel {
     }
 
     fn grow_in_group(&mut self, id: ContextId) -> Room {
-        match self.group_room(id, 1, true) {
+        let Some(context) = self.contexts.get(&id) else { return Room::Wait };
+        // A page of its own in place of a shared one is no page more.
+        let more = context.length().div_ceil(PAGE_TOKENS).saturating_sub(context.frames());
+        match self.group_room(id, more, true) {
             Room::Made => self.grow(id, Reach::Juniors),
             other => other,
         }
