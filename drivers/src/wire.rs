@@ -184,7 +184,8 @@ pub enum Op {
     /// Writes the entries of a page to a slot. They stay in the pool.
     Save { asid: Asid, page: PageLabel, slot: Slot },
     /// Reads a saved page to the end of `asid`, which holds the entries before it. The rows of this step leave
-    /// `asid` out: whether the page was sound is known when the step is done.
+    /// `asid` out: whether the page was sound is known when the step is done. Several pages of one sequence may
+    /// be loaded in one step; those behind one that fails fail too.
     Load { asid: Asid, page: PageLabel, slot: Slot },
     /// Copies a saved page to another slot.
     Move { from: Slot, to: Slot },

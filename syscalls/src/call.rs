@@ -716,6 +716,8 @@ pub enum Limit {
     ResidentFrames,
     /// Tokens that it may generate in its life.
     GeneratedTokens,
+    /// Pages of its contexts that are saved in host memory and on disk; further ones are computed again.
+    SwapPages,
     /// Tokens that it may generate in a second. What it does not use is kept, up to one second's worth.
     TokensPerSecond,
 }
@@ -760,6 +762,9 @@ pub enum Attention {
     Flash,
     /// Two matrix products with a softmax between.
     Plain,
+    /// The driver's own kernel for CPUs, which reads what many sequences share once for all of them. Where it cannot
+    /// run, the fused kernel does.
+    Blocked,
 }
 
 impl Default for Sampling {

@@ -376,6 +376,10 @@ pub struct Stats {
     pub frames_total: u64,
     /// Frames that no page occupies.
     pub frames_free: u64,
+    /// Frames that hold what closed contexts have left, for the next one with the same beginning. They are free
+    /// for whoever needs them.
+    #[serde(default)]
+    pub frames_cached: u64,
     /// Pages in host memory.
     pub pages_host: u64,
     /// Pages on disk.
@@ -390,6 +394,12 @@ pub struct Stats {
     /// Guesses that were right.
     #[serde(default)]
     pub tokens_accepted: u64,
+    /// Pages that were taken from a context and brought back, by loading or computing them.
+    #[serde(default)]
+    pub refaults: u64,
+    /// Saved pages that could not be loaded, and were computed again.
+    #[serde(default)]
+    pub pages_corrupted: u64,
     /// Workers that were started again.
     pub worker_restarts: u64,
     /// Processes of now, zombies included.

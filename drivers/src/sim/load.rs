@@ -11,6 +11,7 @@ use syscalls::limits::CONTEXT_TOKENS_MAX;
 use super::clock::{Clock, RealClock};
 use super::sample::mix;
 use super::step::SimDriver;
+use super::swap::SimSwap;
 use super::text::VOCABULARY_MIN;
 use crate::Driver;
 use crate::estimate::{Compute, Estimate, Layer};
@@ -119,6 +120,20 @@ script! {
     row_depth_ns: u64 = 0, number;
     /// Whether guesses in rows are checked.
     drafts: bool = false, switch;
+    /// Whether parts of a sequence can be dropped and shared.
+    ranges: bool = true, switch;
+    /// Bytes of a saved page; 0 for a model whose pages cannot be saved.
+    page_bytes: u64 = 4096, number;
+    /// Pages that the host tier has room for; writing further ones fails as on a full disk.
+    host_pages: u32 = u32::MAX, number;
+    /// Pages that the disk tier has room for.
+    disk_pages: u32 = u32::MAX, number;
+    /// Finds every so many-th page damaged that it loads.
+    corrupt_every: u64 = 0, number;
+    /// Time of saving or moving a page.
+    save_us: u64 = 0, number;
+    /// Time of loading a page.
+    load_us: u64 = 0, number;
     /// Time of loading.
     slow_load_ms: u64 = 0, number;
     /// Refuses to load, with this sentence.
@@ -275,7 +290,8 @@ impl Script {
             embeds: self.embeds,
             chat_template: self.template,
             any_text: !self.ascii,
-            ranges: true,
+            ranges: self.ranges,
+            page_bytes: if self.ranges { self.page_bytes } else { 0 },
             drafts: self.drafts,
             attention: match request.attention {
                 Attention::Auto => Attention::Plain,
@@ -313,6 +329,19 @@ pub fn load(request: &LoadRequest) -> Result<Box<dyn Driver>, DriverFault> {
 ///
 /// As [`load`].
 pub fn load_with(request: &LoadRequest, clock: Arc<dyn Clock>) -> Result<SimDriver, DriverFault> {
+    load_with_swap(request, clock, SimSwap::default())
+}
+
+/// Sets up the driver with a swap area that others may have used.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with_swap(
+    request: &LoadRequest,
+    clock: Arc<dyn Clock>,
+    swap: SimSwap,
+) -> Result<SimDriver, DriverFault> {
     let script = Script::parse(&request.path)?;
     clock.sleep(Duration::from_millis(script.slow_load_ms));
     if let Some(message) = &script.refuse {
@@ -322,5 +351,5 @@ pub fn load_with(request: &LoadRequest, clock: Arc<dyn Clock>) -> Result<SimDriv
         clock.abort("die_on_load");
     }
     let description = script.describe(request);
-    Ok(SimDriver::new(script, description, clock))
+    Ok(SimDriver::new(script, description, clock, swap))
 }

@@ -13,11 +13,13 @@ mod clock;
 mod load;
 mod sample;
 mod step;
+mod swap;
 mod text;
 mod worker;
 
 pub use clock::{Clock, RealClock, UnitClock};
-pub use load::{SCHEME, Script, TextMode, estimate, load, load_with};
+pub use load::{SCHEME, Script, TextMode, estimate, load, load_with, load_with_swap};
 pub use step::SimDriver;
+pub use swap::SimSwap;
 pub use text::{ASSISTANT_START, BOS, EOS, IM_END, IM_START, SimText};
 pub use worker::{Died, SimWorker};

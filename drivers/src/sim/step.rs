@@ -13,8 +13,12 @@ use syscalls::{Errno, Token};
 use super::clock::Clock;
 use super::load::Script;
 use super::sample::{Content, SimSampler, mix};
+use super::swap::{SimSwap, damaged};
 use super::text::{SimText, piece};
-use crate::wire::{Asid, DriverFault, ModelDescription, Op, Row, RowDone, Sampled, Step, StepDone, Vector};
+use crate::wire::{
+    Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Sampled, Slot, Step, StepDone,
+    Vector,
+};
 use crate::{Driver, TextCodec};
 
 #[derive(Clone)]
@@ -38,10 +42,17 @@ pub struct SimDriver {
     sequences: Vec<Vec<u32>>,
     samplers: BTreeMap<Asid, SimSampler>,
     steps_run: u64,
+    swap: SimSwap,
+    pages_loaded: u64,
 }
 
 impl SimDriver {
-    pub(super) fn new(script: Script, description: ModelDescription, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        script: Script,
+        description: ModelDescription,
+        clock: Arc<dyn Clock>,
+        swap: SimSwap,
+    ) -> Self {
         let pool = description.pool_tokens;
         SimDriver {
             text: Arc::new(SimText::new(&script, clock.clone())),
@@ -50,6 +61,8 @@ impl SimDriver {
             sequences: vec![Vec::new(); description.sequences.into()],
             samplers: BTreeMap::new(),
             steps_run: 0,
+            swap,
+            pages_loaded: 0,
             script,
             description,
             clock,
@@ -99,15 +112,55 @@ impl SimDriver {
             Op::SamplerClose { asid } => {
                 self.samplers.remove(asid);
             }
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {}
+        }
+    }
+
+    /// Does one of the operations whose outcome is reported; tells the time that it takes.
+    fn page(&mut self, op: &Op) -> Result<u64, DriverFault> {
+        match op {
+            Op::Save { asid, page, slot } => {
+                let held = &self.sequences[usize::from(asid.0)][page.from as usize..page.to as usize];
+                let cells = held.iter().map(|cell| &self.cells[*cell as usize]).map(|c| (c.token, c.hash));
+                self.swap.save(&self.script, *slot, *page, cells.collect())?;
+                Ok(self.script.save_us)
+            }
+            Op::Load { asid, page, slot } => self.load_page(*asid, *page, *slot),
+            Op::Move { from, to } => {
+                self.swap.copy(&self.script, *from, *to)?;
+                Ok(self.script.save_us)
+            }
             Op::Resize { tokens } => {
                 self.cells = vec![Cell { token: Token(0), hash: 0, holders: 0 }; *tokens as usize];
                 self.free = (0..*tokens).rev().collect();
-                self.description.pool_tokens = *tokens;
+                Ok(0)
             }
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } => {
-                unreachable!("the contract refuses it")
-            }
+            Op::Share { .. } | Op::Drop { .. } | Op::SamplerOpen { .. } | Op::SamplerClose { .. } => Ok(0),
         }
+    }
+
+    fn load_page(&mut self, asid: Asid, page: PageLabel, slot: Slot) -> Result<u64, DriverFault> {
+        self.pages_loaded += 1;
+        let damage = self.script.corrupt_every;
+        if damage > 0 && self.pages_loaded.is_multiple_of(damage) {
+            return Err(damaged(slot, "a damaged one, by the script"));
+        }
+        let held = self.sequences[usize::from(asid.0)].len() as u32;
+        if held != page.from {
+            let message = format!("sequence {} ends at {held}: the page before was not loaded", asid.0);
+            return Err(DriverFault::new(Errno::EIO, message));
+        }
+        let cells = self.swap.load(slot, page)?;
+        if cells.len() > self.free.len() {
+            let message = format!("a page needs {} cells and {} are free", cells.len(), self.free.len());
+            return Err(DriverFault::new(Errno::ENOMEM, message));
+        }
+        for (token, hash) in cells {
+            let cell = self.free.pop().expect("there are as many free cells as the page has");
+            self.cells[cell as usize] = Cell { token, hash, holders: 1 };
+            self.sequences[usize::from(asid.0)].push(cell);
+        }
+        Ok(self.script.load_us)
     }
 
     fn cut(&mut self, asid: Asid, length: usize) {
@@ -206,8 +259,12 @@ impl SimDriver {
     pub fn step_withdrawn(&mut self, step: &Step, through: usize) -> Result<StepDone, DriverFault> {
         self.faults(step)?;
         Contract::of(self).check(step)?;
+        let mut pages = Vec::new();
         for op in &step.ops {
             self.apply(op);
+            if op.is_paging() {
+                pages.push(self.page(op));
+            }
         }
         let mut rows = Vec::with_capacity(step.rows.len());
         for (at, row) in step.rows.iter().enumerate() {
@@ -220,7 +277,8 @@ impl SimDriver {
                 rows.push(self.run_row(row));
             }
         }
-        let elapsed_us = self.cost_us(&step.rows[..through.min(step.rows.len())]);
+        let paging_us: u64 = pages.iter().flatten().sum();
+        let elapsed_us = self.cost_us(&step.rows[..through.min(step.rows.len())]) + paging_us;
         self.clock.sleep(Duration::from_micros(elapsed_us));
         if self.script.garbage_at_step == step.number && step.number > 0 {
             return Ok(StepDone {
@@ -230,7 +288,6 @@ impl SimDriver {
                 pages: Vec::new(),
             });
         }
-        let pages = step.ops.iter().filter(|op| op.is_paging()).map(|_| Ok(0)).collect();
         Ok(StepDone { number: step.number, rows, elapsed_us, pages })
     }
 }
@@ -289,11 +346,14 @@ struct Contract<'a> {
     /// Lengths of the sequences that the operations so far would change.
     lengths: BTreeMap<Asid, u32>,
     samplers: BTreeSet<Asid>,
+    /// Sequences that pages are loaded into: they have no rows.
+    loaded: BTreeSet<Asid>,
 }
 
 impl<'a> Contract<'a> {
     fn of(driver: &'a SimDriver) -> Self {
-        Contract { driver, lengths: BTreeMap::new(), samplers: driver.samplers.keys().copied().collect() }
+        let samplers = driver.samplers.keys().copied().collect();
+        Contract { driver, lengths: BTreeMap::new(), samplers, loaded: BTreeSet::new() }
     }
 
     fn check(mut self, step: &Step) -> Result<(), DriverFault> {
@@ -350,16 +410,46 @@ impl<'a> Contract<'a> {
                 self.length(*asid)?;
                 self.samplers.remove(asid);
             }
-            Op::Resize { tokens } => {
-                let asids = (0..self.driver.sequences.len()).map(|at| Asid(at as u16));
-                let held: u32 = asids.map(|asid| self.length(asid).unwrap_or(0)).sum();
-                if held > 0 {
-                    return Err(broken(format!("resize to {tokens} tokens a pool that holds {held}")));
-                }
+            Op::Resize { tokens } => self.check_resize(*tokens)?,
+            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } => self.check_paging(op)?,
+        }
+        Ok(())
+    }
+
+    fn check_paging(&mut self, op: &Op) -> Result<(), DriverFault> {
+        if self.driver.description.page_bytes == 0 {
+            return Err(broken("pages of this model cannot be saved".into()));
+        }
+        let (asid, page) = match op {
+            Op::Save { asid, page, .. } | Op::Load { asid, page, .. } => (*asid, *page),
+            _ => return Ok(()),
+        };
+        let (name, has) = (asid.0, self.length(asid)?);
+        let whole = page.from.is_multiple_of(PAGE_TOKENS) && page.to > page.from;
+        if !whole || page.to - page.from > PAGE_TOKENS {
+            return Err(broken(format!("positions {} to {} are no page", page.from, page.to)));
+        }
+        if matches!(op, Op::Save { .. }) {
+            if page.to > has {
+                return Err(broken(format!("save up to {} of the {has} tokens of sequence {name}", page.to)));
             }
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } => {
-                return Err(broken("pages of this model cannot be saved".into()));
-            }
+            return Ok(());
+        }
+        if page.from != has {
+            return Err(broken(format!("load at {} into sequence {name}, which ends at {has}", page.from)));
+        }
+        self.lengths.insert(asid, page.to);
+        self.loaded.insert(asid);
+        Ok(())
+    }
+
+    fn check_resize(&self, tokens: u32) -> Result<(), DriverFault> {
+        let sequences = (0..self.driver.sequences.len() as u16).map(Asid);
+        let taken = sequences.map(|asid| self.length(asid)).collect::<Result<Vec<_>, _>>()?;
+        if taken.iter().any(|length| *length > 0) || tokens == 0 || !tokens.is_multiple_of(PAGE_TOKENS) {
+            return Err(broken(format!(
+                "the pool cannot become {tokens} tokens: it must be empty, and in pages"
+            )));
         }
         Ok(())
     }
@@ -372,6 +462,9 @@ impl<'a> Contract<'a> {
                 "a row at position {} of sequence {name}, which ends at {has}",
                 row.position
             )));
+        }
+        if self.loaded.contains(&row.asid) {
+            return Err(broken(format!("a row of sequence {name}, which pages are loaded into")));
         }
         if row.tokens.is_empty() {
             return Err(broken(format!("a row without tokens for sequence {name}")));

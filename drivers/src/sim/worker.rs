@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::load::load_with;
+use super::load::load_with_swap;
 use super::step::SimDriver;
+use super::swap::SimSwap;
 use crate::Driver;
 use crate::wire::{
     Answer, DriverFault, LoadRequest, ModelDescription, Question, Step, StepDone, TokenizeRequest,
@@ -44,7 +45,17 @@ impl SimWorker {
     ///
     /// [`Died`] where it died of it; inside, the fault with which it refuses.
     pub fn start(load: &LoadRequest) -> Result<Result<SimWorker, DriverFault>, Died> {
-        mortal(|| load_with(load, Arc::new(MortalClock)).map(|driver| SimWorker { driver }))
+        SimWorker::start_with(load, SimSwap::default())
+    }
+
+    /// Starts a worker with the swap area of the ones before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`SimWorker::start`].
+    pub fn start_with(load: &LoadRequest, swap: SimSwap) -> Result<Result<SimWorker, DriverFault>, Died> {
+        let load = || load_with_swap(load, Arc::new(MortalClock), swap).map(|driver| SimWorker { driver });
+        mortal(load)
     }
 
     /// What was loaded.

@@ -61,6 +61,10 @@ pub struct KernelConfig {
     pub fair_lag_us: u64,
     /// How long a step that decodes may become by prompts beside it, in percent of its time without them.
     pub latency_target_percent: u32,
+    /// Bytes of main memory for pages that had to leave device memory; 0 for none.
+    pub swap_host_bytes: u64,
+    /// Bytes of files for pages that had to leave that; 0 for none.
+    pub swap_disk_bytes: u64,
 }
 
 impl Default for KernelConfig {
@@ -78,6 +82,8 @@ impl Default for KernelConfig {
             policy: Policy::Fair,
             fair_lag_us: 10_000_000,
             latency_target_percent: 200,
+            swap_host_bytes: 0,
+            swap_disk_bytes: 0,
         }
     }
 }

@@ -25,6 +25,13 @@ pub(super) struct Counters {
     pub worker_restarts: u64,
     /// Calls.
     pub calls: u64,
+    /// Bytes of pages written to slots, and read from them.
+    pub swap_out_bytes: u64,
+    pub swap_in_bytes: u64,
+    /// Pages that were taken from a context and had to be brought back.
+    pub refaults: u64,
+    /// Saved pages that were not what they should have been.
+    pub pages_corrupted: u64,
 }
 
 impl Counters {
@@ -41,6 +48,10 @@ impl Counters {
             tokens_accepted: self.tokens_accepted,
             worker_restarts: self.worker_restarts,
             calls: self.calls,
+            swap_out_bytes: self.swap_out_bytes,
+            swap_in_bytes: self.swap_in_bytes,
+            refaults: self.refaults,
+            pages_corrupted: self.pages_corrupted,
             ..Stats::default()
         }
     }

@@ -1,6 +1,6 @@
 //! The invariants of the whole state, for tests: the cost grows with everything there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drivers::wire::PAGE_TOKENS;
 use syscalls::{ContextId, Pid};
@@ -30,9 +30,10 @@ impl Kernel {
         self.check_processes();
         self.check_calls();
         self.check_devices();
+        self.check_swap();
     }
 
-    /// No frame and no sequence id is lost, and page tables cover what is computed.
+    /// No frame, slot, sequence id or node of the tree is lost, and page tables cover what is computed.
     fn check_memory(&self, id: ModelId) {
         let model = &self.models[&id];
         let on_it = || self.contexts.values().filter(|c| c.model == id);
@@ -41,13 +42,20 @@ impl Kernel {
             "a model's contexts are those on it"
         );
         let resident: Vec<&Context> = on_it().filter(|c| c.resident.is_some()).collect();
+        model.slots.check(model.tree.all_saved().map(|(_, saved)| saved.slot));
+        model.tree.check();
         let Some(memory) = &model.memory else {
             assert!(resident.is_empty(), "nobody is resident without a worker");
+            assert!(model.tree.memberships().is_empty(), "nobody is in the tree without a worker");
             return;
         };
-        memory.pool.check(resident.iter().map(|c| c.frames() as usize).sum());
-        memory.asids.check(resident.len());
-        assert_eq!(memory.families.values().map(|kin| kin.len()).sum::<usize>(), resident.len());
+        let remnants = || memory.remnants.iter();
+        let cached: usize = remnants().map(|(_, r)| r.resident.pages.len()).sum();
+        memory.pool.check(resident.iter().map(|c| c.frames() as usize).sum::<usize>() + cached);
+        memory.asids.check(resident.len() + memory.remnants.len());
+        assert_eq!(memory.aged.len(), memory.remnants.len());
+        assert!(remnants().all(|(id, r)| memory.aged.contains(&(r.pinned, r.tick, *id))));
+        self.check_tree(id);
         for context in resident {
             assert!(context.computed() <= context.length(), "{} computed what is not there", context.id);
             assert!(
@@ -55,6 +63,47 @@ impl Kernel {
                 "{} lacks pages",
                 context.id
             );
+        }
+    }
+
+    /// The tree knows of each sequence what it has and is to compute, and of each page on its way to a slot whose
+    /// word it waits for.
+    fn check_tree(&self, id: ModelId) {
+        let model = &self.models[&id];
+        let Some(memory) = model.memory.as_ref().filter(|m| m.ranges) else { return };
+        let contexts = model.contexts.iter().filter_map(|c| Some((*c, self.contexts[c].resident.as_ref()?)));
+        let remnants = memory.remnants.iter().map(|(id, r)| (*id, &r.resident));
+        let mut expected = BTreeMap::new();
+        for (id, r) in contexts.chain(remnants) {
+            assert_eq!(r.held, r.computed / PAGE_TOKENS, "the tree is behind with {id}");
+            let counts = [r.held as usize, r.path.len() - r.held as usize, usize::from(r.tail.is_some())];
+            if counts != [0, 0, 0] {
+                expected.insert(id, counts);
+            }
+        }
+        assert_eq!(model.tree.memberships(), expected);
+        let told = model.page_ops.iter().chain(model.in_flight.iter().flat_map(|s| &s.pages));
+        let written: BTreeSet<_> = told.filter_map(|sent| sent.writes()).collect();
+        let unwritten = model.tree.all_saved().filter(|(_, saved)| !saved.ready);
+        unwritten.for_each(|(_, saved)| assert!(written.contains(&saved.slot), "{:?} is lost", saved.slot));
+    }
+
+    /// What is left of the swap area is what models do not have of it, and processes are charged for what is
+    /// theirs.
+    fn check_swap(&self) {
+        let (mut host, mut disk) = (self.swap.host, self.swap.disk);
+        let mut charged: BTreeMap<Pid, u64> = BTreeMap::new();
+        for model in self.models.values() {
+            let taken = model.slots.taken();
+            host += u64::from(taken.0) * model.slots.room();
+            disk += u64::from(taken.1) * model.slots.room();
+            let pids = model.tree.all_saved().filter_map(|(_, saved)| saved.charged);
+            pids.for_each(|pid| *charged.entry(pid).or_default() += 1);
+        }
+        assert_eq!((host, disk), (self.config.swap_host_bytes, self.config.swap_disk_bytes));
+        for process in self.processes.all_living() {
+            let pid = process.id.pid;
+            assert_eq!(process.swap_pages, charged.get(&pid).copied().unwrap_or_default(), "process {pid}");
         }
     }
 

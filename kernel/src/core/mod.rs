@@ -35,6 +35,7 @@ use counters::Counters;
 use device::Devices;
 use event::{ConnId, ModelId};
 use group::Groups;
+use memory::Budget;
 use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
@@ -65,6 +66,8 @@ pub struct Kernel {
     next_model: u32,
     devices: Devices,
     counters: Counters,
+    /// What is left of the swap area.
+    swap: Budget,
     /// What the host was last told to wake the kernel at.
     wake: Option<Now>,
     /// The daemon is going away; nothing is taken in any more.
@@ -74,9 +77,11 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel without processes and models. `seed` is where the seeds of generations without one come from.
     pub fn new(config: KernelConfig, seed: u64) -> Self {
+        let swap = Budget { host: config.swap_host_bytes, disk: config.swap_disk_bytes };
         Kernel {
             devices: Devices::new(&config.devices, config.devices_to_come),
             config,
+            swap,
             seeds: Seeds::new(seed),
             now: Now(0),
             out: Vec::new(),

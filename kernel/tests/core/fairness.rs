@@ -167,7 +167,7 @@ proptest! {
             loads.iter().map(|l| machine.connect_as(ADMIN, Class::Normal, l.nice)).collect();
         for (conn, load) in conns.iter().zip(&loads) {
             for n in 0..load.contexts {
-                machine.endless(*conn, &format!("{n}{}", "p".repeat(load.prompt)));
+                machine.endless(*conn, &format!("{} {n}{}", conn.0, "p".repeat(load.prompt)));
             }
         }
         let pids: Vec<Pid> = conns.iter().map(|conn| machine.pid(*conn)).collect();
@@ -227,7 +227,7 @@ proptest! {
             for load in loads {
                 let conn = machine.connect_as(uid, Class::Normal, load.nice.max(0));
                 for n in 0..load.contexts {
-                    machine.endless(conn, &format!("{n}{}", "p".repeat(load.prompt)));
+                    machine.endless(conn, &format!("{} {n}{}", conn.0, "p".repeat(load.prompt)));
                 }
                 members.push(machine.pid(conn));
             }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use drivers::estimate::estimate;
-use drivers::sim::{Died, SimWorker};
+use drivers::sim::{Died, SimSwap, SimWorker};
 use drivers::wire::{LoadRequest, Question, Step};
 use kernel::core::effect::Record;
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
@@ -30,6 +30,8 @@ pub struct Machine {
     pub now: u64,
     pub jobs: VecDeque<Job>,
     pub workers: BTreeMap<WorkerId, SimWorker>,
+    /// The swap area of each model, which outlives its workers.
+    pub swap: BTreeMap<ModelId, SimSwap>,
     pub frames: BTreeMap<ConnId, Vec<Frame>>,
     replies: BTreeMap<(ConnId, CallId), Result<Reply, Fault>>,
     events_of: BTreeMap<(ConnId, CallId), Vec<syscalls::Event>>,
@@ -64,6 +66,7 @@ impl Machine {
             now: 0,
             jobs: VecDeque::new(),
             workers: BTreeMap::new(),
+            swap: BTreeMap::new(),
             frames: BTreeMap::new(),
             replies: BTreeMap::new(),
             events_of: BTreeMap::new(),
@@ -87,6 +90,19 @@ impl Machine {
     /// A machine with one model mounted, and a connection of the administrator.
     pub fn with_model(script: &str) -> (Machine, ConnId) {
         let mut machine = Machine::default();
+        let conn = machine.connect(ADMIN);
+        machine.mount(conn, "m", script).expect("the script mounts");
+        (machine, conn)
+    }
+
+    /// The same, with so many pages of swap in each tier.
+    pub fn with_swap(script: &str, host: u64, disk: u64) -> (Machine, ConnId) {
+        let config = KernelConfig {
+            swap_host_bytes: host * 4096,
+            swap_disk_bytes: disk * 4096,
+            ..KernelConfig::default()
+        };
+        let mut machine = Machine::new(config);
         let conn = machine.connect(ADMIN);
         machine.mount(conn, "m", script).expect("the script mounts");
         (machine, conn)
@@ -167,7 +183,8 @@ impl Machine {
     }
 
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
-        let event = match SimWorker::start(load) {
+        let swap = self.swap.entry(worker.model).or_default().clone();
+        let event = match SimWorker::start_with(load, swap) {
             Ok(Ok(started)) => {
                 let description = Box::new(started.description().clone());
                 self.workers.insert(worker, started);

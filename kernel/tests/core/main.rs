@@ -13,6 +13,7 @@ mod limits;
 mod machine;
 mod memory;
 mod models;
+mod paging;
 mod policies;
 mod preemption;
 mod processes;

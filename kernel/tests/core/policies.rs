@@ -19,7 +19,9 @@ fn machine(policy: Policy) -> (Machine, ConnId) {
 impl Machine {
     /// Begins a generation of one token on a prompt of so many.
     fn prompt(&mut self, conn: ConnId, tokens: usize, deadline_ms: Option<i64>) -> CallId {
-        let context = self.open_with(conn, &"p".repeat(tokens));
+        // Prompts with nothing in common: what was computed for one serves no other.
+        let prompt: String = format!("{}, {};", self.now, conn.0).chars().cycle().take(tokens).collect();
+        let context = self.open_with(conn, &prompt);
         self.begin(conn, Generate { deadline_ms, ..generate(context, 1) })
     }
 

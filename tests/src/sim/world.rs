@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use drivers::estimate::estimate;
-use drivers::sim::{Died, SimWorker};
+use drivers::sim::{Died, SimSwap, SimWorker};
 use drivers::wire::{LoadRequest, Question, Step, StepDone};
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
@@ -52,6 +52,8 @@ pub struct World<A> {
     now: u64,
     agenda: Agenda<Happening<A>>,
     workers: BTreeMap<WorkerId, Working>,
+    /// The swap area of each model, which outlives its workers.
+    swaps: BTreeMap<ModelId, SimSwap>,
     effects: Vec<Effect>,
     heard: VecDeque<(ConnId, Frame)>,
     wake: Option<Now>,
@@ -71,6 +73,7 @@ impl<A> World<A> {
             now: 0,
             agenda: Agenda::default(),
             workers: BTreeMap::new(),
+            swaps: BTreeMap::new(),
             effects: Vec::new(),
             heard: VecDeque::new(),
             wake: None,
@@ -221,7 +224,8 @@ impl<A> World<A> {
     }
 
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
-        let event = match SimWorker::start(load) {
+        let swap = self.swaps.entry(worker.model).or_default().clone();
+        let event = match SimWorker::start_with(load, swap) {
             Ok(Ok(started)) => {
                 let description = Box::new(started.description().clone());
                 self.workers.insert(worker, Working { worker: started, step: None, since: self.now });

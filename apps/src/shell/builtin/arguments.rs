@@ -121,7 +121,7 @@ pub fn class() -> impl TypedValueParser<Value = Class> {
 
 /// The attention kernels by name.
 pub fn attention() -> impl TypedValueParser<Value = Attention> {
-    PossibleValuesParser::new(["auto", "flash", "plain"]).map(|name| named(&name))
+    PossibleValuesParser::new(["auto", "flash", "plain", "blocked"]).map(|name| named(&name))
 }
 
 /// The signals by name and number.
@@ -164,7 +164,7 @@ mod tests {
             &|n| class().parse_ref(&command, None, n).is_ok(),
             &["realtime", "interactive", "normal", "batch"],
         );
-        parse(&|n| attention().parse_ref(&command, None, n).is_ok(), &["auto", "flash", "plain"]);
+        parse(&|n| attention().parse_ref(&command, None, n).is_ok(), &["auto", "flash", "plain", "blocked"]);
         let numbers = ["INT", "2", "TERM", "15", "KILL", "9", "STOP", "19", "CONT", "18"];
         for pair in numbers.chunks(2) {
             let signal = |n: &str| signal().parse_ref(&command, None, OsStr::new(n)).expect("possible");

@@ -40,6 +40,23 @@ enum Command {
         /// `packed` for all kernels, `unpacked` for those that read weights as the file has them.
         #[arg(long, default_value = "packed")]
         arithmetic: String,
+        /// Compares the blocked attention kernel with ggml's instead.
+        #[arg(long)]
+        attention: bool,
+    },
+    /// Times a model with each attention kernel, in alternation.
+    Attention {
+        /// The model's file.
+        model: PathBuf,
+        /// Threads [default: one for each physical core]
+        #[arg(long)]
+        threads: Option<u32>,
+        /// Rounds, of which the fastest counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Only the loads whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
     },
     /// Lists the graphics devices that this build can use, as JSON; the daemon runs it once, at its start.
     Devices,
@@ -71,7 +88,12 @@ fn main() -> ExitCode {
     start_log();
     let result = match Arguments::parse().command {
         Command::Run { load } => worker::run(load),
-        Command::Probe { arithmetic } => llama::arithmetic::trial(&arithmetic).map_err(anyhow::Error::msg),
+        Command::Probe { arithmetic, attention } => {
+            llama::arithmetic::trial(&arithmetic, attention).map_err(anyhow::Error::msg)
+        }
+        Command::Attention { model, threads, rounds, only } => {
+            llama::contest::run(&model, threads, rounds, &only)
+        }
         Command::Devices => list_devices(),
         Command::Convert { folder, out } => {
             drivers::gguf::convert::bert_from_hf(&folder, &out).map_err(anyhow::Error::new)

@@ -26,7 +26,7 @@ impl Kernel {
         if generating.is_some() {
             self.end_generation(id, Finish::Interrupted);
         }
-        self.release_pages(id);
+        self.leave_remnant(id);
         self.unplace(id);
         let Some(context) = self.contexts.remove(&id) else { return };
         if let Some(model) = self.models.get_mut(&model) {

@@ -9,12 +9,14 @@ use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token};
 
 use super::super::Kernel;
 use super::super::event::ModelId;
+use super::super::memory::Space;
 use super::super::sched::Place;
 use super::Context;
 
 /// What a new context begins with.
 struct Beginning {
-    family: Option<ContextId>,
+    /// Where its log belongs; with its owner's own if absent.
+    space: Option<Space>,
     log: Arc<Vec<Token>>,
     evaluated: u32,
     messages: Vec<Message>,
@@ -31,7 +33,7 @@ impl Kernel {
     ) -> Result<ContextId, Fault> {
         self.check_contexts(owner, 1, 0)?;
         let empty =
-            Beginning { family: None, log: Arc::default(), evaluated: 0, messages: vec![], answering: false };
+            Beginning { space: None, log: Arc::default(), evaluated: 0, messages: vec![], answering: false };
         Ok(self.enter_context(owner, model, tokens_max, empty))
     }
 
@@ -54,7 +56,7 @@ impl Kernel {
         let parent = self.contexts.get(&id).expect("the caller has found it");
         let whole = length == parent.length() && parent.generation.is_none();
         let beginning = Beginning {
-            family: Some(parent.family),
+            space: Some(parent.space),
             log: if length == parent.length() {
                 parent.log.clone()
             } else {
@@ -85,11 +87,12 @@ impl Kernel {
         if let Some(model) = self.models.get_mut(&model) {
             model.contexts.insert(id);
         }
+        let uid = self.processes.identity(owner).map_or(u32::MAX, |id| id.uid);
         let context = Context {
             id,
             owner,
             model,
-            family: beginning.family.unwrap_or(id),
+            space: beginning.space.unwrap_or(Space::of_user(uid)),
             log: beginning.log,
             tokens_max,
             evaluated: beginning.evaluated,

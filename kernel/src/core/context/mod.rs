@@ -27,7 +27,7 @@ use syscalls::{ContextId, Pid, Token};
 use super::call::CallNo;
 use super::event::ModelId;
 use super::generate::{Generation, Valid};
-use super::memory::Resident;
+use super::memory::{Resident, Space};
 use super::sched::Place;
 
 pub(super) use queue::Started;
@@ -57,8 +57,8 @@ pub(super) struct Context {
     pub id: ContextId,
     pub owner: Pid,
     pub model: ModelId,
-    /// The first context of those that came of it by `fork`: they may have beginnings in common.
-    pub family: ContextId,
+    /// Whose log this is: with whom it shares its pages.
+    pub space: Space,
     /// The tokens. Copies share them until one of them grows.
     pub log: Arc<Vec<Token>>,
     pub tokens_max: u32,
@@ -76,7 +76,7 @@ pub(super) struct Context {
     pub resident: Option<Resident>,
     /// Where the scheduler keeps it.
     pub place: Place,
-    /// It has a row in the step that runs.
+    /// The step that runs has a row of it, or loads pages for it.
     pub in_step: bool,
     /// The length at which its worker died twice: a generation from there on is refused.
     pub condemned: Option<u32>,

@@ -10,7 +10,7 @@ use syscalls::ContextId;
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::ModelId;
-use super::super::memory::Pool;
+use super::super::memory::{PageSent, Pool, loading};
 use super::super::model::Model;
 use super::Placement;
 
@@ -41,28 +41,36 @@ impl Kernel {
     /// Empties the pool that is to be made smaller and asks for the operation. False where there is none.
     pub(in crate::core) fn begin_resize(&mut self, id: ModelId) -> bool {
         let Some(tokens) = self.models.get(&id).and_then(|m| m.resize) else { return false };
+        // Pages that are on their way in come first.
+        if self.models.get(&id).is_none_or(|m| !loading(&m.page_ops).is_empty()) {
+            return false;
+        }
         self.empty_pool(id);
         if let Some(model) = self.models.get_mut(&id) {
             model.ops.push(Op::Resize { tokens });
+            model.page_ops.push(PageSent::Resize);
         }
         true
     }
 
-    /// Gives back the pages of all contexts of a model. They are computed again from their logs.
+    /// Takes the pages of all contexts of a model and of what closed ones have left. What can be saved is saved; the
+    /// rest is computed again from the logs.
     fn empty_pool(&mut self, id: ModelId) {
         let Some(model) = self.models.get(&id) else { return };
         let resident = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.resident.is_some());
         let resident: Vec<ContextId> = model.contexts.iter().copied().filter(resident).collect();
-        resident.into_iter().for_each(|context| self.release_pages(context));
+        let remnants = model.memory.iter().flat_map(|m| m.remnants.keys().copied());
+        let all: Vec<ContextId> = resident.into_iter().chain(remnants).collect();
+        all.into_iter().for_each(|holder| self.swap_out(id, holder));
     }
 
     /// A worker has made its pool smaller, or could not.
-    pub(in crate::core) fn resized(&mut self, id: ModelId, outcome: Option<&Result<u64, DriverFault>>) {
+    pub(in crate::core) fn resized(&mut self, id: ModelId, outcome: Result<u64, DriverFault>) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let Some(tokens) = model.resize.take() else { return };
         let name = model.name.clone();
         match outcome {
-            Some(Ok(_)) => {
+            Ok(_) => {
                 if let (Some(memory), Some(description)) = (&mut model.memory, &mut model.description) {
                     memory.pool.check(0);
                     memory.pool = Pool::new(tokens);
@@ -73,14 +81,11 @@ impl Kernel {
                     format!("the pool of model {name} has {tokens} tokens now: another model needs room");
                 self.out.push(Effect::Log(LogLevel::Info, message));
             }
-            failed => {
+            Err(fault) => {
                 // It is not asked again, and whoever waits for the memory has to look elsewhere.
                 model.keeps_pool = true;
                 self.devices.changed = true;
-                let why = failed
-                    .and_then(|f| f.as_ref().err())
-                    .map_or("it does not say why", |f| f.message.as_str());
-                let message = format!("the pool of model {name} cannot be made smaller: {why}");
+                let message = format!("the pool of model {name} cannot be made smaller: {}", fault.message);
                 self.out.push(Effect::Log(LogLevel::Warn, message));
             }
         }

@@ -79,6 +79,16 @@ impl Pool {
         }
     }
 
+    /// Frames that nobody has but the tables that these references are in.
+    pub(in crate::core) fn owned_alone<'a>(&self, references: impl Iterator<Item = &'a PageRef>) -> u32 {
+        let mut counts = std::collections::BTreeMap::new();
+        references.for_each(|page| *counts.entry(page.0).or_insert(0) += 1);
+        let alone = |(frame, count): &(&u32, &u32)| {
+            self.pages[**frame as usize].as_ref().is_some_and(|page| page.owners == **count)
+        };
+        counts.iter().filter(alone).count() as u32
+    }
+
     fn page(&mut self, page: &PageRef) -> &mut Page {
         self.pages[page.0 as usize].as_mut().expect("whoever has a reference has a page")
     }

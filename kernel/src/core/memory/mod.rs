@@ -1,20 +1,36 @@
-//! The worker's pool as memory: frames, pages, and who has which.
+//! The worker's pool as memory: frames, pages, who has which, and where pages go that must leave it.
 //!
 //! The worker places entries itself, cell by cell. The kernel accounts for them by pages, and always for at least
 //! as many as there are: of each page, all owners but one only read what it held when it was shared, so the cells
 //! behind a page never exceed its frame. A context that writes into a page with other owners takes a frame of its
 //! own first.
 //!
-//! What a context needs beyond what is free comes, in this order, from contexts that do not run (least recently
-//! used first), and from running ones that come after it: those of a lower class, or, where it is resident itself
-//! and only grows, those whose generation began later. Otherwise it waits. The context whose generation is first
-//! of all can take from every other, so somebody always gets on, and a context that cannot have enough although
-//! it is alone is larger than the pool.
+//! **Who has what.** A sequence in the pool belongs to a context, or to a *remnant*: what a closed context has
+//! left. The [`Tree`] finds sequences by the tokens that they hold. A context that comes into memory, and one that
+//! has a prompt to compute, shares what another sequence has of it, loads what is saved, waits for what another
+//! context is computing already, and computes the rest (`page_in.rs`).
+//!
+//! **Who gives.** What a context needs beyond what is free comes, in this order, from remnants and contexts that do
+//! not run, page by page from their ends, and from running ones that come after it: those of a lower class, or,
+//! where it is resident itself and only grows, those whose generation began later. Otherwise it waits. The context
+//! whose generation is first of all can take from every other, so somebody always gets on, and a context that
+//! cannot have enough although it is alone is larger than the pool.
+//!
+//! **Where it goes.** A page whose last owner gives it up is saved in a slot of the host tier, and from there goes
+//! to the disk tier ([`Slots`]). That is a cache: the log is the truth, so a page that could not be saved, is found
+//! damaged, or costs more to load than to compute, is computed again.
 
 mod asid;
+mod digest;
+mod evict;
 mod frame;
+mod page_in;
+mod paging;
 mod reclaim;
+mod remnant;
 mod residency;
+mod slots;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +41,14 @@ use super::call::CallNo;
 
 pub(super) use asid::{Asids, Lease};
 pub(super) use frame::{PageRef, Pool};
+pub(super) use page_in::{Outlook, PageIn};
+pub(super) use paging::{PageSent, PagingCost, loading};
 pub(super) use reclaim::{Reach, Room};
-pub(super) use residency::Kin;
+pub(super) use remnant::Remnant;
+pub(super) use slots::{Budget, Slots};
+pub(super) use tree::{NodeId, Space, Tree};
 
-/// The part of the pool that a context has.
+/// The part of the pool that a sequence has.
 #[derive(Debug)]
 pub(super) struct Resident {
     pub lease: Lease,
@@ -38,9 +58,27 @@ pub(super) struct Resident {
     pub pages: Vec<PageRef>,
     /// The generation that the worker has a sampler for.
     pub sampler: Option<CallNo>,
+    /// The tree's nodes of the whole pages that it has, and behind them those that it is to compute.
+    pub path: Vec<NodeId>,
+    /// So many of the path it has.
+    pub held: u32,
+    /// The node that lists it as a tail, and the end of the path that this stands for.
+    pub tail: Option<(NodeId, Option<NodeId>)>,
 }
 
 impl Resident {
+    /// A sequence with these pages, that the tree does not know yet.
+    pub(super) fn new(lease: Lease, computed: u32, pages: Vec<PageRef>) -> Self {
+        Resident { lease, computed, pages, sampler: None, path: Vec::new(), held: 0, tail: None }
+    }
+
+    /// Forgets its place in a tree that has forgotten it.
+    pub(super) fn forget_nodes(&mut self) {
+        self.path.clear();
+        self.held = 0;
+        self.tail = None;
+    }
+
     /// The page that the next entry goes into, if it holds entries already.
     fn partial_page(&self) -> Option<&PageRef> {
         if self.computed.is_multiple_of(PAGE_TOKENS) {
@@ -57,8 +95,10 @@ pub(super) struct Memory {
     pub asids: Asids,
     /// Parts of sequences can be dropped and shared.
     pub ranges: bool,
-    /// The resident contexts, by family.
-    pub families: BTreeMap<ContextId, BTreeSet<ContextId>>,
+    /// What closed contexts have left, numbered like contexts.
+    pub remnants: BTreeMap<ContextId, Remnant>,
+    /// The remnants, those that nobody published first, and among these the one used longest ago.
+    pub aged: BTreeSet<(bool, u64, ContextId)>,
 }
 
 impl Memory {
@@ -68,7 +108,8 @@ impl Memory {
             pool: Pool::new(description.pool_tokens),
             asids: Asids::new(description.sequences),
             ranges: description.ranges,
-            families: BTreeMap::new(),
+            remnants: BTreeMap::new(),
+            aged: BTreeSet::new(),
         }
     }
 
@@ -92,5 +133,20 @@ impl Memory {
             let page = self.pool.allocate().expect("the caller has seen that frames are free");
             resident.pages.push(page);
         }
+    }
+
+    /// Gives back what remnants have, when the worker is gone.
+    pub(super) fn forget_remnants(&mut self) {
+        self.aged.clear();
+        for (_, remnant) in std::mem::take(&mut self.remnants) {
+            remnant.resident.pages.into_iter().for_each(|page| self.pool.release(page));
+            self.asids.give_back(remnant.resident.lease);
+        }
+    }
+
+    /// Frames that remnants alone have.
+    pub(super) fn frames_cached(&self) -> u32 {
+        let pages = self.remnants.values().flat_map(|r| &r.resident.pages);
+        self.pool.owned_alone(pages)
     }
 }

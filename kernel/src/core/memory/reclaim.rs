@@ -6,6 +6,7 @@ use syscalls::{ContextId, Errno, Fault, Pid};
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
+use super::super::model::Model;
 use super::super::sched::Place;
 
 /// What came of asking for room.
@@ -27,18 +28,36 @@ pub(in crate::core) enum Reach {
     Juniors,
 }
 
+/// Whoever gives pages back.
+#[derive(Clone, Copy)]
+enum Victim {
+    /// A remnant, or a context that does not run: it gives single pages.
+    Cached(ContextId),
+    /// A context that runs: it gives all.
+    Running(ContextId),
+}
+
+/// Sequences that nobody runs among which the cheapest to lose is chosen, from the one used longest ago on.
+const CACHED_LOOKED_AT: usize = 4;
+
 impl Kernel {
     /// Brings a context that waits into memory, with room for its whole log.
     pub(in crate::core) fn admit(&mut self, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
         let model = context.model;
-        while !self.models.get(&model).and_then(|m| m.memory.as_ref()).is_some_and(|m| m.asids.any_free()) {
+        if share.is_some_and(|(giver, length)| self.adopt(giver, id, length, false)) {
+            share = None;
+        }
+        while self.lacks_sequence(model, id) {
             let spare = share.map(|(giver, _)| giver);
             match self.victim(model, id, spare, Reach::LowerClasses) {
-                Some(victim) => self.release_pages(victim),
-                // There is no sequence for both: what could be shared is worth less than going on.
-                None if share.take().is_some() => {}
-                None => return Room::Wait,
+                Some(Victim::Cached(victim) | Victim::Running(victim)) => self.swap_out(model, victim),
+                // There is no sequence for both: it takes the other's, or what could be shared is worth less than
+                // going on.
+                None => match share.take() {
+                    Some((giver, length)) => drop(self.adopt(giver, id, length, true)),
+                    None => return Room::Wait,
+                },
             }
         }
         if let Some((giver, length)) = share {
@@ -49,9 +68,15 @@ impl Kernel {
         }
         let room = self.grow(id, Reach::LowerClasses);
         if !matches!(room, Room::Made) {
-            self.release_pages(id);
+            self.leave_remnant(id);
         }
         room
+    }
+
+    fn lacks_sequence(&self, model: ModelId, id: ContextId) -> bool {
+        let free =
+            self.models.get(&model).and_then(|m| m.memory.as_ref()).is_some_and(|m| m.asids.any_free());
+        !free && self.contexts.get(&id).is_some_and(|c| c.resident.is_none())
     }
 
     /// Takes the frames that a resident context lacks for its whole log.
@@ -75,7 +100,8 @@ impl Kernel {
                 return Room::Made;
             }
             match self.victim(model_id, id, None, reach) {
-                Some(victim) => self.release_pages(victim),
+                Some(Victim::Cached(victim)) => self.evict(model_id, victim, lacks),
+                Some(Victim::Running(victim)) => self.swap_out(model_id, victim),
                 None => return self.no_room(model_id, id, lacks),
             }
         }
@@ -108,8 +134,8 @@ impl Kernel {
             let others =
                 || process.contexts.iter().filter(|c| **c != id).filter_map(|c| self.contexts.get(c));
             if let Some(idle) = others().find(|c| matches!(c.place, Place::Idle(_)) && !c.in_step) {
-                let idle = idle.id;
-                self.release_pages(idle);
+                let (model, idle) = (idle.model, idle.id);
+                self.swap_out(model, idle);
                 continue;
             }
             if others().any(|c| c.resident.is_some()) {
@@ -125,30 +151,69 @@ impl Kernel {
         }
     }
 
-    /// Who gives pages back next: the context that has not run for longest, else a running one within reach that
-    /// comes last.
+    /// Who gives pages back next: a sequence that nobody runs, else a running one within reach that comes last.
     fn victim(
         &self,
         model: ModelId,
         id: ContextId,
         spare: Option<ContextId>,
         reach: Reach,
-    ) -> Option<ContextId> {
-        let sched = &self.models.get(&model)?.sched;
+    ) -> Option<Victim> {
         let usable = |c: &ContextId| *c != id && Some(*c) != spare;
-        let in_step = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.in_step);
-        let idle = sched.idle().find(|c| usable(c) && !in_step(c));
-        if idle.is_some() {
-            return idle;
+        if let Some(cached) = self.cached_victim(model, &usable) {
+            return Some(Victim::Cached(cached));
         }
         let own = self.seniority(id)?;
+        let sched = &self.models.get(&model)?.sched;
+        let in_step = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.in_step);
         let running = sched.running().filter(|c| usable(c) && !in_step(c));
         let last = running.filter_map(|c| Some((self.seniority(c)?, c))).max()?;
         let taken = match reach {
             Reach::LowerClasses => last.0.0 > own.0,
             Reach::Juniors => last.0 > own,
         };
-        taken.then_some(last.1)
+        taken.then_some(Victim::Running(last.1))
+    }
+
+    /// Of the remnants and idle contexts that were used longest ago, the one with the longest rest for what its
+    /// return would cost. Published segments come last.
+    fn cached_victim(&self, model: ModelId, usable: &impl Fn(&ContextId) -> bool) -> Option<ContextId> {
+        let model = self.models.get(&model)?;
+        let memory = model.memory.as_ref()?;
+        let remnants = |pinned: bool| {
+            let of = memory.aged.iter().filter(move |(p, _, _)| *p == pinned);
+            of.map(|(_, tick, id)| (*tick, *id)).filter(|(_, id)| usable(id))
+        };
+        let rests = |c: &ContextId| self.contexts.get(c).is_some_and(|c| !c.in_step);
+        let idle = model.sched.idle_since().filter(|(_, c)| usable(c) && rests(c));
+        let mut oldest: Vec<_> =
+            idle.take(CACHED_LOOKED_AT).chain(remnants(false).take(CACHED_LOOKED_AT)).collect();
+        oldest.sort();
+        oldest.truncate(CACHED_LOOKED_AT);
+        let now = model.sched.ticks();
+        let gain = |(tick, id): &(u64, ContextId)| {
+            let rest = (now - tick + 1) * if self.owner_runs(*id) { 1 } else { 2 };
+            rest.saturating_mul(1000) / self.return_us(model, *id).max(1)
+        };
+        // Of two that are as good, the older one.
+        let best = oldest.iter().rev().max_by_key(|candidate| gain(candidate));
+        best.map(|(_, id)| *id).or_else(|| remnants(true).next().map(|(_, id)| id))
+    }
+
+    /// Whether the process of a context runs others: it may come back to this one soon.
+    fn owner_runs(&self, id: ContextId) -> bool {
+        let Some(context) = self.contexts.get(&id) else { return false };
+        self.models.get(&context.model).is_some_and(|m| m.sched.running_of(context.owner) > 0)
+    }
+
+    /// What it is expected to cost to take the last page of a sequence and to bring it back, in microseconds.
+    fn return_us(&self, model: &Model, id: ContextId) -> u64 {
+        let of_context = self.contexts.get(&id).and_then(|c| c.resident.as_ref());
+        let remnant = || model.memory.as_ref()?.remnants.get(&id).map(|r| &r.resident);
+        let Some(resident) = of_context.or_else(remnant) else { return 0 };
+        let last = resident.held.checked_sub(1).map(|n| resident.path[n as usize]);
+        let saved = last.is_some_and(|node| model.tree.saved(node).is_some());
+        model.return_us(saved)
     }
 
     /// The order among running contexts: the class, then the time at which the generation was asked for.

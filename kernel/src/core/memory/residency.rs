@@ -1,47 +1,84 @@
 //! How contexts come to have entries in the pool, share them and lose them.
 
+use std::sync::Arc;
+
 use drivers::wire::{Op, PAGE_TOKENS};
-use syscalls::ContextId;
 use syscalls::event::PageChange;
+use syscalls::{ContextId, Token};
 
 use super::super::Kernel;
-use super::super::context::Context;
-use super::super::sched::Place;
-use super::Resident;
-
-/// Relatives that are looked at for a beginning in common.
-const KIN_MAX: usize = 4;
-
-/// What relatives can do for a context that comes into memory.
-pub(in crate::core) enum Kin {
-    /// Nothing.
-    None,
-    /// This one has the first so many tokens in the pool.
-    Has(ContextId, u32),
-    /// One is computing what it could share: waiting costs less than computing it again.
-    Computing,
-}
+use super::super::event::ModelId;
+use super::super::model::Model;
+use super::{PageRef, Resident, Space};
 
 impl Kernel {
-    /// Lets an empty context share the entries of another up to `length`, as far as there are any, and if a
-    /// sequence id is free.
+    /// The part of the pool that a context or remnant has.
+    fn resident(&self, model: ModelId, id: ContextId) -> Option<&Resident> {
+        let of_context = self.contexts.get(&id).and_then(|c| c.resident.as_ref());
+        let memory = self.models.get(&model)?.memory.as_ref()?;
+        of_context.or_else(|| memory.remnants.get(&id).map(|r| &r.resident))
+    }
+
+    /// Lets a context without entries share those of another sequence up to `length`, as far as there are any, and
+    /// if a sequence id is free.
     pub(in crate::core) fn share_pages(&mut self, from: ContextId, to: ContextId, length: u32) {
-        let Some(context) = self.contexts.get(&from) else { return };
-        let Some(model) = self.models.get_mut(&context.model).filter(|m| m.is_ready()) else { return };
-        let (Some(memory), Some(resident)) = (&mut model.memory, &context.resident) else { return };
-        let length = length.min(resident.computed);
-        let pages = length.div_ceil(PAGE_TOKENS) as usize;
+        let Some(context) = self.contexts.get(&to) else { return };
+        let (model_id, owner) = (context.model, context.owner);
+        let Some(resident) = self.resident(model_id, from) else { return };
+        let (length, giver) = (length.min(resident.computed), resident.lease.asid());
+        let count = length.div_ceil(PAGE_TOKENS) as u64;
         let allowed = self
             .processes
-            .living(context.owner)
-            .is_some_and(|p| p.limits.resident_frames.is_none_or(|most| p.frames + pages as u64 <= most));
-        if length == 0 || !memory.ranges || !allowed {
+            .living(owner)
+            .is_some_and(|p| p.limits.resident_frames.is_none_or(|most| p.frames + count <= most));
+        let ready = self.models.get(&model_id).is_some_and(|m| m.is_ready());
+        if length == 0 || !allowed || !ready {
             return;
         }
-        let Some(lease) = memory.asids.lend() else { return };
-        model.ops.push(Op::Share { from: resident.lease.asid(), to: lease.asid(), length });
-        let pages = resident.pages[..pages].iter().map(|page| memory.pool.share(page)).collect();
-        self.install(to, Resident { lease, computed: length, pages, sampler: None });
+        let Some(memory) = self.models.get_mut(&model_id).and_then(|m| m.memory.as_mut()) else { return };
+        let Some(lease) = memory.ranges.then(|| memory.asids.lend()).flatten() else { return };
+        let pages = self.shared_pages(model_id, from, length);
+        if let Some(model) = self.models.get_mut(&model_id) {
+            model.ops.push(Op::Share { from: giver, to: lease.asid(), length });
+        }
+        self.install(to, Resident::new(lease, length, pages));
+        self.use_remnant(model_id, from);
+    }
+
+    /// One more reference to each page of the first `length` entries of a sequence.
+    pub(super) fn shared_pages(&mut self, model: ModelId, from: ContextId, length: u32) -> Vec<PageRef> {
+        let count = length.div_ceil(PAGE_TOKENS) as usize;
+        let Some(memory) = self.models.get_mut(&model).and_then(|m| m.memory.as_mut()) else { return vec![] };
+        let of_context = self.contexts.get(&from).and_then(|c| c.resident.as_ref());
+        let of_remnant = memory.remnants.get(&from).map(|r| &r.resident);
+        let Some(giver) = of_context.or(of_remnant) else { return vec![] };
+        giver.pages[..count].iter().map(|page| memory.pool.share(page)).collect()
+    }
+
+    /// Gives a context what a remnant has, the sequence id included, if little would be left of it otherwise.
+    pub(super) fn adopt(&mut self, remnant: ContextId, to: ContextId, length: u32, anyway: bool) -> bool {
+        let Some(model_id) = self.contexts.get(&to).map(|c| c.model) else { return false };
+        let Some(memory) = self.models.get(&model_id).and_then(|m| m.memory.as_ref()) else { return false };
+        let adoptable = memory.remnants.get(&remnant).is_some_and(|r| {
+            !r.pinned && (anyway || r.resident.computed / PAGE_TOKENS <= length.div_ceil(PAGE_TOKENS))
+        });
+        if !adoptable {
+            return false;
+        }
+        let Some(taken) = self.take_remnant(model_id, remnant) else { return false };
+        let mut resident = taken.resident;
+        let Some(model) = self.models.get_mut(&model_id) else { return false };
+        model.leave_tree(remnant, &mut resident);
+        if resident.computed > length {
+            model.ops.push(Op::Drop { asid: resident.lease.asid(), from: length });
+        }
+        resident.computed = length;
+        if let Some(memory) = &mut model.memory {
+            let surplus = resident.pages.split_off(length.div_ceil(PAGE_TOKENS) as usize);
+            surplus.into_iter().for_each(|page| memory.pool.release(page));
+        }
+        self.install(to, resident);
+        true
     }
 
     /// Gives a context a sequence without entries.
@@ -51,7 +88,7 @@ impl Kernel {
             return false;
         };
         let Some(lease) = memory.asids.lend() else { return false };
-        self.install(id, Resident { lease, computed: 0, pages: Vec::new(), sampler: None });
+        self.install(id, Resident::new(lease, 0, Vec::new()));
         true
     }
 
@@ -60,15 +97,43 @@ impl Kernel {
         assert!(context.resident.is_none(), "context {id} has a sequence already");
         let (pages, computed) = (resident.pages.len() as u64, resident.computed);
         context.resident = Some(resident);
-        let (owner, family, model) = (context.owner, context.family, context.model);
-        if let Some(memory) = self.models.get_mut(&model).and_then(|m| m.memory.as_mut()) {
-            memory.families.entry(family).or_default().insert(id);
-        }
-        if let Some(process) = self.processes.living_mut(owner) {
+        if let Some(process) = self.processes.living_mut(context.owner) {
             process.frames += pages;
         }
         self.pages_changed(id, PageChange::Mapped, computed);
         self.settle(id);
+    }
+
+    /// Changes a context over to another sequence's pages, which hold more of its log than its own.
+    pub(super) fn rebase(&mut self, id: ContextId, giver: ContextId, length: u32) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (model_id, owner) = (context.model, context.owner);
+        let Some(from) = self.resident(model_id, giver).filter(|r| r.computed >= length) else { return };
+        let from = from.lease.asid();
+        let pages = self.shared_pages(model_id, giver, length);
+        let (Some(context), Some(model)) = (self.contexts.get_mut(&id), self.models.get_mut(&model_id))
+        else {
+            return;
+        };
+        let (Some(resident), Some(memory)) = (&mut context.resident, &mut model.memory) else { return };
+        let to = resident.lease.asid();
+        let new = pages.len();
+        let old = std::mem::replace(&mut resident.pages, pages);
+        let had = old.len();
+        old.into_iter().for_each(|page| memory.pool.release(page));
+        resident.computed = length;
+        model.ops.push(Op::Drop { asid: to, from: 0 });
+        model.ops.push(Op::Share { from, to, length });
+        // What was free of these is free still, so all of the log has room.
+        let wanted = context.log.len() as u32;
+        memory.fill(resident, wanted);
+        let has = resident.pages.len();
+        debug_assert!(new <= has);
+        if let Some(process) = self.processes.living_mut(owner) {
+            process.frames = process.frames + has as u64 - had as u64;
+        }
+        self.enroll_context(id);
+        self.use_remnant(model_id, giver);
     }
 
     /// Drops the entries from `length` on. Where the model keeps or loses whole sequences, all are dropped.
@@ -88,23 +153,17 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.frames -= count;
         }
+        self.enroll_context(id);
     }
 
-    /// Takes all entries, the frames and the sequence id of a context. Its log stays.
+    /// Takes all entries, the frames and the sequence id of a context. Its log stays, and nothing is saved.
     pub(in crate::core) fn release_pages(&mut self, id: ContextId) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let Some(resident) = context.resident.take() else { return };
-        let (owner, family) = (context.owner, context.family);
+        let owner = context.owner;
         let (frames, computed) = (resident.pages.len() as u64, resident.computed);
         if let Some(model) = self.models.get_mut(&context.model) {
-            let asid = resident.lease.asid();
-            if !model.forget_shared(asid) {
-                if resident.sampler.is_some() {
-                    model.ops.push(Op::SamplerClose { asid });
-                }
-                model.ops.push(Op::Drop { asid, from: 0 });
-            }
-            model.take_back(id, family, resident);
+            model.give_up(id, resident);
         }
         if let Some(process) = self.processes.living_mut(owner) {
             process.frames -= frames;
@@ -113,38 +172,88 @@ impl Kernel {
         self.settle(id);
     }
 
-    /// What the relatives of a context can do for it.
-    pub(in crate::core) fn kin(&self, id: ContextId) -> Kin {
-        let Some(context) = self.contexts.get(&id) else { return Kin::None };
-        let memory = self.models.get(&context.model).and_then(|m| m.memory.as_ref());
-        let Some(memory) = memory.filter(|m| m.ranges) else { return Kin::None };
-        let family = memory.families.get(&context.family);
-        let relatives = family.into_iter().flatten().take(KIN_MAX).filter_map(|k| self.contexts.get(k));
-        let (mut has, mut giver, mut will_have) = (0, None, 0);
-        for relative in relatives {
-            let common = common_prefix(context, relative);
-            let now = common.min(relative.computed());
-            if now > has {
-                (has, giver) = (now, Some(relative.id));
-            }
-            let prefills = relative.place == Place::Running && relative.remaining() > 1;
-            if prefills {
-                will_have = will_have.max(common);
-            }
-        }
-        // The last token of the log is always computed by the context itself, which needs what comes out of it.
-        let useful = context.length().saturating_sub(1);
-        if will_have.min(useful) > has.min(useful) {
-            return Kin::Computing;
-        }
-        match giver {
-            Some(giver) if has.min(useful) > 0 => Kin::Has(giver, has.min(useful)),
-            _ => Kin::None,
+    /// Brings the tree to what a context has and is to compute.
+    pub(in crate::core) fn enroll_context(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let prefills = context.prefills();
+        let Some(resident) = &mut context.resident else { return };
+        if let Some(model) = self.models.get_mut(&context.model) {
+            model.enroll(id, resident, &context.log, &context.space, prefills);
         }
     }
 }
 
-/// Tokens that two logs have in common at their beginnings.
-fn common_prefix(a: &Context, b: &Context) -> u32 {
-    a.log.iter().zip(b.log.iter()).take_while(|(x, y)| x == y).count() as u32
+impl Model {
+    /// Brings the tree to what a sequence has, and, if it `prefills`, is to compute.
+    pub(super) fn enroll(
+        &mut self,
+        id: ContextId,
+        resident: &mut Resident,
+        log: &Arc<Vec<Token>>,
+        space: &Space,
+        prefills: bool,
+    ) {
+        if self.memory.as_ref().is_none_or(|m| !m.ranges) {
+            return;
+        }
+        let tree = &mut self.tree;
+        let held = resident.computed / PAGE_TOKENS;
+        let total = if prefills { log.len() as u32 / PAGE_TOKENS } else { held };
+        while resident.path.len() as u32 > total {
+            if let Some(node) = resident.path.pop() {
+                tree.leave(node, id);
+            }
+        }
+        let known = resident.path.len() as u32;
+        for n in held.min(resident.held)..held.max(resident.held).min(known) {
+            tree.hold(resident.path[n as usize], id, n < held);
+        }
+        for n in known..total {
+            let page = &log[(n * PAGE_TOKENS) as usize..((n + 1) * PAGE_TOKENS) as usize];
+            let node = tree.child(space, resident.path.last().copied(), page);
+            tree.hold(node, id, n < held);
+            resident.path.push(node);
+        }
+        resident.held = held;
+        let wanted = prefills || !resident.computed.is_multiple_of(PAGE_TOKENS);
+        let end = resident.path.last().copied();
+        if let Some((_, of)) = resident.tail
+            && wanted
+            && of == end
+        {
+            return;
+        }
+        let entered = wanted.then(|| (tree.enter_tail(space, end, id), end));
+        if let Some((node, _)) = std::mem::replace(&mut resident.tail, entered)
+            && entered.is_none_or(|(now, _)| now != node)
+        {
+            tree.leave_tail(node, id);
+        }
+    }
+
+    /// Takes a sequence out of the tree.
+    pub(super) fn leave_tree(&mut self, id: ContextId, resident: &mut Resident) {
+        while let Some(node) = resident.path.pop() {
+            self.tree.leave(node, id);
+        }
+        resident.held = 0;
+        if let Some((node, _)) = resident.tail.take() {
+            self.tree.leave_tail(node, id);
+        }
+    }
+
+    /// Takes back what a sequence had of the pool, and has the worker drop it.
+    pub(super) fn give_up(&mut self, id: ContextId, mut resident: Resident) {
+        self.leave_tree(id, &mut resident);
+        let asid = resident.lease.asid();
+        if !self.forget_shared(asid) {
+            if resident.sampler.is_some() {
+                self.ops.push(Op::SamplerClose { asid });
+            }
+            self.ops.push(Op::Drop { asid, from: 0 });
+        }
+        let Some(memory) = &mut self.memory else { return };
+        resident.pages.into_iter().for_each(|page| memory.pool.release(page));
+        memory.asids.give_back(resident.lease);
+    }
 }

@@ -12,6 +12,7 @@ use super::super::Kernel;
 use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::{ModelId, Now, WorkerId};
+use super::super::memory::{Resident, loading};
 use super::super::sched::{InFlight, died_twice};
 use super::{Model, State};
 
@@ -76,7 +77,8 @@ impl Kernel {
         self.worker_changed(id, WorkerChange::Died, how);
         self.lose_pages(id);
         self.accuse_questions(id);
-        let in_step: Vec<ContextId> = step.iter().flat_map(|s| &s.rows).map(|r| r.context).collect();
+        let with_rows = step.iter().flat_map(|s| &s.rows).map(|r| r.context);
+        let in_step: Vec<ContextId> = with_rows.chain(step.iter().flat_map(|s| loading(&s.pages))).collect();
         self.accuse_contexts(id, step, questions_asked);
         // Calls that waited for the step to be over.
         in_step.into_iter().for_each(|context| self.advance(context));
@@ -94,12 +96,17 @@ impl Kernel {
     /// Everything that was in the pool of a worker that is gone is lost; the logs are not.
     pub(in crate::core) fn lose_pages(&mut self, id: ModelId) {
         let Some(model) = self.models.get(&id) else { return };
-        let families = model.memory.iter().flat_map(|m| m.families.values());
-        let resident: Vec<ContextId> = families.flatten().copied().collect();
+        let on_it =
+            model.contexts.iter().filter(|c| self.contexts.get(c).is_some_and(|c| c.resident.is_some()));
+        let resident: Vec<ContextId> = on_it.copied().collect();
+        self.forget_unwritten(id);
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.tree.forget_pool();
         for context in &resident {
             let computed = self.contexts.get(context).map_or(0, |c| c.computed());
             let call = self.contexts.get_mut(context).and_then(|c| {
                 c.in_step = false;
+                c.resident.iter_mut().for_each(Resident::forget_nodes);
                 c.generating()
             });
             self.release_pages(*context);
@@ -108,7 +115,8 @@ impl Kernel {
             }
         }
         let Some(model) = self.models.get_mut(&id) else { return };
-        if let Some(memory) = model.memory.take() {
+        if let Some(mut memory) = model.memory.take() {
+            memory.forget_remnants();
             memory.pool.check(0);
             memory.asids.check(0);
         }

@@ -30,7 +30,7 @@ use super::config::KernelConfig;
 use super::counters::Counters;
 use super::device::{Devices, Placement};
 use super::event::{ModelId, Now, WorkerId};
-use super::memory::{Memory, Resident};
+use super::memory::{Memory, PageSent, PagingCost, Slots, Tree};
 use super::sched::{InFlight, Sched};
 
 pub(super) use questions::Questions;
@@ -69,9 +69,16 @@ pub(super) struct Model {
     pub worker_os_pid: u32,
     /// Of the worker that is ready; absent while there is none.
     pub memory: Option<Memory>,
+    /// Which pages there are, in the pool and in slots.
+    pub tree: Tree,
+    /// Its part of the swap area, which outlives its workers.
+    pub slots: Slots,
+    pub paging: PagingCost,
     pub sched: Sched,
     /// What the worker must do to sequences before the rows of its next step.
     pub ops: Vec<Op>,
+    /// What those of them that are about pages are for.
+    pub page_ops: Vec<PageSent>,
     pub in_flight: Option<InFlight>,
     pub steps_begun: u64,
     pub questions: Questions,
@@ -105,8 +112,12 @@ impl Model {
             incarnation: 0,
             worker_os_pid: 0,
             memory: None,
+            tree: Tree::default(),
+            slots: Slots::new(),
+            paging: PagingCost::default(),
             sched: Sched::default(),
             ops: Vec::new(),
+            page_ops: Vec::new(),
             in_flight: None,
             steps_begun: 0,
             questions: Questions::default(),
@@ -206,7 +217,8 @@ impl Model {
         let filled = |op: &Op| matches!(op, Op::Share { to, .. } if *to == asid);
         let Some(at) = self.ops.iter().rposition(filled) else { return false };
         let passed_on = |op: &Op| matches!(op, Op::Share { from, .. } if *from == asid);
-        if self.ops[at..].iter().any(passed_on) {
+        let paging = |op: &Op| op.is_paging() && concerns(op, asid);
+        if self.ops[at..].iter().any(|op| passed_on(op) || paging(op)) {
             return false;
         }
         let later = self.ops.split_off(at);
@@ -214,22 +226,14 @@ impl Model {
         true
     }
 
-    /// Takes back what a context had of the pool.
-    pub(super) fn take_back(&mut self, id: ContextId, family: ContextId, resident: Resident) {
-        let Some(memory) = &mut self.memory else { return };
-        resident.pages.into_iter().for_each(|page| memory.pool.release(page));
-        memory.asids.give_back(resident.lease);
-        if let Some(kin) = memory.families.get_mut(&family) {
-            kin.remove(&id);
-            if kin.is_empty() {
-                memory.families.remove(&family);
-            }
-        }
-    }
-
     /// Frames of its pool, and those that are free.
     pub(super) fn frames(&self) -> (u32, u32) {
         self.memory.as_ref().map_or((0, 0), |m| (m.pool.total(), m.pool.free()))
+    }
+
+    /// Frames of its pool that hold remnants alone.
+    pub(super) fn frames_cached(&self) -> u32 {
+        self.memory.as_ref().map_or(0, |m| m.frames_cached())
     }
 
     /// What `models` says of it, but for its shares of devices.

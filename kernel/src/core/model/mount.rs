@@ -85,6 +85,7 @@ impl Kernel {
         let first = model.state == State::Loading;
         model.state = State::Ready;
         model.memory = Some(Memory::new(&description));
+        model.slots.describe(&description);
         model.description = Some(description);
         let (name, mount) = (model.name.clone(), model.mount.clone());
         self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is ready")));
@@ -189,6 +190,7 @@ impl Kernel {
         self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
         self.count_rows(&model.in_flight.take().map_or(vec![], |step| step.groups), -1);
+        self.give_slots_back(&model);
         for (call, _) in model.questions.take_calls() {
             self.finish(call, Err(fault.clone()));
         }

@@ -60,6 +60,7 @@ pub(super) struct Limits {
     pub context_tokens: Option<u64>,
     pub resident_frames: Option<u64>,
     pub generated_tokens: Option<u64>,
+    pub swap_pages: Option<u64>,
     pub tokens_per_second: Option<u64>,
 }
 
@@ -93,6 +94,8 @@ pub(super) struct Process {
     pub context_tokens: u64,
     /// Frames that its contexts map, shared ones counted for each context.
     pub frames: u64,
+    /// Pages of its contexts that are in slots.
+    pub swap_pages: u64,
 }
 
 impl Process {
@@ -115,6 +118,7 @@ impl Process {
             mailbox: VecDeque::new(),
             context_tokens: 0,
             frames: 0,
+            swap_pages: 0,
         }
     }
 

@@ -8,7 +8,7 @@ use syscalls::ContextId;
 
 use super::super::Kernel;
 use super::super::event::ModelId;
-use super::super::memory::{Kin, Reach, Room};
+use super::super::memory::{Outlook, Reach, Room};
 
 /// Generations in line that are looked at before a step; more would make the step wait.
 const ADMISSIONS_LOOKED_AT: usize = 32;
@@ -60,13 +60,12 @@ impl Kernel {
             if sched.full && !self.outranks_running(model, first) {
                 return;
             }
-            let share = match self.kin(first) {
-                Kin::Computing => {
+            let share = match self.outlook(first) {
+                Outlook::Wait => {
                     passed.insert(first);
                     continue;
                 }
-                Kin::Has(giver, length) => Some((giver, length)),
-                Kin::None => None,
+                Outlook::Share(share) => share,
             };
             match self.room_in_group(first, &passed) {
                 Room::Made => {}

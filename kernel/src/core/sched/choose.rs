@@ -115,7 +115,7 @@ impl<'a> Chooser<'a> {
     /// The expected time of the first prompt, where it is of a higher class than all that decode.
     fn prompt_us_above(&self, decodes: Class) -> Option<u64> {
         let prompt = self.prompts().find(|c| c.class < decodes)?;
-        let us = self.sched.cost.prefill_us(prompt.position, prompt.remaining.min(self.room))?;
+        let us = self.sched.cost.chunk_us(prompt.position, prompt.remaining.min(self.room))?;
         Some(us.min(self.config.step_us_max))
     }
 
@@ -195,7 +195,7 @@ impl<'a> Chooser<'a> {
 
     /// Adds a chunk, and tells how long it is expected to take.
     fn take_chunk(&mut self, c: &Candidate, tokens: u32) -> u64 {
-        let us = self.sched.cost.prefill_us(c.position, tokens).unwrap_or(0);
+        let us = self.sched.cost.chunk_us(c.position, tokens).unwrap_or(0);
         self.room -= tokens;
         self.prefill.add(c.position, tokens);
         self.prefill_us += us;
@@ -241,7 +241,7 @@ impl<'a> Chooser<'a> {
     /// A chunk for what time is left, if that is enough for a token.
     fn chunk_within(&self, c: &Candidate, most: u32, us: u64) -> u32 {
         let cost = &self.sched.cost;
-        match cost.prefill_us(c.position, 1) {
+        match cost.chunk_us(c.position, 1) {
             Some(token_us) if token_us.max(1) <= us => cost.chunk(c.position, most, us).unwrap_or(0),
             _ => 0,
         }

@@ -1,6 +1,6 @@
 //! What a step came to: entries counted, tokens handed to generations, time charged to processes.
 
-use drivers::wire::{RowDone, Sampled, StepDone};
+use drivers::wire::{PAGE_TOKENS, RowDone, Sampled, StepDone};
 use syscalls::call::Class;
 use syscalls::{ContextId, Errno, Fault, Pid};
 
@@ -22,15 +22,15 @@ impl Kernel {
         let Some(step) = self.models.get_mut(&worker.model).and_then(|m| m.in_flight.take()) else { return };
         self.count_rows(&step.groups, -1);
         let wall_us = self.now.0.saturating_sub(step.since.0).max(1);
-        let elapsed_us = done.elapsed_us.min(wall_us);
+        // What pages took says nothing about what rows take.
+        let paging_us = done.pages.iter().flatten().fold(0, |sum: u64, us| sum.saturating_add(*us));
+        let elapsed_us = done.elapsed_us.saturating_sub(paging_us).min(wall_us);
         self.charge(worker.model, &step, &done.rows, elapsed_us);
         if let Some(model) = self.models.get_mut(&worker.model) {
             model.sched.count_withdrawn(&step, &done.rows);
         }
         self.worker_progressed(worker.model);
-        if step.resizes {
-            self.resized(worker.model, done.pages.last());
-        }
+        self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
         }
@@ -83,6 +83,7 @@ impl Kernel {
         resident.computed += guessed;
         context.evaluated = context.evaluated.max(resident.computed.min(length));
         self.rewind(row.context, length);
+        self.enroll_context(row.context);
     }
 
     /// Counts the entries that a row added to the pool.
@@ -99,13 +100,14 @@ impl Kernel {
         if let Some(generation) = context.generation.as_mut().filter(|g| g.call == row.call) {
             generation.usage.prompt_tokens_evaluated += prompt_end.saturating_sub(row.position);
         }
-        if again + prompt == 0 {
-            return;
+        if again + prompt > 0 {
+            self.count(model, row.owner, |c| {
+                c.tokens_recomputed += u64::from(again);
+                c.prompt_tokens_evaluated += u64::from(prompt);
+                c.refaults += u64::from(again.div_ceil(PAGE_TOKENS));
+            });
         }
-        self.count(model, row.owner, |c| {
-            c.tokens_recomputed += u64::from(again);
-            c.prompt_tokens_evaluated += u64::from(prompt);
-        });
+        self.enroll_context(row.context);
     }
 
     /// Learns what the step cost, and shares its time out among the processes that had rows in it. Of one that was
@@ -233,6 +235,7 @@ fn fits(step: &InFlight, done: &StepDone, vocabulary: u32) -> bool {
     };
     step.number == done.number
         && step.rows.len() == done.rows.len()
+        && step.pages.len() == done.pages.len()
         && step.rows.iter().zip(&done.rows).all(|(row, done)| row_fits(row, done))
 }
 

@@ -108,8 +108,13 @@ impl Cost {
         self.prefill.at(middle).map(|ns| (ns.max(1.0) * f64::from(tokens)) as u64)
     }
 
+    /// The expected time of prompt tokens somewhere, in microseconds; nothing before the first measurement.
+    pub(in crate::core) fn prefill_us(&self, tokens: u32) -> Option<u64> {
+        self.prefill.mean().map(|ns| (ns * f64::from(tokens)) as u64 / 1000)
+    }
+
     /// The expected time of a chunk, in microseconds.
-    pub(super) fn prefill_us(&self, position: u32, tokens: u32) -> Option<u64> {
+    pub(super) fn chunk_us(&self, position: u32, tokens: u32) -> Option<u64> {
         self.prefill_ns(position, tokens).map(|ns| ns / 1000)
     }
 
@@ -117,7 +122,7 @@ impl Cost {
     /// this; at least one token, so that every prompt gets on. Nothing while nothing is known.
     pub(super) fn chunk(&self, position: u32, most: u32, us: u64) -> Option<u32> {
         self.prefill.mean()?;
-        let fits = |tokens: u32| self.prefill_us(position, tokens).is_some_and(|t| t <= us);
+        let fits = |tokens: u32| self.chunk_us(position, tokens).is_some_and(|t| t <= us);
         let (mut low, mut high) = (1, most.max(1));
         while low < high {
             let middle = low + (high - low).div_ceil(2);

@@ -10,6 +10,7 @@ use super::super::Kernel;
 use super::super::effect::Effect;
 use super::super::event::ModelId;
 use super::super::group::GroupId;
+use super::super::memory::loading;
 use super::{InFlight, Plan, RowSent};
 
 /// Operations that may wait for a step with rows. With more a step is made for them alone, so that contexts which
@@ -41,7 +42,7 @@ impl Kernel {
         }
         let plan = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
         let Some(model) = self.models.get(&id) else { return };
-        if plan.rows.is_empty() && model.ops.len() < OPS_WAITING_MAX {
+        if plan.rows.is_empty() && model.ops.len() < OPS_WAITING_MAX && loading(&model.page_ops).is_empty() {
             return;
         }
         self.submit(id, plan);
@@ -57,12 +58,14 @@ impl Kernel {
         model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
-        let resizes = step.ops.iter().any(|op| matches!(op, Op::Resize { .. }));
+        let pages = std::mem::take(&mut model.page_ops);
+        let paging = step.ops.iter().filter(|op| op.is_paging()).count();
+        assert_eq!(paging, pages.len(), "every operation on pages is for something");
         model.in_flight = Some(InFlight {
             number: step.number,
             since: self.now,
-            resizes,
             rows: sent,
+            pages,
             backlog: plan.backlog,
             expected_us: plan.expected_us,
             groups,

@@ -53,6 +53,7 @@ use syscalls::{ContextId, Pid, Token};
 use super::call::CallNo;
 use super::event::Now;
 use super::group::GroupId;
+use super::memory::PageSent;
 use account::Accounts;
 
 pub(super) use complete::died_twice;
@@ -116,6 +117,8 @@ pub(super) struct Sched {
     /// A running context had to give way to a growing one: nobody comes in until a generation ends, or they would
     /// take each other's pages in turns.
     pub full: bool,
+    /// Running contexts that have no row in the step that is planned: nobody waits for what these compute.
+    pub held_back: BTreeSet<ContextId>,
 }
 
 impl Sched {
@@ -154,9 +157,21 @@ impl Sched {
         }
     }
 
-    /// The contexts in memory without a generation, the one that ran longest ago first.
-    pub(super) fn idle(&self) -> impl Iterator<Item = ContextId> {
-        self.idle.iter().map(|(_, c)| *c)
+    /// The contexts in memory without a generation, each with the number that orders it, the one that ran longest
+    /// ago first.
+    pub(super) fn idle_since(&self) -> impl Iterator<Item = (u64, ContextId)> {
+        self.idle.iter().copied()
+    }
+
+    /// A number that is later than all before it.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    /// The last of these numbers.
+    pub(super) fn ticks(&self) -> u64 {
+        self.ticks
     }
 
     /// Forgets what a process has attained.
@@ -217,8 +232,6 @@ impl RowSent {
 pub(super) struct InFlight {
     pub number: u64,
     pub since: Now,
-    /// It changes the size of the pool, and has no rows.
-    pub resizes: bool,
     pub rows: Vec<RowSent>,
     /// The classes that had something to compute.
     pub backlog: [bool; 4],
@@ -228,4 +241,6 @@ pub(super) struct InFlight {
     pub groups: Vec<(GroupId, i32)>,
     /// The worker has been told to stop it.
     pub withdrawn: bool,
+    /// What its operations on pages are for.
+    pub pages: Vec<PageSent>,
 }

@@ -38,6 +38,7 @@ impl Kernel {
             self.unplace(id);
             self.enter_place(id, owner, wanted);
         }
+        self.enroll_context(id);
         self.stand_in_line(model, owner);
     }
 
@@ -72,9 +73,9 @@ impl Kernel {
         }
         match (place, generation) {
             (Place::Idle(_), _) => {
-                sched.ticks += 1;
-                context.place = Place::Idle(sched.ticks);
-                sched.idle.insert((sched.ticks, id));
+                let tick = sched.tick();
+                context.place = Place::Idle(tick);
+                sched.idle.insert((tick, id));
             }
             (Place::Waiting, Some((call, deadline))) => sched.line.insert(owner, deadline, call, id),
             (Place::Running, _) => sched.enter_running(owner, id),

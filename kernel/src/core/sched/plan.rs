@@ -9,7 +9,7 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::{ModelId, Now};
 use super::super::group::GroupId;
-use super::super::memory::{Reach, Room};
+use super::super::memory::{PageIn, Reach, Room};
 use super::super::model::Model;
 use super::super::process::Process;
 use super::account::Account;
@@ -60,8 +60,12 @@ impl Kernel {
     /// The next step of a model.
     pub(super) fn plan(&mut self, id: ModelId) -> Plan {
         let held_back = self.grow_running(id);
+        if let Some(model) = self.models.get_mut(&id) {
+            model.sched.held_back = held_back;
+        }
         self.admit_waiting(id);
-        let (mut candidates, mut backlogged, throttled_until) = self.candidates(id, &held_back);
+        let waits = self.page_in_running(id);
+        let (mut candidates, mut backlogged, throttled_until) = self.candidates(id, &waits);
         let (policy, lag) = (self.config.policy, self.config.fair_lag_us);
         let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
         model.sched.throttled_until = throttled_until;
@@ -96,6 +100,9 @@ impl Kernel {
             let resident = self.contexts.get(&id).is_some_and(|c| c.resident.is_some());
             let room = if resident { self.grow(id, Reach::Juniors) } else { self.admit(id, None) };
             if matches!(room, Room::Made) {
+                if self.prefills(id) && self.page_in(id, false) == PageIn::Loads {
+                    return Some(Plan::default());
+                }
                 let owner = self.contexts.get(&id)?.owner;
                 let (model, process) = (self.models.get(&model)?, self.processes.living(owner)?);
                 let row = self.candidate(Share::of(process, model), id)?.row(model.batch_tokens());
@@ -109,7 +116,7 @@ impl Kernel {
     fn candidates(
         &self,
         id: ModelId,
-        held_back: &BTreeSet<ContextId>,
+        waits: &BTreeSet<ContextId>,
     ) -> (Vec<Candidate>, Vec<Backlogged>, Option<Now>) {
         let Some(model) = self.models.get(&id) else { return (vec![], vec![], None) };
         let mut throttled_until = None::<Now>;
@@ -118,7 +125,9 @@ impl Kernel {
         // The contexts of a process come one after another.
         let mut last: Option<(Pid, Option<Share>)> = None;
         for (pid, context) in model.sched.running_with_owners() {
+            let held_back = &model.sched.held_back;
             let passed_over = !held_back.is_empty() && held_back.contains(&context)
+                || !waits.is_empty() && waits.contains(&context)
                 || !model.suspects.is_empty() && model.suspects.contains(&context);
             if passed_over {
                 continue;
@@ -140,6 +149,18 @@ impl Kernel {
             candidates.extend(share.and_then(|share| self.candidate(share, context)));
         }
         (candidates, backlogged, throttled_until)
+    }
+
+    /// Has pages brought in for the running contexts that have a prompt, and tells which of them have no row.
+    fn page_in_running(&mut self, model_id: ModelId) -> BTreeSet<ContextId> {
+        let Some(model) = self.models.get(&model_id) else { return BTreeSet::new() };
+        let goes_on = |c: &ContextId| !model.sched.held_back.contains(c) && !model.suspects.contains(c);
+        let prefilling: Vec<_> = model.sched.running().filter(|c| goes_on(c) && self.prefills(*c)).collect();
+        prefilling.into_iter().filter(|id| self.page_in(*id, true) != PageIn::Ready).collect()
+    }
+
+    fn prefills(&self, id: ContextId) -> bool {
+        self.contexts.get(&id).is_some_and(|c| c.prefills())
     }
 
     /// When a process that has used its rate up, or that of a group, may have rows again.

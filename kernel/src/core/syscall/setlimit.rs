@@ -22,6 +22,7 @@ impl Kernel {
             Limit::ContextTokens => &mut process.limits.context_tokens,
             Limit::ResidentFrames => &mut process.limits.resident_frames,
             Limit::GeneratedTokens => &mut process.limits.generated_tokens,
+            Limit::SwapPages => &mut process.limits.swap_pages,
             Limit::TokensPerSecond => &mut process.limits.tokens_per_second,
         };
         let raised = limit.is_some_and(|had| args.value.is_none_or(|wanted| wanted > had));

@@ -1,10 +1,12 @@
 //! `stat`: the counters of the system, of a model, or of a process. A process's counters are for its own user.
 
+use drivers::wire::Slot;
 use syscalls::call::Stat;
 use syscalls::reply::Stats;
 use syscalls::{Errno, Fault, Pid, Reply};
 
 use super::super::Kernel;
+use super::super::process::Process;
 use super::{Caller, Next, Outcome};
 
 impl Kernel {
@@ -25,9 +27,16 @@ impl Kernel {
         let frames = self.models.values().map(|m| m.frames());
         let (total, free) =
             frames.fold((0, 0), |(t, f), (total, free)| (t + u64::from(total), f + u64::from(free)));
+        let cached = self.models.values().map(|m| u64::from(m.frames_cached())).sum();
+        let pages = self.models.values().map(|m| m.slots.taken());
+        let (host, disk) =
+            pages.fold((0, 0), |(h, d), (host, disk)| (h + u64::from(host), d + u64::from(disk)));
         Stats {
             frames_total: total,
             frames_free: free,
+            frames_cached: cached,
+            pages_host: host,
+            pages_disk: disk,
             processes: self.processes.len() as u64,
             contexts: self.contexts.len() as u64,
             uptime_ms: self.now.0 / 1000,
@@ -40,9 +49,13 @@ impl Kernel {
         let (total, free) = model.frames();
         let owners = model.contexts.iter().filter_map(|c| self.contexts.get(c)).map(|c| c.owner);
         let processes: std::collections::BTreeSet<Pid> = owners.collect();
+        let (host, disk) = model.slots.taken();
         Ok(Stats {
             frames_total: u64::from(total),
             frames_free: u64::from(free),
+            frames_cached: u64::from(model.frames_cached()),
+            pages_host: u64::from(host),
+            pages_disk: u64::from(disk),
             processes: processes.len() as u64,
             contexts: model.contexts.len() as u64,
             uptime_ms: self.now.0 / 1000,
@@ -50,10 +63,24 @@ impl Kernel {
         })
     }
 
+    /// Saved pages of a process in the two tiers. Looks through all slots, so that no step has to count.
+    fn pages_of(&self, process: &Process) -> (u64, u64) {
+        if process.swap_pages == 0 {
+            return (0, 0);
+        }
+        let saved = self.models.values().flat_map(|m| m.tree.all_saved());
+        let own = saved.filter(|(_, saved)| saved.charged == Some(process.id.pid));
+        let host = own.filter(|(_, saved)| matches!(saved.slot, Slot::Host(_))).count() as u64;
+        (host, process.swap_pages.saturating_sub(host))
+    }
+
     fn process_stats(&self, caller: &Caller, pid: Pid) -> Result<Stats, Fault> {
         let process = self.subject(caller, pid)?;
+        let (host, disk) = self.pages_of(process);
         Ok(Stats {
             frames_total: process.frames,
+            pages_host: host,
+            pages_disk: disk,
             processes: 1,
             contexts: process.contexts.len() as u64,
             uptime_ms: self.now.0.saturating_sub(process.id.started.0) / 1000,

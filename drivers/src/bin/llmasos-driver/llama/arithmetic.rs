@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::blocked;
 use super::context::{Context, ContextSettings, Output};
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
@@ -87,6 +88,18 @@ fn first_that_passes(
     Err(DriverFault::new(Errno::ENODEV, message))
 }
 
+/// Whether the blocked attention kernel gives what ggml's does, from an earlier finding or from a trial.
+pub fn trusts_blocked(arithmetic: Arithmetic, measured: &Measured) -> bool {
+    if let Some(finding) = measured.get("blocked", arithmetic.name()) {
+        return finding == "agrees";
+    }
+    let trial = || run_trial(trial_command(arithmetic)?.arg("--attention"));
+    let agrees =
+        trial().inspect_err(|why| tracing::warn!("the blocked attention kernel is left out: {why}")).is_ok();
+    measured.put("blocked", arithmetic.name(), if agrees { "agrees" } else { "differs" });
+    agrees
+}
+
 fn trial_command(arithmetic: Arithmetic) -> Result<Command, String> {
     let executable = std::env::current_exe().map_err(|e| format!("this program cannot find itself: {e}"))?;
     let mut command = Command::new(executable);
@@ -136,14 +149,18 @@ fn death(status: ExitStatus, said: &str) -> String {
     }
 }
 
-/// The child's part: runs every kind of kernel once, and compares the fast ones with the safe ones.
+/// The child's part: runs every kind of kernel once, and compares the fast ones with the safe ones; or compares the
+/// blocked attention kernel with ggml's.
 ///
 /// # Errors
 ///
 /// What was wrong, if the process lived through it.
-pub fn trial(name: &str) -> Result<(), String> {
+pub fn trial(name: &str, attention: bool) -> Result<(), String> {
     let arithmetic = Arithmetic::from_name(name).ok_or("the arithmetic is `packed` or `unpacked`")?;
     super::load::start_backend(arithmetic);
+    if attention {
+        return blocked::agrees();
+    }
     let folder = std::env::temp_dir().join(format!("llmasos-probe-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
     let result = [TensorType::Q8_0, TensorType::Q4_0, TensorType::F16, TensorType::F32]
@@ -231,8 +248,8 @@ mod tests {
 
     #[test]
     fn trial_passes_on_the_machine_that_built_this() {
-        assert_eq!(trial("packed"), Ok(()));
-        assert_eq!(trial("unpacked"), Ok(()));
-        assert!(trial("other").is_err());
+        assert_eq!(trial("packed", false), Ok(()));
+        assert_eq!(trial("unpacked", false), Ok(()));
+        assert!(trial("other", false).is_err());
     }
 }

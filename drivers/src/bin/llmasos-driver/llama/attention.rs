@@ -2,8 +2,9 @@
 //!
 //! On CPUs neither of llama.cpp's two is faster everywhere: the fused one skips what belongs to other sequences,
 //! so it wins where many share the pool and on long prompts; two matrix products with a softmax between are
-//! faster for each cell, so they win for one sequence alone. By how much depends on the CPU and the shape of the
-//! heads, and on little else of the model. So both run on a model of one layer with the same heads and hardly
+//! faster for each cell, so they win for one sequence alone. The third, [`blocked`], is meant to be the fastest for
+//! all loads, where the CPU has what it needs. By how much depends on the CPU and the shape of the
+//! heads, and on little else of the model. So all run on a model of one layer with the same heads and hardly
 //! anything beside attention, which takes a fraction of a second however large the real model is. One thread runs
 //! them and its CPU time is taken, so that other programs on the machine do not decide.
 //!
@@ -20,6 +21,7 @@ use drivers::wire::{Asid, DriverFault};
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::blocked;
 use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
@@ -43,22 +45,26 @@ const HEADS: u32 = 4;
 /// What runs where it cannot be measured: the kernel whose cost does not grow with what others hold.
 const UNMEASURED: Attention = Attention::Flash;
 
-/// The kernel that is faster here for heads of this shape.
+/// The kernels with their names in findings.
+const KERNELS: [(Attention, &str); 3] =
+    [(Attention::Flash, "flash"), (Attention::Plain, "plain"), (Attention::Blocked, "blocked")];
+
+/// The kernel that is fastest here for heads of this shape.
 pub fn choose(header: &Header, measured: &Measured) -> Attention {
     let Some(shape) = heads_of(header) else { return UNMEASURED };
-    let key = format!("{} {} {}", shape.heads, shape.kv_heads, shape.embedding);
-    match measured.get("attention", &key).as_deref() {
-        Some("flash") => return Attention::Flash,
-        Some("plain") => return Attention::Plain,
-        _ => {}
+    let key = format!("{} {} {} {}", shape.heads, shape.kv_heads, shape.embedding, blocked::usable());
+    let kept = measured.get("attention", &key);
+    if let Some((attention, _)) = KERNELS.iter().find(|(_, name)| kept.as_deref() == Some(name)) {
+        return *attention;
     }
     match measure(&shape) {
-        Ok([flash, plain]) => {
-            let (attention, name) =
-                if flash <= plain { (Attention::Flash, "flash") } else { (Attention::Plain, "plain") };
-            tracing::info!("attention: {name}; flash takes {flash:?} and plain {plain:?} for the same load");
+        Ok(times) => {
+            let (attention, name, _) =
+                times.iter().min_by_key(|(_, _, time)| *time).expect("some run anywhere");
+            let all: Vec<String> = times.iter().map(|(_, name, time)| format!("{name} {time:?}")).collect();
+            tracing::info!("attention: {name}; the same load takes {}", all.join(", "));
             measured.put("attention", &key, name);
-            attention
+            *attention
         }
         Err(fault) => {
             tracing::warn!("attention cannot be measured: {fault}");
@@ -91,24 +97,33 @@ fn heads_of(header: &Header) -> Option<Shape> {
     shape.trouble().is_none().then_some(shape)
 }
 
-/// The time of the load with the fused kernel and with the other.
-fn measure(shape: &Shape) -> Result<[Duration; 2], DriverFault> {
+/// Kernels with their names and the time that the load takes with them.
+type Times = Vec<(Attention, &'static str, Duration)>;
+
+/// The time of the load with each kernel that runs here.
+fn measure(shape: &Shape) -> Result<Times, DriverFault> {
     let file = std::env::temp_dir().join(format!("llmasos-attention-{}.gguf", std::process::id()));
     let result = measure_on(shape, &file);
     let _ = std::fs::remove_file(&file);
     result
 }
 
-fn measure_on(shape: &Shape, file: &Path) -> Result<[Duration; 2], DriverFault> {
+fn measure_on(shape: &Shape, file: &Path) -> Result<Times, DriverFault> {
     let failed = |why: String| DriverFault::new(Errno::EIO, why);
     shape.write(file).map_err(|e| failed(format!("cannot write {}: {e}", file.display())))?;
     let path = file.to_str().ok_or_else(|| failed("the folder for temporary files is not UTF-8".into()))?;
     let model = Model::load(path, &ModelSettings { gpu_layers: Some(0), packed: false }, &mut |_| {})?;
-    Ok([load(&model, Attention::Flash)?, load(&model, Attention::Plain)?])
+    let mut times = Times::new();
+    for (attention, name) in KERNELS {
+        if let Some(time) = load(&model, attention)? {
+            times.push((attention, name, time));
+        }
+    }
+    Ok(times)
 }
 
-/// The time of the load, with what would repeat the same measured once.
-fn load(model: &Arc<Model>, attention: Attention) -> Result<Duration, DriverFault> {
+/// The time of the load, with what would repeat the same measured once. None where the kernel does not run.
+fn load(model: &Arc<Model>, attention: Attention) -> Result<Option<Duration>, DriverFault> {
     let settings = ContextSettings {
         tokens: (u32::from(PROCESSES) + 1) * PROMPT_TOKENS,
         batch_tokens: PROMPT_TOKENS.max(UBATCH_TOKENS),
@@ -120,6 +135,9 @@ fn load(model: &Arc<Model>, attention: Attention) -> Result<Duration, DriverFaul
         embeddings: false,
     };
     let mut bench = Bench { context: Context::new(model, &settings)? };
+    if bench.context.attention() != attention {
+        return Ok(None);
+    }
     bench.prompt(0)?;
     let alone = bench.fastest_pass(1)?;
     bench.context.clear();
@@ -128,7 +146,7 @@ fn load(model: &Arc<Model>, attention: Attention) -> Result<Duration, DriverFaul
         prompts += bench.prompt(asid)?;
     }
     let together = bench.fastest_pass(PROCESSES)?;
-    Ok(prompts + alone * GENERATED_TOKENS + together * (GENERATED_TOKENS / u32::from(PROCESSES)))
+    Ok(Some(prompts + alone * GENERATED_TOKENS + together * (GENERATED_TOKENS / u32::from(PROCESSES))))
 }
 
 struct Bench {
@@ -193,7 +211,10 @@ mod tests {
         let measured = Measured::new(folder.path().to_str());
         let chosen = choose(&header, &measured);
         assert_ne!(chosen, Attention::Auto);
-        let kept = measured.get("attention", "4 2 128").expect("it is kept");
-        assert_eq!(kept == "flash", chosen == Attention::Flash);
+        let key = format!("4 2 128 {}", blocked::usable());
+        let kept = measured.get("attention", &key).expect("it is kept");
+        let name = KERNELS.iter().find(|(attention, _)| *attention == chosen).expect("it is known").1;
+        assert_eq!(kept, name);
+        assert_eq!(choose(&header, &measured), chosen);
     }
 }

@@ -11,6 +11,7 @@ use llama_cpp_sys_2 as sys;
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::blocked;
 use super::log;
 use super::model::Model;
 
@@ -63,6 +64,8 @@ pub struct Context {
     /// What a running pass looks at.
     withdrawal: Option<Arc<Withdrawal>>,
     memory_bytes: MemoryBytes,
+    /// The kernel that runs, which is the fused one where the blocked one does not take the model's heads.
+    attention: Attention,
 }
 
 /// What a context takes of the device's memory, as far as llama.cpp says it: to a hundredth of a mebibyte.
@@ -98,7 +101,15 @@ impl Context {
     pub fn new(model: &Arc<Model>, settings: &ContextSettings) -> Result<Context, DriverFault> {
         log::forget();
         // SAFETY: the model is loaded, and the `Arc` in the context keeps it so.
-        let raw = unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let set_up = || unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
+        let (raw, attention) = match settings.attention {
+            Attention::Blocked if blocked::usable() => {
+                let (raw, account) = blocked::during(std::ptr::null_mut(), set_up);
+                (raw, if account.all_taken() { Attention::Blocked } else { Attention::Flash })
+            }
+            Attention::Blocked => (set_up(), Attention::Flash),
+            other => (set_up(), other),
+        };
         let raw = NonNull::new(raw).ok_or_else(|| {
             let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
             let message = format!(
@@ -121,7 +132,13 @@ impl Context {
             spare: i32::from(settings.sequences) - 1,
             withdrawal: None,
             memory_bytes,
+            attention,
         })
+    }
+
+    /// The attention kernel that runs.
+    pub fn attention(&self) -> Attention {
+        self.attention
     }
 
     /// Lets passes end when their step is withdrawn.
@@ -229,8 +246,17 @@ impl Context {
     ///
     /// See [`DecodeError`].
     pub fn decode(&mut self) -> Result<(), DecodeError> {
+        let (context, batch) = (self.raw.as_ptr(), self.batch.as_raw());
         // SAFETY: the batch's arrays have the lengths that it says, and live through the call.
-        match unsafe { sys::llama_decode(self.raw.as_ptr(), self.batch.as_raw()) } {
+        let decode = || unsafe { sys::llama_decode(context, batch) };
+        let answer = match self.attention {
+            Attention::Blocked => {
+                let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), Threadpool::raw);
+                blocked::during(pool, decode).0
+            }
+            _ => decode(),
+        };
+        match answer {
             0 => Ok(()),
             1 => Err(DecodeError::NoSlot),
             2 => Err(DecodeError::Withdrawn),
@@ -282,7 +308,7 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
     params.n_threads_batch = settings.threads as i32;
     params.flash_attn_type = match settings.attention {
         Attention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
-        Attention::Flash => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        Attention::Flash | Attention::Blocked => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
         Attention::Plain => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
     };
     params.embeddings = settings.embeddings;
@@ -292,7 +318,7 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
 }
 
 /// ggml's threads, kept between passes: without them ggml would start new ones for every graph.
-struct Threadpool {
+pub struct Threadpool {
     raw: sys::ggml_threadpool_t,
     free: unsafe extern "C" fn(sys::ggml_threadpool_t),
 }
@@ -302,7 +328,7 @@ type FreeThreadpool = unsafe extern "C" fn(sys::ggml_threadpool_t);
 
 impl Threadpool {
     /// None where one thread does the work, or where the CPU backend keeps no threads.
-    fn new(threads: u32) -> Option<Threadpool> {
+    pub fn new(threads: u32) -> Option<Threadpool> {
         if threads < 2 {
             return None;
         }
@@ -326,6 +352,11 @@ impl Threadpool {
             let raw = new(&mut params);
             (!raw.is_null()).then_some(Threadpool { raw, free })
         }
+    }
+
+    /// For calls of ggml, which may use the threads as long as this lives.
+    pub fn raw(&self) -> sys::ggml_threadpool_t {
+        self.raw
     }
 }
 

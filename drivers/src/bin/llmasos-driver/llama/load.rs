@@ -15,6 +15,7 @@ use super::alone::{self, Alone, BLOCK_TOKENS};
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::backends;
+use super::blocked;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::devices;
 use super::embed::Abilities;
@@ -43,7 +44,13 @@ static BACKEND: Once = Once::new();
 /// ENODEV where this build does not run on this CPU.
 pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn Driver>, DriverFault> {
     let header = gguf::open(Path::new(&request.path))?;
-    let arithmetic = arithmetic::find_out(&Measured::new(request.cache_dir.as_deref()))?;
+    let measured = Measured::new(request.cache_dir.as_deref());
+    let arithmetic = arithmetic::find_out(&measured)?;
+    if matches!(request.attention, Attention::Auto | Attention::Blocked)
+        && !arithmetic::trusts_blocked(arithmetic, &measured)
+    {
+        blocked::distrust();
+    }
     load_with(request, header, arithmetic, progress)
 }
 
@@ -84,6 +91,10 @@ pub fn load_with(
         None
     } else {
         description.attention = attention(&header, request, &description, &measured);
+        if request.deterministic && description.attention == Attention::Blocked {
+            // Its sums are grouped by who else is in the pass.
+            description.attention = Attention::Flash;
+        }
         let set_up = if request.deterministic { deterministic_context } else { generating_context };
         Some(set_up(&model, &header, request, &mut description)?)
     };
@@ -104,6 +115,7 @@ pub fn start_backend(arithmetic: Arithmetic) {
         // SAFETY: called once, before anything else of llama.cpp.
         unsafe { sys::llama_backend_init() };
         backends::load(arithmetic);
+        blocked::register();
     });
 }
 
@@ -197,7 +209,7 @@ fn attention(
     measured: &Measured,
 ) -> Attention {
     match request.attention {
-        Attention::Auto if description.device != "cpu" => Attention::Flash,
+        Attention::Auto | Attention::Blocked if description.device != "cpu" => Attention::Flash,
         Attention::Auto => attention::choose(header, measured),
         chosen => chosen,
     }
@@ -233,6 +245,10 @@ fn generating_context(
         embeddings: false,
     };
     let mut context = Context::new(model, &settings)?;
+    if context.attention() != description.attention {
+        tracing::warn!("the blocked attention kernel does not run here or with these heads; flash does");
+        description.attention = context.attention();
+    }
     description.pool_tokens = pool;
     description.batch_tokens = settings.batch_tokens;
     if description.ranges {
@@ -281,7 +297,7 @@ fn deterministic_context(
 }
 
 /// Cores that this process may use, counting those that share one as one: ggml's arithmetic fills a core.
-fn physical_cores() -> u32 {
+pub fn physical_cores() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let mut cores = std::collections::BTreeSet::new();
     for cpu in std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten() {

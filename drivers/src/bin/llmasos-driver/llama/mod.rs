@@ -13,6 +13,8 @@ mod alphabet;
 pub mod arithmetic;
 mod attention;
 mod backends;
+mod blocked;
+pub mod contest;
 mod context;
 mod contract;
 mod devices;

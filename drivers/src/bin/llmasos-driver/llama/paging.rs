@@ -7,10 +7,10 @@ use drivers::wire::{Asid, DriverFault, PAGE_TOKENS, PageLabel, Slot};
 use syscalls::{Errno, Token};
 
 use super::context::{Context, ContextSettings, Output};
-use super::load::POOL_TOKENS_MULTIPLE;
 use super::pool::Pool;
 use super::step::{Generating, LlamaDriver};
 use super::swap::{HEADER_BYTES, PageKind};
+use drivers::gguf::estimate::POOL_TOKENS_MULTIPLE;
 
 /// Bytes that a sealed page takes, by the state of two entries: a header of llama.cpp's, and the same for each one.
 ///

@@ -12,7 +12,7 @@ const GOLDEN: [(&str, &str); 3] = [
 fn greedy_tokens_equal_the_golden_ones_alone_and_eight_at_once() {
     for (name, file) in GOLDEN {
         let (Some((prompt, expected)), Some(path)) = (golden(name), shared(file)) else { return };
-        for attention in [Attention::Plain, Attention::Flash] {
+        for attention in [Attention::Plain, Attention::Flash, Attention::Blocked] {
             let request = LoadRequest { attention, ..request(&path) };
             let mut driver = load(&request).unwrap();
             for count in [1, 8] {

@@ -14,8 +14,31 @@ fn description_says_what_the_file_holds() {
 }
 
 #[test]
+fn blocked_attention_runs_with_heads_that_fit_and_flash_with_others() {
+    let said = |heads: u32| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let shape = Shape { heads, kv_heads: heads, ..Shape::preset("tiny").unwrap() };
+        shape.write(&path).unwrap();
+        let request = LoadRequest { attention: Attention::Blocked, ..request(&path) };
+        load(&request).unwrap().description().attention
+    };
+    let runs =
+        cfg!(target_arch = "x86_64") && std::fs::read_to_string("/proc/cpuinfo").unwrap().contains("avx2");
+    assert_eq!(said(8), if runs { Attention::Blocked } else { Attention::Flash });
+    assert_eq!(said(16), Attention::Flash, "heads of 8 numbers");
+}
+
+#[test]
 fn shared_and_dropped_sequences_continue_as_if_computed_alone() {
-    let mut driver = mounted(&random_model("tiny"));
+    for attention in [Attention::Plain, Attention::Flash, Attention::Blocked] {
+        share_and_drop(attention);
+    }
+}
+
+fn share_and_drop(attention: Attention) {
+    let path = random_model("tiny");
+    let mut driver = load(&LoadRequest { attention, ..request(&path) }).unwrap();
     let greedy = || spec(sampling(|_| {}));
     let (long, other) = (tokens(&[40, 41, 42, 43, 44, 45]), tokens(&[40, 41, 42, 50]));
     let alone = generate(driver.as_mut(), &[(other.clone(), greedy())], 8).remove(0);

@@ -1,0 +1,60 @@
+//! Whose turn it is on this thread: the context that builds or computes a graph, if it wants the blocked kernel.
+//!
+//! ggml asks a device, not a backend, what it supports, so nothing that it passes tells contexts apart. But all that
+//! a context does happens inside one call, on the thread that made it.
+
+use std::cell::Cell;
+
+use llama_cpp_sys_2 as sys;
+
+#[derive(Clone, Copy)]
+struct Turn {
+    pool: sys::ggml_threadpool_t,
+    taken: usize,
+    refused: usize,
+}
+
+thread_local! {
+    static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
+}
+
+/// What happened in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Attention operations that this kernel was given.
+    pub taken: usize,
+    /// How often the kernel had to say no to one.
+    pub refused: usize,
+}
+
+impl Account {
+    /// The kernel computes all the attention there is.
+    pub fn all_taken(&self) -> bool {
+        self.taken > 0 && self.refused == 0
+    }
+}
+
+/// Makes a call of llama.cpp that may build or compute graphs, with the pool that its threads are of, if any.
+pub fn during<R>(pool: sys::ggml_threadpool_t, call: impl FnOnce() -> R) -> (R, Account) {
+    TURN.set(Some(Turn { pool, taken: 0, refused: 0 }));
+    let result = call();
+    let turn = TURN.take().expect("nobody else ends a turn");
+    (result, Account { taken: turn.taken, refused: turn.refused })
+}
+
+pub fn is_on() -> bool {
+    TURN.get().is_some()
+}
+
+/// The pool of the context whose turn it is, or null.
+pub fn pool() -> sys::ggml_threadpool_t {
+    TURN.get().map_or(std::ptr::null_mut(), |turn| turn.pool)
+}
+
+pub fn taken(operations: usize) {
+    TURN.set(TURN.get().map(|turn| Turn { taken: turn.taken + operations, ..turn }));
+}
+
+pub fn refused() {
+    TURN.set(TURN.get().map(|turn| Turn { refused: turn.refused + 1, ..turn }));
+}

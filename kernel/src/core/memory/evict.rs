@@ -1,0 +1,165 @@
+//! Taking pages from sequences, from the end, and saving those that nobody else has.
+
+use std::sync::Arc;
+
+use drivers::wire::{Op, PAGE_TOKENS, PageLabel};
+use syscalls::{ContextId, Pid, Token};
+
+use super::super::Kernel;
+use super::super::event::ModelId;
+use super::super::model::Model;
+use super::super::process::ProcessTable;
+use super::paging::PageSent;
+use super::slots::Budget;
+use super::tree::{NodeId, Saved, Space};
+use super::{PageRef, Resident};
+
+/// Tokens below which a page is not saved: so few are computed beside other rows at next to no cost.
+const SAVED_TOKENS_MIN: u32 = 16;
+
+/// A sequence with what is known of it, whoever has it.
+pub(super) struct Held {
+    pub id: ContextId,
+    pub resident: Resident,
+    pub log: Arc<Vec<Token>>,
+    pub space: Space,
+    /// The process that its slots are charged to; none for a remnant.
+    pub owner: Option<Pid>,
+    /// A remnant's place in the order of use.
+    pub place: Option<(bool, u64)>,
+}
+
+/// What saving a page needs beside the model.
+pub(super) struct Payment<'a> {
+    pub budget: &'a mut Budget,
+    pub processes: &'a mut ProcessTable,
+}
+
+impl Kernel {
+    /// Takes pages from the end of a sequence until so many frames of its model are free, or it has none left.
+    /// Pages that nobody else has are saved.
+    pub(super) fn evict(&mut self, model: ModelId, id: ContextId, frames_wanted: u32) {
+        let Some(mut held) = self.take_held(model, id) else { return };
+        let before = held.resident.pages.len();
+        if let Some(model) = self.models.get_mut(&model) {
+            let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+            model.trim(&mut held, frames_wanted, &mut payment);
+        }
+        let given = (before - held.resident.pages.len()) as u64;
+        if let Some(process) = held.owner.and_then(|pid| self.processes.living_mut(pid)) {
+            process.frames -= given;
+        }
+        self.put_back(model, held);
+    }
+
+    /// Takes everything from a sequence, saving what nobody else has.
+    pub(in crate::core) fn swap_out(&mut self, model: ModelId, id: ContextId) {
+        self.evict(model, id, u32::MAX);
+    }
+}
+
+impl Model {
+    /// Takes pages from the end of a sequence until so many frames are free.
+    fn trim(&mut self, held: &mut Held, frames_wanted: u32, payment: &mut Payment) {
+        let computed = held.resident.computed;
+        // A model that keeps or loses whole sequences loses this one.
+        let ranges = self.memory.as_ref().is_some_and(|m| m.ranges);
+        let frames_wanted = if ranges { frames_wanted } else { u32::MAX };
+        while self.memory.as_ref().is_some_and(|m| m.pool.free() < frames_wanted) {
+            let Some(page) = held.resident.pages.pop() else { break };
+            let from = held.resident.pages.len() as u32 * PAGE_TOKENS;
+            self.save_if_last(held, &page, (from, computed.min(from + PAGE_TOKENS)), payment);
+            if let Some(memory) = &mut self.memory {
+                memory.pool.release(page);
+            }
+        }
+        let left = held.resident.pages.len() as u32 * PAGE_TOKENS;
+        // Whoever gives a sequence without pages back drops what is in it.
+        if left < computed && left > 0 {
+            self.ops.push(Op::Drop { asid: held.resident.lease.asid(), from: left });
+        }
+        held.resident.computed = computed.min(left);
+        self.enroll(held.id, &mut held.resident, &held.log, &held.space, false);
+    }
+
+    /// Saves the entries of a page, unless another sequence has the page, it is saved already, or it is not worth
+    /// a slot.
+    fn save_if_last(&mut self, held: &Held, page: &PageRef, (from, to): (u32, u32), payment: &mut Payment) {
+        let shared = self.memory.as_ref().is_none_or(|m| m.pool.is_shared(page) || !m.ranges);
+        if shared || to < from + SAVED_TOKENS_MIN || self.slots.room() == 0 {
+            return;
+        }
+        if !self.paging.pays(self.sched.cost.prefill_us(to - from)) {
+            return;
+        }
+        let parent = (from / PAGE_TOKENS).checked_sub(1).map(|n| held.resident.path[n as usize]);
+        let node = self.tree.child(&held.space, parent, &held.log[from as usize..to as usize]);
+        match self.tree.saved(node) {
+            Some(saved) => self.touch(node, saved),
+            None if payment.may_save(held.owner) => self.save(held, node, (from, to), payment),
+            None => {}
+        }
+        self.tree.prune(node);
+    }
+
+    fn save(&mut self, held: &Held, node: NodeId, (from, to): (u32, u32), payment: &mut Payment) {
+        let Some(placed) = self.slots.place(payment.budget) else { return };
+        if let Some(lost) = placed.lost {
+            payment.refund(self.tree.saved(lost));
+            self.tree.set_saved(lost, None);
+        }
+        if let Some((moved, to)) = placed.moved
+            && let Some(saved) = self.tree.saved(moved)
+        {
+            self.tree.set_saved(moved, Some(Saved { slot: to, ready: false, ..saved }));
+            let op = Op::Move { from: placed.slot, to };
+            self.page_op(op, PageSent::Move { node: moved, to });
+        }
+        let (slot, tick) = (placed.slot, self.slots.tick());
+        let charged = payment.charge(held.owner);
+        self.tree.set_saved(node, Some(Saved { slot, ready: false, tick, charged }));
+        let page = PageLabel { from, to, digest: self.tree.digest(node) };
+        let op = Op::Save { asid: held.resident.lease.asid(), page, slot };
+        self.page_op(op, PageSent::Save { node, slot });
+    }
+
+    /// Notes that a saved page has been used.
+    pub(super) fn touch(&mut self, node: NodeId, saved: Saved) {
+        if !saved.ready {
+            return;
+        }
+        let tick = self.slots.tick();
+        self.slots.unlist(saved.slot, saved.tick, node);
+        self.slots.list(saved.slot, tick, node);
+        self.tree.set_saved(node, Some(Saved { tick, ..saved }));
+    }
+
+    /// Adds an operation on pages to the next step, with what it is for.
+    pub(in crate::core) fn page_op(&mut self, op: Op, sent: PageSent) {
+        debug_assert!(op.is_paging());
+        self.ops.push(op);
+        self.page_ops.push(sent);
+    }
+}
+
+impl Payment<'_> {
+    /// Whether a process's limit lets it have one more page in the swap area.
+    fn may_save(&self, owner: Option<Pid>) -> bool {
+        let Some(process) = owner.and_then(|pid| self.processes.living(pid)) else { return true };
+        process.limits.swap_pages.is_none_or(|most| process.swap_pages < most)
+    }
+
+    fn charge(&mut self, owner: Option<Pid>) -> Option<Pid> {
+        let process = owner.and_then(|pid| self.processes.living_mut(pid))?;
+        process.swap_pages += 1;
+        Some(process.id.pid)
+    }
+
+    /// Takes a page that is gone off the account of whoever it was charged to.
+    pub(super) fn refund(&mut self, saved: Option<Saved>) {
+        let process = saved.and_then(|s| s.charged).and_then(|pid| self.processes.living_mut(pid));
+        if let Some(process) = process {
+            process.swap_pages -= 1;
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What came of saving, loading and moving pages, and what it costs.
+
+use drivers::wire::{DriverFault, Op, PAGE_TOKENS, PageLabel, Slot};
+use syscalls::ContextId;
+
+use super::super::Kernel;
+use super::super::effect::{Effect, LogLevel};
+use super::super::event::ModelId;
+use super::super::model::Model;
+use super::evict::Payment;
+use super::slots::TierName;
+use super::tree::{NodeId, Saved};
+
+/// What a page is thought to cost before anything has been measured, in microseconds: what a model of half a
+/// billion weights takes on two cores.
+const LOAD_US_GUESSED: u64 = 150;
+const COMPUTE_US_GUESSED: u64 = 85_000;
+
+/// An operation on pages that a worker has been, or will be, told to do, and what it is for.
+#[derive(Clone, Debug)]
+pub(in crate::core) enum PageSent {
+    Save { node: NodeId, slot: Slot },
+    Load { context: ContextId, node: NodeId, slot: Slot, page: PageLabel, keep: u32 },
+    Move { node: NodeId, to: Slot },
+    Resize,
+}
+
+impl PageSent {
+    /// The slot that it writes.
+    pub(in crate::core) fn writes(&self) -> Option<Slot> {
+        match self {
+            PageSent::Save { slot: to, .. } | PageSent::Move { to, .. } => Some(*to),
+            PageSent::Load { .. } | PageSent::Resize => None,
+        }
+    }
+}
+
+/// What paging costs here, by measurement, in microseconds a page. Moving averages, as those of steps.
+#[derive(Clone, Debug, Default)]
+pub(in crate::core) struct PagingCost {
+    load_host_us: Option<u64>,
+    load_disk_us: Option<u64>,
+    save_us: Option<u64>,
+}
+
+impl PagingCost {
+    fn learn(&mut self, sent: &PageSent, us: u64) {
+        let average = match sent {
+            PageSent::Save { .. } => &mut self.save_us,
+            PageSent::Load { slot: Slot::Host(_), .. } => &mut self.load_host_us,
+            PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk_us,
+            PageSent::Move { .. } | PageSent::Resize => return,
+        };
+        *average = Some(average.map_or(us, |old| (old * 7).saturating_add(us) / 8));
+    }
+
+    /// Whether saving a page and loading it again is expected to cost less than to compute it again. What has not
+    /// been measured is tried.
+    pub(super) fn pays(&self, compute_us: Option<u64>) -> bool {
+        let load_us = self.load_host_us.or(self.load_disk_us);
+        match (self.save_us, load_us, compute_us) {
+            (Some(save), Some(load), Some(compute)) => save.saturating_add(load) < compute.max(1),
+            _ => true,
+        }
+    }
+
+    /// Whether loading a saved page is expected to cost less than to compute it.
+    pub(super) fn load_pays(&self, slot: Slot, compute_us: Option<u64>) -> bool {
+        let load_us = match slot {
+            Slot::Host(_) => self.load_host_us,
+            Slot::Disk(_) => self.load_disk_us,
+        };
+        load_us.zip(compute_us).is_none_or(|(load, compute)| load <= compute)
+    }
+}
+
+impl Kernel {
+    /// Takes what came of the operations on pages of a step, before what came of its rows.
+    pub(in crate::core) fn pages_done(
+        &mut self,
+        model: ModelId,
+        sent: &[PageSent],
+        done: Vec<Result<u64, DriverFault>>,
+    ) {
+        // A load behind one that failed has failed with it, and says nothing of its own page.
+        let mut failed: Option<ContextId> = None;
+        for (sent, done) in sent.iter().zip(done) {
+            if let (Ok(us), Some(model)) = (&done, self.models.get_mut(&model)) {
+                model.paging.learn(sent, *us);
+            }
+            match (sent, done) {
+                (PageSent::Save { node, slot }, Ok(_)) => self.page_saved(model, *node, *slot, true),
+                (PageSent::Move { node, to }, Ok(_)) => self.page_saved(model, *node, *to, false),
+                (PageSent::Save { node, slot: to } | PageSent::Move { node, to }, Err(fault)) => {
+                    self.page_not_saved(model, *node, *to, &fault);
+                }
+                (PageSent::Load { context, .. }, _) if failed == Some(*context) => {}
+                (PageSent::Load { context, node, slot, page, keep }, Ok(_)) => {
+                    self.page_loaded(model, *context, (*node, *slot), page, *keep);
+                }
+                (PageSent::Load { context, node, slot, .. }, Err(fault)) => {
+                    failed = Some(*context);
+                    self.page_corrupted(model, *node, *slot, &fault);
+                }
+                (PageSent::Resize, outcome) => self.resized(model, outcome),
+            }
+        }
+        for context in loading(sent) {
+            if let Some(context) = self.contexts.get_mut(&context) {
+                context.in_step = false;
+            }
+            self.advance(context);
+        }
+    }
+
+    fn page_saved(&mut self, id: ModelId, node: NodeId, slot: Slot, written: bool) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let bytes = model.page_bytes();
+        let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot) else { return };
+        model.tree.set_saved(node, Some(Saved { ready: true, ..saved }));
+        model.slots.list(slot, saved.tick, node);
+        if written {
+            model.counters.swap_out_bytes += bytes;
+            self.counters.swap_out_bytes += bytes;
+            let owner = saved.charged.and_then(|pid| self.processes.living_mut(pid));
+            owner.into_iter().for_each(|p| p.id.counters.swap_out_bytes += bytes);
+        }
+    }
+
+    /// The tier is smaller than was thought. The page will be computed again.
+    fn page_not_saved(&mut self, id: ModelId, node: NodeId, slot: Slot, fault: &DriverFault) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot) {
+            let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+            payment.refund(Some(saved));
+            model.tree.set_saved(node, None);
+        }
+        if model.slots.retire(slot, &mut self.swap) {
+            let (host, disk) = model.slots.taken();
+            let (tier, pages) = match TierName::of(slot) {
+                TierName::Host => ("host", host),
+                TierName::Disk => ("disk", disk),
+            };
+            let line = format!("the {tier} tier of model {} stays at {pages} pages: {fault}", model.name);
+            self.out.push(Effect::Log(LogLevel::Warn, line));
+        }
+    }
+
+    fn page_loaded(
+        &mut self,
+        id: ModelId,
+        context_id: ContextId,
+        (node, slot): (NodeId, Slot),
+        page: &PageLabel,
+        keep: u32,
+    ) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot) {
+            model.touch(node, saved);
+        }
+        let bytes = model.page_bytes();
+        let Some(context) = self.contexts.get_mut(&context_id) else { return };
+        let Some(resident) = &mut context.resident else { return };
+        if keep < page.to {
+            model.ops.push(Op::Drop { asid: resident.lease.asid(), from: keep });
+        }
+        resident.computed = keep;
+        let again = page.from < context.evaluated;
+        let owner = context.owner;
+        self.count(id, owner, |c| {
+            c.swap_in_bytes += bytes;
+            c.refaults += u64::from(again);
+        });
+        self.enroll_context(context_id);
+    }
+
+    /// The page in a slot is not what it should be. It will be computed.
+    fn page_corrupted(&mut self, id: ModelId, node: NodeId, slot: Slot, fault: &DriverFault) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.counters.pages_corrupted += 1;
+        self.counters.pages_corrupted += 1;
+        let line = format!("a saved page of model {} is computed again: {fault}", model.name);
+        self.out.push(Effect::Log(LogLevel::Warn, line));
+        let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot && s.ready) else { return };
+        model.slots.unlist(slot, saved.tick, node);
+        self.free_slot(id, node, saved);
+    }
+
+    /// Gives the slot of a page back.
+    fn free_slot(&mut self, id: ModelId, node: NodeId, saved: Saved) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+        payment.refund(Some(saved));
+        model.slots.give_back(saved.slot, &mut self.swap);
+        model.tree.set_saved(node, None);
+    }
+
+    /// Gives back what a model that goes had of the swap area.
+    pub(in crate::core) fn give_slots_back(&mut self, model: &Model) {
+        model.slots.give_all_back(&mut self.swap);
+        let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+        model.tree.all_saved().for_each(|(_, saved)| payment.refund(Some(saved)));
+    }
+
+    /// What a dead worker was told to write is not known to be written.
+    pub(in crate::core) fn forget_unwritten(&mut self, id: ModelId) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.page_ops.clear();
+        let unwritten: Vec<_> = model.tree.all_saved().filter(|(_, saved)| !saved.ready).collect();
+        for (node, saved) in unwritten {
+            self.free_slot(id, node, saved);
+        }
+    }
+}
+
+impl Model {
+    /// What it is expected to cost to take a page and to bring it back, in microseconds.
+    pub(super) fn return_us(&self, saved: bool) -> u64 {
+        let compute_us = self.sched.cost.prefill_us(PAGE_TOKENS).unwrap_or(COMPUTE_US_GUESSED);
+        if self.slots.room() == 0 {
+            return compute_us;
+        }
+        let load_us = self.paging.load_host_us.or(self.paging.load_disk_us).unwrap_or(LOAD_US_GUESSED);
+        let save_us = self.paging.save_us.unwrap_or(LOAD_US_GUESSED);
+        compute_us.min(load_us + if saved { 0 } else { save_us })
+    }
+
+    /// Bytes of a saved page.
+    pub(in crate::core) fn page_bytes(&self) -> u64 {
+        self.description.as_ref().map_or(0, |d| d.page_bytes)
+    }
+}
+
+/// The contexts that pages are loaded for, each once.
+pub(in crate::core) fn loading(sent: &[PageSent]) -> Vec<ContextId> {
+    let mut contexts: Vec<ContextId> = sent
+        .iter()
+        .filter_map(|sent| match sent {
+            PageSent::Load { context, .. } => Some(*context),
+            _ => None,
+        })
+        .collect();
+    contexts.dedup();
+    contexts
+}

@@ -1,0 +1,248 @@
+//! Slots: room for saved pages in host memory and on disk.
+//!
+//! A slot is free or has one page; which one, the tree knows. Numbers are handed out from 0, so the files grow no
+//! further than they are used. Where a tier is full, the page in it that was used longest ago goes one tier down,
+//! and from the last one it is gone. A slot that could not be written is never used again; where it was one that
+//! the file had to grow for, the tier stays as small as it is.
+//!
+//! All models share the budget of a tier.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drivers::wire::{ModelDescription, Slot};
+
+use super::tree::NodeId;
+
+/// What a slot's size is a multiple of, so that the worker can bypass the page cache of the system.
+const ROOM_MULTIPLE: u64 = 4096;
+
+/// A tier of the swap area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::core) enum TierName {
+    Host,
+    Disk,
+}
+
+impl TierName {
+    /// The tier of a slot.
+    pub(in crate::core) fn of(slot: Slot) -> Self {
+        match slot {
+            Slot::Host(_) => TierName::Host,
+            Slot::Disk(_) => TierName::Disk,
+        }
+    }
+
+    fn slot(self, number: u32) -> Slot {
+        match self {
+            TierName::Host => Slot::Host(number),
+            TierName::Disk => Slot::Disk(number),
+        }
+    }
+}
+
+/// Bytes that may still be given to slots, of each tier and of all models together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) struct Budget {
+    pub host: u64,
+    pub disk: u64,
+}
+
+impl Budget {
+    fn of(&mut self, tier: TierName) -> &mut u64 {
+        match tier {
+            TierName::Host => &mut self.host,
+            TierName::Disk => &mut self.disk,
+        }
+    }
+}
+
+/// The slots of one tier of one model.
+#[derive(Debug)]
+struct Tier {
+    /// Numbers that have been used and are free.
+    free: Vec<u32>,
+    /// The lowest number that has never been used.
+    next: u32,
+    /// Numbers from here on do not exist: the file cannot grow further.
+    end: u32,
+    /// Numbers that could not be written.
+    retired: u32,
+    /// Pages that are written with their slots, the one used longest ago first.
+    used: BTreeMap<(u64, NodeId), u32>,
+}
+
+impl Tier {
+    fn new() -> Self {
+        Tier { free: Vec::new(), next: 0, end: u32::MAX, retired: 0, used: BTreeMap::new() }
+    }
+
+    fn take(&mut self, left: &mut u64, room: u64) -> Option<u32> {
+        if *left < room {
+            return None;
+        }
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None if self.next < self.end => {
+                self.next += 1;
+                self.next - 1
+            }
+            None => return None,
+        };
+        *left -= room;
+        Some(number)
+    }
+
+    /// Slots with a page, or with one on its way.
+    fn taken(&self) -> u32 {
+        self.next - self.free.len() as u32 - self.retired
+    }
+}
+
+/// The slots of one model.
+#[derive(Debug)]
+pub(in crate::core) struct Slots {
+    host: Tier,
+    disk: Tier,
+    /// Bytes of a slot; 0 where pages of the model cannot be saved.
+    room: u64,
+    ticks: u64,
+}
+
+/// A free slot, and what had to be done for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::core) struct Placed {
+    pub slot: Slot,
+    /// This page is gone.
+    pub lost: Option<NodeId>,
+    /// This page goes from `slot` to another one first.
+    pub moved: Option<(NodeId, Slot)>,
+}
+
+impl Slots {
+    /// No slots yet.
+    pub(in crate::core) fn new() -> Self {
+        Slots { host: Tier::new(), disk: Tier::new(), room: 0, ticks: 0 }
+    }
+
+    /// Learns how large a page of the model is.
+    pub(in crate::core) fn describe(&mut self, description: &ModelDescription) {
+        let savable = description.ranges && description.generates;
+        self.room = if savable { description.page_bytes.next_multiple_of(ROOM_MULTIPLE) } else { 0 };
+    }
+
+    /// Bytes of a slot.
+    pub(in crate::core) fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// A number that is later than all before it.
+    pub(in crate::core) fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    /// Slots that are taken in each tier.
+    pub(in crate::core) fn taken(&self) -> (u32, u32) {
+        (self.host.taken(), self.disk.taken())
+    }
+
+    fn tier(&mut self, tier: TierName) -> &mut Tier {
+        match tier {
+            TierName::Host => &mut self.host,
+            TierName::Disk => &mut self.disk,
+        }
+    }
+
+    /// Finds a slot for a page, in the highest tier that can have one. None where there is no tier at all, or
+    /// where all is taken by pages that are on their way.
+    pub(in crate::core) fn place(&mut self, budget: &mut Budget) -> Option<Placed> {
+        if self.room == 0 {
+            return None;
+        }
+        if let Some(number) = self.host.take(&mut budget.host, self.room) {
+            return Some(Placed { slot: Slot::Host(number), lost: None, moved: None });
+        }
+        let Some(((_, down), number)) = self.host.used.pop_first() else {
+            let (slot, lost) = self.place_on_disk(budget)?;
+            return Some(Placed { slot, lost, moved: None });
+        };
+        let slot = Slot::Host(number);
+        Some(match self.place_on_disk(budget) {
+            Some((to, lost)) => Placed { slot, lost, moved: Some((down, to)) },
+            None => Placed { slot, lost: Some(down), moved: None },
+        })
+    }
+
+    /// A slot on disk, in place of the page used longest ago if need be.
+    fn place_on_disk(&mut self, budget: &mut Budget) -> Option<(Slot, Option<NodeId>)> {
+        if let Some(number) = self.disk.take(&mut budget.disk, self.room) {
+            return Some((Slot::Disk(number), None));
+        }
+        let ((_, lost), number) = self.disk.used.pop_first()?;
+        Some((Slot::Disk(number), Some(lost)))
+    }
+
+    /// Lists a page that is written among those that may go.
+    pub(in crate::core) fn list(&mut self, slot: Slot, tick: u64, node: NodeId) {
+        self.tier(TierName::of(slot)).used.insert((tick, node), number_of(slot));
+    }
+
+    /// Takes a page off that list.
+    pub(in crate::core) fn unlist(&mut self, slot: Slot, tick: u64, node: NodeId) {
+        self.tier(TierName::of(slot)).used.remove(&(tick, node));
+    }
+
+    /// Gives a slot back.
+    pub(in crate::core) fn give_back(&mut self, slot: Slot, budget: &mut Budget) {
+        let (tier, number) = (TierName::of(slot), number_of(slot));
+        *budget.of(tier) += self.room;
+        self.tier(tier).free.push(number);
+    }
+
+    /// Never uses a slot again that could not be written. Tells whether the tier is smaller for good than it might
+    /// have been.
+    pub(in crate::core) fn retire(&mut self, slot: Slot, budget: &mut Budget) -> bool {
+        let (name, number) = (TierName::of(slot), number_of(slot));
+        *budget.of(name) += self.room;
+        let tier = self.tier(name);
+        tier.retired += 1;
+        let grew = number + 1 == tier.next && tier.end == u32::MAX;
+        if grew {
+            tier.end = tier.next;
+        }
+        grew
+    }
+
+    /// Gives the whole budget back, when the model goes.
+    pub(in crate::core) fn give_all_back(&self, budget: &mut Budget) {
+        budget.host += u64::from(self.host.taken()) * self.room;
+        budget.disk += u64::from(self.disk.taken()) * self.room;
+    }
+
+    /// Checks that no slot is lost.
+    ///
+    /// # Panics
+    ///
+    /// Where the slots of all saved pages are not just those that are taken.
+    pub(in crate::core) fn check(&self, saved: impl Iterator<Item = Slot>) {
+        let mut seen = BTreeSet::new();
+        let (mut host, mut disk) = (0, 0);
+        for slot in saved {
+            assert!(seen.insert(slot), "two pages are in {slot:?}");
+            match slot {
+                Slot::Host(_) => host += 1,
+                Slot::Disk(_) => disk += 1,
+            }
+        }
+        assert_eq!(self.taken(), (host, disk), "slots are lost or there twice");
+        let free = self.host.free.iter().map(|n| TierName::Host.slot(*n));
+        let mut free = free.chain(self.disk.free.iter().map(|n| TierName::Disk.slot(*n)));
+        assert!(free.all(|slot| !seen.contains(&slot)), "a free slot has a page");
+    }
+}
+
+fn number_of(slot: Slot) -> u32 {
+    match slot {
+        Slot::Host(number) | Slot::Disk(number) => number,
+    }
+}

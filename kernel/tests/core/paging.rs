@@ -1,0 +1,314 @@
+//! Sharing between processes, what closed contexts leave, and pages that leave device memory and come back.
+
+use syscalls::call::*;
+use syscalls::reply::Finish;
+use syscalls::{CallId, ContextId, Reply, Tokens};
+
+use kernel::core::event::ConnId;
+
+use crate::machine::{ADMIN, Machine, append_bytes, generate, generated, open, reference};
+
+/// Text of so many tokens, another one for each `n` from its first token on.
+fn text(n: usize, tokens: usize) -> String {
+    let word = format!("{n} and ");
+    word.chars().rev().cycle().take(tokens).collect()
+}
+
+impl Machine {
+    fn exit(&mut self, conn: ConnId) {
+        self.call(conn, Exit { status: 0 }).expect("it ends");
+    }
+
+    fn begin_on(&mut self, conn: ConnId, prompt: &str, tokens: u32) -> (ContextId, CallId) {
+        let context = self.open_with(conn, prompt);
+        (context, self.begin(conn, generate(context, tokens)))
+    }
+}
+
+/// Eight agents with a common prompt of 2,048 tokens, each with 64 of its own.
+fn agents(machine: &mut Machine, uids: &[u32]) -> Vec<(ConnId, String, CallId)> {
+    let common = text(0, 2048);
+    let start = |(n, uid): (usize, &u32)| {
+        let conn = machine.connect(*uid);
+        let prompt = format!("{common}{}", text(n + 1, 64));
+        let (_, call) = machine.begin_on(conn, &prompt, 16);
+        (conn, prompt, call)
+    };
+    uids.iter().enumerate().map(start).collect()
+}
+
+#[test]
+fn prompt_common_to_processes_is_computed_once_also_when_they_come_at_once() {
+    let (mut machine, conn) = Machine::with_model("pool=8192,context=4096,batch=512");
+    for (conn, prompt, call) in agents(&mut machine, &[7; 8]) {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", &prompt, 16));
+    }
+    let stats = machine.stat(conn);
+    assert!(stats.prompt_tokens_evaluated <= 2048 + 8 * 64 + 16, "{}", stats.prompt_tokens_evaluated);
+    assert_eq!(stats.tokens_recomputed, 0);
+}
+
+#[test]
+fn prompt_common_to_users_is_computed_by_each() {
+    let (mut machine, conn) = Machine::with_model("pool=8192,context=4096");
+    for (conn, prompt, call) in agents(&mut machine, &[7, 7, 8, 8]) {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", &prompt, 16));
+    }
+    let evaluated = machine.stat(conn).prompt_tokens_evaluated;
+    assert!((2 * 2048 + 4 * 60..2 * 2048 + 4 * 64 + 16).contains(&evaluated), "{evaluated}");
+}
+
+#[test]
+fn prompt_of_an_ended_process_is_not_computed_again_for_its_user() {
+    let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
+    let prompt = text(1, 500);
+    let expected = reference("", &prompt, 10);
+    let mut evaluated = vec![];
+    for uid in [7, 7, 8] {
+        let before = machine.stat(conn).prompt_tokens_evaluated;
+        let process = machine.connect(uid);
+        let context = machine.open_with(process, &prompt);
+        assert_eq!(machine.generate(process, context, 10).text, expected);
+        machine.exit(process);
+        evaluated.push(machine.stat(conn).prompt_tokens_evaluated - before);
+    }
+    assert_eq!(evaluated, [500, 1, 500], "the first of each user computes it");
+    let stats = machine.stat(conn);
+    assert!(stats.frames_cached > 0);
+    assert_eq!(stats.frames_free + stats.frames_cached, stats.frames_total, "and nobody is charged for it");
+}
+
+#[test]
+fn remnants_give_way_the_oldest_first() {
+    // Room for three prompts of four frames.
+    let (mut machine, conn) = Machine::with_model("pool=768,context=768");
+    for n in 1..=4 {
+        let context = machine.open_with(conn, &text(n, 250));
+        machine.generate(conn, context, 4);
+        machine.call(conn, Close { context }).expect("own context");
+    }
+    let mut evaluated = |n: usize| {
+        let before = machine.stat(conn).prompt_tokens_evaluated;
+        let context = machine.open_with(conn, &text(n, 250));
+        machine.generate(conn, context, 4);
+        machine.call(conn, Close { context }).expect("own context");
+        machine.stat(conn).prompt_tokens_evaluated - before
+    };
+    assert_eq!(evaluated(4), 1);
+    assert_eq!(evaluated(3), 1);
+    assert!(evaluated(1) >= 186, "its last pages were the first to go");
+}
+
+/// Contexts that take turns, each with more to say every time.
+fn turns(script: &str, host: u64, disk: u64) -> (Machine, ConnId) {
+    let (mut machine, conn) = Machine::with_swap(script, host, disk);
+    let common = text(0, 300);
+    let contexts: Vec<ContextId> = (0..24).map(|_| machine.open_with(conn, &common)).collect();
+    let mut said: Vec<String> = vec![common; 24];
+    for turn in 0..4 {
+        for (n, context) in contexts.iter().enumerate() {
+            let more = text(100 * turn + n + 1, 40);
+            machine.append(conn, *context, &more).expect("it fits");
+            let reply = machine.generate(conn, *context, 8);
+            said[n].push_str(&more);
+            assert_eq!(reply.text, reference("", &said[n], 8), "context {n} in turn {turn}");
+            said[n].push_str(&reply.text);
+        }
+    }
+    (machine, conn)
+}
+
+/// Memory for six of 24 contexts of up to eight frames, five of them common.
+const TURNS: &str = "pool=1536,context=512";
+/// What is new in the turns: the common prompt, and what each appends; what one generates last has no entry yet.
+const TURNS_NEW: u64 = 300 + 24 * 4 * 40 + 24 * 3;
+
+#[test]
+fn contexts_taking_turns_compute_only_what_is_new() {
+    for (host, disk) in [(4096, 0), (0, 4096), (8, 4096)] {
+        let (mut machine, conn) = turns(TURNS, host, disk);
+        let stats = machine.stat(conn);
+        let computed = stats.prompt_tokens_evaluated + stats.tokens_recomputed;
+        // A few tokens of a page are computed rather than kept.
+        let most = TURNS_NEW + 24 * 4 * 16;
+        assert!(computed <= most, "{computed} of {most} with {host} and {disk} slots");
+        assert!(stats.swap_out_bytes > 0 && stats.swap_in_bytes > 0 && stats.refaults > 0, "{stats:?}");
+        assert_eq!((stats.pages_host == 0, stats.pages_disk == 0), (host == 0, disk == 0), "{stats:?}");
+        assert!(stats.pages_host <= host && stats.pages_disk <= disk);
+    }
+}
+
+#[test]
+fn without_tiers_contexts_taking_turns_are_computed_again() {
+    let (mut machine, conn) = turns(TURNS, 0, 0);
+    let stats = machine.stat(conn);
+    assert!(stats.tokens_recomputed > 3000, "{}", stats.tokens_recomputed);
+    assert_eq!((stats.swap_out_bytes, stats.pages_host, stats.pages_disk), (0, 0, 0));
+}
+
+#[test]
+fn disk_full_makes_the_tier_smaller_and_fails_nobody() {
+    let (mut machine, conn) = turns(&format!("{TURNS},host_pages=20,disk_pages=30"), 4096, 4096);
+    let stats = machine.stat(conn);
+    assert!(stats.pages_host <= 20 && stats.pages_disk <= 30, "{stats:?}");
+    assert!(stats.pages_host > 10 && stats.pages_disk > 10, "what there is is used: {stats:?}");
+}
+
+#[test]
+fn page_damaged_is_computed_again_and_counted() {
+    let (mut machine, conn) = turns(&format!("{TURNS},corrupt_every=5"), 4096, 0);
+    let stats = machine.stat(conn);
+    assert!(stats.pages_corrupted > 10, "{stats:?}");
+    assert!(stats.tokens_recomputed > 0, "{stats:?}");
+}
+
+#[test]
+fn models_that_keep_whole_sequences_are_dropped_and_computed_again() {
+    for script in ["ranges=false", "page_bytes=0"] {
+        let (mut machine, conn) = turns(&format!("{TURNS},{script}"), 4096, 4096);
+        let stats = machine.stat(conn);
+        assert!(stats.tokens_recomputed > 0, "{script}");
+        assert_eq!((stats.swap_out_bytes, stats.pages_host, stats.pages_disk), (0, 0, 0), "{script}");
+    }
+}
+
+#[test]
+fn pages_dearer_to_load_than_to_compute_are_computed() {
+    // Computing 64 tokens takes 640 µs, loading them 10 ms.
+    let script = format!("{TURNS},token_us=10,load_us=10000");
+    let (mut machine, conn) = turns(&script, 4096, 0);
+    let stats = machine.stat(conn);
+    assert!(stats.swap_in_bytes <= 64 * 4096, "it has seen that it does not pay: {stats:?}");
+    assert!(stats.tokens_recomputed > 2000, "{stats:?}");
+}
+
+#[test]
+fn death_of_a_worker_costs_no_saved_page() {
+    let (mut machine, conn) = Machine::with_swap(TURNS, 4096, 0);
+    let prompts: Vec<String> = (1..=6).map(|n| text(n, 400)).collect();
+    let contexts: Vec<ContextId> = prompts.iter().map(|p| machine.open_with(conn, p)).collect();
+    contexts.iter().for_each(|c| drop(machine.generate(conn, *c, 8)));
+    let saved = machine.stat(conn).pages_host;
+    assert!(saved > 0, "six contexts of seven frames in a pool of 24");
+    machine.kill_worker();
+    for (context, prompt) in contexts.iter().zip(&prompts) {
+        let whole = reference("", prompt, 16);
+        assert_eq!(machine.generate(conn, *context, 8).text, whole[8..]);
+    }
+    let stats = machine.stat(conn);
+    assert_eq!(stats.worker_restarts, 1);
+    assert!(
+        stats.tokens_recomputed <= 6 * 407 - saved * 40,
+        "{} with {saved} saved",
+        stats.tokens_recomputed
+    );
+}
+
+#[test]
+fn work_for_twice_the_pool_all_finishes_in_full() {
+    for host in [0, 4096] {
+        let (mut machine, conn) = Machine::with_swap("pool=4096,context=2048", host, 0);
+        let prompts: Vec<String> = (1..=8).map(|n| text(n, 512)).collect();
+        let calls: Vec<CallId> = prompts.iter().map(|p| machine.begin_on(conn, p, 512).1).collect();
+        for (call, prompt) in calls.into_iter().zip(&prompts) {
+            let reply = generated(machine.finish(conn, call));
+            assert_eq!((reply.finish, reply.tokens.len()), (Finish::Length, 512));
+            assert_eq!(reply.text, reference("", prompt, 512));
+        }
+        let stats = machine.stat(conn);
+        if host > 0 {
+            assert!(stats.tokens_recomputed < 8 * 64, "{} tokens again", stats.tokens_recomputed);
+        }
+        assert!(stats.tokens_recomputed < 4096, "{} tokens again", stats.tokens_recomputed);
+    }
+}
+
+#[test]
+fn swap_limit_of_a_process_makes_it_compute_again_and_nobody_else() {
+    let (mut machine, conn) = Machine::with_swap("pool=512,context=512", 4096, 0);
+    let pid = machine.pid(conn);
+    machine.call(conn, Setlimit { pid, limit: Limit::SwapPages, value: Some(2) }).expect("own limit");
+    let contexts: Vec<ContextId> = (1..=4).map(|n| machine.open_with(conn, &text(n, 300))).collect();
+    contexts.iter().for_each(|c| drop(machine.generate(conn, *c, 4)));
+    let Ok(Reply::Stat(stats)) = machine.call(conn, Stat { pid: Some(pid), model: None }) else { panic!() };
+    assert_eq!(stats.pages_host, 2);
+    let other = machine.connect(ADMIN);
+    let pid = machine.pid(other);
+    let contexts: Vec<ContextId> = (5..=8).map(|n| machine.open_with(other, &text(n, 300))).collect();
+    contexts.iter().for_each(|c| drop(machine.generate(other, *c, 4)));
+    let Ok(Reply::Stat(stats)) = machine.call(other, Stat { pid: Some(pid), model: None }) else { panic!() };
+    assert!(stats.pages_host > 8, "{stats:?}");
+}
+
+#[test]
+fn same_text_given_to_resident_contexts_is_computed_once() {
+    let (mut machine, conn) = Machine::with_model("pool=8192,context=2048,batch=256");
+    let context = machine.open_with(conn, &text(1, 200));
+    machine.generate(conn, context, 1);
+    let group = machine.fork(conn, context, 5);
+    let news = text(2, 600);
+    for context in &group {
+        machine.append(conn, *context, &news).expect("it fits");
+    }
+    let before = machine.stat(conn).prompt_tokens_evaluated;
+    let calls: Vec<CallId> = group.iter().map(|c| machine.begin(conn, generate(*c, 8))).collect();
+    let texts: Vec<String> = calls.into_iter().map(|c| generated(machine.finish(conn, c)).text).collect();
+    assert!(texts.iter().all(|t| *t == texts[0]));
+    let evaluated = machine.stat(conn).prompt_tokens_evaluated - before;
+    assert!(evaluated <= 600 + 5 * 17, "{evaluated}");
+}
+
+#[test]
+fn waiting_for_a_prompt_ends_when_the_one_that_computes_it_is_stopped() {
+    let (mut machine, conn) = Machine::with_model("pool=8192,context=4096,batch=64");
+    let (one, two) = (machine.connect(ADMIN), machine.connect(ADMIN));
+    let prompt = text(1, 1000);
+    let (_, first) = machine.begin_on(one, &prompt, 8);
+    (0..3).for_each(|_| assert!(machine.turn()));
+    let (_, second) = machine.begin_on(two, &prompt, 8);
+    machine.turn();
+    let pid = machine.pid(one);
+    machine.call(conn, Kill { pid, signal: Signal::Stop }).expect("it stops");
+    assert_eq!(generated(machine.finish(two, second)).text, reference("", &prompt, 8));
+    assert!(machine.reply(one, first).is_none());
+    machine.call(conn, Kill { pid, signal: Signal::Cont }).expect("it goes on");
+    assert_eq!(generated(machine.finish(one, first)).text, reference("", &prompt, 8));
+}
+
+#[test]
+fn page_known_in_part_is_shared_by_the_token() {
+    let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
+    let prompt = text(1, 250);
+    let first = machine.open_with(conn, &prompt);
+    machine.generate(conn, first, 1);
+    let longer = machine.open(conn);
+    machine.call(conn, append_bytes(longer, &prompt)).expect("it fits");
+    machine.append(conn, longer, "!").expect("it fits");
+    let before = machine.stat(conn).prompt_tokens_evaluated;
+    machine.generate(conn, longer, 1);
+    assert_eq!(machine.stat(conn).prompt_tokens_evaluated - before, 1);
+}
+
+#[test]
+fn fork_bomb_of_contexts_hits_its_limit_and_nothing_else() {
+    let (mut machine, conn) = Machine::with_swap("pool=1024,context=512", 64, 64);
+    machine.check_every = 64;
+    let bomb = machine.connect(7);
+    let context = machine.open_with(bomb, &text(1, 200));
+    machine.generate(bomb, context, 4);
+    let mut made = 1;
+    let fault = loop {
+        match machine.call(bomb, Fork { context, copies: 1000, length: None }) {
+            Ok(Reply::Forked { contexts }) => made += contexts.len(),
+            Err(fault) => break fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(fault.errno, syscalls::Errno::EMFILE);
+    assert!(fault.message.contains("4096") && made == 4001, "{fault}");
+    let neighbour = machine.open_with(conn, "neighbour");
+    assert_eq!(machine.generate(conn, neighbour, 20).text, reference("", "neighbour", 20));
+    machine.exit(bomb);
+    let tokens_max = Some(Tokens(512));
+    assert!(matches!(machine.call(conn, Open { tokens_max, ..open() }), Ok(Reply::Opened { .. })));
+}
