@@ -118,8 +118,14 @@ calls! {
     Snapshot "snapshot"(Snapshot) -> "done";
     /// Opens a context from a snapshot.
     Restore "restore"(Restore) -> "opened";
-    /// Names the beginning of a context, so that others may open on it.
+    /// Names the beginning of a context, so that others may open on it: a shared segment. It outlives the process,
+    /// and lives until `unshare`, or until the model is unmounted. Its owner may replace it by the same name.
     Share "share"(Share) -> "done";
+    /// Removes a shared segment; contexts that were opened on it keep what they have. Only for its owner and the
+    /// administrator.
+    Unshare "unshare"(Unshare) -> "done";
+    /// Lists shared segments.
+    Segments "segments"(Segments) -> "segments";
     /// Turns text into tokens.
     Tokenize "tokenize"(Tokenize) -> "tokens";
     /// Turns tokens into text.
@@ -364,7 +370,7 @@ args! {
     struct Generate {
         /// The context to continue.
         context: ContextId,
-        /// The most tokens to generate; until the context is full if absent.
+        /// The most tokens to generate; until the context is full, or as many as it holds if it slides, if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_tokens: Option<Tokens>,
         /// Strings that end the generation; they are not part of the text.
@@ -469,10 +475,20 @@ args! {
         /// How much of the context; all if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         length: Option<Tokens>,
-        /// Who may open on it, in octal as for files: 0o600 the owner, 0o644 everyone.
+        /// Who may open on it, bits as for files: 0o400 the owner, 0o004 everyone else. There are no groups and
+        /// nothing to write, so the other bits up to 0o777 mean nothing; 0o644 is for everyone.
         #[serde(default = "owner_only")]
         mode: u32,
     }
+
+    /// Arguments of `unshare`.
+    struct Unshare {
+        /// The name of the segment.
+        name: String,
+    }
+
+    /// Arguments of `segments`.
+    struct Segments {}
 
     /// Arguments of `tokenize`.
     struct Tokenize {
@@ -745,9 +761,11 @@ pub enum OnFull {
     /// The call ends and says so.
     #[default]
     Stop,
-    /// The oldest pages are dropped, the first ones kept.
+    /// The oldest part is dropped behind the first page, half of the window at a time, or in a conversation the
+    /// oldest messages behind the instructions.
     Slide,
-    /// The oldest part is replaced with a summary that the model writes.
+    /// As `slide`, but when a generation fills the context, a summary that the model writes takes the place of what
+    /// is dropped.
     Compact,
 }
 

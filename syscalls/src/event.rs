@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::call::Class;
-use crate::id::{ContextId, Pid, Token};
+use crate::id::{ContextId, Pid, Token, Tokens};
 
 /// One event, named by its `event` field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +25,20 @@ pub enum Event {
     Replaying {
         /// Tokens that are computed again.
         tokens: u32,
+    },
+    /// The context was full and slides (`on_full`): its oldest part is gone, and the rest is computed again.
+    Slid {
+        /// Tokens that were dropped.
+        tokens: Tokens,
+        /// Messages of the conversation that were dropped instead, oldest first.
+        messages: u32,
+    },
+    /// The context was full and compacts (`on_full`): a summary, written by the model, stands for its oldest part.
+    Compacted {
+        /// Tokens that were dropped.
+        tokens: Tokens,
+        /// Tokens of the summary.
+        summary: Tokens,
     },
     /// A progress report of a long call such as `mount`.
     Progress {

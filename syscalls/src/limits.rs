@@ -69,6 +69,12 @@ limits! {
     /// Contexts of one process at once.
     pub const CONTEXTS_PER_PROCESS_MAX: usize = 4096;
 
+    /// Shared segments at once.
+    pub const SEGMENTS_MAX: usize = 1024;
+
+    /// Shared segments of one user at once.
+    pub const SEGMENTS_PER_USER_MAX: usize = 64;
+
     /// Copies that one `fork` may make.
     pub const FORK_COPIES_MAX: u32 = 1024;
 

@@ -171,6 +171,8 @@ pub enum Reply {
     Mounted(ModelInfo),
     /// Answer to `models`.
     Models(Vec<ModelInfo>),
+    /// Answer to `segments`.
+    Segments(Vec<SegmentInfo>),
     /// Answer to `train`.
     Trained(serde_json::Value),
     /// Answer to `compress`.
@@ -275,6 +277,10 @@ pub struct ProcessInfo {
     pub context_tokens: u64,
     /// Frames in device memory that it maps.
     pub frames: u32,
+    /// How much it is in the way where memory is short: its frames, times 1 for realtime, 2 for interactive, 4 for
+    /// normal and 8 for batch, and times what its nice value divides its share of time by (1 for nice 0).
+    #[serde(default)]
+    pub oom_score: u32,
     /// Tokens evaluated for it.
     pub prompt_tokens_evaluated: u64,
     /// Tokens generated for it.
@@ -499,6 +505,21 @@ pub struct DeviceInfo {
     pub free_bytes: u64,
     /// Who takes the others.
     pub shares: Vec<DeviceShare>,
+}
+
+/// One shared segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SegmentInfo {
+    /// Its name.
+    pub name: String,
+    /// The model that it is on.
+    pub model: String,
+    /// Its owner.
+    pub uid: u32,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its tokens.
+    pub length: Tokens,
 }
 
 /// Whether a model can be used.

@@ -111,7 +111,11 @@ impl<W: Write> Timeline<W> {
                 let line = Track { pid: MODELS, tid: 0 };
                 self.trace.instant(line, &format!("{events} events were lost here"), self.last, Value::Null)
             }
-            Event::Tokens { .. } | Event::Replaying { .. } | Event::Progress { .. } => Ok(()),
+            Event::Tokens { .. }
+            | Event::Replaying { .. }
+            | Event::Slid { .. }
+            | Event::Compacted { .. }
+            | Event::Progress { .. } => Ok(()),
         }
     }
 

@@ -120,6 +120,9 @@ impl Calls {
 impl Kernel {
     /// Answers a call. One that was answered already is left alone.
     pub(super) fn finish(&mut self, call: CallNo, result: Result<Reply, Fault>) {
+        if let Some(context) = self.compactions.remove(&call) {
+            return self.compacted(context, result);
+        }
         let Some(pending) = self.calls.remove(call) else { return };
         if matches!(pending.waits, Waits::Events(_)) {
             self.subscriptions.remove(call);

@@ -114,7 +114,8 @@ impl Kernel {
         assert!(process.contexts.contains(&id));
         assert!(context.length() <= context.tokens_max);
         let reads = self.connections.get(&process.conn).is_some_and(|c| !c.congested);
-        let runs = context.generation.is_some() && process.run == Run::Going && reads;
+        let may_run = process.run == Run::Going && reads && !context.is_compacting();
+        let runs = context.generation.is_some() && may_run;
         assert_eq!(context.place.runs(), runs, "{id} is {:?}", context.place);
         let in_memory = matches!(context.place, Place::Running | Place::Idle(_));
         assert_eq!(in_memory, context.resident.is_some(), "{id} is {:?}", context.place);
@@ -122,7 +123,7 @@ impl Kernel {
         if let Some(generation) = &context.generation {
             assert_eq!(context.queue.front().map(|q| q.call), Some(generation.call));
             assert!(context.remaining() > 0, "{id} has nothing to compute");
-        } else if !context.in_step {
+        } else if !context.in_step && !context.is_compacting() {
             let begun = context.queue.front().is_none_or(|q| q.work.is_none());
             assert!(begun, "the first call of {id} has not begun");
         }

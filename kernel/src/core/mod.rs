@@ -20,6 +20,7 @@ mod model;
 mod process;
 mod sched;
 mod seed;
+mod segment;
 mod subscription;
 mod syscall;
 mod table;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 
 use syscalls::{ContextId, Errno, Fault, Pid};
 
-use call::Calls;
+use call::{CallNo, Calls};
 use connection::Connection;
 use context::Context;
 use counters::Counters;
@@ -39,6 +40,7 @@ use memory::Budget;
 use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
+use segment::Segments;
 use subscription::Subscriptions;
 use table::Table;
 
@@ -66,6 +68,9 @@ pub struct Kernel {
     next_model: u32,
     devices: Devices,
     counters: Counters,
+    segments: Segments,
+    /// Calls of the kernel's own that write summaries, and the contexts that these are for.
+    compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
     swap: Budget,
     /// What the host was last told to wake the kernel at.
@@ -82,6 +87,8 @@ impl Kernel {
             devices: Devices::new(&config.devices, config.devices_to_come),
             config,
             swap,
+            segments: Segments::default(),
+            compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),
             out: Vec::new(),

@@ -35,6 +35,9 @@ const DEVICES_MAX: usize = 64;
 /// Sequence ids that llama.cpp has at most.
 const SEQUENCES_MAX: u16 = 256;
 
+/// The disk tier of the swap area where nobody says: a hundred thousand tokens of a model of seven billion weights.
+const SWAP_DISK_BYTES: u64 = 8 << 30;
+
 /// What the command line says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Flags {
@@ -94,6 +97,8 @@ struct File {
     policy: String,
     fair_lag_us: u64,
     latency_target_percent: u32,
+    swap_host_bytes: Option<u64>,
+    swap_disk_bytes: u64,
 }
 
 impl Default for File {
@@ -115,6 +120,8 @@ impl Default for File {
             policy: kernel.policy.name().into(),
             fair_lag_us: kernel.fair_lag_us,
             latency_target_percent: kernel.latency_target_percent,
+            swap_host_bytes: None,
+            swap_disk_bytes: SWAP_DISK_BYTES,
         }
     }
 }
@@ -256,6 +263,8 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             policy: policy(&file.policy)?,
             fair_lag_us: file.fair_lag_us,
             latency_target_percent: file.latency_target_percent,
+            swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
+            swap_disk_bytes: file.swap_disk_bytes,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
             ..KernelConfig::default()
         },

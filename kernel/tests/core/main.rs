@@ -19,5 +19,7 @@ mod preemption;
 mod processes;
 mod random;
 mod scheduling;
+mod segments;
+mod sliding;
 mod subscriptions;
 mod workers;

@@ -157,3 +157,61 @@ fn contexts_opened_and_closed_without_running_leave_no_work_behind() {
     let most = machine.steps.iter().map(|s| s.ops.len()).max().unwrap_or(0);
     assert!(most <= 1100, "{most} operations in one step");
 }
+
+#[test]
+fn contexts_of_one_process_at_its_frames_limit_take_turns() {
+    let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
+    let pid = machine.pid(conn);
+    // Each wants four frames in the end, and there are five.
+    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(5) };
+    machine.call(conn, limit).expect("own limit");
+    let contexts: Vec<_> = (0..2).map(|n| machine.open_with(conn, &prompt(n, 120))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 120))).collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", &prompt(n as u32, 120), 120));
+    }
+}
+
+#[test]
+fn oom_score_is_frames_weighed_by_class_and_nice() {
+    let (mut machine, conn) = Machine::with_model("pool=8192,context=1024");
+    let mut score = |class, nice| {
+        let process = machine.connect_as(ADMIN, class, nice);
+        let context = machine.open_with(process, &prompt(1, 300));
+        machine.generate(process, context, 1);
+        let pid = machine.pid(process);
+        machine.ps(conn).into_iter().find(|p| p.pid == pid).map(|p| (p.frames, p.oom_score))
+    };
+    assert_eq!(score(Class::Realtime, 0), Some((5, 5)));
+    assert_eq!(score(Class::Normal, 0), Some((5, 20)));
+    assert_eq!(score(Class::Batch, 0), Some((5, 40)));
+    let (nice, greedy) = (score(Class::Normal, 5), score(Class::Normal, -5));
+    assert!(nice.is_some_and(|(_, s)| (60..63).contains(&s)), "{nice:?}");
+    assert!(greedy.is_some_and(|(_, s)| (6..8).contains(&s)), "{greedy:?}");
+}
+
+#[test]
+fn limits_of_nothing_are_one_clear_fault_each() {
+    let (mut machine, conn) = Machine::with_swap("pool=256,context=256", 64, 0);
+    let mut refused = |limit, words: &str| {
+        let process = machine.connect(ADMIN);
+        let context = machine.open_with(process, &prompt(1, 100));
+        let pid = machine.pid(process);
+        machine.call(process, Setlimit { pid, limit, value: Some(0) }).expect("own limit");
+        let call: syscalls::Call = match limit {
+            Limit::Contexts => open().into(),
+            Limit::ContextTokens => crate::machine::append_bytes(context, "more").into(),
+            _ => generate(context, 5).into(),
+        };
+        let fault = machine.call(process, call).expect_err(words);
+        assert!(fault.message.contains(words), "{fault}");
+        machine.call(process, Exit { status: 0 }).expect("it ends");
+        fault.errno
+    };
+    assert_eq!(refused(Limit::Contexts, "the limit is 0"), Errno::EMFILE);
+    assert_eq!(refused(Limit::ContextTokens, "its limit is 0"), Errno::E2BIG);
+    assert_eq!(refused(Limit::ResidentFrames, "its limit is 0"), Errno::ENOMEM);
+    assert_eq!(refused(Limit::GeneratedTokens, "its limit is 0"), Errno::E2BIG);
+    let context = machine.open_with(conn, &prompt(2, 100));
+    assert_eq!(machine.generate(conn, context, 5).finish, Finish::Length, "nobody else is concerned");
+}

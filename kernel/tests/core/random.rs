@@ -4,13 +4,14 @@
 //! A failing history prints its seed; `LLMASOS_TEST_SEED=n` plays it alone, and `LLMASOS_TEST_SEED=n-m` plays a
 //! range of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kernel::core::Event as Input;
 use kernel::core::event::ConnId;
-use kernel::core::{DeviceConfig, Event, KernelConfig, Policy};
+use kernel::core::{DeviceConfig, KernelConfig, Policy};
 use syscalls::call::*;
 use syscalls::reply::Finish;
-use syscalls::{CallId, ContextId, Errno, Reply, Token, Tokens};
+use syscalls::{CallId, ContextId, Errno, Event, Reply, Token, Tokens};
 
 use crate::machine::{ADMIN, Machine, append_bytes, generate, mount, open};
 
@@ -78,11 +79,17 @@ struct History {
     chance: Chance,
     programs: Vec<Program>,
     generated: Vec<(ConnId, CallId, ContextId)>,
+    /// Calls that open contexts which slide or compact.
+    sliding: BTreeSet<(ConnId, CallId)>,
+    /// Contexts that slide, compact or are cut, and their copies: what a reply has may be behind something else by
+    /// now, or something else in its place that says the same.
+    moving: BTreeSet<ContextId>,
 }
 
 /// Names of models. The first is mounted at the beginning, all of them come and go.
 const MODELS: [&str; 3] = ["m", "n", "o"];
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
+const SEGMENTS: [&str; 2] = ["one", "two"];
 const SIGNALS: [Signal; 6] =
     [Signal::Stop, Signal::Cont, Signal::Int, Signal::Cont, Signal::Term, Signal::Kill];
 
@@ -124,7 +131,15 @@ impl History {
         });
         let conn = machine.connect(ADMIN);
         machine.mount(conn, MODELS[0], &script).expect("one has room");
-        History { machine, script, chance, programs: Vec::new(), generated: Vec::new() }
+        History {
+            machine,
+            script,
+            chance,
+            programs: Vec::new(),
+            generated: Vec::new(),
+            sliding: BTreeSet::new(),
+            moving: BTreeSet::new(),
+        }
     }
 
     fn act(&mut self) {
@@ -150,6 +165,7 @@ impl History {
             66..69 => self.mount(),
             69..70 if self.chance.once_in(2) => self.unmount(),
             70..71 => self.subscribe(),
+            71..73 => self.share(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -164,14 +180,12 @@ impl History {
 
     fn connect(&mut self) {
         if self.programs.len() < 8 {
-            let class = CLASSES[self.chance.below(4)];
-            let nice = self.chance.below(40) as i8 - 20;
+            let mut class = CLASSES[self.chance.below(4)];
+            let mut nice = self.chance.below(40) as i8 - 20;
             let uid = [ADMIN, ADMIN, 1000, 1001][self.chance.below(4)];
-            // What only the administrator may have.
-            let (class, nice) = match uid {
-                ADMIN => (class, nice),
-                _ => (class.max(Class::Interactive), nice.max(0)),
-            };
+            if uid != ADMIN {
+                (class, nice) = (class.max(Class::Normal), nice.max(0));
+            }
             let conn = self.machine.connect_as(uid, class, nice);
             self.programs.push(Program { conn, contexts: vec![], calls: vec![], opening: vec![] });
         }
@@ -190,8 +204,14 @@ impl History {
     fn open(&mut self) {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
-        let model = Some(MODELS[self.chance.below(MODELS.len())].to_owned());
-        let id = self.machine.begin(conn, Open { model, ..open() });
+        let prefix = self.chance.once_in(3).then(|| SEGMENTS[self.chance.below(SEGMENTS.len())].into());
+        let on_full = [OnFull::Stop, OnFull::Stop, OnFull::Slide, OnFull::Compact][self.chance.below(4)];
+        let model = MODELS[self.chance.below(MODELS.len())].to_owned();
+        let model = prefix.is_none().then_some(model);
+        let id = self.machine.begin(conn, Open { model, prefix, on_full, ..open() });
+        if on_full != OnFull::Stop {
+            self.sliding.insert((conn, id));
+        }
         self.programs[at].opening.push(id);
     }
 
@@ -235,6 +255,9 @@ impl History {
         let length = self.chance.once_in(3).then(|| Tokens(self.chance.below(80) as u32));
         let id = self.machine.begin(conn, Fork { context, copies, length });
         if let Some(Ok(Reply::Forked { contexts })) = self.machine.reply(conn, id) {
+            if self.moving.contains(&context) {
+                self.moving.extend(&contexts);
+            }
             self.programs[at].contexts.extend(contexts);
         }
     }
@@ -248,9 +271,22 @@ impl History {
     fn truncate(&mut self) {
         let Some((_, conn, context)) = self.pick() else { return };
         let length = Tokens(self.chance.below(150) as u32);
+        self.moving.insert(context);
         self.machine.begin(conn, Truncate { context, length });
         // What is appended afterwards may end like an answer that was cut off.
         self.generated.retain(|(_, _, of)| *of != context);
+    }
+
+    fn share(&mut self) {
+        let Some((_, conn, context)) = self.pick() else { return };
+        let name = SEGMENTS[self.chance.below(SEGMENTS.len())].into();
+        if self.chance.once_in(4) {
+            self.machine.begin(conn, Unshare { name });
+            return;
+        }
+        let length = self.chance.once_in(2).then(|| Tokens(1 + self.chance.below(150) as u32));
+        let mode = [0o600, 0o644][self.chance.below(2)];
+        self.machine.begin(conn, Share { context, name, length, mode });
     }
 
     fn signal(&mut self) {
@@ -266,7 +302,7 @@ impl History {
         let Some(at) = self.program() else { return };
         let conn = self.programs[at].conn;
         let high = self.chance.once_in(2);
-        self.machine.event(if high { Event::OutputHigh { conn } } else { Event::OutputLow { conn } });
+        self.machine.event(if high { Input::OutputHigh { conn } } else { Input::OutputLow { conn } });
     }
 
     fn setpriority(&mut self) {
@@ -323,7 +359,7 @@ impl History {
     fn disconnect(&mut self) {
         let Some(at) = self.program() else { return };
         let program = self.programs.remove(at);
-        self.machine.event(Event::Disconnected { conn: program.conn });
+        self.machine.event(Input::Disconnected { conn: program.conn });
     }
 
     /// Contexts that were opened are there, and connections that the kernel hung up are gone.
@@ -331,14 +367,19 @@ impl History {
         for program in &mut self.programs {
             for id in std::mem::take(&mut program.opening) {
                 match self.machine.reply(program.conn, id) {
-                    Some(Ok(Reply::Opened { context, .. })) => program.contexts.push(context),
+                    Some(Ok(Reply::Opened { context, .. })) => {
+                        program.contexts.push(context);
+                        if self.sliding.contains(&(program.conn, id)) {
+                            self.moving.insert(context);
+                        }
+                    }
                     Some(other) => assert!(other.is_err()),
                     None => program.opening.push(id),
                 }
             }
         }
         for conn in std::mem::take(&mut self.machine.hangups) {
-            self.machine.event(Event::Disconnected { conn });
+            self.machine.event(Input::Disconnected { conn });
             self.programs.retain(|p| p.conn != conn);
         }
     }
@@ -347,7 +388,7 @@ impl History {
     fn settle(&mut self) {
         for at in 0..self.programs.len() {
             let conn = self.programs[at].conn;
-            self.machine.event(Event::OutputLow { conn });
+            self.machine.event(Input::OutputLow { conn });
             let pid = self.machine.pid(conn);
             self.machine.begin(conn, Kill { pid, signal: Signal::Cont });
         }
@@ -373,7 +414,7 @@ impl History {
             match self.machine.wake {
                 Some(wake) => {
                     self.machine.now = self.machine.now.max(wake.0);
-                    self.machine.event(Event::Tick);
+                    self.machine.event(Input::Tick);
                 }
                 None => return,
             }
@@ -393,6 +434,10 @@ impl History {
                 let id = self.machine.begin(conn, generate(context, 3));
                 self.run_in_time();
                 let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
+                let moved = |e: &Event| matches!(e, Event::Slid { .. } | Event::Compacted { .. });
+                if self.machine.events(conn, id).iter().any(moved) {
+                    continue;
+                }
                 let mut log = log;
                 for token in &reply.tokens {
                     assert_eq!(*token, reference.next(&log), "context {context}");
@@ -410,7 +455,7 @@ impl History {
         for (conn, id, context) in std::mem::take(&mut self.generated) {
             let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
             let alive = self.programs.iter().any(|p| p.conn == conn && p.contexts.contains(&context));
-            if !alive || reply.finish == Finish::ContextFull {
+            if !alive || reply.finish == Finish::ContextFull || self.moving.contains(&context) {
                 continue;
             }
             let read = ReadTokens { context, from: Tokens(0), to: Some(reply.length) };
@@ -448,7 +493,7 @@ fn play(seed: u64, reference: &mut Reference) -> Played {
     history.settle();
     let checked = history.check_texts(reference);
     for program in std::mem::take(&mut history.programs) {
-        history.machine.event(Event::Disconnected { conn: program.conn });
+        history.machine.event(Input::Disconnected { conn: program.conn });
     }
     history.machine.run();
     let conn = history.machine.connect(ADMIN);

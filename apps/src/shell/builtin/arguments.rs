@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 use syscalls::Fault;
-use syscalls::call::{Attention, Class, Hello, Signal};
+use syscalls::call::{Attention, Class, Hello, OnFull, Signal};
 use syscalls::client::{blocking::Client, hello};
 use syscalls::paths;
 
@@ -124,6 +124,11 @@ pub fn attention() -> impl TypedValueParser<Value = Attention> {
     PossibleValuesParser::new(["auto", "flash", "plain", "blocked"]).map(|name| named(&name))
 }
 
+/// What happens when a context is full, by name.
+pub fn on_full() -> impl TypedValueParser<Value = OnFull> {
+    PossibleValuesParser::new(["stop", "slide", "compact"]).map(|name| named(&name))
+}
+
 /// The signals by name and number.
 pub fn signal() -> impl TypedValueParser<Value = Signal> {
     let signals = [Signal::Int, Signal::Term, Signal::Kill, Signal::Stop, Signal::Cont];
@@ -165,6 +170,7 @@ mod tests {
             &["realtime", "interactive", "normal", "batch"],
         );
         parse(&|n| attention().parse_ref(&command, None, n).is_ok(), &["auto", "flash", "plain", "blocked"]);
+        parse(&|n| on_full().parse_ref(&command, None, n).is_ok(), &["stop", "slide", "compact"]);
         let numbers = ["INT", "2", "TERM", "15", "KILL", "9", "STOP", "19", "CONT", "18"];
         for pair in numbers.chunks(2) {
             let signal = |n: &str| signal().parse_ref(&command, None, OsStr::new(n)).expect("possible");

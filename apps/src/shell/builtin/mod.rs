@@ -31,6 +31,8 @@ pub mod mount;
 mod nice;
 mod policy;
 mod ps;
+mod segments;
+mod share;
 mod shutdown;
 mod stat;
 mod sysinfo;
@@ -82,6 +84,8 @@ pub const ALL: &[Builtin] = &[
     models::BUILTIN,
     mount::BUILTIN,
     umount::BUILTIN,
+    share::BUILTIN,
+    segments::BUILTIN,
     ps::BUILTIN,
     kill::BUILTIN,
     wait::BUILTIN,

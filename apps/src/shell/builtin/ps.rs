@@ -21,8 +21,8 @@ pub const BUILTIN: Builtin =
 /// Lists processes
 ///
 /// STATE is idle, ready, running, blocked, stopped or zombie. NI is the nice value, CTX the number of contexts,
-/// TOKENS what they hold, FRAMES the device memory that they map. EVAL and GEN count tokens evaluated and
-/// generated, TIME is the model's time that the process has had.
+/// TOKENS what they hold, FRAMES the device memory that they map, OOM how much that is in the way where memory is
+/// short. EVAL and GEN count tokens evaluated and generated, TIME is the model's time that the process has had.
 #[derive(Debug, Parser)]
 struct Args {
     /// Prints {"processes":[…]} with every field
@@ -51,6 +51,7 @@ const COLUMNS: &[(&str, Align)] = &[
     ("CTX", Align::Right),
     ("TOKENS", Align::Right),
     ("FRAMES", Align::Right),
+    ("OOM", Align::Right),
     ("EVAL", Align::Right),
     ("GEN", Align::Right),
     ("TIME", Align::Right),
@@ -75,7 +76,7 @@ fn run(invocation: &Invocation) -> Outcome {
     Ok(0)
 }
 
-fn cells(process: &ProcessInfo, depth: usize, users: &mut BTreeMap<u32, String>) -> [String; 13] {
+fn cells(process: &ProcessInfo, depth: usize, users: &mut BTreeMap<u32, String>) -> [String; 14] {
     let user = users.entry(process.uid).or_insert_with(|| user_name(process.uid));
     [
         process.pid.to_string(),
@@ -87,6 +88,7 @@ fn cells(process: &ProcessInfo, depth: usize, users: &mut BTreeMap<u32, String>)
         process.contexts.to_string(),
         process.context_tokens.to_string(),
         process.frames.to_string(),
+        process.oom_score.to_string(),
         process.prompt_tokens_evaluated.to_string(),
         process.tokens_generated.to_string(),
         units::duration(Duration::from_micros(process.service_us)),
@@ -150,6 +152,7 @@ mod tests {
             contexts: 0,
             context_tokens: 0,
             frames: 0,
+            oom_score: 0,
             prompt_tokens_evaluated: 0,
             tokens_generated: 0,
             service_us: 0,

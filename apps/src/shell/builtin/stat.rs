@@ -45,7 +45,7 @@ fn run(invocation: &Invocation) -> Outcome {
 /// Lines for people, each with the counter's name in JSON.
 fn table(stats: &Stats) -> String {
     let time = |us: u64| units::duration(Duration::from_micros(us));
-    let rows: [(&str, String); 19] = [
+    let rows: [(&str, String); 22] = [
         ("uptime_ms", time(stats.uptime_ms.saturating_mul(1000))),
         ("processes", stats.processes.to_string()),
         ("contexts", stats.contexts.to_string()),
@@ -60,10 +60,13 @@ fn table(stats: &Stats) -> String {
         ("tokens_accepted", stats.tokens_accepted.to_string()),
         ("frames_total", stats.frames_total.to_string()),
         ("frames_free", stats.frames_free.to_string()),
+        ("frames_cached", stats.frames_cached.to_string()),
         ("pages_host", stats.pages_host.to_string()),
         ("pages_disk", stats.pages_disk.to_string()),
         ("swap_out_bytes", units::bytes(stats.swap_out_bytes)),
         ("swap_in_bytes", units::bytes(stats.swap_in_bytes)),
+        ("refaults", stats.refaults.to_string()),
+        ("pages_corrupted", stats.pages_corrupted.to_string()),
         ("worker_restarts", stats.worker_restarts.to_string()),
     ];
     rows.iter().map(|(name, value)| format!("{name:<24}{value:>12}\n")).collect()

@@ -65,6 +65,12 @@ impl Kernel {
         question: Question,
         answer: Result<Answer, Fault>,
     ) {
+        if let (Question::Chat(request), Ok(Answer::Chat(delta))) = (&question, &answer)
+            && self.is_too_long(id, delta)
+            && self.slide_chat(id, call, &request.messages)
+        {
+            return;
+        }
         let result = answer.and_then(|answer| match (question, answer) {
             (Question::Tokenize(_), Answer::Tokens(tokens)) => self.append_tokens(id, &tokens),
             (Question::Chat(request), Answer::Chat(delta)) => self.append_chat(id, request, &delta),
@@ -73,13 +79,22 @@ impl Kernel {
         self.finish_head(id, call, result);
     }
 
-    /// Adds tokens to the log.
+    /// Adds tokens to the log. A context that slides makes room first.
     pub(super) fn append_tokens(&mut self, id: ContextId, tokens: &[Token]) -> Result<Reply, Fault> {
-        let length = self.context(id)?.length();
-        self.check_room(id, length, tokens)?;
+        let context = self.context(id)?;
+        let (length, most) = (context.length(), context.tokens_max as usize);
+        self.check_room(id, length, tokens, context.slides_for(tokens.len() as u64))?;
+        if length as usize + tokens.len() > most {
+            self.slide(id);
+        }
         self.extend(id, tokens);
         let context = self.context(id)?;
         Ok(Reply::Appended { length: Tokens(context.length()), added: Tokens(tokens.len() as u32) })
+    }
+
+    fn is_too_long(&self, id: ContextId, delta: &ChatDelta) -> bool {
+        let wanted = u64::from(delta.keep) + delta.append.len() as u64;
+        self.contexts.get(&id).is_some_and(|c| wanted > u64::from(c.tokens_max))
     }
 
     fn append_chat(
@@ -94,7 +109,7 @@ impl Kernel {
                 format!("the worker wants to keep {} tokens of a context that has {length}", delta.keep);
             return Err(Fault::new(Errno::EIO, message));
         }
-        self.check_room(id, delta.keep, &delta.append)?;
+        self.check_room(id, delta.keep, &delta.append, false)?;
         self.cut(id, delta.keep);
         self.extend(id, &delta.append);
         let Some(context) = self.contexts.get_mut(&id) else { return Ok(Reply::Done {}) };
@@ -105,7 +120,7 @@ impl Kernel {
     }
 
     /// Checks that tokens can come behind the first `keep`: that they exist, and that there is room.
-    fn check_room(&self, id: ContextId, keep: u32, tokens: &[Token]) -> Result<(), Fault> {
+    fn check_room(&self, id: ContextId, keep: u32, tokens: &[Token], slides: bool) -> Result<(), Fault> {
         let context = self.context(id)?;
         let vocabulary = self.model(context.model)?.vocabulary();
         if let Some(bad) = tokens.iter().find(|t| t.0 >= vocabulary) {
@@ -113,7 +128,7 @@ impl Kernel {
             return Err(Fault::new(Errno::EINVAL, message));
         }
         let (wanted, most) = (u64::from(keep) + tokens.len() as u64, u64::from(context.tokens_max));
-        if wanted > most {
+        if wanted > most && !slides {
             let message = format!(
                 "the context would have {wanted} tokens and holds {most}; shorten the text, or mount the model with a larger --context"
             );

@@ -10,6 +10,7 @@ impl Kernel {
     /// Withdraws the calls in line, frees the pages and removes the context. A row that the step under way has of
     /// it is thrown away when the step is done; the worker is told to drop the sequence before the next one.
     pub(in crate::core) fn close_context(&mut self, id: ContextId, fault: &Fault) {
+        self.drop_compaction(id, fault);
         let Some(context) = self.contexts.get_mut(&id) else { return };
         // Those that wait leave the line first, so that none begins when the one before it ends.
         let generating = context.generating();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use syscalls::call::Message;
+use syscalls::call::{Message, OnFull};
 use syscalls::limits::CONTEXTS_PER_PROCESS_MAX;
 use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token};
 
@@ -21,20 +21,45 @@ struct Beginning {
     evaluated: u32,
     messages: Vec<Message>,
     answering: bool,
+    on_full: OnFull,
 }
 
 impl Kernel {
-    /// Opens an empty context.
+    /// Opens a context that is empty, or begins with a segment.
     pub(in crate::core) fn new_context(
         &mut self,
         owner: Pid,
         model: ModelId,
         tokens_max: u32,
+        on_full: OnFull,
+        segment: Option<&str>,
     ) -> Result<ContextId, Fault> {
-        self.check_contexts(owner, 1, 0)?;
-        let empty =
-            Beginning { space: None, log: Arc::default(), evaluated: 0, messages: vec![], answering: false };
-        Ok(self.enter_context(owner, model, tokens_max, empty))
+        let identity = &self.process(owner)?.id;
+        let (uid, admin) = (identity.uid, self.process(owner)?.admin);
+        let segment = segment.map(|name| self.segments.readable(name, uid, admin)).transpose()?;
+        let beginning = match segment {
+            None => {
+                let log = Arc::default();
+                Beginning { space: None, log, evaluated: 0, messages: vec![], answering: false, on_full }
+            }
+            Some(segment) => Beginning {
+                space: Some(segment.space(uid)),
+                log: segment.log.clone(),
+                evaluated: 0,
+                messages: segment.messages.clone(),
+                answering: segment.answering,
+                on_full,
+            },
+        };
+        let length = beginning.log.len();
+        if length > tokens_max as usize {
+            let message = format!(
+                "the segment has {length} tokens and the context holds {tokens_max}; open a larger one"
+            );
+            return Err(Fault::new(Errno::ENOSPC, message));
+        }
+        self.check_contexts(owner, 1, length as u64)?;
+        Ok(self.enter_context(owner, model, tokens_max, beginning))
     }
 
     /// Copies a context up to `length`, or all of it.
@@ -52,11 +77,18 @@ impl Kernel {
         Ok(Reply::Forked { contexts })
     }
 
-    fn copy(&mut self, id: ContextId, owner: Pid, model: ModelId, tokens_max: u32, length: u32) -> ContextId {
+    pub(super) fn copy(
+        &mut self,
+        id: ContextId,
+        owner: Pid,
+        model: ModelId,
+        tokens_max: u32,
+        length: u32,
+    ) -> ContextId {
         let parent = self.contexts.get(&id).expect("the caller has found it");
         let whole = length == parent.length() && parent.generation.is_none();
         let beginning = Beginning {
-            space: Some(parent.space),
+            space: Some(parent.space.up_to(length)),
             log: if length == parent.length() {
                 parent.log.clone()
             } else {
@@ -65,6 +97,7 @@ impl Kernel {
             evaluated: parent.evaluated.min(length),
             messages: if whole { parent.messages.clone() } else { vec![] },
             answering: whole && parent.answering,
+            on_full: parent.on_full,
         };
         let child = self.enter_context(owner, model, tokens_max, beginning);
         self.share_pages(id, child, length);
@@ -95,10 +128,12 @@ impl Kernel {
             space: beginning.space.unwrap_or(Space::of_user(uid)),
             log: beginning.log,
             tokens_max,
+            on_full: beginning.on_full,
             evaluated: beginning.evaluated,
             messages: beginning.messages,
             answering: beginning.answering,
             queue: VecDeque::new(),
+            compaction: None,
             generation: None,
             resident: None,
             place: Place::Parked,
@@ -110,7 +145,7 @@ impl Kernel {
     }
 
     /// Checks that a process may have `more` contexts with so many tokens.
-    fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
+    pub(super) fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
         self.check_groups(owner, u64::from(more), tokens)?;
         let process = self.process(owner)?;
         let (has, wanted) = (process.contexts.len() as u64, u64::from(more));

@@ -5,23 +5,25 @@
 //! Appending is lazy for the same reason: tokens are computed when a generation first needs them.
 //!
 //! Calls on one context are carried out one after another, in the order of arrival, with these exceptions, that
-//! would be useless in line: `fork` and `tokens` act at once on a context whose only call is a running generation
-//! (they see it as it was at the last step), and `close` withdraws what is in line.
+//! would be useless in line: `fork`, `share` and `tokens` act at once on a context whose only call is a running
+//! generation (they see it as it was at the last step), and `close` withdraws what is in line.
 //!
 //! The token that ended a generation (end-of-generation, or the end of a stop string) is part of the log, because
 //! chat templates expect it there.
 
 mod append;
 mod close;
+mod compact;
 mod fork;
 mod queue;
+mod slide;
 mod tokens;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use drivers::wire::TokenizeRequest;
-use syscalls::call::{Fork, Message, ReadTokens};
+use syscalls::call::{Fork, Message, OnFull, ReadTokens, Share};
 use syscalls::{ContextId, Pid, Token};
 
 use super::call::CallNo;
@@ -42,6 +44,7 @@ pub(super) enum Work {
     Truncate(u32),
     Fork(Fork),
     Read(ReadTokens),
+    Share(Share),
 }
 
 /// A call in line.
@@ -62,6 +65,8 @@ pub(super) struct Context {
     /// The tokens. Copies share them until one of them grows.
     pub log: Arc<Vec<Token>>,
     pub tokens_max: u32,
+    /// What happens when it is full.
+    pub on_full: OnFull,
     /// How much of the log was ever computed: below this, computing is computing again.
     pub evaluated: u32,
     /// The conversation, where `append` was given messages; generated answers included.
@@ -70,6 +75,8 @@ pub(super) struct Context {
     pub answering: bool,
     /// Calls in line; work is absent from the first one when it has begun.
     pub queue: VecDeque<Queued>,
+    /// A summary of its beginning that is being written; it does not run meanwhile.
+    pub compaction: Option<Box<compact::Compaction>>,
     /// The generation that has begun.
     pub generation: Option<Box<Generation>>,
     /// Its part of the worker's pool.

@@ -20,7 +20,7 @@ impl Context {
     /// Whether `work` need not wait for the calls in line.
     fn passes(&self, work: &Work) -> bool {
         let generating_alone = self.queue.len() == 1 && self.generation.is_some();
-        generating_alone && matches!(work, Work::Fork(_) | Work::Read(_))
+        generating_alone && matches!(work, Work::Fork(_) | Work::Read(_) | Work::Share(_))
     }
 }
 
@@ -50,7 +50,10 @@ impl Kernel {
     /// end of the step changes it.
     pub(in crate::core) fn advance(&mut self, id: ContextId) {
         loop {
-            let Some(context) = self.contexts.get_mut(&id).filter(|c| !c.in_step) else { return };
+            let Some(context) = self.contexts.get_mut(&id).filter(|c| !c.in_step && !c.is_compacting())
+            else {
+                return;
+            };
             let Some(head) = context.queue.front_mut() else { return };
             let (call, Some(work)) = (head.call, head.work.take()) else { return };
             match self.start(id, call, work) {
@@ -68,6 +71,7 @@ impl Kernel {
             Work::Generate(valid) => self.begin_generation(id, call, *valid),
             Work::Truncate(length) => Started::Done(self.truncate(id, length)),
             Work::Fork(fork) => Started::Done(self.fork(id, fork.copies, fork.length.map(|n| n.0))),
+            Work::Share(share) => Started::Done(self.share(id, share)),
             Work::Read(range) => Started::Done(self.read_tokens(id, &range)),
         }
     }

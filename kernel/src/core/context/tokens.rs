@@ -51,5 +51,6 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.context_tokens -= u64::from(dropped);
         }
+        self.leave_segment(id, length);
     }
 }

@@ -9,7 +9,7 @@ mod text;
 mod valid;
 
 use drivers::wire::{Op, Sampled, SampledLogprob};
-use syscalls::call::Message;
+use syscalls::call::{Message, OnFull};
 use syscalls::event::{Alternative, TokenLogprob};
 use syscalls::reply::{Finish, GeneratedReply, Usage};
 use syscalls::{ContextId, Errno, Event, Fault, Reply, Token, Tokens};
@@ -43,12 +43,16 @@ pub(super) struct Generation {
     submitted: bool,
     /// Guesses its tokens, where the model checks guesses.
     pub drafter: Option<Box<Drafter>>,
+    /// Tokens of it that are no longer in the log, because the context slid.
+    slid: Vec<Token>,
+    /// The tokens before it that the sampler looks at, as they were when the context first slid.
+    history: Option<Vec<Token>>,
 }
 
 impl Generation {
     /// Tokens that may still come when the log has this length.
     pub(super) fn left(&self, length: u32) -> u32 {
-        self.tokens_max.saturating_sub(length - self.start)
+        self.tokens_max.saturating_sub(length - self.start + self.slid.len() as u32)
     }
 
     /// Notes the first row, at which `computed` tokens are there already. Tells how many these are, once.
@@ -60,13 +64,45 @@ impl Generation {
         self.usage.prompt_tokens_shared = computed;
         Some(computed)
     }
+
+    /// Notes that the tokens of a range leave the log, and so many others take their place.
+    pub(super) fn slide(&mut self, log: &[Token], from: usize, to: usize, added: u32) {
+        let start = self.start as usize;
+        if self.history.is_none() {
+            self.history = Some(self.before(log));
+        }
+        if start < to {
+            self.slid.extend_from_slice(&log[start..to]);
+            self.start = from as u32 + added;
+        } else {
+            self.start = self.start - (to - from) as u32 + added;
+        }
+    }
+
+    /// The last tokens before it, as many as the sampler looks at.
+    pub(super) fn before(&self, log: &[Token]) -> Vec<Token> {
+        if let Some(history) = &self.history {
+            return history.clone();
+        }
+        let start = self.start as usize;
+        let looked_at = (self.valid.sampling.penalty_last_n as usize).min(start);
+        log[start - looked_at..start].to_vec()
+    }
+
+    /// The tokens that came out.
+    pub(super) fn tokens(&self, log: &[Token]) -> Vec<Token> {
+        [self.slid.as_slice(), &log[self.start as usize..]].concat()
+    }
 }
 
 impl Kernel {
     /// Begins a generation on a context.
     pub(super) fn begin_generation(&mut self, id: ContextId, call: CallNo, valid: Valid) -> Started {
         let tokens_max = match self.may_generate(id) {
-            Ok(left) => valid.max_tokens.unwrap_or(u32::MAX).min(left),
+            Ok(left) => {
+                let window = self.contexts.get(&id).map_or(0, |c| c.tokens_max);
+                valid.max_tokens.unwrap_or(window).min(left)
+            }
             Err(fault) => return Started::Done(Err(fault)),
         };
         let since = self.calls.get(call).map_or(self.now, |p| p.since);
@@ -92,19 +128,25 @@ impl Kernel {
             text,
             logprobs: Vec::new(),
             submitted: false,
+            slid: Vec::new(),
+            history: None,
             drafter: None,
         }));
         let (owner, full) = (context.owner, start >= context.tokens_max);
         if let Some(process) = self.processes.living_mut(owner) {
             process.begin_work(self.now);
         }
-        let Some(context) = self.contexts.get_mut(&id) else { return Started::GoesOn };
         if full {
-            return Started::Done(self.conclude(id, Finish::ContextFull));
+            if self.context(id).is_ok_and(|c| c.on_full == OnFull::Stop) {
+                return Started::Done(self.conclude(id, Finish::ContextFull));
+            }
+            self.shorten(id);
         }
+        let Some(context) = self.contexts.get(&id) else { return Started::GoesOn };
+        let start = context.length();
         // The first token depends on what comes out of the last one of the prompt, so that is always computed.
         if context.remaining() == 0 {
-            context.evaluated = context.evaluated.min(start - 1);
+            self.contexts.get_mut(&id).into_iter().for_each(|c| c.evaluated = c.evaluated.min(start - 1));
             self.rewind(id, start - 1);
         }
         self.settle(id);
@@ -142,8 +184,10 @@ impl Kernel {
     pub(super) fn take_token(&mut self, id: ContextId, sampled: Sampled) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let full = context.length() >= context.tokens_max;
-        let generated = context.length() - context.generation.as_ref().map_or(0, |g| g.start);
+        let slides = context.on_full != OnFull::Stop;
+        let length = context.length();
         let Some(generation) = &mut context.generation else { return };
+        let generated = length - generation.start + generation.slid.len() as u32;
         let call = generation.call;
         let elapsed_us = self.now.0.saturating_sub(generation.since.0);
         generation.usage.tokens_generated = generated;
@@ -164,7 +208,7 @@ impl Kernel {
             () if ends => Some(Finish::Eos),
             () if stopped => Some(Finish::Stop),
             () if generated >= generation.tokens_max => Some(Finish::Length),
-            () if full || !room_left => Some(Finish::ContextFull),
+            () if (full && !slides) || !room_left => Some(Finish::ContextFull),
             () => None,
         };
         if finish.is_some() {
@@ -177,8 +221,10 @@ impl Kernel {
         } else {
             generation.logprobs.extend(logprob);
         }
-        if let Some(finish) = finish {
-            self.end_generation(id, finish);
+        match finish {
+            Some(finish) => self.end_generation(id, finish),
+            None if full => self.shorten(id),
+            None => {}
         }
     }
 
@@ -206,7 +252,7 @@ impl Kernel {
         Ok(Reply::Generated(GeneratedReply {
             finish,
             text,
-            tokens: context.log[generation.start as usize..].to_vec(),
+            tokens: generation.tokens(&context.log),
             logprobs: generation.logprobs,
             length: Tokens(context.length()),
             seed: generation.valid.sampling.seed,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use drivers::wire::{Op, PAGE_TOKENS, PageLabel};
+use syscalls::event::PageChange;
 use syscalls::{ContextId, Pid, Token};
 
 use super::super::Kernel;
@@ -40,7 +41,9 @@ impl Kernel {
     /// Pages that nobody else has are saved.
     pub(super) fn evict(&mut self, model: ModelId, id: ContextId, frames_wanted: u32) {
         let Some(mut held) = self.take_held(model, id) else { return };
-        let before = held.resident.pages.len();
+        let (before, computed) = (held.resident.pages.len(), held.resident.computed);
+        let saves = |kernel: &Kernel| kernel.models.get(&model).map_or(0, |m| m.page_ops.len());
+        let saves_before = saves(self);
         if let Some(model) = self.models.get_mut(&model) {
             let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
             model.trim(&mut held, frames_wanted, &mut payment);
@@ -49,7 +52,12 @@ impl Kernel {
         if let Some(process) = held.owner.and_then(|pid| self.processes.living_mut(pid)) {
             process.frames -= given;
         }
+        let (id, taken) = (held.id, computed - held.resident.computed);
+        let change = if saves(self) > saves_before { PageChange::SwappedOut } else { PageChange::Dropped };
         self.put_back(model, held);
+        if taken > 0 {
+            self.pages_changed(id, change, taken);
+        }
     }
 
     /// Takes everything from a sequence, saving what nobody else has.

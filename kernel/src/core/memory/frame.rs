@@ -28,6 +28,9 @@ pub(in crate::core) struct Pool {
     free: Vec<Frame>,
     /// The page in each frame, by the frame's number.
     pages: Vec<Option<Page>>,
+    /// Frames with a page, and owners of all pages: the sums by which each step is checked.
+    used: u32,
+    owners: u64,
 }
 
 impl Pool {
@@ -35,7 +38,8 @@ impl Pool {
     pub(in crate::core) fn new(tokens: u32) -> Self {
         let frames = tokens / PAGE_TOKENS;
         // The lowest frame is handed out first: a stack, filled from the top.
-        Pool { free: (0..frames).rev().map(Frame).collect(), pages: (0..frames).map(|_| None).collect() }
+        let free = (0..frames).rev().map(Frame).collect();
+        Pool { free, pages: (0..frames).map(|_| None).collect(), used: 0, owners: 0 }
     }
 
     /// All frames.
@@ -55,12 +59,15 @@ impl Pool {
         let slot = &mut self.pages[number as usize];
         assert!(slot.is_none(), "frame {number} was free and held a page");
         *slot = Some(Page { frame, owners: 1 });
+        self.used += 1;
+        self.owners += 1;
         Some(PageRef(number))
     }
 
     /// One more owner for a page.
     pub(in crate::core) fn share(&mut self, page: &PageRef) -> PageRef {
         self.page(page).owners += 1;
+        self.owners += 1;
         PageRef(page.0)
     }
 
@@ -71,9 +78,11 @@ impl Pool {
 
     /// Takes an owner off a page, and frees its frame with the last one.
     pub(in crate::core) fn release(&mut self, page: PageRef) {
+        self.owners -= 1;
         let entry = self.page(&page);
         entry.owners -= 1;
         if entry.owners == 0 {
+            self.used -= 1;
             let page = self.pages[page.0 as usize].take().expect("it was there a line ago");
             self.free.push(page.frame);
         }
@@ -93,6 +102,16 @@ impl Pool {
         self.pages[page.0 as usize].as_mut().expect("whoever has a reference has a page")
     }
 
+    /// Checks the sums, before every step: cheap, whatever there is.
+    ///
+    /// # Panics
+    ///
+    /// Where a frame is lost, or has a page without an owner.
+    pub(in crate::core) fn check_sums(&self) {
+        assert_eq!(self.free.len() as u32 + self.used, self.total(), "frames are lost or there twice");
+        assert!(self.owners >= u64::from(self.used), "pages without owners");
+    }
+
     /// Checks that no frame is lost and none is there twice.
     ///
     /// # Panics
@@ -103,6 +122,7 @@ impl Pool {
         let (allocated, owners) = pages.fold((0, 0), |(n, o), p| (n + 1, o + p.owners as usize));
         assert_eq!(self.free.len() + allocated, self.pages.len(), "frames are lost or there twice");
         assert_eq!(owners, references, "page tables and pages disagree about owners");
+        assert_eq!((self.used as usize, self.owners as usize), (allocated, owners), "the sums are wrong");
     }
 }
 

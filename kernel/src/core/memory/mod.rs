@@ -43,10 +43,10 @@ pub(super) use asid::{Asids, Lease};
 pub(super) use frame::{PageRef, Pool};
 pub(super) use page_in::{Outlook, PageIn};
 pub(super) use paging::{PageSent, PagingCost, loading};
-pub(super) use reclaim::{Reach, Room};
+pub(super) use reclaim::{Reach, Room, oom_score};
 pub(super) use remnant::Remnant;
 pub(super) use slots::{Budget, Slots};
-pub(super) use tree::{NodeId, Space, Tree};
+pub(super) use tree::{NodeId, Root, Space, Tree};
 
 /// The part of the pool that a sequence has.
 #[derive(Debug)]

@@ -108,6 +108,17 @@ impl Kernel {
         if self.load_pages(id, useful) { PageIn::Loads } else { PageIn::Ready }
     }
 
+    /// Tokens to compute before the next page of a context that is saved, so that it need not be computed.
+    pub(in crate::core) fn unsaved_ahead(&self, context: &Context) -> u32 {
+        let (Some(resident), Some(model)) = (&context.resident, self.models.get(&context.model)) else {
+            return u32::MAX;
+        };
+        let next = (resident.computed / PAGE_TOKENS + 1) as usize;
+        let ahead = resident.path.iter().enumerate().skip(next);
+        let mut saved = ahead.filter(|(_, node)| model.worth_loading(**node, PAGE_TOKENS));
+        saved.next().map_or(u32::MAX, |(n, _)| n as u32 * PAGE_TOKENS - resident.computed)
+    }
+
     /// Has the saved pages loaded that come next in a context's log, as far as that costs less than computing
     /// them. Tells whether there are any.
     fn load_pages(&mut self, id: ContextId, useful: u32) -> bool {

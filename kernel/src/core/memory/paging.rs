@@ -2,6 +2,7 @@
 
 use drivers::wire::{DriverFault, Op, PAGE_TOKENS, PageLabel, Slot};
 use syscalls::ContextId;
+use syscalls::event::PageChange;
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
@@ -167,6 +168,7 @@ impl Kernel {
         resident.computed = keep;
         let again = page.from < context.evaluated;
         let owner = context.owner;
+        self.pages_changed(context_id, PageChange::SwappedIn, keep - page.from);
         self.count(id, owner, |c| {
             c.swap_in_bytes += bytes;
             c.refaults += u64::from(again);

@@ -7,7 +7,8 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
 use super::super::model::Model;
-use super::super::sched::Place;
+use super::super::process::Process;
+use super::super::sched::{Place, weight};
 
 /// What came of asking for room.
 pub(in crate::core) enum Room {
@@ -26,6 +27,12 @@ pub(in crate::core) enum Reach {
     LowerClasses,
     /// From those of lower classes and from later generations: it is in and grows.
     Juniors,
+}
+
+/// How much a process is in the way where memory is short: its frames, weighed by class and nice.
+pub(in crate::core) fn oom_score(process: &Process) -> u64 {
+    let by_class = 1 << (process.id.class as u32);
+    (process.frames * by_class).saturating_mul(weight(0)) / weight(process.id.nice)
 }
 
 /// Whoever gives pages back.
@@ -136,6 +143,14 @@ impl Kernel {
             if let Some(idle) = others().find(|c| matches!(c.place, Place::Idle(_)) && !c.in_step) {
                 let (model, idle) = (idle.model, idle.id);
                 self.swap_out(model, idle);
+                continue;
+            }
+            // Of those that run, later ones give way to earlier ones, as between processes.
+            let own = self.seniority(id);
+            let last = others().filter(|c| c.resident.is_some() && !c.in_step);
+            let last = last.filter_map(|c| Some((self.seniority(c.id)?, c.model, c.id))).max();
+            if let Some((_, model, junior)) = last.filter(|(theirs, _, _)| Some(*theirs) > own) {
+                self.swap_out(model, junior);
                 continue;
             }
             if others().any(|c| c.resident.is_some()) {

@@ -64,7 +64,7 @@ impl Kernel {
     }
 
     /// Keeps a remnant as the one that was used last.
-    pub(super) fn enter_remnant(&mut self, model: ModelId, id: ContextId, mut remnant: Remnant) {
+    pub(in crate::core) fn enter_remnant(&mut self, model: ModelId, id: ContextId, mut remnant: Remnant) {
         let Some(model) = self.models.get_mut(&model) else { return };
         let Some(memory) = &mut model.memory else { return };
         remnant.tick = model.sched.tick();
@@ -73,7 +73,7 @@ impl Kernel {
     }
 
     /// Takes a remnant out, with its place in the order.
-    pub(super) fn take_remnant(&mut self, model: ModelId, id: ContextId) -> Option<Remnant> {
+    pub(in crate::core) fn take_remnant(&mut self, model: ModelId, id: ContextId) -> Option<Remnant> {
         let memory = self.models.get_mut(&model)?.memory.as_mut()?;
         let remnant = memory.remnants.remove(&id)?;
         memory.aged.remove(&(remnant.pinned, remnant.tick, id));

@@ -46,7 +46,12 @@ impl Kernel {
     }
 
     /// One more reference to each page of the first `length` entries of a sequence.
-    pub(super) fn shared_pages(&mut self, model: ModelId, from: ContextId, length: u32) -> Vec<PageRef> {
+    pub(in crate::core) fn shared_pages(
+        &mut self,
+        model: ModelId,
+        from: ContextId,
+        length: u32,
+    ) -> Vec<PageRef> {
         let count = length.div_ceil(PAGE_TOKENS) as usize;
         let Some(memory) = self.models.get_mut(&model).and_then(|m| m.memory.as_mut()) else { return vec![] };
         let of_context = self.contexts.get(&from).and_then(|c| c.resident.as_ref());
@@ -168,8 +173,27 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(owner) {
             process.frames -= frames;
         }
-        self.pages_changed(id, PageChange::Dropped, computed);
+        if computed > 0 {
+            self.pages_changed(id, PageChange::Dropped, computed);
+        }
         self.settle(id);
+    }
+
+    /// A context is the segment that it was opened on up to a length only: what it gets behind that is its user's
+    /// own.
+    pub(in crate::core) fn leave_segment(&mut self, id: ContextId, length: u32) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let left = context.space.up_to(length);
+        if left == context.space {
+            return;
+        }
+        let before = std::mem::replace(&mut context.space, left);
+        debug_assert_eq!(before.root, left.root);
+        let Some(resident) = &mut context.resident else { return };
+        if let Some(model) = self.models.get_mut(&context.model) {
+            model.leave_tree(id, resident);
+        }
+        self.enroll_context(id);
     }
 
     /// Brings the tree to what a context has and is to compute.
@@ -185,7 +209,7 @@ impl Kernel {
 
 impl Model {
     /// Brings the tree to what a sequence has, and, if it `prefills`, is to compute.
-    pub(super) fn enroll(
+    pub(in crate::core) fn enroll(
         &mut self,
         id: ContextId,
         resident: &mut Resident,
@@ -232,7 +256,7 @@ impl Model {
     }
 
     /// Takes a sequence out of the tree.
-    pub(super) fn leave_tree(&mut self, id: ContextId, resident: &mut Resident) {
+    pub(in crate::core) fn leave_tree(&mut self, id: ContextId, resident: &mut Resident) {
         while let Some(node) = resident.path.pop() {
             self.tree.leave(node, id);
         }

@@ -167,7 +167,7 @@ impl<'a> Chooser<'a> {
             if owed_us == 0 || self.room == 0 || self.rows.iter().any(|r| r.class == class) {
                 continue;
             }
-            let most = c.remaining.min(self.room);
+            let most = c.most().min(self.room);
             let least = self.config.prefill_tokens_min.min(most);
             let tokens = self.sched.cost.chunk(c.position, most, owed_us.min(spare_us)).unwrap_or(least);
             self.owed[class as usize] = Some(c.context);
@@ -205,7 +205,7 @@ impl<'a> Chooser<'a> {
 
     /// How much of a prompt the step can take; 0 ends the step.
     fn chunk(&self, c: &Candidate) -> u32 {
-        let most = c.remaining.min(self.room);
+        let most = c.most().min(self.room);
         if self.decodes.is_some_and(|class| class <= c.class) {
             self.chunk_beside_decoding(c, most)
         } else if self.prefills.is_some_and(|class| class < c.class) {

@@ -3,7 +3,7 @@
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use drivers::wire::{Op, Row, SamplerSpec, Step};
+use drivers::wire::{Op, PAGE_TOKENS, Row, SamplerSpec, Step};
 use syscalls::ContextId;
 
 use super::super::Kernel;
@@ -54,6 +54,7 @@ impl Kernel {
         self.count_rows(&groups, 1);
         let rows: Vec<Row> = sent.iter().filter_map(|row| self.prepare(id, row)).collect();
         let Some(model) = self.models.get_mut(&id) else { return };
+        model.memory.iter().for_each(|memory| memory.pool.check_sums());
         model.steps_begun += 1;
         model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
@@ -102,6 +103,8 @@ impl Kernel {
         let context = self.contexts.get_mut(&sent.context)?;
         let resident = context.resident.as_ref()?;
         let (from, to) = (sent.position as usize, (sent.position + sent.tokens) as usize);
+        let room = resident.pages.len() * PAGE_TOKENS as usize;
+        assert!(to <= room, "context {} would write up to {to} into frames for {room}", sent.context);
         context.in_step = true;
         let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
         let tokens = Arc::clone(&context.log)[from..to].to_vec();
@@ -125,13 +128,10 @@ impl Kernel {
             return;
         }
         resident.sampler = Some(generation.call);
-        let start = generation.start as usize;
-        let (before, generated) = context.log.split_at(start);
-        let looked_at = (generation.valid.sampling.penalty_last_n as usize).min(start);
         let sampler = Box::new(SamplerSpec {
             sampling: (*generation.valid.sampling).clone(),
-            history: before[start - looked_at..].to_vec(),
-            generated: generated.to_vec(),
+            history: generation.before(&context.log),
+            generated: generation.tokens(&context.log),
             ignore_eos: generation.valid.ignore_eos,
             logprobs: generation.valid.logprobs,
         });

@@ -149,8 +149,8 @@ impl Kernel {
         let process = self.processes.living(context.owner)?;
         let behind = u64::from(row.position) + 1;
         let frames = resident.pages.len() as u64 * u64::from(drivers::wire::PAGE_TOKENS);
-        // The token that comes after all guesses needs room too.
-        let log = u64::from(context.tokens_max.saturating_sub(context.length() + 1));
+        // The token that comes after all guesses needs room too, and must not make the context slide.
+        let log = u64::from(context.tokens_max.saturating_sub(context.length() + 2));
         let wanted = u64::from(generation.left(context.length()).saturating_sub(1));
         let limits = process.context_tokens_left().min(process.generated_tokens_left()).saturating_sub(1);
         let most = frames.saturating_sub(behind).min(log).min(wanted).min(limits);

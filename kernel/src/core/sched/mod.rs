@@ -62,6 +62,7 @@ pub(super) use draft::Drafter;
 pub(super) use line::Line;
 pub(super) use pressure::Pressure;
 pub(super) use rate::Bucket;
+pub(super) use weight::weight;
 
 /// All classes, highest first.
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];

@@ -22,7 +22,8 @@ impl Kernel {
         let owner = context.owner;
         let Some(process) = self.processes.living(owner) else { return };
         let congested = self.connections.get(&process.conn).is_none_or(|c| c.congested);
-        let runs = context.generation.is_some() && process.run == Run::Going && !congested;
+        let may_run = process.run == Run::Going && !congested && !context.is_compacting();
+        let runs = context.generation.is_some() && may_run;
         let wanted = match (runs, context.resident.is_some()) {
             (true, true) => Place::Running,
             (true, false) => Place::Waiting,

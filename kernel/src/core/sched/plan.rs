@@ -31,6 +31,8 @@ pub(super) struct Candidate {
     pub prompt: u32,
     pub position: u32,
     pub remaining: u32,
+    /// Tokens before the next ones that are saved, and that are loaded rather than computed.
+    pub ahead: u32,
 }
 
 impl Candidate {
@@ -39,9 +41,14 @@ impl Candidate {
         self.remaining == 1
     }
 
+    /// Tokens that its next row can have.
+    pub(super) fn most(&self) -> u32 {
+        self.remaining.min(self.ahead)
+    }
+
     /// Its next row, of at most `most` tokens.
     pub(super) fn row(&self, most: u32) -> RowSent {
-        let tokens = self.remaining.min(most);
+        let tokens = self.most().min(most);
         RowSent {
             context: self.context,
             owner: self.owner,
@@ -185,6 +192,7 @@ impl Kernel {
             prompt: generation.start,
             position: context.computed(),
             remaining: context.remaining(),
+            ahead: if context.remaining() > 1 { self.unsaved_ahead(context) } else { u32::MAX },
         })
     }
 }

@@ -6,7 +6,6 @@ use syscalls::{Call, Errno, Fault};
 pub(super) fn fault(call: &Call) -> Fault {
     let instead = match call {
         Call::Snapshot(_) | Call::Restore(_) => "read a context with tokens, and append them to a new one",
-        Call::Share(_) => "open one context, append to it, and fork it",
         Call::Score(_) => "generate with logprobs tells how likely tokens were",
         Call::StorePut(_)
         | Call::StoreGet(_)

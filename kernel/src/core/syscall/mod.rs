@@ -20,11 +20,13 @@ mod mount;
 mod open;
 mod ps;
 mod receive;
+mod segments;
 mod send;
 mod setgroup;
 mod setlimit;
 mod setpolicy;
 mod setpriority;
+mod share;
 mod shutdown;
 mod spawn;
 mod stat;
@@ -204,6 +206,9 @@ impl Kernel {
             Call::Generate(args) => self.sys_generate(caller, args),
             Call::Truncate(args) => self.sys_truncate(caller, &args),
             Call::Tokens(args) => self.sys_tokens(caller, args),
+            Call::Share(args) => self.sys_share(caller, args),
+            Call::Unshare(args) => self.sys_unshare(caller, &args),
+            Call::Segments(_) => Ok(Next::Reply(self.sys_segments())),
             Call::Tokenize(args) => self.sys_tokenize(args),
             Call::Detokenize(args) => self.sys_detokenize(args),
             Call::Embed(args) => self.sys_embed(args),

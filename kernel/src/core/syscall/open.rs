@@ -1,25 +1,20 @@
 //! `open`: opens a context on a mounted model.
 
-use syscalls::call::{OnFull, Open};
+use syscalls::call::Open;
 use syscalls::{Errno, Fault, Pid, Reply, Tokens};
 
 use super::super::Kernel;
 use super::super::call::Waits;
 use super::super::event::ModelId;
-use super::super::model::Model;
+use super::super::model::{Model, shown};
 use super::{Caller, Next, Outcome};
 
 impl Kernel {
     pub(super) fn sys_open(&mut self, caller: &Caller, args: Open) -> Outcome {
-        if args.on_full != OnFull::Stop {
-            let message =
-                "this kernel has on_full stop only; leave it out, and truncate the context yourself";
-            return Err(Fault::new(Errno::ENOSYS, message));
-        }
-        if args.prefix.is_some() {
-            return Err(Fault::new(Errno::ENOSYS, "this kernel has no shared segments; leave prefix out"));
-        }
-        let model = self.choose_model(args.model.as_deref(), Model::generates)?;
+        let model = match &args.prefix {
+            Some(name) => self.model_of_segment(caller, name, args.model.as_deref())?,
+            None => self.choose_model(args.model.as_deref(), Model::generates)?,
+        };
         model.check_usable()?;
         let id = model.id;
         if !model.takes_contexts() {
@@ -51,10 +46,29 @@ impl Kernel {
             );
             return Err(Fault::new(Errno::ENOSPC, message));
         }
-        let context = self.new_context(pid, id, tokens_max)?;
+        let context = self.new_context(pid, id, tokens_max, args.on_full, args.prefix.as_deref())?;
         if let Some(model) = self.models.get_mut(&id) {
             model.last_use = self.now;
         }
-        Ok(Reply::Opened { context, model: name, length: Tokens(0), tokens_max: Tokens(tokens_max) })
+        let length = Tokens(self.context(context)?.length());
+        Ok(Reply::Opened { context, model: name, length, tokens_max: Tokens(tokens_max) })
+    }
+
+    /// The model that a segment is on, which is the one that the call names, if it names one.
+    fn model_of_segment(&self, caller: &Caller, segment: &str, name: Option<&str>) -> Result<&Model, Fault> {
+        let found = self.segments.readable(segment, caller.uid, caller.admin)?;
+        let model = self.model(found.model)?;
+        match name {
+            Some(name) if name != model.name => Err(Fault::new(
+                Errno::EINVAL,
+                format!(
+                    "segment {} is on model {}, and {} is asked for; leave the model out",
+                    shown(segment),
+                    model.name,
+                    shown(name)
+                ),
+            )),
+            _ => Ok(model),
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::super::Kernel;
 use super::super::call::Waits;
 use super::super::context::Context;
 use super::super::event::Now;
+use super::super::memory::oom_score;
 use super::super::process::{Identity, Process, Run};
 use super::super::sched::Place;
 
@@ -38,6 +39,7 @@ impl Kernel {
             contexts: 0,
             context_tokens: 0,
             frames: 0,
+            oom_score: 0,
             prompt_tokens_evaluated: 0,
             tokens_generated: 0,
             service_us: 0,
@@ -58,6 +60,7 @@ impl Kernel {
             frames: u32::try_from(process.frames).unwrap_or(u32::MAX),
             group: self.groups.name(process.id.group),
             expected_idle_us: self.expected_idle_us(process.id.pid),
+            oom_score: u32::try_from(oom_score(process)).unwrap_or(u32::MAX),
             ..info(&process.id, self.now)
         }
     }
@@ -121,6 +124,7 @@ fn info(id: &Identity, now: Now) -> ProcessInfo {
         contexts: 0,
         context_tokens: 0,
         frames: 0,
+        oom_score: 0,
         prompt_tokens_evaluated: id.counters.prompt_tokens_evaluated,
         tokens_generated: id.counters.tokens_generated,
         service_us: id.counters.step_us,

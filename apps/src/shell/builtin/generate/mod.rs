@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Parser;
-use syscalls::call::{Class, Generate, Hello, Message};
+use syscalls::call::{Class, Generate, Hello, Message, OnFull, Open};
 use syscalls::client::blocking::{Client, Interrupter};
 use syscalls::client::{Opened, hello};
 use syscalls::reply::{Finish, GeneratedReply};
@@ -51,6 +51,13 @@ struct Args {
     system: Option<String>,
     #[command(flatten)]
     sampling: sampling::Options,
+    /// Begins with a shared segment, as `segments` lists them, and with its model
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    prefix: Option<String>,
+    /// What happens when the context is full: stop, slide (its oldest part is dropped) or
+    /// compact (a summary stands for that)
+    #[arg(long, value_name = "HOW", default_value = "stop", value_parser = arguments::on_full())]
+    on_full: OnFull,
     /// The scheduling class [default: interactive on a terminal, else normal]
     #[arg(long, value_parser = arguments::class())]
     class: Option<Class>,
@@ -82,7 +89,8 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut client = args.daemon.connect_with(Hello { class, ..hello("generate") })?;
     let interrupted = interrupt::on_sigint(client.interrupter())?;
 
-    let opened = client.open(args.model.as_deref())?;
+    let (model, prefix, on_full) = (args.model.clone(), args.prefix.clone(), args.on_full);
+    let opened = client.open_with(Open { model, tokens_max: None, on_full, prefix })?;
     let generate = Generate {
         context: opened.context,
         max_tokens: args.max_tokens.map(Tokens),
@@ -184,6 +192,14 @@ impl Shown {
             }
             Event::Replaying { tokens } => {
                 eprintln!("generate: the model's worker died; {tokens} tokens are computed again");
+            }
+            Event::Slid { tokens, .. } => {
+                eprintln!("generate: the context was full; its oldest {tokens} tokens were dropped");
+            }
+            Event::Compacted { tokens, summary } => {
+                eprintln!(
+                    "generate: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
+                );
             }
             _ => {}
         }

@@ -1,0 +1,104 @@
+//! A context that slides when it is full: the oldest tokens behind the first page go, and the rest moves up.
+//!
+//! The first page stays because attention leans on the first positions whatever they say (attention sinks): without
+//! them a model loses the thread at once. What moves up has other positions than it was computed at, so it is
+//! computed again from the log; half of the window goes at a time, so that this is rare.
+
+use std::sync::Arc;
+
+use drivers::wire::{PAGE_TOKENS, Question};
+use syscalls::call::{Message, OnFull};
+use syscalls::{ContextId, Event, Token, Tokens};
+
+use super::super::Kernel;
+use super::super::call::CallNo;
+use super::{Context, compact};
+
+impl Context {
+    /// Tokens at the beginning that stay for ever.
+    fn sink(&self) -> u32 {
+        PAGE_TOKENS.min(self.tokens_max / 4)
+    }
+
+    /// Tokens that go at a time: half of what does not stay, in whole pages if it has one.
+    fn slide_tokens(&self) -> u32 {
+        let half = ((self.tokens_max - self.sink()) / 2).max(1);
+        if half > PAGE_TOKENS { half - half % PAGE_TOKENS } else { half }
+    }
+
+    /// The tokens that go when it is full. The last one stays: what comes next depends on it.
+    pub(super) fn oldest(&self) -> (u32, u32) {
+        let most = self.length().saturating_sub(self.sink() + 1);
+        (self.sink(), self.sink() + self.slide_tokens().min(most))
+    }
+
+    /// Whether it makes room for so many tokens rather than being full.
+    pub(super) fn slides_for(&self, tokens: u64) -> bool {
+        self.on_full != OnFull::Stop && tokens <= u64::from(self.slide_tokens())
+    }
+
+    /// The call that is told when it slides.
+    fn served(&self) -> Option<CallNo> {
+        self.generating().or_else(|| self.queue.front().map(|q| q.call))
+    }
+}
+
+impl Kernel {
+    /// Drops the oldest tokens behind the first page: half of the window, or what is there.
+    pub(in crate::core) fn slide(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (from, to) = context.oldest();
+        if from < to {
+            self.replace(id, from, to, &[]);
+        }
+    }
+
+    /// Puts a summary, or nothing, in the place of tokens. All from there on is computed again.
+    pub(super) fn replace(&mut self, id: ContextId, from: u32, to: u32, summary: &[Token]) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let (range, added) = (from as usize..to as usize, summary.len() as u32);
+        if let Some(generation) = &mut context.generation {
+            generation.slide(&context.log, range.start, range.end, added);
+        }
+        if let (Some(resident), Some(model)) = (&mut context.resident, self.models.get_mut(&context.model)) {
+            model.leave_tree(id, resident);
+        }
+        Arc::make_mut(&mut context.log).splice(range, summary.iter().copied());
+        let dropped = to - from;
+        context.evaluated = context.evaluated.saturating_sub(dropped).max(from.min(context.evaluated));
+        context.condemned = None;
+        let (owner, served) = (context.owner, context.served());
+        if let Some(process) = self.processes.living_mut(owner) {
+            process.context_tokens -= u64::from(dropped - added);
+        }
+        self.rewind(id, from);
+        self.leave_segment(id, from);
+        self.enroll_context(id);
+        if let Some(call) = served {
+            self.report(call, compact::event(dropped, summary.len()));
+        }
+    }
+
+    /// Asks for the template again with half of the conversation, if the context slides and there is more than
+    /// instructions and the last message. Tells whether it did.
+    pub(super) fn slide_chat(&mut self, id: ContextId, call: CallNo, messages: &[Message]) -> bool {
+        let Some(context) = self.contexts.get(&id).filter(|c| c.on_full != OnFull::Stop) else {
+            return false;
+        };
+        let instructions = messages.iter().take_while(|m| m.role == "system").count();
+        let rest = messages.len() - instructions;
+        if rest < 2 {
+            return false;
+        }
+        let dropped = rest / 2;
+        let kept = messages[..instructions].iter().chain(&messages[instructions + dropped..]);
+        let request =
+            drivers::wire::ChatRequest { messages: kept.cloned().collect(), held: context.log.to_vec() };
+        let model = context.model;
+        if self.ask(model, call, Some(id), Question::Chat(request)).is_err() {
+            return false;
+        }
+        self.report(call, Event::Slid { tokens: Tokens(0), messages: dropped as u32 });
+        true
+    }
+}

@@ -1,0 +1,215 @@
+//! Shared segments: named beginnings of contexts that others may open on.
+//!
+//! A segment is a log with a name, an owner and permission bits. It outlives the process that made it, and lives as
+//! long as its model is mounted. What of it is in the pool when it is published stays there as a remnant that gives
+//! way last; what is not is computed by the first context that needs it, or loaded. Contexts that were opened on a
+//! segment share its pages whoever owns them, and nothing beyond it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drivers::wire::{Op, PAGE_TOKENS};
+use syscalls::call::{Message, Share};
+use syscalls::limits::{SEGMENTS_MAX, SEGMENTS_PER_USER_MAX};
+use syscalls::reply::SegmentInfo;
+use syscalls::{ContextId, Errno, Fault, Reply, Token, Tokens};
+
+use super::Kernel;
+use super::event::ModelId;
+use super::memory::{Remnant, Resident, Root, Space};
+use super::model::shown;
+
+/// The bit that lets the owner open on a segment, and the one that lets everybody.
+const OWNER_READS: u32 = 0o400;
+const OTHERS_READ: u32 = 0o004;
+
+/// A published beginning.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Never used again, so that contexts of a replaced segment do not meet those of its successor.
+    pub number: u32,
+    pub uid: u32,
+    pub mode: u32,
+    pub model: ModelId,
+    pub log: Arc<Vec<Token>>,
+    /// The conversation, where the whole of one was published.
+    pub messages: Vec<Message>,
+    pub answering: bool,
+}
+
+/// All segments, by name.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    by_name: BTreeMap<String, Segment>,
+    next: u32,
+}
+
+impl Segment {
+    fn may_be_read_by(&self, uid: u32) -> bool {
+        self.mode & if uid == self.uid { OWNER_READS } else { OTHERS_READ } != 0
+    }
+
+    /// Where the logs of contexts belong that are opened on it.
+    pub(super) fn space(&self, uid: u32) -> Space {
+        Space { root: Root::Segment(self.number), uid, common: self.log.len() as u32, is_segment: false }
+    }
+}
+
+impl Segments {
+    /// The segment of a name, for a user who may open on it.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT where there is none, EPERM where its bits do not let the user.
+    pub(super) fn readable(&self, name: &str, uid: u32, admin: bool) -> Result<&Segment, Fault> {
+        let segment = self.named(name)?;
+        if admin || segment.may_be_read_by(uid) {
+            return Ok(segment);
+        }
+        let message = format!(
+            "segment {} of user {} has mode {:#05o}, which does not let user {uid} open on it",
+            shown(name),
+            segment.uid,
+            segment.mode
+        );
+        Err(Fault::new(Errno::EPERM, message))
+    }
+
+    fn named(&self, name: &str) -> Result<&Segment, Fault> {
+        self.by_name.get(name).ok_or_else(|| {
+            let message = format!("there is no segment {}; make one with share", shown(name));
+            Fault::new(Errno::ENOENT, message)
+        })
+    }
+
+    /// Checks that a user may replace or remove a segment, if there is one.
+    fn check_owner(&self, name: &str, uid: u32, admin: bool) -> Result<(), Fault> {
+        match self.by_name.get(name).filter(|s| s.uid != uid && !admin) {
+            Some(s) => Err(Fault::new(
+                Errno::EPERM,
+                format!("segment {} belongs to user {}; choose another name", shown(name), s.uid),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a user may have one more, or replace the one of this name.
+    fn check_room(&self, name: &str, uid: u32) -> Result<(), Fault> {
+        if self.by_name.contains_key(name) {
+            return Ok(());
+        }
+        let own = self.by_name.values().filter(|s| s.uid == uid).count();
+        let (has, most) = match self.by_name.len() {
+            all if all >= SEGMENTS_MAX => (all, SEGMENTS_MAX),
+            _ => (own, SEGMENTS_PER_USER_MAX),
+        };
+        if has < most {
+            return Ok(());
+        }
+        let message = format!("there are {has} segments and the limit is {most}; remove some with unshare");
+        Err(Fault::new(Errno::EMFILE, message))
+    }
+}
+
+impl Kernel {
+    /// Publishes the beginning of a context.
+    pub(super) fn share(&mut self, id: ContextId, args: Share) -> Result<Reply, Fault> {
+        let context = self.context(id)?;
+        let (model, had, owner) = (context.model, context.length(), context.owner);
+        let length = args.length.map_or(had, |n| n.0);
+        if length == 0 || length > had {
+            let message = format!("context {id} has {had} tokens, so {length} of it cannot be published");
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
+        let process = self.process(owner)?;
+        let (uid, admin) = (process.id.uid, process.admin);
+        self.segments.check_owner(&args.name, uid, admin)?;
+        self.segments.check_room(&args.name, uid)?;
+        let context = self.context(id)?;
+        let whole = length == had && context.generation.is_none();
+        let segment = Segment {
+            number: self.segments.next,
+            uid,
+            mode: args.mode,
+            model,
+            log: if length == had {
+                context.log.clone()
+            } else {
+                Arc::new(context.log[..length as usize].to_vec())
+            },
+            messages: if whole { context.messages.clone() } else { vec![] },
+            answering: whole && context.answering,
+        };
+        self.segments.next += 1;
+        self.forget_segment(&args.name);
+        self.pin(id, &segment);
+        self.segments.by_name.insert(args.name, segment);
+        Ok(Reply::Done {})
+    }
+
+    /// Keeps what a context has of a new segment in the pool, if a sequence id is free for it.
+    fn pin(&mut self, id: ContextId, segment: &Segment) {
+        let (model_id, log) = (segment.model, segment.log.clone());
+        let space = Space { is_segment: true, ..segment.space(segment.uid) };
+        let Some(resident) = self.contexts.get(&id).and_then(|c| c.resident.as_ref()) else { return };
+        let (from, length) = (resident.lease.asid(), resident.computed.min(log.len() as u32));
+        let Some(model) = self.models.get_mut(&model_id).filter(|m| m.is_ready()) else { return };
+        let Some(memory) = model.memory.as_mut().filter(|m| m.ranges && length >= PAGE_TOKENS) else {
+            return;
+        };
+        let Some(lease) = memory.asids.lend() else { return };
+        model.ops.push(Op::Share { from, to: lease.asid(), length });
+        let pages = self.shared_pages(model_id, id, length);
+        self.next_context += 1;
+        let id = ContextId(self.next_context);
+        let mut resident = Resident::new(lease, length, pages);
+        if let Some(model) = self.models.get_mut(&model_id) {
+            model.enroll(id, &mut resident, &log, &space, false);
+        }
+        self.enter_remnant(model_id, id, Remnant { resident, log, space, pinned: true, tick: 0 });
+    }
+
+    /// Removes a segment. Contexts that were opened on it keep what they have.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT where there is none, EPERM where it is another user's.
+    pub(super) fn unshare(&mut self, name: &str, uid: u32, admin: bool) -> Result<(), Fault> {
+        self.segments.named(name)?;
+        self.segments.check_owner(name, uid, admin)?;
+        self.forget_segment(name);
+        Ok(())
+    }
+
+    /// Takes a segment out. What it has in the pool gives way like that of any closed context.
+    fn forget_segment(&mut self, name: &str) {
+        let Some(segment) = self.segments.by_name.remove(name) else { return };
+        let root = Root::Segment(segment.number);
+        let memory = self.models.get(&segment.model).and_then(|m| m.memory.as_ref());
+        let remnants = memory.iter().flat_map(|m| &m.remnants);
+        let pinned: Vec<ContextId> =
+            remnants.filter(|(_, r)| r.pinned && r.space.root == root).map(|(id, _)| *id).collect();
+        for id in pinned {
+            if let Some(remnant) = self.take_remnant(segment.model, id) {
+                self.enter_remnant(segment.model, id, Remnant { pinned: false, ..remnant });
+            }
+        }
+    }
+
+    /// Removes the segments of a model that goes.
+    pub(super) fn forget_segments_of(&mut self, model: ModelId) {
+        self.segments.by_name.retain(|_, s| s.model != model);
+    }
+
+    /// All segments, by name.
+    pub(super) fn segment_list(&self) -> Vec<SegmentInfo> {
+        let info = |(name, s): (&String, &Segment)| SegmentInfo {
+            name: name.clone(),
+            model: self.models.get(&s.model).map(|m| m.name.clone()).unwrap_or_default(),
+            uid: s.uid,
+            mode: s.mode,
+            length: Tokens(s.log.len() as u32),
+        };
+        self.segments.by_name.iter().map(info).collect()
+    }
+}

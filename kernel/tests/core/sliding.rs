@@ -1,0 +1,207 @@
+//! Contexts that slide when they are full.
+
+use kernel::core::event::ConnId;
+use syscalls::call::*;
+use syscalls::reply::Finish;
+use syscalls::{ContextId, Errno, Event, Reply, Token, Tokens};
+
+use crate::machine::{Machine, append_bytes, generate, generated, open};
+
+impl Machine {
+    fn open_sliding(&mut self, conn: ConnId, tokens_max: u32) -> ContextId {
+        let open = Open { on_full: OnFull::Slide, tokens_max: Some(Tokens(tokens_max)), ..open() };
+        match self.call(conn, open) {
+            Ok(Reply::Opened { context, .. }) => context,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn log(&mut self, conn: ConnId, context: ContextId) -> Vec<Token> {
+        match self.call(conn, ReadTokens { context, from: Tokens(0), to: None }) {
+            Ok(Reply::Tokens(log)) => log,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What comes behind a log, on a context of its own.
+    fn next(&mut self, conn: ConnId, log: &[Token]) -> Token {
+        let context = self.open(conn);
+        let tokens = Some(log.to_vec());
+        self.call(conn, Append { context, text: None, tokens, messages: None, special: false })
+            .expect("it fits");
+        let token = self.generate(conn, context, 1).tokens[0];
+        self.call(conn, Close { context }).expect("own context");
+        token
+    }
+}
+
+fn slides(events: &[Event]) -> usize {
+    events.iter().filter(|e| matches!(e, Event::Slid { .. })).count()
+}
+
+#[test]
+fn generation_longer_than_the_window_goes_on_from_the_first_page_and_the_latest_part() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let context = machine.open_sliding(conn, 256);
+    let prompt = "the beginning stays ".repeat(5);
+    machine.call(conn, append_bytes(context, &prompt)).expect("it fits");
+    let call = machine.begin(conn, generate(context, 600));
+    let reply = generated(machine.finish(conn, call));
+    assert_eq!((reply.finish, reply.tokens.len()), (Finish::Length, 600));
+    let events = machine.events(conn, call).to_vec();
+    assert!((6..=8).contains(&slides(&events)), "{} slides of 64 tokens", slides(&events));
+    // The same by hand: each token follows from what the context held when it came.
+    let mut log: Vec<Token> = prompt.bytes().map(|b| Token(b.into())).collect();
+    let mut at = 0;
+    for event in &events {
+        match event {
+            Event::Tokens { tokens, .. } => {
+                if (at as u32).is_multiple_of(23) {
+                    assert_eq!(machine.next(conn, &log), tokens[0], "token {at}");
+                }
+                assert_eq!(reply.tokens[at], tokens[0]);
+                log.push(tokens[0]);
+                at += 1;
+            }
+            Event::Slid { tokens, .. } => drop(log.drain(64..64 + tokens.0 as usize)),
+            _ => {}
+        }
+    }
+    assert_eq!(machine.log(conn, context), log);
+    assert!(log.len() <= 256);
+}
+
+#[test]
+fn append_beyond_the_window_slides_and_one_that_cannot_fit_is_refused() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let context = machine.open_sliding(conn, 256);
+    for n in 0..20 {
+        machine.call(conn, append_bytes(context, &format!("part {n} ").repeat(8))).expect("it slides");
+        assert!(machine.log(conn, context).len() <= 256);
+    }
+    let had = machine.log(conn, context);
+    assert!(had.starts_with(&"part 0 ".bytes().map(|b| Token(b.into())).collect::<Vec<_>>()));
+    let fault = machine.append(conn, context, &"x".repeat(250)).expect_err("longer than what may go");
+    assert_eq!(fault.errno, Errno::ENOSPC);
+    assert_eq!(machine.log(conn, context), had, "and nothing has changed");
+}
+
+#[test]
+fn generation_without_a_limit_ends_although_the_context_is_never_full() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let context = machine.open_sliding(conn, 200);
+    machine.call(conn, append_bytes(context, "endless")).expect("it fits");
+    let reply = generated(machine.call(conn, Generate { max_tokens: None, ..generate(context, 1) }));
+    assert_eq!((reply.finish, reply.tokens.len()), (Finish::Length, 200));
+}
+
+#[test]
+fn sampled_generation_that_slides_survives_the_worker() {
+    let call = |context| Generate {
+        sampling: Sampling { seed: Some(5), temperature: 1.2, repeat_penalty: 1.2, ..Sampling::default() },
+        ..generate(context, 500)
+    };
+    let run = |kills: &[usize]| {
+        let (mut machine, conn) = Machine::with_model("text=alphabet,pool=4096,context=1024");
+        let context = machine.open_sliding(conn, 256);
+        machine.call(conn, append_bytes(context, &"once ".repeat(20))).expect("it fits");
+        let running = machine.begin(conn, call(context));
+        for had in kills {
+            while machine.events(conn, running).len() < *had {
+                assert!(machine.turn());
+            }
+            machine.kill_worker();
+        }
+        generated(machine.finish(conn, running)).tokens
+    };
+    assert_eq!(run(&[]), run(&[50, 200, 400]));
+}
+
+#[test]
+fn conversation_that_slides_keeps_its_instructions_and_the_latest_messages() {
+    let (mut machine, conn) = Machine::with_model("template=chatml,text=echo,pool=4096,context=1024");
+    let context = machine.open_sliding(conn, 512);
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let say =
+        |messages| Append { context, text: None, tokens: None, messages: Some(messages), special: false };
+    machine
+        .call(conn, say(vec![message("system", "be brief"), message("user", "first words")]))
+        .expect("fits");
+    machine.generate(conn, context, 50);
+    let mut slid = 0;
+    for n in 0..12 {
+        let call =
+            machine.begin(conn, say(vec![message("user", &format!("question number {n} about things"))]));
+        machine.finish(conn, call).expect("it slides");
+        slid += slides(machine.events(conn, call));
+        assert_eq!(machine.generate(conn, context, 60).text, format!("question number {n} about things"));
+    }
+    assert!(slid > 0);
+    let log = machine.log(conn, context);
+    let said: Vec<u8> = log.iter().filter_map(|t| u8::try_from(t.0).ok()).collect();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(
+        said.starts_with("system\nbe brief\n") && said.contains("number 10") && !said.contains("first"),
+        "{said}"
+    );
+}
+
+#[test]
+fn context_that_compacts_goes_on_from_a_summary_of_its_own() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let open = Open { on_full: OnFull::Compact, tokens_max: Some(Tokens(512)), ..open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
+    let prompt = "a long story that goes on and on ".repeat(10);
+    machine.call(conn, append_bytes(context, &prompt)).expect("it fits");
+    let call = machine.begin(conn, generate(context, 700));
+    let reply = generated(machine.finish(conn, call));
+    assert_eq!((reply.finish, reply.tokens.len()), (Finish::Length, 700));
+    let mut log: Vec<Token> = prompt.bytes().map(|b| Token(b.into())).collect();
+    let mut compacted = 0;
+    let mut came = reply.tokens.iter();
+    for event in machine.events(conn, call).to_vec() {
+        match event {
+            Event::Tokens { tokens, .. } => {
+                assert_eq!(came.next(), Some(&tokens[0]), "the reply has them in their order");
+                if log.len().is_multiple_of(97) {
+                    assert_eq!(machine.next(conn, &log), tokens[0]);
+                }
+                log.push(tokens[0]);
+            }
+            Event::Compacted { tokens, summary } => {
+                // What the model says to the part that goes and the kernel's instruction.
+                let mut asked = log[..64 + tokens.0 as usize].to_vec();
+                let instruction = "\n\nSummary of everything above, in a few sentences:\n";
+                asked.extend(instruction.bytes().map(|b| Token(b.into())));
+                let said: Vec<Token> = (0..summary.0)
+                    .map(|_| {
+                        let token = machine.next(conn, &asked);
+                        asked.push(token);
+                        token
+                    })
+                    .collect();
+                log.splice(64..64 + tokens.0 as usize, said);
+                compacted += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(compacted >= 2, "{compacted}");
+    assert_eq!(machine.log(conn, context), log);
+    let pid = machine.pid(conn);
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(info.contexts, 1, "the kernel's own context is gone");
+}
+
+#[test]
+fn context_that_cannot_compact_slides() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let pid = machine.pid(conn);
+    machine.call(conn, Setlimit { pid, limit: Limit::Contexts, value: Some(1) }).expect("own limit");
+    let open = Open { on_full: OnFull::Compact, tokens_max: Some(Tokens(256)), ..open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
+    machine.call(conn, append_bytes(context, &"no room for another ".repeat(8))).expect("it fits");
+    let call = machine.begin(conn, generate(context, 300));
+    assert_eq!(generated(machine.finish(conn, call)).tokens.len(), 300);
+    assert!(slides(machine.events(conn, call)) > 0);
+}
