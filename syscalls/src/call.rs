@@ -92,6 +92,12 @@ calls! {
     Stat "stat"(Stat) -> "stat";
     /// Changes the class or nice value of a process.
     Setpriority "setpriority"(Setpriority) -> "done";
+    /// Changes how the contexts of a class share a model; only the administrator may.
+    Setpolicy "setpolicy"(Setpolicy) -> "done";
+    /// Makes a group of processes, and sets its weight and limits.
+    Setgroup "setgroup"(Setgroup) -> "done";
+    /// Lists groups of processes.
+    Groups "groups"(Groups) -> "groups";
     /// Changes a limit of a process.
     Setlimit "setlimit"(Setlimit) -> "done";
     /// Opens a context on a mounted model.
@@ -186,6 +192,9 @@ args! {
         /// From −20 (most) to 19 (least).
         #[serde(default)]
         nice: i8,
+        /// A group inside the user's own, such as `a/b`; the user's own if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
     }
 
     /// Arguments of `spawn`.
@@ -198,6 +207,9 @@ args! {
         /// From −20 (most) to 19 (least); the parent's if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nice: Option<i8>,
+        /// A group inside the parent's, such as `a/b`; the parent's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
         /// A program that the daemon starts as this process; absent for a process that the caller acts for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         argv: Vec<String>,
@@ -253,6 +265,34 @@ args! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nice: Option<i8>,
     }
+
+    /// Arguments of `setpolicy`.
+    struct Setpolicy {
+        /// `fifo`, `rr`, `fair`, `mlfq` or `edf`.
+        policy: String,
+    }
+
+    /// Arguments of `setgroup`.
+    struct Setgroup {
+        /// The group inside the caller's own, such as `a/b`; from the root on if it begins with a slash, such as
+        /// `/user.1000/a`, for the administrator.
+        group: String,
+        /// Its share of the device's time beside its siblings, from 1 to 10,000; 100 if never set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<u32>,
+        /// Which limit to set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<GroupLimit>,
+        /// The new value of the limit; none lifts it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<u64>,
+        /// Forgets all that was set. The group goes when it is empty.
+        #[serde(default)]
+        remove: bool,
+    }
+
+    /// Arguments of `groups`.
+    struct Groups {}
 
     /// Arguments of `setlimit`.
     struct Setlimit {
@@ -348,6 +388,10 @@ args! {
         /// Sends events as tokens come. Otherwise the reply alone carries the text.
         #[serde(default = "yes")]
         stream: bool,
+        /// When it should have ended, in milliseconds from now. In the class `realtime`, and under the policy `edf`,
+        /// the earliest deadline goes first. A generation that misses it goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_ms: Option<i64>,
     }
 
     /// How tokens are chosen. The filters act in the order of the fields.
@@ -690,7 +734,23 @@ pub enum Limit {
     GeneratedTokens,
     /// Pages of its contexts that are saved in host memory and on disk; further ones are computed again.
     SwapPages,
-    /// Tokens that it may generate in a second, on average; 0 stops its generations until the limit is raised.
+    /// Tokens that it may generate in a second. What it does not use is kept, up to one second's worth.
+    TokensPerSecond,
+}
+
+/// A limit of a group, on all its processes and those of the groups in it together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupLimit {
+    /// Contexts at once.
+    Contexts,
+    /// Tokens in all contexts together, when a context is opened, copied or appended to.
+    ContextTokens,
+    /// Frames in device memory.
+    ResidentFrames,
+    /// Frames in device memory above which the group gets no further ones while others wait for some.
+    ResidentFramesSoft,
+    /// Tokens that may be generated in a second. What is not used is kept, up to one second's worth.
     TokensPerSecond,
 }
 
@@ -915,6 +975,7 @@ mod tests {
             ignore_eos: true,
             logprobs: Some(2),
             stream: false,
+            deadline_ms: Some(500),
         });
         let request = Request { id: CallId(9), pid: Some(Pid(4)), call };
         let line = request.to_line().expect("has a JSON form");

@@ -54,6 +54,18 @@ limits! {
     /// Processes at once, zombies included.
     pub const PROCESSES_MAX: usize = 65_536;
 
+    /// Groups of processes at once.
+    pub const GROUPS_MAX: usize = 4096;
+
+    /// Groups inside each other, the user's own included.
+    pub const GROUP_DEPTH_MAX: usize = 8;
+
+    /// The least weight of a group.
+    pub const GROUP_WEIGHT_MIN: u32 = 1;
+
+    /// The greatest weight of a group, as in cgroups.
+    pub const GROUP_WEIGHT_MAX: u32 = 10_000;
+
     /// Contexts of one process at once.
     pub const CONTEXTS_PER_PROCESS_MAX: usize = 4096;
 

@@ -117,6 +117,8 @@ pub enum Reply {
     },
     /// Answer to `ps`.
     Processes(Vec<ProcessInfo>),
+    /// Answer to `groups`.
+    Groups(Vec<GroupInfo>),
     /// Answer to `stat`.
     Stat(Stats),
     /// Answer to `open` and `restore`.
@@ -285,11 +287,62 @@ pub struct ProcessInfo {
     pub tokens_generated: u64,
     /// Model time that it has had, in microseconds.
     pub service_us: u64,
+    /// Its group.
+    #[serde(default)]
+    pub group: String,
+    /// How long it usually rests between generations, in microseconds, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_idle_us: Option<u64>,
     /// Since its start, in milliseconds.
     pub age_ms: u64,
     /// The exit status of a zombie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u8>,
+}
+
+/// One group of processes, with all that are in groups inside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GroupInfo {
+    /// The names from the outside, with slashes; `/` for all processes.
+    pub name: String,
+    /// Its share of the device's time beside its siblings.
+    pub weight: u32,
+    /// Its processes.
+    pub processes: u64,
+    /// Their contexts.
+    pub contexts: u64,
+    /// The most that they may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contexts_max: Option<u64>,
+    /// Tokens in these.
+    pub context_tokens: u64,
+    /// The most that there may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_tokens_max: Option<u64>,
+    /// Frames that they map.
+    pub frames: u64,
+    /// The most that they may map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames_max: Option<u64>,
+    /// The number from which on they get no further ones while others wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames_soft: Option<u64>,
+    /// The most tokens that they may generate in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second_max: Option<u64>,
+    /// How much of the time work waited for memory.
+    pub memory: PressureInfo,
+    /// How much of the time work that was in memory had no part in the step that ran.
+    pub steps: PressureInfo,
+}
+
+/// Shares of time in percent, as averages over about the last 10, 60 and 300 seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PressureInfo {
+    /// At least one generation waited.
+    pub some: [f32; 3],
+    /// Generations waited, and none ran.
+    pub full: [f32; 3],
 }
 
 /// What a process is doing.
@@ -341,6 +394,12 @@ pub struct Stats {
     pub swap_out_bytes: u64,
     /// Bytes paged in since the start.
     pub swap_in_bytes: u64,
+    /// Tokens that were guessed from what stands before and checked.
+    #[serde(default)]
+    pub tokens_drafted: u64,
+    /// Guesses that were right.
+    #[serde(default)]
+    pub tokens_accepted: u64,
     /// Pages that were taken from a context and brought back, by loading or computing them.
     #[serde(default)]
     pub refaults: u64,

@@ -51,6 +51,7 @@ fn models_that_do_not_fit_together_take_turns() {
             ignore_eos: true,
             logprobs: None,
             stream: false,
+            deadline_ms: None,
         };
         texts.push(client.generate(generate, |_| {}).expect("it generates").tokens);
         client.close(opened.context).expect("own context");

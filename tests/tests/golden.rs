@@ -38,6 +38,7 @@ fn greedy(client: &mut Client, model: &str, prompt: &[Token], count: usize) -> V
         ignore_eos: true,
         logprobs: None,
         stream: false,
+        deadline_ms: None,
     };
     let tokens = client.generate(request, |_| {}).expect("generates").tokens;
     client.close(context).expect("closes");

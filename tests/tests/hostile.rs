@@ -19,6 +19,7 @@ fn request(context: ContextId, count: u32) -> Generate {
         ignore_eos: true,
         logprobs: None,
         stream: true,
+        deadline_ms: None,
     }
 }
 

@@ -141,6 +141,7 @@ impl Prompter {
             ignore_eos: false,
             logprobs: None,
             stream: true,
+            deadline_ms: None,
         };
         let mut stream = Stream {
             program: self.program,

@@ -118,6 +118,8 @@ script! {
     depth_ns: u64 = 0, number;
     /// Time of each row in a step for each token that stands before it, in nanoseconds.
     row_depth_ns: u64 = 0, number;
+    /// Whether guesses in rows are checked.
+    drafts: bool = false, switch;
     /// Whether parts of a sequence can be dropped and shared.
     ranges: bool = true, switch;
     /// Bytes of a saved page; 0 for a model whose pages cannot be saved.
@@ -290,6 +292,7 @@ impl Script {
             any_text: !self.ascii,
             ranges: self.ranges,
             page_bytes: if self.ranges { self.page_bytes } else { 0 },
+            drafts: self.drafts,
             attention: match request.attention {
                 Attention::Auto => Attention::Plain,
                 chosen => chosen,

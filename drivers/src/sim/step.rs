@@ -16,7 +16,7 @@ use super::sample::{Content, SimSampler, mix};
 use super::swap::{SimSwap, damaged};
 use super::text::{SimText, piece};
 use crate::wire::{
-    Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Slot, Step, StepDone,
+    Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Sampled, Slot, Step, StepDone,
     Vector,
 };
 use crate::{Driver, TextCodec};
@@ -174,10 +174,10 @@ impl SimDriver {
     }
 
     fn run_row(&mut self, row: &Row) -> RowDone {
-        if row.tokens.len() > self.free.len() {
+        let cells = row.tokens.len() + row.draft.len();
+        if cells > self.free.len() {
             let message = format!(
-                "the row needs {} cells and {} of {} are free; drop sequences first",
-                row.tokens.len(),
+                "the row needs {cells} cells and {} of {} are free; drop sequences first",
                 self.free.len(),
                 self.cells.len(),
             );
@@ -187,13 +187,26 @@ impl SimDriver {
         if let Some(trouble) = sampler.and_then(|sampler| sampler.trouble(&self.script)) {
             return RowDone::Failed(trouble);
         }
-        self.fill(row);
+        self.fill(row.asid, &row.tokens);
         if !row.sample {
             return RowDone::Computed;
         }
-        let content = Content { hash: self.hash_of(row.asid), tokens: self.seen_by_sampler(row.asid) };
-        let sampler = self.samplers.get_mut(&row.asid).expect("the step was checked to have a sampler here");
-        RowDone::Sampled(vec![sampler.next(&self.script, &content)])
+        let mut chosen = vec![self.choose(row.asid)];
+        for guess in &row.draft {
+            let last = &chosen[chosen.len() - 1];
+            if last.end || last.token != *guess {
+                break;
+            }
+            self.fill(row.asid, &[*guess]);
+            chosen.push(self.choose(row.asid));
+        }
+        RowDone::Sampled(chosen)
+    }
+
+    fn choose(&mut self, asid: Asid) -> Sampled {
+        let content = Content { hash: self.hash_of(asid), tokens: self.seen_by_sampler(asid) };
+        let sampler = self.samplers.get_mut(&asid).expect("the step was checked to have a sampler here");
+        sampler.next(&self.script, &content)
     }
 
     /// All tokens where the script makes text out of the prompt; otherwise the last one is enough.
@@ -210,17 +223,17 @@ impl SimDriver {
         last.map_or(self.script.seed, |cell| self.cells[*cell as usize].hash)
     }
 
-    fn fill(&mut self, row: &Row) {
-        let mut hash = self.hash_of(row.asid);
-        for token in &row.tokens {
+    fn fill(&mut self, asid: Asid, tokens: &[Token]) {
+        let mut hash = self.hash_of(asid);
+        for token in tokens {
             hash = mix(hash, token.0.into());
             let cell = self.free.pop().expect("there are as many free cells as tokens");
             self.cells[cell as usize] = Cell { token: *token, hash, holders: 1 };
-            self.sequences[usize::from(row.asid.0)].push(cell);
+            self.sequences[usize::from(asid.0)].push(cell);
         }
         if let Some(needle) = &self.script.die_on_text {
-            let held = self.held(row.asid);
-            let seen = held.len().saturating_sub(row.tokens.len() + needle.len());
+            let held = self.held(asid);
+            let seen = held.len().saturating_sub(tokens.len() + needle.len());
             let bytes: Vec<u8> = held[seen..].iter().flat_map(|token| piece(*token)).collect();
             self.text.survive(&bytes);
         }
@@ -230,21 +243,20 @@ impl SimDriver {
     pub fn cost_us(&self, rows: &[Row]) -> u64 {
         let script = &self.script;
         let row_us = |row: &Row| {
-            let (tokens, depth) = (row.tokens.len() as u64, u64::from(row.position));
+            let (tokens, depth) = ((row.tokens.len() + row.draft.len()) as u64, u64::from(row.position));
             let pairs = tokens * depth + tokens * (tokens - 1) / 2;
             let depth_ns = script.depth_ns * pairs + script.row_depth_ns * depth;
             script.row_us + script.token_us * tokens + depth_ns / 1000
         };
         script.step_us + rows.iter().map(row_us).sum::<u64>()
     }
-}
 
-impl Driver for SimDriver {
-    fn description(&self) -> &ModelDescription {
-        &self.description
-    }
-
-    fn step(&mut self, step: &Step) -> Result<StepDone, DriverFault> {
+    /// Runs a step that is withdrawn when so many of its rows are through, as a driver does that can stop a pass.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::step`].
+    pub fn step_withdrawn(&mut self, step: &Step, through: usize) -> Result<StepDone, DriverFault> {
         self.faults(step)?;
         Contract::of(self).check(step)?;
         let mut pages = Vec::new();
@@ -256,7 +268,9 @@ impl Driver for SimDriver {
         }
         let mut rows = Vec::with_capacity(step.rows.len());
         for (at, row) in step.rows.iter().enumerate() {
-            if at == 0 && self.script.fail_row_at_step == step.number && step.number > 0 {
+            if at >= through {
+                rows.push(RowDone::Withdrawn);
+            } else if at == 0 && self.script.fail_row_at_step == step.number && step.number > 0 {
                 let message = format!("the script fails the first row of step {}", step.number);
                 rows.push(RowDone::Failed(DriverFault::new(Errno::EIO, message)));
             } else {
@@ -264,7 +278,7 @@ impl Driver for SimDriver {
             }
         }
         let paging_us: u64 = pages.iter().flatten().sum();
-        let elapsed_us = self.cost_us(&step.rows) + paging_us;
+        let elapsed_us = self.cost_us(&step.rows[..through.min(step.rows.len())]) + paging_us;
         self.clock.sleep(Duration::from_micros(elapsed_us));
         if self.script.garbage_at_step == step.number && step.number > 0 {
             return Ok(StepDone {
@@ -275,6 +289,16 @@ impl Driver for SimDriver {
             });
         }
         Ok(StepDone { number: step.number, rows, elapsed_us, pages })
+    }
+}
+
+impl Driver for SimDriver {
+    fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    fn step(&mut self, step: &Step) -> Result<StepDone, DriverFault> {
+        self.step_withdrawn(step, usize::MAX)
     }
 
     fn text(&self) -> Arc<dyn TextCodec> {
@@ -336,7 +360,7 @@ impl<'a> Contract<'a> {
         for op in &step.ops {
             self.check_op(op)?;
         }
-        let tokens: usize = step.rows.iter().map(|row| row.tokens.len()).sum();
+        let tokens: usize = step.rows.iter().map(|row| row.tokens.len() + row.draft.len()).sum();
         if tokens > self.driver.description.batch_tokens as usize {
             let most = self.driver.description.batch_tokens;
             return Err(broken(format!("a step of {tokens} tokens; the most is {most}")));
@@ -445,10 +469,14 @@ impl<'a> Contract<'a> {
         if row.tokens.is_empty() {
             return Err(broken(format!("a row without tokens for sequence {name}")));
         }
-        if let Some(token) = row.tokens.iter().find(|token| token.0 >= description.vocabulary) {
+        if !(row.draft.is_empty() || row.sample && description.drafts) {
+            return Err(broken(format!("guesses for sequence {name}, which nobody checks")));
+        }
+        let tokens = || row.tokens.iter().chain(&row.draft);
+        if let Some(token) = tokens().find(|token| token.0 >= description.vocabulary) {
             return Err(broken(format!("token {} of a vocabulary of {}", token.0, description.vocabulary)));
         }
-        if has as usize + row.tokens.len() > description.context_tokens as usize {
+        if has as usize + tokens().count() > description.context_tokens as usize {
             return Err(broken(format!(
                 "sequence {name} outgrows the context of {}",
                 description.context_tokens

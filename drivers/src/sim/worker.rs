@@ -77,6 +77,19 @@ impl SimWorker {
         mortal(|| self.driver.step(step))
     }
 
+    /// Runs a step that is withdrawn when so many of its rows are through.
+    ///
+    /// # Errors
+    ///
+    /// As [`SimWorker::step`].
+    pub fn step_withdrawn(
+        &mut self,
+        step: &Step,
+        through: usize,
+    ) -> Result<Result<StepDone, DriverFault>, Died> {
+        mortal(|| self.driver.step_withdrawn(step, through))
+    }
+
     /// Answers a question.
     ///
     /// # Errors

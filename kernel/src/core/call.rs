@@ -1,6 +1,6 @@
 //! Calls that have no answer yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use syscalls::reply::Frame;
 use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
@@ -9,6 +9,7 @@ use super::Kernel;
 use super::effect::Effect;
 use super::event::{ConnId, ModelId, Now};
 use super::subscription::Kinds;
+use super::table::Table;
 
 /// A call, numbered by the kernel in the order of arrival. The client's own numbers need not be in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,14 +42,18 @@ pub(super) struct Pending {
     pub pid: Pid,
     pub since: Now,
     pub waits: Waits,
+    /// The process that can end the wait, where that is known.
+    pub waits_for: Option<Pid>,
     pub deadline: Option<Now>,
 }
 
 /// All calls without an answer.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    pending: BTreeMap<CallNo, Pending>,
+    pending: Table<CallNo, Pending>,
     deadlines: BTreeSet<(Now, CallNo)>,
+    /// Calls that wait for a process, by that.
+    by_waited_for: BTreeSet<(Pid, CallNo)>,
     next: u64,
 }
 
@@ -64,6 +69,9 @@ impl Calls {
         if let Some(deadline) = pending.deadline {
             self.deadlines.insert((deadline, call));
         }
+        if let Some(pid) = pending.waits_for {
+            self.by_waited_for.insert((pid, call));
+        }
         self.pending.insert(call, pending);
     }
 
@@ -77,6 +85,12 @@ impl Calls {
         self.pending.get(&call).map(|p| &p.waits)
     }
 
+    /// The processes of which a call waits for this one.
+    pub(super) fn waiting_for(&self, pid: Pid) -> impl Iterator<Item = Pid> {
+        let calls = self.by_waited_for.range((pid, CallNo(0))..=(pid, CallNo(u64::MAX)));
+        calls.filter_map(|(_, call)| self.pending.get(call).map(|p| p.pid))
+    }
+
     /// When the next call runs out of time.
     pub(super) fn next_deadline(&self) -> Option<Now> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -84,13 +98,16 @@ impl Calls {
 
     /// All of them, in the order of arrival.
     pub(super) fn numbers(&self) -> Vec<CallNo> {
-        self.pending.keys().copied().collect()
+        self.pending.keys().collect()
     }
 
     fn remove(&mut self, call: CallNo) -> Option<Pending> {
         let pending = self.pending.remove(&call)?;
         if let Some(deadline) = pending.deadline {
             self.deadlines.remove(&(deadline, call));
+        }
+        if let Some(pid) = pending.waits_for {
+            self.by_waited_for.remove(&(pid, call));
         }
         Some(pending)
     }
@@ -115,6 +132,9 @@ impl Kernel {
         }
         if let Some(connection) = self.connections.get_mut(&pending.conn) {
             connection.in_flight.remove(&pending.id);
+        }
+        if let Some(pid) = pending.waits_for {
+            self.inherit(pid);
         }
         self.send(pending.conn, Frame::Reply(pending.id, result));
     }

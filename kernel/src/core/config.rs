@@ -1,5 +1,7 @@
 //! What the kernel is told once, when it is made.
 
+use super::sched::policy::Policy;
+
 /// What the host knows of the machine and of itself; `sysinfo` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostInfo {
@@ -46,12 +48,19 @@ pub struct KernelConfig {
     pub sequences_max: u16,
     /// Where workers keep what they have measured.
     pub cache_dir: Option<String>,
-    /// The least tokens of prompts that a step takes beside decoding contexts, so that prompts get on under any
-    /// load. 32 rows is where a matrix product begins to pay on every machine measured.
+    /// Tokens of prompts that a step takes beside decoding contexts while it is not known what tokens cost. 32 rows
+    /// is where a matrix product begins to pay on every machine measured.
     pub prefill_tokens_min: u32,
     /// How long a step without decoding contexts may be expected to take, in microseconds: signals and newcomers
     /// wait for the step that runs.
     pub step_us_max: u64,
+    /// How the contexts of a class share a model.
+    pub policy: Policy,
+    /// Under `fair`: how far ahead of the least served a process may be before it sits steps out, in microseconds
+    /// of device time at nice 0. Ten seconds let a long prompt through in one go.
+    pub fair_lag_us: u64,
+    /// How long a step that decodes may become by prompts beside it, in percent of its time without them.
+    pub latency_target_percent: u32,
     /// Bytes of main memory for pages that had to leave device memory; 0 for none.
     pub swap_host_bytes: u64,
     /// Bytes of files for pages that had to leave that; 0 for none.
@@ -70,6 +79,9 @@ impl Default for KernelConfig {
             cache_dir: None,
             prefill_tokens_min: 32,
             step_us_max: 1_000_000,
+            policy: Policy::Fair,
+            fair_lag_us: 10_000_000,
+            latency_target_percent: 200,
             swap_host_bytes: 0,
             swap_disk_bytes: 0,
         }

@@ -58,6 +58,13 @@ impl Kernel {
         connection.congested = congested;
         let processes: Vec<Pid> = connection.processes.iter().copied().collect();
         for pid in processes {
+            if let Some(process) = self.processes.living_mut(pid) {
+                match congested {
+                    true => process.rest(self.now),
+                    false if process.generating > 0 => process.come_back(self.now),
+                    false => {}
+                }
+            }
             self.settle_process(pid);
         }
         if !congested {

@@ -17,6 +17,10 @@ pub(super) struct Counters {
     pub steps: u64,
     /// Time in forward passes, in microseconds; of a process, its share of it.
     pub step_us: u64,
+    /// Tokens that were guessed and checked.
+    pub tokens_drafted: u64,
+    /// Guesses that were right.
+    pub tokens_accepted: u64,
     /// Workers that were started again.
     pub worker_restarts: u64,
     /// Calls.
@@ -40,6 +44,8 @@ impl Counters {
             tokens_recomputed: self.tokens_recomputed,
             steps: self.steps,
             step_us: self.step_us,
+            tokens_drafted: self.tokens_drafted,
+            tokens_accepted: self.tokens_accepted,
             worker_restarts: self.worker_restarts,
             calls: self.calls,
             swap_out_bytes: self.swap_out_bytes,

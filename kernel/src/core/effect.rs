@@ -24,6 +24,8 @@ pub enum Effect {
     DropSwap { model: ModelId },
     /// Have a worker run a step.
     Submit { worker: WorkerId, step: Step },
+    /// Have a worker stop the step of this number, if it still runs.
+    Withdraw { worker: WorkerId, number: u64 },
     /// Have a worker answer a question.
     Ask { worker: WorkerId, number: u64, question: Question },
     /// Send a `Tick` at this time; replaces the one before, and none cancels it.

@@ -13,6 +13,7 @@ mod device;
 pub mod effect;
 pub mod event;
 mod generate;
+mod group;
 mod invariants;
 mod memory;
 mod model;
@@ -22,6 +23,7 @@ mod seed;
 mod segment;
 mod subscription;
 mod syscall;
+mod table;
 
 use std::collections::BTreeMap;
 
@@ -33,17 +35,20 @@ use context::Context;
 use counters::Counters;
 use device::Devices;
 use event::{ConnId, ModelId};
+use group::Groups;
 use memory::Budget;
 use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 use segment::Segments;
 use subscription::Subscriptions;
+use table::Table;
 
 pub use config::{DeviceConfig, HostInfo, KernelConfig};
 pub use device::MAIN_MEMORY;
 pub use effect::Effect;
 pub use event::{Event, Now};
+pub use sched::policy::Policy;
 
 /// The whole state of the kernel.
 pub struct Kernel {
@@ -56,8 +61,9 @@ pub struct Kernel {
     processes: ProcessTable,
     calls: Calls,
     subscriptions: Subscriptions,
-    contexts: BTreeMap<ContextId, Context>,
+    contexts: Table<ContextId, Context>,
     next_context: u64,
+    groups: Groups,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
     devices: Devices,
@@ -90,8 +96,9 @@ impl Kernel {
             processes: ProcessTable::new(),
             calls: Calls::default(),
             subscriptions: Subscriptions::default(),
-            contexts: BTreeMap::new(),
+            contexts: Table::default(),
             next_context: 0,
+            groups: Groups::new(),
             models: BTreeMap::new(),
             next_model: 0,
             counters: Counters::default(),
@@ -109,11 +116,9 @@ impl Kernel {
         self.take_in(event);
         self.expire_calls();
         self.place_waiting();
-        let models: Vec<ModelId> = self.models.keys().copied().collect();
-        for model in models {
-            self.dispatch(model);
-        }
-        let wake = self.calls.next_deadline();
+        self.dispatch_all();
+        let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
+        let wake = throttled.chain(self.calls.next_deadline()).min();
         if wake != self.wake {
             self.wake = wake;
             self.out.push(Effect::WakeAt(wake));

@@ -236,6 +236,12 @@ impl Reactor {
                     self.pending.push_back(Event::StepFailed { worker, number, fault });
                 }
             }
+            Effect::Withdraw { worker, number } => {
+                if let Err(e) = self.workers.say(worker, &ToWorker::Withdraw(number)) {
+                    // The step then runs through, which costs time and nothing else.
+                    tracing::warn!("step {number} could not be withdrawn: {e}");
+                }
+            }
             Effect::Ask { worker, number, question } => {
                 if let Err(e) = self.workers.say(worker, &ToWorker::Ask(number, question)) {
                     let fault = DriverFault::new(Errno::E2BIG, format!("the question is too large: {e}"));

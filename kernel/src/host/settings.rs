@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::log::LEVELS;
 use super::machine;
 use super::size::Bytes;
-use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY};
+use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY, Policy};
 
 /// Where a daemon of the system keeps its state.
 const SYSTEM_DATA: &str = "/var/lib/llmasos";
@@ -94,6 +94,9 @@ struct File {
     sequences_max: u16,
     prefill_tokens_min: u32,
     step_us_max: u64,
+    policy: String,
+    fair_lag_us: u64,
+    latency_target_percent: u32,
     swap_host_bytes: Option<u64>,
     swap_disk_bytes: u64,
 }
@@ -114,6 +117,9 @@ impl Default for File {
             sequences_max: kernel.sequences_max,
             prefill_tokens_min: kernel.prefill_tokens_min,
             step_us_max: kernel.step_us_max,
+            policy: kernel.policy.name().into(),
+            fair_lag_us: kernel.fair_lag_us,
+            latency_target_percent: kernel.latency_target_percent,
             swap_host_bytes: None,
             swap_disk_bytes: SWAP_DISK_BYTES,
         }
@@ -254,6 +260,9 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             sequences_max: file.sequences_max,
             prefill_tokens_min: file.prefill_tokens_min,
             step_us_max: file.step_us_max,
+            policy: policy(&file.policy)?,
+            fair_lag_us: file.fair_lag_us,
+            latency_target_percent: file.latency_target_percent,
             swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
             swap_disk_bytes: file.swap_disk_bytes,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
@@ -263,6 +272,13 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
     };
     check(&settings)?;
     Ok(settings)
+}
+
+fn policy(name: &str) -> Result<Policy, SettingsError> {
+    name.parse().map_err(|_| {
+        let rule = one_of(&Policy::ALL.map(|(name, _)| name));
+        SettingsError::OutOfRange { name: "policy", value: format!("`{name}`"), rule }
+    })
 }
 
 /// The devices of the file, with main memory among them, of which the command line has the last word.
@@ -314,6 +330,12 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     require("step_us_max", &kernel.step_us_max, kernel.step_us_max >= 1, || {
         "a step needs at least 1 microsecond".into()
     })?;
+    require(
+        "latency_target_percent",
+        &kernel.latency_target_percent,
+        kernel.latency_target_percent > 100,
+        || "a step with prompts takes longer than 100 percent of one without".into(),
+    )?;
     require("mounts", &settings.mounts.len(), settings.mounts.len() <= MODELS_MAX, || {
         format!("at most {MODELS_MAX} models can be mounted")
     })?;
@@ -465,6 +487,9 @@ mod tests {
             error.to_string()
         };
         assert!(refused("(sequences_max: 300)").contains("300; from 1 to 256"));
+        let policy = refused("(policy: \"lottery\")");
+        assert!(policy.contains("choose one of fifo, rr, fair, mlfq, edf"), "{policy}");
+        assert!(refused("(latency_target_percent: 100)").contains("100; a step"));
         assert!(refused("(log: \"loud\")").contains("error, warn, info"));
         assert!(refused("(mounts: [(path: \"m.gguf\", name: \"m\")])").contains("from / on"));
     }

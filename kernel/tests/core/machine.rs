@@ -1,7 +1,7 @@
 //! A machine for the kernel core to run on: it plays the host, with sim drivers as workers, and checks the
 //! kernel's invariants after every event.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use drivers::estimate::estimate;
 use drivers::sim::{Died, SimSwap, SimWorker};
@@ -36,6 +36,9 @@ pub struct Machine {
     replies: BTreeMap<(ConnId, CallId), Result<Reply, Fault>>,
     events_of: BTreeMap<(ConnId, CallId), Vec<syscalls::Event>>,
     pub steps: Vec<Step>,
+    pub longest_step_us: u64,
+    /// Steps that are to be withdrawn when they run.
+    pub withdrawn: BTreeSet<(WorkerId, u64)>,
     pub records: BTreeMap<String, Record>,
     pub hangups: Vec<ConnId>,
     pub delays: Vec<u64>,
@@ -68,6 +71,8 @@ impl Machine {
             replies: BTreeMap::new(),
             events_of: BTreeMap::new(),
             steps: Vec::new(),
+            longest_step_us: 0,
+            withdrawn: BTreeSet::new(),
             records: BTreeMap::new(),
             hangups: Vec::new(),
             delays: Vec::new(),
@@ -133,6 +138,7 @@ impl Machine {
                 self.steps.push(step.clone());
                 self.jobs.push_back(Job::Step(worker, step));
             }
+            Effect::Withdraw { worker, number } => drop(self.withdrawn.insert((worker, number))),
             Effect::Ask { worker, number, question } => {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
@@ -192,9 +198,12 @@ impl Machine {
 
     fn step(&mut self, worker: WorkerId, step: &Step) {
         let Some(driver) = self.workers.get_mut(&worker) else { return };
-        let event = match driver.step(step) {
+        let stop = self.withdrawn.contains(&(worker, step.number));
+        let through = if stop { step.rows.len() / 2 } else { usize::MAX };
+        let event = match driver.step_withdrawn(step, through) {
             Ok(Ok(done)) => {
                 self.now += done.elapsed_us.min(1_000_000_000);
+                self.longest_step_us = self.longest_step_us.max(done.elapsed_us.min(1_000_000_000));
                 Event::StepDone { worker, done }
             }
             Ok(Err(fault)) => {
@@ -233,7 +242,7 @@ impl Machine {
 
     pub fn connect_as(&mut self, uid: u32, class: Class, nice: i8) -> ConnId {
         let conn = self.connect_silently(uid);
-        let hello = Hello { version: 1, name: Some(format!("test{}", conn.0)), class, nice };
+        let hello = Hello { version: 1, name: Some(format!("test{}", conn.0)), class, nice, group: None };
         let reply = self.call(conn, hello);
         assert!(matches!(reply, Ok(Reply::Hello(_))), "{reply:?}");
         conn
@@ -359,7 +368,7 @@ impl Machine {
     }
 
     pub fn spawn(&mut self, conn: ConnId, name: &str) -> Pid {
-        let spawn = Spawn { name: name.into(), class: None, nice: None, argv: vec![] };
+        let spawn = Spawn { name: name.into(), class: None, nice: None, group: None, argv: vec![] };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),
@@ -411,6 +420,7 @@ pub fn generate(context: ContextId, tokens: u32) -> Generate {
         ignore_eos: false,
         logprobs: None,
         stream: true,
+        deadline_ms: None,
     }
 }
 

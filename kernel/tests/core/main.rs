@@ -2,12 +2,20 @@
 //! is repeatable to the last effect.
 
 mod contexts;
+mod cost;
 mod devices;
+mod drafting;
+mod fairness;
 mod generation;
+mod groups;
+mod latency;
+mod limits;
 mod machine;
 mod memory;
 mod models;
 mod paging;
+mod policies;
+mod preemption;
 mod processes;
 mod random;
 mod scheduling;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::core::Event as Input;
 use kernel::core::event::ConnId;
-use kernel::core::{DeviceConfig, KernelConfig};
+use kernel::core::{DeviceConfig, KernelConfig, Policy};
 use syscalls::call::*;
 use syscalls::reply::Finish;
 use syscalls::{CallId, ContextId, Errno, Event, Reply, Token, Tokens};
@@ -98,6 +98,7 @@ impl History {
         let mut chance = Chance(seed);
         let (pool, sequences) = (256 + 64 * chance.below(10), 2 + chance.below(8));
         let batch = [8, 64, 512][chance.below(3)];
+        let (token_us, drafts) = ([30, 1000][chance.below(2)], chance.below(2));
         // Tiers of all sizes, none included, disks that are full before the kernel thinks so, damaged pages, dear
         // and cheap ones, and models that have no pages.
         let tier = [0, 3, 20, 1000];
@@ -107,7 +108,7 @@ impl History {
         let load_us = [0, 100, 5000][chance.below(3)];
         let ranges = !chance.once_in(8);
         let script = format!(
-            "eos=40,context=256,pool={pool},sequences={sequences},batch={batch},step_us=900,row_us=100,token_us=30,\
+            "eos=40,context=256,pool={pool},sequences={sequences},batch={batch},step_us=900,row_us=100,token_us={token_us},drafts={drafts},\
              host_pages={host_pages},disk_pages={disk_pages},corrupt_every={corrupt},load_us={load_us},\
              save_us=50,ranges={ranges},kv=1,compute=50"
         );
@@ -117,11 +118,15 @@ impl History {
             memory_bytes: memory_bytes as u64,
         };
         let devices = vec![device("cpu", 1400 + chance.below(1000)), device("gpu:0", chance.below(1200))];
+        let fair_lag_us = [0, 5_000, 10_000_000][chance.below(3)];
+        let policy = Policy::ALL[chance.below(5)].1;
         let mut machine = Machine::new(KernelConfig {
             devices,
             pool_tokens_min: 256,
             swap_host_bytes: host * 4096,
             swap_disk_bytes: disk * 4096,
+            fair_lag_us,
+            policy,
             ..KernelConfig::default()
         });
         let conn = machine.connect(ADMIN);
@@ -154,10 +159,13 @@ impl History {
             59..60 if self.programs.len() > 2 && self.chance.once_in(3) => self.disconnect(),
             60..62 => self.setpriority(),
             62..63 => self.machine.pass_ms(5),
-            63..65 => self.mount(),
-            65..66 if self.chance.once_in(2) => self.unmount(),
-            66..67 => self.subscribe(),
-            67..69 => self.share(),
+            63..64 => self.setpolicy(),
+            64..65 => self.limit(),
+            65..66 => self.converse(),
+            66..69 => self.mount(),
+            69..70 if self.chance.once_in(2) => self.unmount(),
+            70..71 => self.subscribe(),
+            71..73 => self.share(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -234,9 +242,9 @@ impl History {
     fn generate(&mut self) {
         let Some((at, conn, context)) = self.pick() else { return };
         let tokens = 1 + self.chance.below(60) as u32;
-        let id = self
-            .machine
-            .begin(conn, Generate { stream: self.chance.once_in(2), ..generate(context, tokens) });
+        let deadline_ms = self.chance.once_in(4).then(|| 1 + self.chance.below(100) as i64);
+        let stream = self.chance.once_in(2);
+        let id = self.machine.begin(conn, Generate { stream, deadline_ms, ..generate(context, tokens) });
         self.programs[at].calls.push((id, context));
         self.generated.push((conn, id, context));
     }
@@ -265,6 +273,8 @@ impl History {
         let length = Tokens(self.chance.below(150) as u32);
         self.moving.insert(context);
         self.machine.begin(conn, Truncate { context, length });
+        // What is appended afterwards may end like an answer that was cut off.
+        self.generated.retain(|(_, _, of)| *of != context);
     }
 
     fn share(&mut self) {
@@ -302,6 +312,41 @@ impl History {
         let nice = Some(self.chance.below(40) as i8 - 20);
         let conn = self.programs[at].conn;
         self.machine.begin(conn, Setpriority { pid, class, nice });
+    }
+
+    fn setpolicy(&mut self) {
+        let Some(at) = self.program() else { return };
+        let policy = Policy::ALL[self.chance.below(5)].0.to_owned();
+        self.machine.begin(self.programs[at].conn, Setpolicy { policy });
+    }
+
+    /// A rate of a process, or a limit or weight of a group.
+    fn limit(&mut self) {
+        let Some(at) = self.program() else { return };
+        let conn = self.programs[at].conn;
+        let value = (!self.chance.once_in(3)).then(|| 20 + self.chance.below(2000) as u64);
+        if self.chance.once_in(2) {
+            let pid = self.machine.pid(conn);
+            self.machine.begin(conn, Setlimit { pid, limit: Limit::TokensPerSecond, value });
+            return;
+        }
+        let limits =
+            [GroupLimit::TokensPerSecond, GroupLimit::ResidentFrames, GroupLimit::ResidentFramesSoft];
+        let limit = limits[self.chance.below(3)];
+        // A context has four frames at most.
+        let value = if limit == GroupLimit::TokensPerSecond { value } else { value.map(|v| 4 + v % 8) };
+        let weight = self.chance.once_in(2).then(|| 1 + self.chance.below(1000) as u32);
+        let group = "/user.0".to_owned();
+        self.machine.begin(conn, Setgroup { group, weight, limit: Some(limit), value, remove: false });
+    }
+
+    /// One sends another a message and waits for one.
+    fn converse(&mut self) {
+        let (Some(from), Some(to)) = (self.program(), self.program()) else { return };
+        let (from, to) = (self.programs[from].conn, self.programs[to].conn);
+        let pid = self.machine.pid(to);
+        self.machine.begin(from, Send { pid, data: 1.into() });
+        self.machine.begin(from, Receive { timeout_ms: Some(self.chance.below(50) as u64) });
     }
 
     /// A subscriber is told of everything, whether it reads or not.
@@ -347,7 +392,7 @@ impl History {
             let pid = self.machine.pid(conn);
             self.machine.begin(conn, Kill { pid, signal: Signal::Cont });
         }
-        self.machine.run();
+        self.run_in_time();
         self.collect();
         for program in &self.programs {
             assert!(program.opening.is_empty(), "an open is never answered");
@@ -355,8 +400,23 @@ impl History {
                 let reply = self.machine.reply(program.conn, *id);
                 let reply = reply.unwrap_or_else(|| panic!("generation {id} on {context} is never answered"));
                 // Whoever lacks memory waits; the worker has as many cells as the kernel counts.
-                let fault = reply.err().filter(|fault| matches!(fault.errno, Errno::ENOMEM | Errno::ENOSPC));
+                let short = |fault: &syscalls::Fault| matches!(fault.errno, Errno::ENOMEM | Errno::ENOSPC);
+                let fault = reply.err().filter(short);
                 assert_eq!(fault, None, "generation {id} on {context}");
+            }
+        }
+    }
+
+    /// Runs until nothing is left to do, with time passing where somebody waits for it.
+    fn run_in_time(&mut self) {
+        loop {
+            self.machine.run();
+            match self.machine.wake {
+                Some(wake) => {
+                    self.machine.now = self.machine.now.max(wake.0);
+                    self.machine.event(Input::Tick);
+                }
+                None => return,
             }
         }
     }
@@ -372,7 +432,7 @@ impl History {
                 // What is no byte that was appended was generated; both end at different places, so a suffix
                 // generated now must follow from all that the context has been through.
                 let id = self.machine.begin(conn, generate(context, 3));
-                self.machine.run();
+                self.run_in_time();
                 let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
                 let moved = |e: &Event| matches!(e, Event::Slid { .. } | Event::Compacted { .. });
                 if self.machine.events(conn, id).iter().any(moved) {

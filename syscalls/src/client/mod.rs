@@ -21,7 +21,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// The arguments of a `hello` by a program that is called `name`, in class `normal`.
 pub fn hello(name: &str) -> Hello {
-    Hello { version: ABI_VERSION, name: Some(name.into()), class: Class::default(), nice: 0 }
+    Hello { version: ABI_VERSION, name: Some(name.into()), class: Class::default(), nice: 0, group: None }
 }
 
 /// A context that `open` or `restore` made.

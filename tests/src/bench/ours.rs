@@ -125,6 +125,7 @@ pub fn greedy(context: ContextId, generate: u32) -> Generate {
         ignore_eos: true,
         logprobs: None,
         stream: true,
+        deadline_ms: None,
     }
 }
 

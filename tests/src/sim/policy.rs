@@ -1,14 +1,14 @@
 //! The scheduling policies that a run can be made under.
 
 use anyhow::{Result, bail};
-use kernel::core::KernelConfig;
+use kernel::core::{KernelConfig, Policy};
 
 /// The kernel's default.
 pub const DEFAULT: &str = "fair";
 
 /// The names of all that the kernel has.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    [DEFAULT].into_iter()
+    Policy::ALL.iter().map(|(name, _)| *name)
 }
 
 /// The configuration of a kernel under a policy.
@@ -17,8 +17,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 ///
 /// The kernel has no policy of this name.
 pub fn config(name: &str) -> Result<KernelConfig> {
-    if !names().any(|known| known == name) {
-        bail!("there is no policy `{name}`; there are {}", names().collect::<Vec<_>>().join(", "));
+    match Policy::ALL.iter().find(|(known, _)| *known == name) {
+        Some((_, policy)) => Ok(KernelConfig { policy: *policy, ..KernelConfig::default() }),
+        None => bail!("there is no policy `{name}`; there are {}", names().collect::<Vec<_>>().join(", ")),
     }
-    Ok(KernelConfig::default())
 }

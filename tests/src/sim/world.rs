@@ -23,6 +23,7 @@ enum Happening<A> {
     Inspected(ModelId, Box<LoadRequest>),
     Start(WorkerId, Box<LoadRequest>),
     StepEnds(WorkerId, u64),
+    Withdrawn(WorkerId, u64),
     StepDone(WorkerId, StepDone),
     Asked(WorkerId, u64, Question),
     Died(WorkerId, String),
@@ -168,6 +169,7 @@ impl<A> World<A> {
             }
             Happening::Start(worker, load) => self.start(worker, &load),
             Happening::StepEnds(worker, number) => self.step_ends(worker, number),
+            Happening::Withdrawn(worker, number) => self.withdrawn(worker, number),
             Happening::StepDone(worker, done) => self.event(Event::StepDone { worker, done }),
             Happening::Asked(worker, number, question) => self.answer(worker, number, question),
             Happening::Died(worker, how) => self.died(worker, how),
@@ -200,6 +202,9 @@ impl<A> World<A> {
                 self.agenda.enter(self.now, Happening::Died(worker, "stopped".into()));
             }
             Effect::Submit { worker, step } => self.submit(worker, step),
+            Effect::Withdraw { worker, number } => {
+                self.agenda.enter(self.now, Happening::Withdrawn(worker, number));
+            }
             Effect::Ask { worker, number, question } => {
                 self.agenda.enter(self.now, Happening::Asked(worker, number, question));
             }
@@ -257,6 +262,17 @@ impl<A> World<A> {
                 let at = working.since + done.elapsed_us;
                 self.agenda.enter(at.max(self.now), Happening::StepDone(worker, done));
             }
+            Ok(Err(fault)) => self.event(Event::StepFailed { worker, number, fault }),
+            Err(Died(how)) => self.died(worker, how),
+        }
+    }
+
+    /// A step that runs is stopped with no row of it through: a pass computes all its rows together.
+    fn withdrawn(&mut self, worker: WorkerId, number: u64) {
+        let Some(working) = self.workers.get_mut(&worker) else { return };
+        let Some(step) = working.step.take_if(|step| step.number == number) else { return };
+        match working.worker.step_withdrawn(&step, 0) {
+            Ok(Ok(done)) => self.event(Event::StepDone { worker, done }),
             Ok(Err(fault)) => self.event(Event::StepFailed { worker, number, fault }),
             Err(Died(how)) => self.died(worker, how),
         }

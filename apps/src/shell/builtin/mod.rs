@@ -22,12 +22,14 @@ mod exit;
 mod export;
 mod fg;
 mod generate;
+mod groups;
 pub mod help;
 mod jobs;
 mod kill;
 pub mod models;
 pub mod mount;
 mod nice;
+mod policy;
 mod ps;
 mod segments;
 mod share;
@@ -88,6 +90,8 @@ pub const ALL: &[Builtin] = &[
     kill::BUILTIN,
     wait::BUILTIN,
     nice::BUILTIN,
+    policy::BUILTIN,
+    groups::BUILTIN,
     stat::BUILTIN,
     sysinfo::BUILTIN,
     devices::BUILTIN,

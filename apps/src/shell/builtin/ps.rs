@@ -156,6 +156,8 @@ mod tests {
             prompt_tokens_evaluated: 0,
             tokens_generated: 0,
             service_us: 0,
+            group: String::new(),
+            expected_idle_us: None,
             age_ms: 0,
             status: None,
         }

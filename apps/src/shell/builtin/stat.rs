@@ -45,7 +45,7 @@ fn run(invocation: &Invocation) -> Outcome {
 /// Lines for people, each with the counter's name in JSON.
 fn table(stats: &Stats) -> String {
     let time = |us: u64| units::duration(Duration::from_micros(us));
-    let rows: [(&str, String); 20] = [
+    let rows: [(&str, String); 22] = [
         ("uptime_ms", time(stats.uptime_ms.saturating_mul(1000))),
         ("processes", stats.processes.to_string()),
         ("contexts", stats.contexts.to_string()),
@@ -56,6 +56,8 @@ fn table(stats: &Stats) -> String {
         ("prompt_tokens_shared", stats.prompt_tokens_shared.to_string()),
         ("tokens_generated", stats.tokens_generated.to_string()),
         ("tokens_recomputed", stats.tokens_recomputed.to_string()),
+        ("tokens_drafted", stats.tokens_drafted.to_string()),
+        ("tokens_accepted", stats.tokens_accepted.to_string()),
         ("frames_total", stats.frames_total.to_string()),
         ("frames_free", stats.frames_free.to_string()),
         ("frames_cached", stats.frames_cached.to_string()),

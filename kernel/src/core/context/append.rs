@@ -144,6 +144,7 @@ impl Kernel {
             );
             return Err(Fault::new(Errno::E2BIG, message));
         }
+        self.check_groups(context.owner, 0, added)?;
         Ok(())
     }
 

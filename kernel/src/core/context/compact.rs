@@ -80,6 +80,7 @@ impl Kernel {
             ignore_eos: false,
             logprobs: None,
             stream: false,
+            deadline_ms: None,
         };
         self.enqueue(helper, call, Work::Generate(Box::new(valid)));
         true

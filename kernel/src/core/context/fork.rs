@@ -146,6 +146,7 @@ impl Kernel {
 
     /// Checks that a process may have `more` contexts with so many tokens.
     pub(super) fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
+        self.check_groups(owner, u64::from(more), tokens)?;
         let process = self.process(owner)?;
         let (has, wanted) = (process.contexts.len() as u64, u64::from(more));
         let most = process.limits.contexts.unwrap_or(u64::MAX).min(CONTEXTS_PER_PROCESS_MAX as u64);

@@ -18,7 +18,7 @@ use super::Kernel;
 use super::call::CallNo;
 use super::context::{Context, Started};
 use super::event::Now;
-use super::sched::died_twice;
+use super::sched::{Drafter, died_twice};
 
 pub(super) use text::{Let, TextOut};
 pub(super) use valid::Valid;
@@ -31,6 +31,8 @@ pub(super) struct Generation {
     /// The length of the log when it began: what is behind it is generated.
     pub start: u32,
     pub usage: Usage,
+    /// When it should have ended.
+    pub deadline: Option<Now>,
     since: Now,
     /// The most tokens, from the call and from the process's limit.
     tokens_max: u32,
@@ -39,6 +41,8 @@ pub(super) struct Generation {
     logprobs: Vec<TokenLogprob>,
     /// A row of it has been submitted.
     submitted: bool,
+    /// Guesses its tokens, where the model checks guesses.
+    pub drafter: Option<Box<Drafter>>,
     /// Tokens of it that are no longer in the log, because the context slid.
     slid: Vec<Token>,
     /// The tokens before it that the sampler looks at, as they were when the context first slid.
@@ -46,6 +50,11 @@ pub(super) struct Generation {
 }
 
 impl Generation {
+    /// Tokens that may still come when the log has this length.
+    pub(super) fn left(&self, length: u32) -> u32 {
+        self.tokens_max.saturating_sub(length - self.start + self.slid.len() as u32)
+    }
+
     /// Notes the first row, at which `computed` tokens are there already. Tells how many these are, once.
     pub(super) fn first_row(&mut self, computed: u32) -> Option<u32> {
         if self.submitted {
@@ -97,6 +106,14 @@ impl Kernel {
             Err(fault) => return Started::Done(Err(fault)),
         };
         let since = self.calls.get(call).map_or(self.now, |p| p.since);
+        let deadline = valid.deadline_ms.map(|ms| Now(since.0.saturating_add(ms.saturating_mul(1000))));
+        if let Some(late) = deadline.and_then(|at| self.now.0.checked_sub(at.0)) {
+            let message = format!(
+                "the deadline passed {} ms before the generation could begin; give it more time, or do not let it wait for other calls on context {id}",
+                late / 1000
+            );
+            return Started::Done(Err(Fault::new(Errno::ETIMEDOUT, message)));
+        }
         let Some(context) = self.contexts.get_mut(&id) else { return Started::GoesOn };
         let start = context.length();
         let text = TextOut::new(valid.stop.clone());
@@ -105,6 +122,7 @@ impl Kernel {
             valid,
             start,
             usage: Usage::default(),
+            deadline,
             since,
             tokens_max,
             text,
@@ -112,9 +130,14 @@ impl Kernel {
             submitted: false,
             slid: Vec::new(),
             history: None,
+            drafter: None,
         }));
-        if start >= context.tokens_max {
-            if context.on_full == OnFull::Stop {
+        let (owner, full) = (context.owner, start >= context.tokens_max);
+        if let Some(process) = self.processes.living_mut(owner) {
+            process.begin_work(self.now);
+        }
+        if full {
+            if self.context(id).is_ok_and(|c| c.on_full == OnFull::Stop) {
                 return Started::Done(self.conclude(id, Finish::ContextFull));
             }
             self.shorten(id);
@@ -241,6 +264,9 @@ impl Kernel {
     pub(super) fn drop_generation(&mut self, id: ContextId) -> Option<Box<Generation>> {
         let context = self.contexts.get_mut(&id)?;
         let generation = context.generation.take()?;
+        if let Some(process) = self.processes.living_mut(context.owner) {
+            process.end_work(self.now);
+        }
         if let Some(model) = self.models.get_mut(&context.model) {
             model.suspects.remove(&id);
             let sampler = context.resident.as_mut().and_then(|r| r.sampler.take());

@@ -36,6 +36,12 @@ impl TextOut {
 
     /// Takes the bytes of the next token in.
     pub(in crate::core) fn push(&mut self, piece: &[u8]) -> Let {
+        let nothing_held = self.bytes.is_empty() && self.held.is_empty() && self.stops.is_empty();
+        if let (true, Ok(whole)) = (nothing_held, std::str::from_utf8(piece)) {
+            // As nearly every token goes.
+            self.text.push_str(whole);
+            return Let::Out(whole.to_owned());
+        }
         self.bytes.extend_from_slice(piece);
         let decoded = self.decode();
         self.held.push_str(&decoded);

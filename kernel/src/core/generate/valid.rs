@@ -23,6 +23,8 @@ pub(in crate::core) struct Valid {
     pub logprobs: Option<u32>,
     /// Send events.
     pub stream: bool,
+    /// When it should have ended, from the call on.
+    pub deadline_ms: Option<u64>,
 }
 
 impl Valid {
@@ -49,6 +51,7 @@ impl Valid {
             ignore_eos: args.ignore_eos,
             logprobs: args.logprobs,
             stream: args.stream,
+            deadline_ms: check_deadline(args.deadline_ms)?,
         })
     }
 }
@@ -96,6 +99,15 @@ fn check_grammar(s: &Sampling) -> Result<(), Fault> {
     Ok(())
 }
 
+fn check_deadline(ms: Option<i64>) -> Result<Option<u64>, Fault> {
+    match ms {
+        Some(ms @ ..=0) => {
+            invalid(format!("deadline_ms is {ms}, which is past; give the milliseconds from now, at least 1"))
+        }
+        ms => Ok(ms.and_then(|ms| u64::try_from(ms).ok())),
+    }
+}
+
 fn check_stop(stop: &[String]) -> Result<(), Fault> {
     if stop.len() > STOP_STRINGS_MAX {
         let message = format!("{} stop strings; the limit is {STOP_STRINGS_MAX}", stop.len());
@@ -131,6 +143,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             stream: true,
+            deadline_ms: None,
         };
         change(&mut args);
         Valid::check(args, 7).map_err(|f| (f.errno, f.message))
@@ -146,6 +159,8 @@ mod tests {
             (|g| g.sampling.min_p = 1.5, Errno::EINVAL, "min_p is 1.5; it must be from 0 to 1"),
             (|g| g.sampling.repeat_penalty = 0.0, Errno::EINVAL, "repeat_penalty is 0"),
             (|g| g.sampling.presence_penalty = f32::INFINITY, Errno::EINVAL, "a finite number"),
+            (|g| g.deadline_ms = Some(-5), Errno::EINVAL, "deadline_ms is -5, which is past"),
+            (|g| g.deadline_ms = Some(0), Errno::EINVAL, "at least 1"),
             (|g| g.max_tokens = Some(Tokens(0)), Errno::EINVAL, "max_tokens is 0"),
             (|g| g.logprobs = Some(33), Errno::EINVAL, "logprobs is 33; the limit is 32"),
             (|g| g.stop = vec!["x".into(); 17], Errno::E2BIG, "17 stop strings; the limit is 16"),

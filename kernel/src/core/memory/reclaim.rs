@@ -234,7 +234,7 @@ impl Kernel {
     /// The order among running contexts: the class, then the time at which the generation was asked for.
     pub(in crate::core) fn seniority(&self, id: ContextId) -> Option<(Class, CallNo)> {
         let context = self.contexts.get(&id)?;
-        let class = self.processes.living(context.owner)?.id.class;
+        let class = self.processes.living(context.owner)?.class();
         Some((class, context.generating()?))
     }
 

@@ -57,7 +57,7 @@ impl Kernel {
 
     /// A context has a token, so it does not kill workers here.
     pub(in crate::core) fn clear_suspect(&mut self, model: ModelId, id: ContextId) {
-        if let Some(model) = self.models.get_mut(&model) {
+        if let Some(model) = self.models.get_mut(&model).filter(|m| !m.suspects.is_empty()) {
             model.suspects.remove(&id);
         }
     }
@@ -67,11 +67,13 @@ impl Kernel {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.state = State::Restarting;
         let step = model.in_flight.take();
+        let rows = step.as_ref().map_or(vec![], |step| step.groups.clone());
         let questions_asked = model.questions.any_asked();
         let delay_ms = model.count_death(now);
         let name = model.name.clone();
         self.out
             .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
+        self.count_rows(&rows, -1);
         self.worker_changed(id, WorkerChange::Died, how);
         self.lose_pages(id);
         self.accuse_questions(id);
@@ -120,6 +122,7 @@ impl Kernel {
         }
         model.ops.clear();
         model.sched.full = false;
+        model.sched.throttled_until = None;
     }
 
     fn accuse_questions(&mut self, id: ModelId) {

@@ -189,6 +189,7 @@ impl Kernel {
         }
         self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
+        self.count_rows(&model.in_flight.take().map_or(vec![], |step| step.groups), -1);
         self.give_slots_back(&model);
         self.forget_segments_of(id);
         for (call, _) in model.questions.take_calls() {

@@ -12,7 +12,7 @@ impl Kernel {
     /// connection ends too.
     pub(in crate::core) fn end_process(&mut self, pid: Pid, status: u8) {
         let Some(process) = self.processes.living(pid) else { return };
-        let (conn, parent) = (process.conn, process.id.parent);
+        let (conn, parent, process_group) = (process.conn, process.id.parent, process.id.group);
         let calls: Vec<CallNo> = process.calls.iter().rev().copied().collect();
         let contexts: Vec<_> = process.contexts.iter().copied().collect();
         for call in calls {
@@ -23,6 +23,9 @@ impl Kernel {
         }
         for model in self.models.values_mut() {
             model.sched.forget(pid);
+        }
+        for gone in self.groups.leave(process_group, pid) {
+            self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }
         self.processes.bury(pid, status);
         self.process_ended(pid, status);

@@ -10,6 +10,8 @@
 //! kept nowhere. Everything that schedules takes a [`Process`], and a [`Zombie`] is another type.
 
 mod end;
+mod idle;
+mod inherit;
 mod signal;
 mod table;
 
@@ -21,6 +23,8 @@ use syscalls::{ContextId, Pid};
 use super::call::CallNo;
 use super::counters::Counters;
 use super::event::{ConnId, Now};
+use super::group::GroupId;
+use super::sched::Bucket;
 
 pub(super) use table::ProcessTable;
 
@@ -37,6 +41,7 @@ pub(super) struct Identity {
     pub name: String,
     pub class: Class,
     pub nice: i8,
+    pub group: GroupId,
     pub started: Now,
     pub counters: Counters,
 }
@@ -56,7 +61,6 @@ pub(super) struct Limits {
     pub resident_frames: Option<u64>,
     pub generated_tokens: Option<u64>,
     pub swap_pages: Option<u64>,
-    /// The scheduler holds back the rows of a process that is ahead of this.
     pub tokens_per_second: Option<u64>,
 }
 
@@ -70,9 +74,21 @@ pub(super) struct Process {
     pub admin: bool,
     pub run: Run,
     pub limits: Limits,
+    /// What its limit of tokens a second leaves now, where it has one.
+    pub bucket: Option<Bucket>,
     pub contexts: BTreeSet<ContextId>,
     /// Its calls without an answer.
     pub calls: BTreeSet<CallNo>,
+    /// The highest class of those that wait for it.
+    pub lent: Option<Class>,
+    /// Whom it sent a message last.
+    pub sent_to: Option<Pid>,
+    /// Generations that have begun and not ended.
+    pub generating: u32,
+    /// Since when it rests, if it does.
+    pub idle_since: Option<Now>,
+    /// How long it usually rests.
+    pub idle_us: Option<u64>,
     pub mailbox: VecDeque<(Pid, serde_json::Value)>,
     /// Tokens in its contexts.
     pub context_tokens: u64,
@@ -91,13 +107,24 @@ impl Process {
             admin,
             run: Run::Going,
             limits: Limits::default(),
+            bucket: None,
             contexts: BTreeSet::new(),
             calls: BTreeSet::new(),
+            lent: None,
+            sent_to: None,
+            generating: 0,
+            idle_since: None,
+            idle_us: None,
             mailbox: VecDeque::new(),
             context_tokens: 0,
             frames: 0,
             swap_pages: 0,
         }
+    }
+
+    /// The class that it is scheduled in: its own, or that of somebody who waits for it.
+    pub(super) fn class(&self) -> Class {
+        self.lent.map_or(self.id.class, |lent| lent.min(self.id.class))
     }
 
     /// Tokens that its limit still lets it put into contexts.

@@ -1,10 +1,11 @@
 //! The process table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use syscalls::limits::PROCESSES_MAX;
 use syscalls::{Errno, Fault, Pid};
 
+use super::super::table::Table;
 use super::{Identity, Process, Zombie};
 
 /// One entry: a process is alive or a zombie, and never both.
@@ -17,7 +18,7 @@ enum Entry {
 /// All processes, by pid. Pids count up and are not used again.
 #[derive(Debug)]
 pub(in crate::core) struct ProcessTable {
-    entries: BTreeMap<Pid, Entry>,
+    entries: Table<Pid, Entry>,
     /// Every entry with its parent before it.
     children: BTreeSet<(Pid, Pid)>,
     next: u32,
@@ -26,7 +27,7 @@ pub(in crate::core) struct ProcessTable {
 impl ProcessTable {
     /// An empty table.
     pub(in crate::core) fn new() -> Self {
-        ProcessTable { entries: BTreeMap::new(), children: BTreeSet::new(), next: Pid::KERNEL.0 + 1 }
+        ProcessTable { entries: Table::default(), children: BTreeSet::new(), next: Pid::KERNEL.0 + 1 }
     }
 
     /// The pid of the next process.
@@ -93,7 +94,7 @@ impl ProcessTable {
 
     /// All pids, in their order.
     pub(in crate::core) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.entries.keys().copied()
+        self.entries.keys()
     }
 
     /// Entries, zombies included.

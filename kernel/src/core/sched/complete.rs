@@ -1,13 +1,14 @@
 //! What a step came to: entries counted, tokens handed to generations, time charged to processes.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use drivers::wire::{PAGE_TOKENS, RowDone, Sampled, StepDone};
 use syscalls::call::Class;
-use syscalls::{ContextId, Errno, Fault};
+use syscalls::{ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
 use super::super::event::{ModelId, WorkerId};
+use super::super::group::{GROUP_WEIGHT, GroupId};
+use super::account::VIRTUAL_US;
+use super::cost::{Decode, Prefill};
 use super::{InFlight, RowSent};
 
 impl Kernel {
@@ -19,11 +20,15 @@ impl Kernel {
             return self.worker_broken(worker, "its answer does not fit the step");
         }
         let Some(step) = self.models.get_mut(&worker.model).and_then(|m| m.in_flight.take()) else { return };
+        self.count_rows(&step.groups, -1);
         let wall_us = self.now.0.saturating_sub(step.since.0).max(1);
         // What pages took says nothing about what rows take.
         let paging_us = done.pages.iter().flatten().fold(0, |sum: u64, us| sum.saturating_add(*us));
         let elapsed_us = done.elapsed_us.saturating_sub(paging_us).min(wall_us);
-        self.charge(worker.model, &step, elapsed_us);
+        self.charge(worker.model, &step, &done.rows, elapsed_us);
+        if let Some(model) = self.models.get_mut(&worker.model) {
+            model.sched.count_withdrawn(&step, &done.rows);
+        }
         self.worker_progressed(worker.model);
         self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(done.rows) {
@@ -34,8 +39,7 @@ impl Kernel {
 
     fn row_done(&mut self, model: ModelId, row: &RowSent, done: RowDone) {
         let id = row.context;
-        let Some(context) = self.contexts.get_mut(&id) else { return };
-        context.in_step = false;
+        let Some(context) = self.contexts.get(&id) else { return };
         let goes_on = context.generating() == Some(row.call);
         match done {
             RowDone::Failed(fault) if goes_on => {
@@ -46,13 +50,40 @@ impl Kernel {
             RowDone::Sampled(sampled) => {
                 self.entries_added(model, row);
                 self.clear_suspect(model, id);
-                if goes_on {
-                    sampled.into_iter().for_each(|token| self.accept(model, id, token));
-                }
+                self.take_sampled(model, row, sampled, goes_on);
             }
         }
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        context.in_step = false;
         // A call that waited behind one which ended while the row was under way.
-        self.advance(id);
+        if context.queue.front().is_some_and(|head| head.work.is_some()) {
+            self.advance(id);
+        }
+    }
+
+    /// Takes the tokens that came of a row. Entries of all but the last are in the pool: those that the generation
+    /// did not take any more, because it ended before them, are dropped. Nothing begins on the context until then.
+    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: Vec<Sampled>, goes_on: bool) {
+        let guessed = sampled.len() as u32 - 1;
+        for token in sampled {
+            if goes_on && self.contexts.get(&row.context).is_some_and(|c| c.generating() == Some(row.call)) {
+                self.accept(model, row.context, token);
+            }
+        }
+        if row.draft.is_empty() {
+            return;
+        }
+        self.count(model, row.owner, |c| {
+            c.tokens_drafted += row.draft.len() as u64;
+            c.tokens_accepted += u64::from(guessed);
+        });
+        let Some(context) = self.contexts.get_mut(&row.context) else { return };
+        let length = context.length();
+        let Some(resident) = &mut context.resident else { return };
+        resident.computed += guessed;
+        context.evaluated = context.evaluated.max(resident.computed.min(length));
+        self.rewind(row.context, length);
+        self.enroll_context(row.context);
     }
 
     /// Counts the entries that a row added to the pool.
@@ -69,68 +100,115 @@ impl Kernel {
         if let Some(generation) = context.generation.as_mut().filter(|g| g.call == row.call) {
             generation.usage.prompt_tokens_evaluated += prompt_end.saturating_sub(row.position);
         }
-        self.count(model, row.owner, |c| {
-            c.tokens_recomputed += u64::from(again);
-            c.prompt_tokens_evaluated += u64::from(prompt);
-            c.refaults += u64::from(again.div_ceil(PAGE_TOKENS));
-        });
+        if again + prompt > 0 {
+            self.count(model, row.owner, |c| {
+                c.tokens_recomputed += u64::from(again);
+                c.prompt_tokens_evaluated += u64::from(prompt);
+                c.refaults += u64::from(again.div_ceil(PAGE_TOKENS));
+            });
+        }
         self.enroll_context(row.context);
     }
 
-    /// Learns what the step cost, and shares its time out among the processes that had rows in it.
-    fn charge(&mut self, id: ModelId, step: &InFlight, elapsed_us: u64) {
+    /// Learns what the step cost, and shares its time out among the processes that had rows in it. Of one that was
+    /// withdrawn, nobody pays for rows that were not through, and nothing is learnt.
+    fn charge(&mut self, id: ModelId, step: &InFlight, done: &[RowDone], elapsed_us: u64) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        let decoding = step.rows.iter().filter(|r| r.decodes()).count() as u32;
-        let prefill = step.rows.iter().filter(|r| !r.decodes()).map(|r| r.tokens).sum();
-        if !step.rows.is_empty() {
-            model.sched.cost.observe(decoding, prefill, elapsed_us);
+        let (mut decode, mut prefill) = (Decode::default(), Prefill::default());
+        for row in &step.rows {
+            if row.decodes() {
+                (0..=row.draft.len()).for_each(|_| decode.add(row.position));
+            } else {
+                prefill.add(row.position, row.tokens);
+            }
         }
-        let cost = model.sched.cost.clone();
-        let weight = |r: &RowSent| cost.weight(decoding, (!r.decodes()).then_some(r.tokens));
-        let total: u64 = step.rows.iter().map(weight).sum::<u64>().max(1);
+        let cost = &mut model.sched.cost;
+        let through = |at: usize| done.get(at).is_some_and(|row| *row != RowDone::Withdrawn);
+        if !step.rows.is_empty() && (0..step.rows.len()).all(through) {
+            cost.observe(decode, prefill, elapsed_us);
+        }
+        let weight = |r: &RowSent| match r.decodes() {
+            true => cost.decode_weight(decode, r.position) * (1 + r.draft.len() as u64),
+            false => cost.prefill_weight(r.position, r.tokens),
+        };
+        let weights: Vec<u64> = step.rows.iter().map(weight).collect();
+        let total = weights.iter().sum::<u64>().max(1);
         for counters in [&mut model.counters, &mut self.counters] {
             counters.steps += 1;
             counters.step_us += elapsed_us;
         }
-        let mut least: BTreeMap<Class, u64> = BTreeMap::new();
-        let mut owners = BTreeSet::new();
-        for row in &step.rows {
-            let us = (u128::from(elapsed_us) * u128::from(weight(row)) / u128::from(total)) as u64;
-            let before = self.charge_process(id, row, us, owners.insert(row.owner));
-            let least = least.entry(row.class).or_insert(before);
-            *least = before.min(*least);
+        let mut charged = [0; 4];
+        let mut groups: Vec<((Class, GroupId), u64)> = Vec::new();
+        for (at, (row, weight)) in step.rows.iter().zip(weights).enumerate() {
+            if !through(at) {
+                continue;
+            }
+            let us = (u128::from(elapsed_us) * u128::from(weight) / u128::from(total)) as u64;
+            charged[row.class as usize] += us;
+            let Some(group) = self.charge_process(id, step.number, row, us) else { continue };
+            match groups.last_mut() {
+                Some((of, sum)) if *of == (row.class, group) => *sum += us,
+                _ => groups.push(((row.class, group), us)),
+            }
+        }
+        for ((class, group), us) in groups {
+            self.charge_groups(id, class, group, us);
         }
         let Some(model) = self.models.get_mut(&id) else { return };
-        for (class, service) in least {
-            let clock = &mut model.sched.clock(class).service;
-            *clock = service.max(*clock);
-        }
-        for owner in owners {
-            self.stand_in_line(id, owner);
+        model.sched.settle_debts(step.backlog, charged, elapsed_us);
+        if !model.sched.line.is_empty() {
+            for row in &step.rows {
+                self.stand_in_line(id, row.owner);
+            }
         }
     }
 
-    /// Charges a process, and tells its virtual time before.
-    fn charge_process(&mut self, model: ModelId, row: &RowSent, us: u64, first: bool) -> u64 {
-        let Some(process) = self.processes.living_mut(row.owner) else { return 0 };
+    /// Charges a process, and tells its group.
+    fn charge_process(&mut self, id: ModelId, step: u64, row: &RowSent, us: u64) -> Option<GroupId> {
+        let process = self.processes.living_mut(row.owner)?;
         process.id.counters.step_us += us;
-        process.id.counters.steps += u64::from(first);
-        let nice = process.id.nice;
-        let Some(model) = self.models.get_mut(&model) else { return 0 };
-        let fair = model.sched.fair.entry(row.owner).or_default();
-        let before = fair.service;
-        fair.charge(us, nice);
-        before
+        let account = self.models.get_mut(&id)?.sched.accounts.process_mut(row.owner);
+        account.charge(row.class, us, process.id.nice);
+        account.use_up(self.now, us);
+        process.id.counters.steps += u64::from(account.served != step);
+        account.served = step;
+        Some(process.id.group)
+    }
+
+    /// Charges a group and those around it.
+    fn charge_groups(&mut self, id: ModelId, class: Class, group: GroupId, us: u64) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        for (group, _, weight) in self.groups.path(group) {
+            let attained = model.sched.accounts.group_mut(class, group);
+            let parts = us.saturating_mul(VIRTUAL_US * u64::from(GROUP_WEIGHT)) / u64::from(weight.max(1));
+            attained.service = attained.service.saturating_add(parts);
+        }
     }
 
     /// Takes the next token of a generation.
     fn accept(&mut self, model: ModelId, id: ContextId, sampled: Sampled) {
         self.extend(id, &[sampled.token]);
-        let owner = self.contexts.get(&id).map(|c| c.owner);
-        if let Some(owner) = owner {
-            self.count(model, owner, |c| c.tokens_generated += 1);
+        let Some(owner) = self.contexts.get(&id).map(|c| c.owner) else { return };
+        self.counters.tokens_generated += 1;
+        let Some(of_model) = self.models.get_mut(&model) else { return };
+        of_model.counters.tokens_generated += 1;
+        let drafts = of_model.description.as_ref().is_some_and(|d| d.drafts);
+        self.count_token(owner);
+        if drafts {
+            self.learn_to_draft(id);
         }
         self.take_token(id, sampled);
+    }
+
+    /// Counts a token for a process, and takes it off its rate and those of its groups.
+    fn count_token(&mut self, owner: Pid) {
+        let now = self.now;
+        let Some(process) = self.processes.living_mut(owner) else { return };
+        process.id.counters.tokens_generated += 1;
+        if let Some(bucket) = &mut process.bucket {
+            bucket.take(now, 1);
+        }
+        self.groups.take_tokens(process.id.group, now, 1);
     }
 
     /// The step failed as a whole, which says nothing about what is in the pool now: the worker starts afresh.
@@ -147,9 +225,13 @@ fn fits(step: &InFlight, done: &StepDone, vocabulary: u32) -> bool {
     let row_fits = |row: &RowSent, done: &RowDone| match done {
         RowDone::Computed => !row.sample,
         RowDone::Sampled(sampled) => {
-            row.sample && sampled.len() == 1 && sampled.iter().all(|s| s.token.0 < vocabulary)
+            let guessed = sampled.iter().zip(&row.draft).take_while(|(s, guess)| s.token == **guess).count();
+            row.sample
+                && (1..=guessed + 1).contains(&sampled.len())
+                && sampled.iter().all(|s| s.token.0 < vocabulary)
         }
-        RowDone::Failed(_) | RowDone::Withdrawn => true,
+        RowDone::Failed(_) => true,
+        RowDone::Withdrawn => step.withdrawn,
     };
     step.number == done.number
         && step.rows.len() == done.rows.len()

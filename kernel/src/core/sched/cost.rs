@@ -1,72 +1,162 @@
-//! What steps cost here, by measurement: the time of a pure decode step by the number of its rows, and of a prompt
-//! token beside it. Both are moving averages; the depth of contexts is not a variable, so the estimates follow the
-//! load of now rather than predict another one.
+//! What steps cost here, by measurement: the time of a pure decode step by the number of its rows and by how deep
+//! they are, and the time of a prompt token beside it by its depth. Attention looks at all that stands before, so
+//! both grow with depth, each along a line that is fitted to what was measured of late.
 
 /// Buckets of rows: 1, 2, up to 4, up to 8, … up to 256, and more.
 const BUCKETS: usize = 10;
 
 /// Prompt tokens below which a step says more of its fixed cost than of the tokens.
-const PREFILL_TOKENS_TELLING: u64 = 16;
+const PREFILL_TOKENS_TELLING: u32 = 16;
 
 /// The least chunk of prompts in a step without decoding contexts: matrix products of this width are as fast as
 /// they get on every machine measured.
-const PREFILL_TOKENS_WIDE: u64 = 512;
+const PREFILL_TOKENS_WIDE: u32 = 512;
+
+/// How much of what was measured before still counts after a further measurement.
+const MEMORY: f64 = 7.0 / 8.0;
+
+/// Measurements at places nearer to each other than so many tokens say little about a slope.
+const SPREAD_TELLING: f64 = 64.0;
+
+/// Rows that decode, or would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::core) struct Decode {
+    pub rows: u32,
+    /// Positions of these rows together.
+    pub depth: u64,
+}
+
+impl Decode {
+    /// One row more.
+    pub(super) fn add(&mut self, position: u32) {
+        self.rows += 1;
+        self.depth += u64::from(position);
+    }
+
+    /// The same and one row more.
+    pub(super) fn with(mut self, position: u32) -> Decode {
+        self.add(position);
+        self
+    }
+}
+
+/// Prompt tokens in a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::core) struct Prefill {
+    pub tokens: u32,
+    /// Positions of these tokens together.
+    pub depth: u64,
+}
+
+impl Prefill {
+    /// A chunk more.
+    pub(super) fn add(&mut self, position: u32, tokens: u32) {
+        self.tokens += tokens;
+        self.depth += depth(position, tokens);
+    }
+}
+
+/// Positions of the tokens of a chunk together.
+fn depth(position: u32, tokens: u32) -> u64 {
+    let (position, tokens) = (u64::from(position), u64::from(tokens));
+    tokens * position + tokens * tokens / 2
+}
 
 /// What has been measured.
 #[derive(Clone, Debug, Default)]
 pub(in crate::core) struct Cost {
-    decode_us: [Option<u64>; BUCKETS],
-    prefill_ns: Option<u64>,
+    /// Microseconds of a step, by depth.
+    decode: [Fit; BUCKETS],
+    /// Nanoseconds of a token, by its position.
+    prefill: Fit,
 }
 
 impl Cost {
     /// Learns from a step.
-    pub(super) fn observe(&mut self, decode_rows: u32, prefill_tokens: u32, elapsed_us: u64) {
-        let tokens = u64::from(prefill_tokens);
-        if tokens == 0 {
-            average(&mut self.decode_us[bucket(decode_rows)], elapsed_us);
+    pub(super) fn observe(&mut self, decode: Decode, prefill: Prefill, elapsed_us: u64) {
+        if prefill.tokens == 0 {
+            self.decode[bucket(decode.rows)].learn(1.0, decode.depth as f64, elapsed_us as f64);
             return;
         }
-        let decode = if decode_rows == 0 { Some(0) } else { self.decode_us(decode_rows) };
-        if let Some(decode) = decode.filter(|d| *d < elapsed_us && tokens >= PREFILL_TOKENS_TELLING) {
-            average(&mut self.prefill_ns, (elapsed_us - decode).saturating_mul(1000) / tokens);
+        let beside = if decode.rows == 0 { Some(0) } else { self.decode_us(decode) };
+        let Some(us) = beside.map(|us| elapsed_us.saturating_sub(us)) else { return };
+        let telling = prefill.tokens >= PREFILL_TOKENS_TELLING || decode.rows > 0 && us > elapsed_us / 4;
+        if telling {
+            let tokens = f64::from(prefill.tokens);
+            self.prefill.learn(tokens, prefill.depth as f64 / tokens, us as f64 * 1000.0 / tokens);
         }
     }
 
     /// The expected time of a pure decode step; nothing before the first one.
-    pub(super) fn decode_us(&self, rows: u32) -> Option<u64> {
-        let at = bucket(rows);
-        let below = self.decode_us[..=at].iter().rev().flatten().next();
-        below.or_else(|| self.decode_us[at..].iter().flatten().next()).copied()
-    }
-
-    /// The expected time of computing prompt tokens; nothing before the first measurement.
-    pub(in crate::core) fn prefill_us(&self, tokens: u32) -> Option<u64> {
-        self.prefill_ns.map(|ns| ns.saturating_mul(tokens.into()) / 1000)
-    }
-
-    /// Prompt tokens for a step in which so many contexts decode, at least `least` and at most `most`.
-    pub(super) fn prefill_budget(&self, decode_rows: u32, least: u32, most: u32, step_us_max: u64) -> u32 {
-        let (least, most) = (u64::from(least), u64::from(most));
-        let fits = |us: u64| self.prefill_ns.map(|ns| us.saturating_mul(1000) / ns.max(1));
-        let budget = if decode_rows == 0 {
-            fits(step_us_max).map_or(most, |n| n.max(PREFILL_TOKENS_WIDE))
-        } else {
-            self.decode_us(decode_rows).and_then(fits).unwrap_or(least).max(least)
-        };
-        budget.min(most) as u32
-    }
-
-    /// What a row weighs when the time of its step is shared out.
-    pub(super) fn weight(&self, decode_rows: u32, prefill_tokens: Option<u32>) -> u64 {
-        let prefill_ns = self.prefill_ns.unwrap_or(1000);
-        match prefill_tokens {
-            Some(tokens) => u64::from(tokens) * prefill_ns.max(1),
-            None => {
-                let row_us = self.decode_us(decode_rows).map(|us| us / u64::from(decode_rows.max(1)));
-                row_us.map_or(prefill_ns, |us| us.saturating_mul(1000)).max(1)
-            }
+    pub(super) fn decode_us(&self, decode: Decode) -> Option<u64> {
+        let at = bucket(decode.rows);
+        if let Some(us) = self.decode[at].at(decode.depth as f64) {
+            return Some(us as u64);
         }
+        let below = self.decode[..at].iter().rev().find_map(Fit::mean);
+        below.or_else(|| self.decode[at..].iter().find_map(Fit::mean)).map(|us| us as u64)
+    }
+
+    /// The expected time of a pure decode step, if one of about so many rows has been seen.
+    pub(super) fn decode_measured_us(&self, decode: Decode) -> Option<u64> {
+        self.decode[bucket(decode.rows)].at(decode.depth as f64).map(|us| us as u64)
+    }
+
+    /// The expected time of a chunk, in nanoseconds; nothing before the first one.
+    fn prefill_ns(&self, position: u32, tokens: u32) -> Option<u64> {
+        let middle = f64::from(position) + f64::from(tokens) / 2.0;
+        self.prefill.at(middle).map(|ns| (ns.max(1.0) * f64::from(tokens)) as u64)
+    }
+
+    /// The expected time of prompt tokens somewhere, in microseconds; nothing before the first measurement.
+    pub(in crate::core) fn prefill_us(&self, tokens: u32) -> Option<u64> {
+        self.prefill.mean().map(|ns| (ns * f64::from(tokens)) as u64 / 1000)
+    }
+
+    /// The expected time of a chunk, in microseconds.
+    pub(super) fn chunk_us(&self, position: u32, tokens: u32) -> Option<u64> {
+        self.prefill_ns(position, tokens).map(|ns| ns / 1000)
+    }
+
+    /// The largest chunk from a position on, of at most `most` tokens, that is expected to take no longer than
+    /// this; at least one token, so that every prompt gets on. Nothing while nothing is known.
+    pub(super) fn chunk(&self, position: u32, most: u32, us: u64) -> Option<u32> {
+        self.prefill.mean()?;
+        let fits = |tokens: u32| self.chunk_us(position, tokens).is_some_and(|t| t <= us);
+        let (mut low, mut high) = (1, most.max(1));
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if fits(middle) { low = middle } else { high = middle - 1 }
+        }
+        Some(low)
+    }
+
+    /// The largest chunk of a step in which nobody decodes who must not be kept waiting, and that has so many tokens
+    /// of other prompts already.
+    pub(super) fn chunk_alone(&self, position: u32, most: u32, us: u64, others: u32) -> u32 {
+        let wide = PREFILL_TOKENS_WIDE.saturating_sub(others);
+        let in_time = if us == 0 { Some(0) } else { self.chunk(position, most, us) };
+        in_time.map_or(most, |n| n.max(wide).min(most))
+    }
+
+    /// What a decoding row weighs when the time of its step is shared out: an equal part of what all cost
+    /// wherever they are, and its own part of what depends on depth.
+    pub(super) fn decode_weight(&self, decode: Decode, position: u32) -> u64 {
+        let fit = &self.decode[bucket(decode.rows)];
+        let rows = f64::from(decode.rows.max(1));
+        let ns = match fit.line() {
+            Some((base, slope)) => (base / rows + slope * f64::from(position)) * 1000.0,
+            None => match self.decode_us(decode) {
+                Some(us) => us as f64 * 1000.0 / rows,
+                None => return self.prefill_weight(position, 1),
+            },
+        };
+        (ns as u64).max(1)
+    }
+
+    /// What a chunk weighs when the time of its step is shared out.
+    pub(super) fn prefill_weight(&self, position: u32, tokens: u32) -> u64 {
+        self.prefill_ns(position, tokens).unwrap_or(u64::from(tokens) * 1000).max(1)
     }
 }
 
@@ -74,34 +164,112 @@ fn bucket(rows: u32) -> usize {
     (rows.max(1).next_power_of_two().trailing_zeros() as usize).min(BUCKETS - 1)
 }
 
-/// Moves an average an eighth of the way to a new value.
-fn average(slot: &mut Option<u64>, value: u64) {
-    *slot = Some(slot.map_or(value, |old| (old * 7).saturating_add(value) / 8));
+/// A line through measured points, of which later ones count more. Floating point adds, multiplies and divides the
+/// same everywhere, so the plans that follow are the same as well.
+#[derive(Clone, Debug, Default)]
+struct Fit {
+    /// Sums over the points of their weight, and of what the name says, by weight.
+    n: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+}
+
+impl Fit {
+    fn learn(&mut self, weight: f64, x: f64, y: f64) {
+        let add = |sum: &mut f64, value: f64| *sum = *sum * MEMORY + weight * value;
+        add(&mut self.n, 1.0);
+        add(&mut self.x, x);
+        add(&mut self.y, y);
+        add(&mut self.xx, x * x);
+        add(&mut self.xy, x * y);
+    }
+
+    /// What was measured on average.
+    fn mean(&self) -> Option<f64> {
+        (self.n > 0.0).then(|| self.y / self.n)
+    }
+
+    /// The line, as its height at 0 and its slope; neither is negative.
+    fn line(&self) -> Option<(f64, f64)> {
+        let (mean, place) = (self.mean()?, self.x / self.n);
+        let spread = (self.xx / self.n - place * place).max(0.0);
+        let damped = spread + SPREAD_TELLING * SPREAD_TELLING;
+        let slope = ((self.xy / self.n - place * mean) / damped).max(0.0);
+        let base = mean - slope * place;
+        if base < 0.0 { Some((0.0, mean / place)) } else { Some((base, slope)) }
+    }
+
+    /// The height of the line at a place. Far from all that was measured it is not trusted further than fourfold.
+    fn at(&self, x: f64) -> Option<f64> {
+        let (base, slope) = self.line()?;
+        let mean = self.mean()?;
+        Some((base + slope * x).clamp(mean / 4.0, mean * 4.0))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn decode(rows: u32) -> Decode {
+        Decode { rows, depth: 0 }
+    }
+
+    fn prefill(position: u32, tokens: u32) -> Prefill {
+        let mut prefill = Prefill::default();
+        prefill.add(position, tokens);
+        prefill
+    }
+
     #[test]
-    fn prefill_beside_decode_is_cut_to_the_time_of_a_decode_step() {
+    fn chunk_takes_the_time_that_it_has() {
         let mut cost = Cost::default();
-        assert_eq!(cost.prefill_budget(1, 32, 2048, 1_000_000), 32, "nothing is known yet");
-        assert_eq!(cost.prefill_budget(0, 32, 2048, 1_000_000), 2048);
-        cost.observe(0, 512, 512_000);
-        cost.observe(1, 0, 100_000);
-        assert_eq!(cost.prefill_budget(1, 32, 2048, 1_000_000), 100);
-        assert_eq!(cost.prefill_budget(1, 200, 2048, 1_000_000), 200);
-        assert_eq!(cost.prefill_budget(0, 32, 2048, 1_000_000), 1000);
-        assert_eq!(cost.prefill_budget(0, 32, 2048, 10_000), 512);
+        assert_eq!(cost.chunk(0, 2048, 100_000), None, "nothing is known yet");
+        assert_eq!(cost.chunk_alone(0, 2048, 1_000_000, 0), 2048);
+        cost.observe(decode(0), prefill(0, 512), 512_000);
+        assert_eq!(cost.chunk(0, 2048, 100_000), Some(100));
+        assert_eq!(cost.chunk(0, 2048, 0), Some(1), "every prompt gets on");
+        assert_eq!(cost.chunk_alone(0, 2048, 1_000_000, 0), 1000);
+        assert_eq!(cost.chunk_alone(0, 2048, 10_000, 0), 512);
+    }
+
+    #[test]
+    fn chunk_shrinks_with_depth() {
+        let mut cost = Cost::default();
+        for at in 0..20 {
+            // A token takes 1 ms, and 1 µs more for each token before it.
+            let (position, tokens) = (at * 100, 100);
+            let us = u64::from(tokens) * (1000 + u64::from(position) + 50);
+            cost.observe(decode(0), prefill(position, tokens), us);
+        }
+        let (shallow, deep) =
+            (cost.chunk(0, 2048, 100_000).unwrap(), cost.chunk(4000, 2048, 100_000).unwrap());
+        assert!((90..=100).contains(&shallow), "{shallow} tokens of about 1.05 ms");
+        assert!((18..=21).contains(&deep), "{deep} tokens of about 5 ms");
+    }
+
+    #[test]
+    fn decode_time_grows_with_depth() {
+        let mut cost = Cost::default();
+        for depth in 0..50 {
+            cost.observe(Decode { rows: 4, depth: depth * 400 }, Prefill::default(), 10_000 + depth * 400);
+        }
+        let at = |depth| cost.decode_us(Decode { rows: 4, depth }).unwrap();
+        assert!((29_000..31_000).contains(&at(20_000)), "{}", at(20_000));
+        assert!(at(40_000) > 45_000);
+        let row = |position| cost.decode_weight(Decode { rows: 4, depth: 20_000 }, position);
+        assert!(row(18_000) > 4 * row(500), "who is deep pays for it");
     }
 
     #[test]
     fn decode_time_unknown_is_taken_from_the_nearest_known() {
         let mut cost = Cost::default();
-        cost.observe(8, 0, 800);
-        assert_eq!(cost.decode_us(5), Some(800));
-        assert_eq!(cost.decode_us(200), Some(800));
-        assert_eq!(cost.decode_us(1), Some(800));
+        cost.observe(decode(8), Prefill::default(), 800);
+        assert_eq!(cost.decode_us(decode(5)), Some(800));
+        assert_eq!(cost.decode_us(decode(200)), Some(800));
+        assert_eq!(cost.decode_us(decode(1)), Some(800));
     }
 }

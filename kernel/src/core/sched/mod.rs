@@ -1,48 +1,77 @@
 //! The scheduler: which contexts have a row in the next step of a model, and how long the row is.
 //!
-//! The policy is `fair`, and each model is a processor of its own:
+//! Each model is a processor of its own, and a step, one batched forward pass, is its quantum:
 //!
-//! - **Memory first.** A generation runs when its context is in memory. Those that are not wait in a [`Line`]:
-//!   by class, then those whose process has least contexts running here for its weight, then by virtual time.
+//! - **Memory first.** A generation runs when its context is in memory. Those that are not wait in a [`Line`]: by
+//!   class, then in the order of the policy; under `fair` those first whose process has least contexts running here
+//!   for its weight.
 //! - **Decode.** Every running context that lacks one token only has a row in every step, so a step serves all at
-//!   once. Processes of lower weight (nice above another's in the same class) sit out steps in proportion. The
-//!   class `batch` has rows only while they are not expected to make the step a quarter longer.
-//! - **Prefill.** What a step can take beside that goes to prompts in chunks, by class and then by virtual time.
-//!   While somebody decodes, chunks are cut so that the step is expected to take twice as long as without them, at
-//!   least [`KernelConfig::prefill_tokens_min`] tokens; otherwise they fill the batch, up to the tokens that are
-//!   expected to take [`KernelConfig::step_us_max`].
-//! - **Virtual time** is a process's share of the measured time of the steps that it had rows in, divided by the
-//!   weight of its nice value; one that comes (back) begins at the time of its class.
+//!   once, except that a process sits out steps where the policy says so ([`policy`]).
+//! - **Prefill.** What a step can take beside that goes to prompts in chunks, by class and in the order of the
+//!   policy. Beside rows that decode in the prompt's class or a higher one, chunks are cut so that the step is not
+//!   expected to take longer than [`KernelConfig::latency_target_percent`] of its time without them; otherwise they
+//!   fill the batch, up to what is expected to take [`KernelConfig::step_us_max`]. Costs are measured and know depth
+//!   ([`cost`]), so chunks shrink as a prompt becomes deep.
+//! - **Classes** are strict: memory and prompts go to the higher class first, and lower classes have rows beside it
+//!   only while the step is not expected to become a quarter longer for it. But nobody starves: a class that has
+//!   something to compute below others is owed a twentieth of the device's time. What it has not had of it is kept,
+//!   and what it had beyond it is held against it, up to [`OWED_US_MAX`]; while it is owed anything, it has as many
+//!   rows as make up for that, or a chunk, in every step. So in any span of time T in which it is backlogged (in
+//!   memory) it is charged with at least T / 20 − 2 [`OWED_US_MAX`], or all its contexts have rows in every step.
+//!   Waiting raises nobody above his class. For memory itself there is no such share: who has
+//!   none in time of need waits until a higher class leaves some.
+//! - **Service** is a process's share of the measured time of the steps that it had rows in, kept for its whole
+//!   life. [`policy::fair`] derives what `fair`, the default, guarantees between two processes.
 //!
-//! The limits of this policy: service is fair between processes where they compete for prefill and for memory,
-//! but a decode step gives a token to each *context*, because leaving rows out of a batch saves less than it
-//! costs. A generation that runs keeps its memory until it ends unless a higher class wants it, so processes of
-//! one class wait for each other's generations where memory is short. `batch` may starve; that is what it is for.
+//! A generation that runs keeps its memory until it ends unless a higher class wants it, so processes of one class
+//! wait for each other's generations where memory is short.
 //!
-//! [`KernelConfig::prefill_tokens_min`]: super::KernelConfig::prefill_tokens_min
+//! [`KernelConfig::latency_target_percent`]: super::KernelConfig::latency_target_percent
 //! [`KernelConfig::step_us_max`]: super::KernelConfig::step_us_max
 
+mod account;
+mod admit;
+mod choose;
 mod complete;
 mod cost;
 mod dispatch;
-mod fair;
+mod draft;
 mod line;
 mod place;
 mod plan;
+pub mod policy;
+mod preempt;
+mod pressure;
+mod rate;
+mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use syscalls::call::Class;
-use syscalls::{ContextId, Pid};
+use syscalls::{ContextId, Pid, Token};
 
 use super::call::CallNo;
 use super::event::Now;
+use super::group::GroupId;
 use super::memory::PageSent;
+use account::Accounts;
 
 pub(super) use complete::died_twice;
 pub(super) use cost::Cost;
-pub(super) use fair::{Fair, weight};
+pub(super) use draft::Drafter;
 pub(super) use line::Line;
+pub(super) use pressure::Pressure;
+pub(super) use rate::Bucket;
+pub(super) use weight::weight;
+
+/// All classes, highest first.
+const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
+
+/// A class below others is owed one part in so many of the time in which it is backlogged.
+const OWED_SHARE: i64 = 20;
+
+/// The most that a class is owed, in microseconds, so that it does not get much at once after a long wait.
+pub(super) const OWED_US_MAX: i64 = 1_000_000;
 
 /// Where a context is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +97,22 @@ impl Place {
 #[derive(Debug, Default)]
 pub(super) struct Sched {
     running: BTreeSet<(Pid, ContextId)>,
+    /// How many contexts of each process run.
+    loads: BTreeMap<Pid, u32>,
     idle: BTreeSet<(u64, ContextId)>,
     pub line: Line,
-    fair: BTreeMap<Pid, Fair>,
-    /// Virtual times at which newcomers of each class begin.
-    clocks: [Fair; 4],
+    pub(super) accounts: Accounts,
     pub cost: Cost,
+    /// When somebody who has used his rate up may go on.
+    pub throttled_until: Option<Now>,
+    /// Counts plans.
+    plans: u64,
+    /// What each class is owed, in microseconds; below 0 what it had too much.
+    owed_us: [i64; 4],
+    /// The highest class that something has become ready in since the step that runs began.
+    arrived: Option<Class>,
+    /// The highest class in the last step that was withdrawn, and how many were since one of that or lower ran through.
+    withdrawn: (Class, u32),
     /// Counts contexts that became idle.
     ticks: u64,
     /// A running context had to give way to a growing one: nobody comes in until a generation ends, or they would
@@ -89,9 +128,34 @@ impl Sched {
         self.running.iter().map(|(_, c)| *c)
     }
 
+    /// The same, with the process of each.
+    fn running_with_owners(&self) -> impl Iterator<Item = (Pid, ContextId)> {
+        self.running.iter().copied()
+    }
+
+    /// How many contexts run.
+    pub(super) fn running_total(&self) -> usize {
+        self.running.len()
+    }
+
     /// Contexts of a process that run.
-    pub(super) fn running_of(&self, pid: Pid) -> usize {
-        self.running.range((pid, ContextId(0))..=(pid, ContextId(u64::MAX))).count()
+    pub(super) fn running_of(&self, pid: Pid) -> u32 {
+        self.loads.get(&pid).copied().unwrap_or_default()
+    }
+
+    fn enter_running(&mut self, pid: Pid, id: ContextId) {
+        self.running.insert((pid, id));
+        *self.loads.entry(pid).or_default() += 1;
+    }
+
+    fn leave_running(&mut self, pid: Pid, id: ContextId) {
+        self.running.remove(&(pid, id));
+        if let Some(load) = self.loads.get_mut(&pid) {
+            *load -= 1;
+            if *load == 0 {
+                self.loads.remove(&pid);
+            }
+        }
     }
 
     /// The contexts in memory without a generation, each with the number that orders it, the one that ran longest
@@ -113,27 +177,32 @@ impl Sched {
 
     /// Forgets what a process has attained.
     pub(super) fn forget(&mut self, pid: Pid) {
-        self.fair.remove(&pid);
+        self.accounts.forget(pid);
     }
 
-    /// Brings what a process has attained to its new class and nice value: times of two classes say nothing about
-    /// each other, and a process that was slow is not to sit out the steps that it would have missed.
-    pub(super) fn reclass(&mut self, pid: Pid, (class, nice): (Class, i8), moved: bool) {
-        let clock = *self.clock(class);
-        if let Some(fair) = self.fair.get_mut(&pid) {
-            let pace = fair.pace.min(clock.pace.saturating_add(fair::stride(nice)));
-            *fair = if moved { clock } else { Fair { pace, ..*fair } };
+    /// Credits classes that were backlogged below others with their share of a step, and debits what they had.
+    fn settle_debts(&mut self, backlog: [bool; 4], charged: [u64; 4], elapsed_us: u64) {
+        let highest = backlog.iter().position(|b| *b);
+        let share = i64::try_from(elapsed_us).unwrap_or(i64::MAX) / OWED_SHARE;
+        for class in 0..CLASSES.len() {
+            let below = backlog[class] && highest.is_some_and(|highest| highest < class);
+            let had = i64::try_from(charged[class]).unwrap_or(i64::MAX);
+            self.owed_us[class] = match below {
+                true => (self.owed_us[class] + share).saturating_sub(had).clamp(-OWED_US_MAX, OWED_US_MAX),
+                false => 0,
+            };
         }
     }
+}
 
-    /// What a process has attained; nothing yet for one that has never run here.
-    pub(super) fn attained(&self, pid: Pid) -> Fair {
-        self.fair.get(&pid).copied().unwrap_or_default()
-    }
-
-    fn clock(&mut self, class: Class) -> &mut Fair {
-        &mut self.clocks[class as usize]
-    }
+/// A step that is planned.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    rows: Vec<RowSent>,
+    /// The classes that had something to compute.
+    backlog: [bool; 4],
+    /// How long it is expected to take; 0 if that is not known.
+    expected_us: u64,
 }
 
 /// A row of a step that runs.
@@ -148,6 +217,8 @@ pub(super) struct RowSent {
     pub position: u32,
     pub tokens: u32,
     pub sample: bool,
+    /// Guesses of the tokens that come next.
+    pub draft: Vec<Token>,
 }
 
 impl RowSent {
@@ -163,6 +234,14 @@ pub(super) struct InFlight {
     pub number: u64,
     pub since: Now,
     pub rows: Vec<RowSent>,
+    /// The classes that had something to compute.
+    pub backlog: [bool; 4],
+    /// How long it is expected to take; 0 if that is not known.
+    pub expected_us: u64,
+    /// How many rows are of processes of each group.
+    pub groups: Vec<(GroupId, i32)>,
+    /// The worker has been told to stop it.
+    pub withdrawn: bool,
     /// What its operations on pages are for.
     pub pages: Vec<PageSent>,
 }

@@ -7,9 +7,13 @@ use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
 use super::super::event::ModelId;
-use super::super::process::Run;
+use super::super::group::GroupId;
+use super::super::model::Model;
+use super::super::process::{Process, Run};
+use super::Place;
 use super::line::Standing;
-use super::{Place, weight};
+use super::policy::View;
+use super::weight::weight;
 
 impl Kernel {
     /// Moves a context to its place.
@@ -41,6 +45,7 @@ impl Kernel {
 
     /// Takes a context out of the scheduler.
     pub(in crate::core) fn unplace(&mut self, id: ContextId) {
+        self.count_place(id, -1);
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let Some(model) = self.models.get_mut(&context.model) else { return };
         match std::mem::replace(&mut context.place, Place::Parked) {
@@ -50,7 +55,7 @@ impl Kernel {
             }
             Place::Waiting => model.sched.line.remove(context.owner, id),
             Place::Running => {
-                model.sched.running.remove(&(context.owner, id));
+                model.sched.leave_running(context.owner, id);
                 model.sched.full = false;
             }
         }
@@ -58,60 +63,85 @@ impl Kernel {
 
     fn enter_place(&mut self, id: ContextId, owner: Pid, place: Place) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
-        let (model_id, call) = (context.model, context.generating());
-        if matches!(place, Place::Waiting | Place::Running) {
-            self.wake(model_id, owner);
-        }
-        let Some(standing) = self.standing(model_id, owner) else { return };
-        let (Some(context), Some(model)) = (self.contexts.get_mut(&id), self.models.get_mut(&model_id))
-        else {
-            return;
-        };
+        let generation = context.generation.as_ref().map(|g| (g.call, g.deadline));
+        let Some(model) = self.models.get_mut(&context.model) else { return };
         let sched = &mut model.sched;
         let length = context.length();
         context.place = place;
-        match (place, call) {
+        if let (true, Some(process)) = (place.runs(), self.processes.living(owner)) {
+            let class = process.class();
+            sched.arrive(class);
+        }
+        match (place, generation) {
             (Place::Idle(_), _) => {
                 let tick = sched.tick();
                 context.place = Place::Idle(tick);
                 sched.idle.insert((tick, id));
             }
-            (Place::Waiting, Some(call)) => sched.line.insert(owner, call, id, standing),
-            (Place::Running, _) => {
-                sched.running.insert((owner, id));
-            }
+            (Place::Waiting, Some((call, deadline))) => sched.line.insert(owner, deadline, call, id),
+            (Place::Running, _) => sched.enter_running(owner, id),
             (Place::Parked | Place::Waiting, _) => {}
         }
+        self.count_place(id, 1);
         if place == Place::Waiting {
             self.pages_changed(id, PageChange::Waits, length);
         }
     }
 
-    /// A process that had nothing to run begins at the virtual time of its class, so that a rest earns no credit.
-    fn wake(&mut self, model: ModelId, pid: Pid) {
-        let Some(process) = self.processes.living(pid) else { return };
-        let Some(model) = self.models.get_mut(&model) else { return };
-        let sched = &mut model.sched;
-        if sched.line.has(pid) || sched.running_of(pid) > 0 {
-            return;
+    /// Counts a context that has come to where it is, or leaves from there, for the pressure on its groups.
+    fn count_place(&mut self, id: ContextId, by: i32) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let Some(process) = self.processes.living(context.owner) else { return };
+        let (waiting, running) = match context.place {
+            Place::Waiting => (by, 0),
+            Place::Running => (0, by),
+            Place::Parked | Place::Idle(_) => return,
+        };
+        self.groups.count_tasks(process.id.group, self.now, waiting, running, 0);
+    }
+
+    /// Counts the rows of a step that begins or is over, for the pressure on their groups.
+    pub(in crate::core) fn count_rows(&mut self, rows: &[(GroupId, i32)], by: i32) {
+        for (group, count) in rows {
+            self.groups.count_tasks(*group, self.now, 0, 0, count * by);
         }
-        let clock = *sched.clock(process.id.class);
-        let fair = sched.fair.entry(pid).or_default();
-        *fair = fair.later(clock);
     }
 
     /// Brings a process that has generations in line to where it stands now.
     pub(super) fn stand_in_line(&mut self, model: ModelId, pid: Pid) {
-        let Some(standing) = self.standing(model, pid) else { return };
-        if let Some(model) = self.models.get_mut(&model) {
-            model.sched.line.stand(pid, standing);
+        let Some(model) = self.models.get_mut(&model) else { return };
+        let Some((deadline, call)) = model.sched.line.first_of(pid) else { return };
+        let Some(process) = self.processes.living(pid) else { return };
+        let (class, account) = (process.class(), model.sched.accounts.process(pid));
+        let policy = self.config.policy;
+        let rank = policy.rank(&View { class, now: self.now, call, deadline, account });
+        let load = match policy.is_fair() {
+            true => model.sched.running_of(pid) as u64 * (1 << 20) / weight(process.id.nice),
+            false => 0,
+        };
+        model.sched.line.stand(pid, Standing { class, due: rank.due, load, rank });
+    }
+
+    /// Brings a process to where it stands in another class, and notes it as an arrival where it has something to run.
+    pub(in crate::core) fn class_changed(&mut self, pid: Pid) {
+        let Some(class) = self.processes.living(pid).map(Process::class) else { return };
+        let models: Vec<ModelId> = self.models.keys().copied().collect();
+        for id in models {
+            self.stand_in_line(id, pid);
+            let Some(model) = self.models.get_mut(&id) else { continue };
+            if model.sched.running_of(pid) > 0 || model.sched.line.first_of(pid).is_some() {
+                model.sched.arrive(class);
+            }
         }
     }
 
-    fn standing(&self, model: ModelId, pid: Pid) -> Option<Standing> {
-        let process = self.processes.living(pid)?;
-        let sched = &self.models.get(&model)?.sched;
-        let load = sched.running_of(pid) as u64 * (1 << 20) / weight(process.id.nice);
-        Some(Standing { class: process.id.class, load, service: sched.attained(pid).service })
+    /// Brings everybody in line to where he stands under another policy.
+    pub(in crate::core) fn restand_all(&mut self) {
+        let waiting =
+            |(id, m): (&ModelId, &Model)| m.sched.line.pids().map(|pid| (*id, pid)).collect::<Vec<_>>();
+        let all: Vec<(ModelId, Pid)> = self.models.iter().flat_map(waiting).collect();
+        for (model, pid) in all {
+            self.stand_in_line(model, pid);
+        }
     }
 }

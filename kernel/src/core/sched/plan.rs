@@ -1,52 +1,104 @@
-//! The plan of a step: who has memory, who decodes, whose prompt gets on.
+//! The plan of a step: what can have a row, in which order, and what it becomes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use syscalls::call::Class;
 use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
-use super::super::event::ModelId;
-use super::super::memory::{Outlook, PageIn, Reach, Room};
-use super::fair::stride;
-use super::{Cost, RowSent, Sched};
-
-/// Generations in line that are looked at before a step; more would make the step wait.
-const ADMISSIONS_LOOKED_AT: usize = 32;
-
-/// All classes, highest first.
-const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
+use super::super::call::CallNo;
+use super::super::event::{ModelId, Now};
+use super::super::group::GroupId;
+use super::super::memory::{PageIn, Reach, Room};
+use super::super::model::Model;
+use super::super::process::Process;
+use super::account::Account;
+use super::choose::Chooser;
+use super::policy::fair::{Backlogged, hold_back};
+use super::policy::{Rank, View};
+use super::{Plan, RowSent};
 
 /// A context that can have a row.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
-    class: Class,
-    service: u64,
-    pace: u64,
-    nice: i8,
-    owner: Pid,
-    context: ContextId,
-    remaining: u32,
+pub(super) struct Candidate {
+    pub class: Class,
+    pub rank: Rank,
+    pub owner: Pid,
+    pub context: ContextId,
+    pub call: CallNo,
+    pub nice: i8,
+    pub pace: u64,
+    pub prompt: u32,
+    pub position: u32,
+    pub remaining: u32,
+    /// Tokens before the next ones that are saved, and that are loaded rather than computed.
+    pub ahead: u32,
+}
+
+impl Candidate {
+    /// Whether it lacks one token only, and so goes on with a generation.
+    pub(super) fn decodes(&self) -> bool {
+        self.remaining == 1
+    }
+
+    /// Tokens that its next row can have.
+    pub(super) fn most(&self) -> u32 {
+        self.remaining.min(self.ahead)
+    }
+
+    /// Its next row, of at most `most` tokens.
+    pub(super) fn row(&self, most: u32) -> RowSent {
+        let tokens = self.most().min(most);
+        RowSent {
+            context: self.context,
+            owner: self.owner,
+            class: self.class,
+            call: self.call,
+            prompt: self.prompt,
+            position: self.position,
+            tokens,
+            sample: tokens == self.remaining,
+            draft: Vec::new(),
+        }
+    }
 }
 
 impl Kernel {
-    /// The rows of the next step of a model.
-    pub(super) fn plan(&mut self, model: ModelId) -> Vec<RowSent> {
-        let held_back = self.grow_running(model);
-        if let Some(model) = self.models.get_mut(&model) {
+    /// The next step of a model.
+    pub(super) fn plan(&mut self, id: ModelId) -> Plan {
+        let held_back = self.grow_running(id);
+        if let Some(model) = self.models.get_mut(&id) {
             model.sched.held_back = held_back;
         }
-        self.admit_waiting(model);
-        let waits = self.page_in_running(model);
-        let mut candidates = self.candidates(model, &waits);
-        candidates.sort_by_key(|c| (c.class, c.service, c.owner, c.context));
-        let mut rows = self.decode_rows(model, &candidates);
-        self.add_prefill(model, &candidates, &mut rows);
-        rows
+        self.admit_waiting(id);
+        let waits = self.page_in_running(id);
+        let (mut candidates, mut backlogged, throttled_until) = self.candidates(id, &waits);
+        let (policy, lag) = (self.config.policy, self.config.fair_lag_us);
+        let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
+        model.sched.throttled_until = throttled_until;
+        if candidates.is_empty() {
+            return Plan::default();
+        }
+        model.sched.plans += 1;
+        if policy.is_fair() {
+            let plan = model.sched.plans;
+            hold_back(&mut model.sched.accounts, &self.groups, &mut backlogged, plan, lag);
+            let sit_out: BTreeSet<Pid> = backlogged.iter().filter(|b| b.sits_out).map(|b| b.pid).collect();
+            candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner));
+        }
+        let mut order: Vec<&Candidate> = candidates.iter().collect();
+        order.sort_unstable_by_key(|c| (c.class, c.rank, c.owner, c.context));
+        let room = model.batch_tokens();
+        let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &order, room).choose();
+        let mut backlog = [false; 4];
+        backlogged.iter().for_each(|b| backlog[b.class as usize] = true);
+        let mut plan = Plan { rows, backlog, expected_us };
+        self.add_drafts(id, &mut plan);
+        plan
     }
 
     /// The row of one suspect alone: a context that was in the step in which a worker died.
-    pub(super) fn plan_suspect(&mut self, model: ModelId) -> Option<Vec<RowSent>> {
+    pub(super) fn plan_suspect(&mut self, model: ModelId) -> Option<Plan> {
         let suspects: Vec<ContextId> = self.models.get(&model)?.suspects.iter().copied().collect();
         for id in suspects {
             if self.contexts.get(&id).is_none_or(|c| !c.place.runs()) {
@@ -56,70 +108,54 @@ impl Kernel {
             let room = if resident { self.grow(id, Reach::Juniors) } else { self.admit(id, None) };
             if matches!(room, Room::Made) {
                 if self.prefills(id) && self.page_in(id, false) == PageIn::Loads {
-                    return Some(vec![]);
+                    return Some(Plan::default());
                 }
-                let batch = self.models.get(&model).map_or(1, |m| m.batch_tokens());
-                return self.row(id, batch).map(|row| vec![row]);
+                let owner = self.contexts.get(&id)?.owner;
+                let (model, process) = (self.models.get(&model)?, self.processes.living(owner)?);
+                let row = self.candidate(Share::of(process, model), id)?.row(model.batch_tokens());
+                return Some(Plan { rows: vec![row], ..Plan::default() });
             }
         }
         None
     }
 
-    /// Gives running contexts the frames for what came to their logs, the first ones first. Those that must wait
-    /// are named.
-    fn grow_running(&mut self, model: ModelId) -> BTreeSet<ContextId> {
-        let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return BTreeSet::new() };
-        let mut running: Vec<_> = sched.running().filter_map(|c| Some((self.seniority(c)?, c))).collect();
-        running.sort();
-        let before = running.len();
-        let mut waits = BTreeSet::new();
-        for (_, id) in running {
-            // One before it may have taken its pages in the meantime.
-            if self.contexts.get(&id).is_none_or(|c| c.resident.is_none()) {
+    /// All that can have a row, by process, and the processes.
+    fn candidates(
+        &self,
+        id: ModelId,
+        waits: &BTreeSet<ContextId>,
+    ) -> (Vec<Candidate>, Vec<Backlogged>, Option<Now>) {
+        let Some(model) = self.models.get(&id) else { return (vec![], vec![], None) };
+        let mut throttled_until = None::<Now>;
+        let total = model.sched.running_total();
+        let (mut candidates, mut backlogged) = (Vec::with_capacity(total), Vec::<Backlogged>::new());
+        // The contexts of a process come one after another.
+        let mut last: Option<(Pid, Option<Share>)> = None;
+        for (pid, context) in model.sched.running_with_owners() {
+            let held_back = &model.sched.held_back;
+            let passed_over = !held_back.is_empty() && held_back.contains(&context)
+                || !waits.is_empty() && waits.contains(&context)
+                || !model.suspects.is_empty() && model.suspects.contains(&context);
+            if passed_over {
                 continue;
             }
-            match self.grow(id, Reach::Juniors) {
-                Room::Made => {}
-                Room::Wait => drop(waits.insert(id)),
-                Room::Never(fault) => self.fail_generation(id, fault),
-            }
-        }
-        if let Some(model) = self.models.get_mut(&model) {
-            model.sched.full |= model.sched.running().count() < before;
-        }
-        waits
-    }
-
-    /// Brings generations that wait into memory, as far as there is room.
-    fn admit_waiting(&mut self, model: ModelId) {
-        let mut passed = BTreeSet::new();
-        while passed.len() < ADMISSIONS_LOOKED_AT {
-            let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
-            let Some(first) = sched.line.first_but(&passed) else { return };
-            if sched.full && !self.outranks_running(model, first) {
-                return;
-            }
-            let share = match self.outlook(first) {
-                Outlook::Wait => {
-                    passed.insert(first);
-                    continue;
+            let share = match last {
+                Some((before, share)) if before == pid => share,
+                _ => {
+                    let Some(process) = self.processes.living(pid) else { continue };
+                    let until = self.empty_until(process);
+                    throttled_until = [throttled_until, until].into_iter().flatten().min();
+                    let share = until.is_none().then(|| Share::of(process, model));
+                    if let Some(Share { class, group, .. }) = share {
+                        backlogged.push(Backlogged { pid, class, group, sits_out: false });
+                    }
+                    share
                 }
-                Outlook::Share(share) => share,
             };
-            match self.admit(first, share) {
-                Room::Made => {}
-                Room::Wait => return,
-                Room::Never(fault) => self.fail_generation(first, fault),
-            }
+            last = Some((pid, share));
+            candidates.extend(share.and_then(|share| self.candidate(share, context)));
         }
-    }
-
-    /// Whether a context that waits is of a higher class than some context that runs, or nobody runs.
-    fn outranks_running(&self, model: ModelId, id: ContextId) -> bool {
-        let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return false };
-        let lowest = sched.running().filter_map(|c| self.seniority(c)).map(|(class, _)| class).max();
-        let own = self.seniority(id).map(|(class, _)| class);
-        lowest.is_none_or(|lowest| own.is_some_and(|own| own < lowest))
+        (candidates, backlogged, throttled_until)
     }
 
     /// Has pages brought in for the running contexts that have a prompt, and tells which of them have no row.
@@ -134,92 +170,45 @@ impl Kernel {
         self.contexts.get(&id).is_some_and(|c| c.prefills())
     }
 
-    fn candidates(&self, model: ModelId, waits: &BTreeSet<ContextId>) -> Vec<Candidate> {
-        let Some(model) = self.models.get(&model) else { return vec![] };
-        let held_back = &model.sched.held_back;
-        let running = model.sched.running().filter(|c| !held_back.contains(c) && !model.suspects.contains(c));
-        let running = running.filter(|c| !waits.contains(c));
-        let candidate = |id: ContextId| {
-            let context = self.contexts.get(&id)?;
-            let identity = &self.processes.living(context.owner)?.id;
-            let (class, nice) = (identity.class, identity.nice);
-            let fair = model.sched.attained(context.owner);
-            let (service, pace) = (fair.service, fair.pace);
-            let (owner, remaining) = (context.owner, context.remaining());
-            Some(Candidate { class, service, pace, nice, owner, context: id, remaining })
-        };
-        running.filter_map(candidate).collect()
+    /// When a process that has used its rate up, or that of a group, may have rows again.
+    fn empty_until(&self, process: &Process) -> Option<Now> {
+        let own = process.bucket.as_ref().and_then(|bucket| bucket.empty_until(self.now));
+        own.max(self.groups.empty_until(process.id.group, self.now))
     }
 
-    /// A row for each context that lacks one token, as far as pace and class allow.
-    fn decode_rows(&mut self, model: ModelId, candidates: &[Candidate]) -> Vec<RowSent> {
-        let Some(model) = self.models.get_mut(&model) else { return vec![] };
-        let decoding: Vec<Candidate> = candidates.iter().filter(|c| c.remaining == 1).copied().collect();
-        let clocks = CLASSES.map(|class| model.sched.advance_pace(class, &decoding));
-        let on_time = decoding.into_iter().filter(|c| c.pace <= clocks[c.class as usize]);
-        let (batch, others): (Vec<_>, Vec<_>) = on_time.partition(|c| c.class == Class::Batch);
-        let room = model.batch_tokens() as usize;
-        let spare = match others.len() {
-            0 => room,
-            n => batch_rows_beside(&model.sched.cost, n as u32, batch.len() as u32) as usize,
-        };
-        let chosen: Vec<_> = others.into_iter().chain(batch.into_iter().take(spare)).take(room).collect();
-        let owners: BTreeMap<Pid, (Class, i8)> =
-            chosen.iter().map(|c| (c.owner, (c.class, c.nice))).collect();
-        for (owner, (class, nice)) in owners {
-            model.sched.fair.entry(owner).or_default().take_step(clocks[class as usize], nice);
-        }
-        chosen.iter().filter_map(|c| self.row(c.context, 1)).collect()
-    }
-
-    /// Fills what the step can take beside the rows that decode with chunks of prompts.
-    fn add_prefill(&self, model: ModelId, candidates: &[Candidate], rows: &mut Vec<RowSent>) {
-        let Some(model) = self.models.get(&model) else { return };
-        let decoding = rows.len() as u32;
-        let room = model.batch_tokens() - decoding;
-        let (least, step_us_max) = (self.config.prefill_tokens_min, self.config.step_us_max);
-        let mut budget = model.sched.cost.prefill_budget(decoding, least, room, step_us_max);
-        for c in candidates.iter().filter(|c| c.remaining > 1) {
-            if budget == 0 {
-                return;
-            }
-            let Some(row) = self.row(c.context, budget) else { continue };
-            budget -= row.tokens;
-            rows.push(row);
-        }
-    }
-
-    /// The next row of a running context, of at most `most` tokens.
-    fn row(&self, id: ContextId, most: u32) -> Option<RowSent> {
+    fn candidate(&self, share: Share, id: ContextId) -> Option<Candidate> {
         let context = self.contexts.get(&id)?;
         let generation = context.generation.as_ref()?;
-        let (call, prompt) = (generation.call, generation.start);
-        let class = self.processes.living(context.owner)?.id.class;
-        let tokens = context.remaining().min(most).min(self.unsaved_ahead(context));
-        let (owner, position) = (context.owner, context.computed());
-        let sample = tokens > 0 && tokens == context.remaining();
-        (tokens > 0).then_some(RowSent { context: id, owner, class, call, prompt, position, tokens, sample })
+        let Share { class, nice, account, .. } = share;
+        let (now, call, deadline) = (self.now, generation.call, generation.deadline);
+        Some(Candidate {
+            class,
+            rank: self.config.policy.rank(&View { class, now, call, deadline, account }),
+            owner: context.owner,
+            context: id,
+            call,
+            nice,
+            pace: account.map_or(0, |a| a.of(class).pace),
+            prompt: generation.start,
+            position: context.computed(),
+            remaining: context.remaining(),
+            ahead: if context.remaining() > 1 { self.unsaved_ahead(context) } else { u32::MAX },
+        })
     }
 }
 
-impl Sched {
-    /// Moves the pace of a class on by a step of its heaviest process that decodes, and at least so far that one
-    /// of them is on time.
-    fn advance_pace(&mut self, class: Class, decoding: &[Candidate]) -> u64 {
-        let members = || decoding.iter().filter(|c| c.class == class);
-        let clock = &mut self.clock(class).pace;
-        if let (Some(step), Some(least)) =
-            (members().map(|c| stride(c.nice)).min(), members().map(|c| c.pace).min())
-        {
-            *clock = least.max(*clock + step);
-        }
-        *clock
-    }
+/// What decides about the contexts of a process alike.
+#[derive(Clone, Copy)]
+struct Share<'a> {
+    class: Class,
+    nice: i8,
+    group: GroupId,
+    account: Option<&'a Account>,
 }
 
-/// Rows of the class `batch` that are not expected to make a step of the others a quarter longer.
-fn batch_rows_beside(cost: &Cost, others: u32, wanted: u32) -> u32 {
-    let Some(alone) = cost.decode_us(others) else { return wanted };
-    let fits = |n: &u32| cost.decode_us(others + n).is_none_or(|us| us <= alone + alone / 4);
-    (1..=wanted).take_while(fits).last().unwrap_or(0)
+impl<'a> Share<'a> {
+    fn of(process: &Process, model: &'a Model) -> Self {
+        let account = model.sched.accounts.process(process.id.pid);
+        Share { class: process.class(), nice: process.id.nice, group: process.id.group, account }
+    }
 }

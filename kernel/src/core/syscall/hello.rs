@@ -8,6 +8,7 @@ use syscalls::{Errno, Fault, Pid, Reply};
 use super::super::Kernel;
 use super::super::counters::Counters;
 use super::super::event::ConnId;
+use super::super::group::GroupId;
 use super::super::process::{Identity, Process};
 use super::check_name;
 
@@ -31,6 +32,7 @@ impl Kernel {
         check_name("a process", &name)?;
         check_priority(credentials.admin, (Class::Normal, 0), (args.class, args.nice))?;
         let pid = self.processes.next_pid()?;
+        let group = self.enter_group(GroupId::ROOT, credentials.uid, args.group.as_deref(), pid)?;
         let id = Identity {
             pid,
             parent: Pid::KERNEL,
@@ -39,6 +41,7 @@ impl Kernel {
             name,
             class: args.class,
             nice: args.nice,
+            group,
             started: self.now,
             counters: Counters::default(),
         };
@@ -55,6 +58,25 @@ impl Kernel {
             uid: credentials.uid,
             line_bytes_max: LINE_BYTES_MAX as u32,
         }))
+    }
+}
+
+impl Kernel {
+    /// Enters a process into the group that a path names inside another; inside the user's own from the root on.
+    pub(super) fn enter_group(
+        &mut self,
+        from: GroupId,
+        uid: u32,
+        path: Option<&str>,
+        pid: Pid,
+    ) -> Result<GroupId, Fault> {
+        let from = if from == GroupId::ROOT { self.groups.of_user(uid)? } else { from };
+        let group = match path {
+            Some(path) => self.groups.enter(from, path)?,
+            None => from,
+        };
+        self.groups.join(group, pid);
+        Ok(group)
     }
 }
 

@@ -12,6 +12,7 @@ mod embed;
 mod exit;
 mod fork;
 mod generate;
+mod groups;
 mod hello;
 mod kill;
 mod models;
@@ -21,7 +22,9 @@ mod ps;
 mod receive;
 mod segments;
 mod send;
+mod setgroup;
 mod setlimit;
+mod setpolicy;
 mod setpriority;
 mod share;
 mod shutdown;
@@ -59,6 +62,7 @@ struct Caller {
 }
 
 /// How the reply of a call comes about.
+#[expect(clippy::large_enum_variant, reason = "it lives from one line to the next")]
 enum Next {
     /// It is here.
     Reply(Reply),
@@ -191,6 +195,9 @@ impl Kernel {
             Call::Ps(_) => Ok(Next::Reply(self.sys_ps())),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),
+            Call::Setpolicy(args) => self.sys_setpolicy(caller, &args),
+            Call::Setgroup(args) => self.sys_setgroup(caller, &args),
+            Call::Groups(_) => Ok(Next::Reply(self.sys_groups(caller))),
             Call::Setlimit(args) => self.sys_setlimit(caller, &args),
             Call::Open(args) => self.sys_open(caller, args),
             Call::Fork(args) => self.sys_fork(caller, args),
@@ -221,8 +228,12 @@ impl Kernel {
     fn keep(&mut self, caller: &Caller, id: CallId, waits: Waits, timeout_ms: Option<u64>) -> CallNo {
         let call = self.calls.number();
         let deadline = timeout_ms.map(|ms| Now(self.now.0.saturating_add(ms.saturating_mul(1000))));
-        let pending = Pending { conn: caller.conn, id, pid: caller.pid, since: self.now, waits, deadline };
-        self.calls.insert(call, pending);
+        let waits_for = self.waited_for(caller.pid, &waits);
+        let (conn, pid, since) = (caller.conn, caller.pid, self.now);
+        self.calls.insert(call, Pending { conn, id, pid, since, waits, waits_for, deadline });
+        if let Some(pid) = waits_for {
+            self.inherit(pid);
+        }
         if let Some(process) = self.processes.living_mut(caller.pid) {
             process.calls.insert(call);
         }

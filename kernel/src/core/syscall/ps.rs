@@ -43,6 +43,8 @@ impl Kernel {
             prompt_tokens_evaluated: 0,
             tokens_generated: 0,
             service_us: 0,
+            group: "/".into(),
+            expected_idle_us: None,
             age_ms: self.now.0 / 1000,
             status: None,
         }
@@ -56,6 +58,8 @@ impl Kernel {
             contexts: process.contexts.len() as u32,
             context_tokens: process.context_tokens,
             frames: u32::try_from(process.frames).unwrap_or(u32::MAX),
+            group: self.groups.name(process.id.group),
+            expected_idle_us: self.expected_idle_us(process.id.pid),
             oom_score: u32::try_from(oom_score(process)).unwrap_or(u32::MAX),
             ..info(&process.id, self.now)
         }
@@ -124,6 +128,8 @@ fn info(id: &Identity, now: Now) -> ProcessInfo {
         prompt_tokens_evaluated: id.counters.prompt_tokens_evaluated,
         tokens_generated: id.counters.tokens_generated,
         service_us: id.counters.step_us,
+        group: String::new(),
+        expected_idle_us: None,
         age_ms: now.0.saturating_sub(id.started.0) / 1000,
         status: None,
     }

@@ -16,13 +16,17 @@ impl Kernel {
             return Err(Fault::new(Errno::EMSGSIZE, message));
         }
         let receiver = self.subject(caller, args.pid)?;
+        let waits = receiver.mailbox.len();
         let waiting: Option<CallNo> =
             receiver.calls.iter().find(|call| self.calls.waits(**call) == Some(&Waits::Message)).copied();
+        if let Some(sender) = self.processes.living_mut(caller.pid) {
+            sender.sent_to = Some(args.pid);
+        }
         if let Some(call) = waiting {
             self.finish(call, Ok(Reply::Message { from: caller.pid, data: args.data }));
             return DONE;
         }
-        if receiver.mailbox.len() >= MAILBOX_MESSAGES_MAX {
+        if waits >= MAILBOX_MESSAGES_MAX {
             let message = format!(
                 "{MAILBOX_MESSAGES_MAX} messages wait for process {}, which is the limit; try again later",
                 args.pid

@@ -5,11 +5,17 @@ use syscalls::call::{Limit, Setlimit};
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
+use super::super::sched::Bucket;
+use super::setgroup::check_rate;
 use super::{Caller, DONE, Outcome};
 
 impl Kernel {
     pub(super) fn sys_setlimit(&mut self, caller: &Caller, args: &Setlimit) -> Outcome {
         self.subject(caller, args.pid)?;
+        if args.limit == Limit::TokensPerSecond {
+            check_rate(args.value)?;
+        }
+        let now = self.now;
         let Some(process) = self.processes.living_mut(args.pid) else { return DONE };
         let limit = match args.limit {
             Limit::Contexts => &mut process.limits.contexts,
@@ -26,6 +32,9 @@ impl Kernel {
             return Err(Fault::new(Errno::EPERM, message));
         }
         *limit = args.value;
+        if args.limit == Limit::TokensPerSecond {
+            process.bucket = args.value.map(|rate| Bucket::new(rate, now));
+        }
         DONE
     }
 }

@@ -16,9 +16,10 @@ impl Kernel {
             (process.id.class, process.id.nice) = wanted;
         }
         for model in self.models.values_mut() {
-            model.sched.reclass(args.pid, wanted, had.0 != wanted.0);
+            model.sched.accounts.renice(args.pid, wanted.0, wanted.1);
         }
-        self.settle_process(args.pid);
+        self.class_changed(args.pid);
+        self.inherit(args.pid);
         DONE
     }
 }

@@ -6,6 +6,7 @@ use syscalls::{Errno, Fault, Reply};
 use super::super::Kernel;
 use super::super::counters::Counters;
 use super::super::process::{Identity, Process};
+use super::super::sched::Bucket;
 use super::hello::check_priority;
 use super::{Caller, Next, Outcome, check_name};
 
@@ -19,9 +20,10 @@ impl Kernel {
         let parent = self.process(caller.pid)?;
         let had = (parent.id.class, parent.id.nice);
         let (class, nice) = (args.class.unwrap_or(had.0), args.nice.unwrap_or(had.1));
-        let (os_pid, limits) = (parent.id.os_pid, parent.limits);
+        let (os_pid, limits, group) = (parent.id.os_pid, parent.limits, parent.id.group);
         check_priority(caller.admin, had, (class, nice))?;
         let pid = self.processes.next_pid()?;
+        let group = self.enter_group(group, caller.uid, args.group.as_deref(), pid)?;
         let id = Identity {
             pid,
             parent: caller.pid,
@@ -30,11 +32,13 @@ impl Kernel {
             name: args.name,
             class,
             nice,
+            group,
             started: self.now,
             counters: Counters::default(),
         };
         let mut process = Process::new(id, caller.conn, caller.admin);
         process.limits = limits;
+        process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
         self.processes.enter(process);
         if let Some(connection) = self.connections.get_mut(&caller.conn) {
             connection.processes.insert(pid);

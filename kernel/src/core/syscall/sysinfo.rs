@@ -16,7 +16,7 @@ impl Kernel {
             cpu: host.cpu,
             cpus: host.cpus,
             memory_bytes: host.memory_bytes,
-            policy: "fair".into(),
+            policy: self.config.policy.name().into(),
             uptime_ms: self.now.0 / 1000,
             devices: self.device_infos(),
         })

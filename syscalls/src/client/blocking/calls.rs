@@ -107,7 +107,7 @@ impl Client {
 
     /// Creates a child for this program to act for, with [`Client::call_as`].
     pub fn spawn(&mut self, name: &str) -> Result<Pid, Fault> {
-        let spawn = Spawn { name: name.into(), class: None, nice: None, argv: Vec::new() };
+        let spawn = Spawn { name: name.into(), class: None, nice: None, group: None, argv: Vec::new() };
         take!(self.call(spawn), Reply::Spawned { pid } => pid)
     }
 

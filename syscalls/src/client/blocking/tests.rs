@@ -16,6 +16,7 @@ fn generate() -> Generate {
         ignore_eos: false,
         logprobs: None,
         stream: true,
+        deadline_ms: None,
     }
 }
 

@@ -67,6 +67,9 @@ struct Args {
     /// Reports this many alternatives for each token
     #[arg(long, value_name = "COUNT", requires = "json")]
     logprobs: Option<u32>,
+    /// When it should have ended, in milliseconds; the class realtime and the policy edf look at it
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    deadline: Option<u32>,
     /// Tells on standard error what it took
     #[arg(long)]
     stats: bool,
@@ -96,6 +99,7 @@ fn run(invocation: &Invocation) -> Outcome {
         ignore_eos: args.ignore_eos,
         logprobs: args.logprobs,
         stream: !args.json,
+        deadline_ms: args.deadline.map(i64::from),
     };
     let result =
         append(&mut client, &args, &opened, text).and_then(|()| stream(&mut client, generate, args.json));

@@ -1,0 +1,128 @@
+//! What a group has, and whether it may have more. Sums are made when somebody asks and only where there is a limit, so
+//! that a group without one costs nothing.
+
+use syscalls::{ContextId, Errno, Fault, Pid};
+
+use super::super::Kernel;
+use super::super::memory::Room;
+use super::super::sched::Place;
+use super::{GroupId, GroupLimits};
+
+/// What the processes of a group have together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::core) struct Usage {
+    pub processes: u64,
+    pub contexts: u64,
+    pub context_tokens: u64,
+    pub frames: u64,
+}
+
+impl Kernel {
+    /// What the processes of a group and of those in it have.
+    pub(in crate::core) fn group_usage(&self, id: GroupId) -> Usage {
+        let Some(group) = self.groups.get(id) else { return Usage::default() };
+        let own = group.members.iter().filter_map(|pid| self.processes.living(*pid));
+        let mut usage = Usage::default();
+        for process in own {
+            usage.processes += 1;
+            usage.contexts += process.contexts.len() as u64;
+            usage.context_tokens += process.context_tokens;
+            usage.frames += process.frames;
+        }
+        for child in &group.children {
+            let more = self.group_usage(*child);
+            usage.processes += more.processes;
+            usage.contexts += more.contexts;
+            usage.context_tokens += more.context_tokens;
+            usage.frames += more.frames;
+        }
+        usage
+    }
+
+    /// Checks that a process may have more contexts and tokens, as far as its groups go.
+    pub(in crate::core) fn check_groups(&self, pid: Pid, contexts: u64, tokens: u64) -> Result<(), Fault> {
+        let Some(process) = self.processes.living(pid) else { return Ok(()) };
+        let limited = |l: &GroupLimits| l.contexts.is_some() || l.context_tokens.is_some();
+        for id in self.groups.around(process.id.group) {
+            let Some(group) = self.groups.get(id).filter(|g| limited(&g.limits)) else { continue };
+            let has = self.group_usage(id);
+            let over = |what, has: u64, more: u64, limit: Option<u64>, errno| match limit {
+                Some(most) if more > 0 && has + more > most => {
+                    let name = self.groups.name(id);
+                    let message = format!(
+                        "group {name} has {has} {what} and would get {more} more; its limit is {most}, raise it with setgroup"
+                    );
+                    Err(Fault::new(errno, message))
+                }
+                _ => Ok(()),
+            };
+            over("contexts", has.contexts, contexts, group.limits.contexts, Errno::EMFILE)?;
+            let most = group.limits.context_tokens;
+            over("tokens in its contexts", has.context_tokens, tokens, most, Errno::E2BIG)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for so many frames more of a context inside the limits of its groups. Idle contexts of a group give
+    /// theirs first, then, for one that is `resident` and grows, generations of the group that began later.
+    pub(in crate::core) fn group_room(&mut self, id: ContextId, lacks: u32, resident: bool) -> Room {
+        if lacks == 0 {
+            return Room::Made;
+        }
+        let owner = self.contexts.get(&id).map(|c| c.owner);
+        let Some(process) = owner.and_then(|pid| self.processes.living(pid)) else { return Room::Wait };
+        let groups: Vec<GroupId> = self.groups.around(process.id.group).collect();
+        for group in groups {
+            let Some(most) = self.groups.get(group).and_then(|g| g.limits.resident_frames) else { continue };
+            while self.group_usage(group).frames + u64::from(lacks) > most {
+                let members = self.resident_in(group, id);
+                match members.iter().find(|c| self.gives_way(id, **c, resident)) {
+                    Some(other) => self.release_pages(*other),
+                    None if !members.is_empty() => return Room::Wait,
+                    None => {
+                        let (name, has) = (self.groups.name(group), self.group_usage(group).frames);
+                        let message = format!(
+                            "group {name} has {has} frames and needs {lacks} more; its limit is {most}, raise it with setgroup"
+                        );
+                        return Room::Never(Fault::new(Errno::ENOMEM, message));
+                    }
+                }
+            }
+        }
+        Room::Made
+    }
+
+    /// The contexts of a group that have frames, but for one, last those whose generation was asked for first.
+    fn resident_in(&self, group: GroupId, but: ContextId) -> Vec<ContextId> {
+        let mut pids = Vec::new();
+        let mut groups = vec![group];
+        while let Some(group) = groups.pop().and_then(|id| self.groups.get(id)) {
+            pids.extend(group.members.iter().copied());
+            groups.extend(group.children.iter().copied());
+        }
+        let contexts = pids.iter().filter_map(|pid| self.processes.living(*pid)).flat_map(|p| &p.contexts);
+        let resident =
+            contexts.filter(|c| **c != but && self.contexts.get(c).is_some_and(|c| c.frames() > 0));
+        let mut resident: Vec<ContextId> = resident.copied().collect();
+        resident.sort_by_key(|c| std::cmp::Reverse(self.seniority(*c)));
+        resident
+    }
+
+    fn gives_way(&self, id: ContextId, other: ContextId, resident: bool) -> bool {
+        let Some(context) = self.contexts.get(&other).filter(|c| !c.in_step) else { return false };
+        match context.place {
+            Place::Idle(_) => true,
+            Place::Running => resident && self.seniority(other) > self.seniority(id),
+            Place::Parked | Place::Waiting => false,
+        }
+    }
+
+    /// Whether a group of a process is above its soft limit of frames.
+    pub(in crate::core) fn above_soft_limit(&self, pid: Pid) -> bool {
+        let Some(process) = self.processes.living(pid) else { return false };
+        self.groups.around(process.id.group).any(|id| {
+            let soft = self.groups.get(id).and_then(|g| g.limits.resident_frames_soft);
+            soft.is_some_and(|soft| self.group_usage(id).frames >= soft)
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! What processes and groups have attained on one model, and the virtual time at which newcomers begin.
+
+use std::collections::BTreeMap;
+
+use syscalls::Pid;
+use syscalls::call::Class;
+
+use super::super::group::GroupId;
+use super::super::table::Table;
+use super::weight::{WEIGHT_NORMAL, stride, weight};
+
+/// A microsecond of virtual time, in parts: what is charged for a short step at a great weight is not rounded away.
+pub(super) const VIRTUAL_US: u64 = 1024;
+
+/// How far a process or a group is in one class. Times of two classes say nothing about each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::core) struct Attained {
+    /// Virtual time: its share of measured time, divided by its weight, in parts of a microsecond ([`VIRTUAL_US`]).
+    pub service: u64,
+    /// Decode steps taken part in, in 1,024ths for nice 0.
+    pub pace: u64,
+    /// The last plan in which it was backlogged.
+    pub seen: u64,
+}
+
+impl Attained {
+    /// Counts one decode step. Whoever lags by more than a step (its contexts were busy with prompts) is brought
+    /// to the pace of its class first.
+    pub(super) fn take_step(&mut self, clock: u64, nice: i8) {
+        self.pace = self.pace.max(clock.saturating_sub(stride(nice))).saturating_add(stride(nice));
+    }
+}
+
+/// What a process has attained on a model, over its whole life.
+#[derive(Clone, Debug, Default)]
+pub(in crate::core) struct Account {
+    classes: [Attained; 4],
+    /// The last step that it had a row in.
+    pub served: u64,
+    /// Measured time since `epoch` began.
+    pub used_us: u64,
+    /// The period that `used_us` counts in.
+    pub epoch: u64,
+}
+
+impl Account {
+    /// How far it is in a class.
+    pub(super) fn of(&self, class: Class) -> Attained {
+        self.classes[class as usize]
+    }
+
+    /// How far it is in a class, to be changed.
+    pub(super) fn of_mut(&mut self, class: Class) -> &mut Attained {
+        &mut self.classes[class as usize]
+    }
+
+    /// Counts a share of a step's time.
+    pub(super) fn charge(&mut self, class: Class, us: u64, nice: i8) {
+        let attained = self.of_mut(class);
+        attained.service =
+            attained.service.saturating_add(us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / weight(nice));
+    }
+}
+
+/// All accounts of one model.
+#[derive(Debug, Default)]
+pub(in crate::core) struct Accounts {
+    processes: Table<Pid, Account>,
+    groups: BTreeMap<(Class, GroupId), Attained>,
+    /// The least virtual time among the backlogged members of a group, at the last plan in which it had some.
+    clocks: BTreeMap<(Class, GroupId), u64>,
+    /// The pace of each class.
+    paces: [u64; 4],
+}
+
+impl Accounts {
+    /// What a process has attained; nothing yet for one that has never run here.
+    pub(super) fn process(&self, pid: Pid) -> Option<&Account> {
+        self.processes.get(&pid)
+    }
+
+    /// The account of a process, opened where it has none.
+    pub(super) fn process_mut(&mut self, pid: Pid) -> &mut Account {
+        self.processes.get_or_default(pid)
+    }
+
+    /// What a group has attained in a class.
+    pub(super) fn group_mut(&mut self, class: Class, group: GroupId) -> &mut Attained {
+        self.groups.entry((class, group)).or_default()
+    }
+
+    /// The virtual time at which newcomers to a group begin.
+    pub(super) fn clock(&self, class: Class, group: GroupId) -> u64 {
+        self.clocks.get(&(class, group)).copied().unwrap_or_default()
+    }
+
+    /// Moves the clock of a group to the least virtual time of its backlogged members. It never goes back: all of
+    /// these began at the clock or later.
+    pub(super) fn advance_clock(&mut self, class: Class, group: GroupId, least: u64) {
+        let clock = self.clocks.entry((class, group)).or_default();
+        *clock = least.max(*clock);
+    }
+
+    /// The pace of a class.
+    pub(super) fn pace_mut(&mut self, class: Class) -> &mut u64 {
+        &mut self.paces[class as usize]
+    }
+
+    /// Forgets a process that has ended.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.processes.remove(&pid);
+    }
+
+    /// Forgets a group that has been removed.
+    pub(in crate::core) fn forget_group(&mut self, group: GroupId) {
+        self.groups.retain(|(_, g), _| *g != group);
+        self.clocks.retain(|(_, g), _| *g != group);
+    }
+
+    /// Lets a process that was slow and gets another nice value keep up at once: it is not to sit out the steps
+    /// that it would have missed.
+    pub(in crate::core) fn renice(&mut self, pid: Pid, class: Class, nice: i8) {
+        let pace = self.paces[class as usize].saturating_add(stride(nice));
+        if let Some(account) = self.processes.get_mut(&pid) {
+            let attained = account.of_mut(class);
+            attained.pace = attained.pace.min(pace);
+        }
+    }
+
+    /// Lets all begin at the same virtual time, where until now another policy did not keep them together.
+    pub(in crate::core) fn level(&mut self) {
+        self.clocks.clear();
+        self.groups.clear();
+        self.processes.values_mut().for_each(|account| account.classes = Default::default());
+        self.paces = [0; 4];
+    }
+}

@@ -1,0 +1,122 @@
+//! Who has memory, before anybody has a row: frames for what running contexts have grown by, then room for those
+//! that wait.
+
+use std::collections::BTreeSet;
+
+use drivers::wire::PAGE_TOKENS;
+use syscalls::ContextId;
+
+use super::super::Kernel;
+use super::super::event::ModelId;
+use super::super::memory::{Outlook, Reach, Room};
+
+/// Generations in line that are looked at before a step; more would make the step wait.
+const ADMISSIONS_LOOKED_AT: usize = 32;
+
+impl Kernel {
+    /// Gives running contexts the frames for what came to their logs, the first ones first. Those that must wait
+    /// are named.
+    pub(super) fn grow_running(&mut self, model: ModelId) -> BTreeSet<ContextId> {
+        let lacking = self.lacking_frames(model);
+        let mut waits = BTreeSet::new();
+        let before = self.models.get(&model).map_or(0, |m| m.sched.running_total());
+        for id in lacking {
+            // One before it may have taken its pages in the meantime.
+            if self.contexts.get(&id).is_none_or(|c| c.resident.is_none()) {
+                continue;
+            }
+            match self.grow_in_group(id) {
+                Room::Made => {}
+                Room::Wait => drop(waits.insert(id)),
+                Room::Never(fault) => self.fail_generation(id, fault),
+            }
+        }
+        if let Some(model) = self.models.get_mut(&model) {
+            model.sched.full |= model.sched.running_total() < before;
+        }
+        waits
+    }
+
+    /// The running contexts that have grown out of their frames, by seniority: about one in a page's tokens.
+    fn lacking_frames(&self, model: ModelId) -> Vec<ContextId> {
+        let Some(model) = self.models.get(&model) else { return vec![] };
+        let Some(memory) = &model.memory else { return vec![] };
+        let lacks = |id: &ContextId| {
+            let context = self.contexts.get(id);
+            context.is_some_and(|c| c.resident.as_ref().is_some_and(|r| memory.lacks(r, c.length()) > 0))
+        };
+        let lacking = model.sched.running().filter(lacks);
+        let mut lacking: Vec<_> = lacking.filter_map(|c| Some((self.seniority(c)?, c))).collect();
+        lacking.sort_unstable();
+        lacking.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Brings generations that wait into memory, as far as there is room.
+    pub(super) fn admit_waiting(&mut self, model: ModelId) {
+        let mut passed = BTreeSet::new();
+        while passed.len() < ADMISSIONS_LOOKED_AT {
+            let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
+            let Some(first) = sched.line.first_but(&passed) else { return };
+            if sched.full && !self.outranks_running(model, first) {
+                return;
+            }
+            let share = match self.outlook(first) {
+                Outlook::Wait => {
+                    passed.insert(first);
+                    continue;
+                }
+                Outlook::Share(share) => share,
+            };
+            match self.room_in_group(first, &passed) {
+                Room::Made => {}
+                Room::Wait => {
+                    passed.insert(first);
+                    continue;
+                }
+                Room::Never(fault) => {
+                    self.fail_generation(first, fault);
+                    continue;
+                }
+            }
+            match self.admit(first, share) {
+                Room::Made => {}
+                Room::Wait => return,
+                Room::Never(fault) => self.fail_generation(first, fault),
+            }
+        }
+    }
+
+    fn grow_in_group(&mut self, id: ContextId) -> Room {
+        let Some(context) = self.contexts.get(&id) else { return Room::Wait };
+        // A page of its own in place of a shared one is no page more.
+        let more = context.length().div_ceil(PAGE_TOKENS).saturating_sub(context.frames());
+        match self.group_room(id, more, true) {
+            Room::Made => self.grow(id, Reach::Juniors),
+            other => other,
+        }
+    }
+
+    /// Whether the groups of a context that waits have room for it. Those above their soft limit let others go first.
+    fn room_in_group(&mut self, id: ContextId, passed: &BTreeSet<ContextId>) -> Room {
+        let Some(context) = self.contexts.get(&id) else { return Room::Wait };
+        let (owner, model) = (context.owner, context.model);
+        let lacks = context.length().div_ceil(PAGE_TOKENS);
+        if self.above_soft_limit(owner) {
+            let mut passed = passed.clone();
+            passed.insert(id);
+            let others = self.models.get(&model).and_then(|m| m.sched.line.first_but(&passed));
+            if others.is_some() {
+                return Room::Wait;
+            }
+        }
+        self.group_room(id, lacks, false)
+    }
+
+    /// Whether a context that waits is of a higher class than some context that runs, or nobody runs.
+    fn outranks_running(&self, model: ModelId, id: ContextId) -> bool {
+        let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return false };
+        let lowest = sched.running().filter_map(|c| self.seniority(c)).map(|(class, _)| class).max();
+        let own = self.seniority(id).map(|(class, _)| class);
+        lowest.is_none_or(|lowest| own.is_some_and(|own| own < lowest))
+    }
+}

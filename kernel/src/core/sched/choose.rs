@@ -1,0 +1,249 @@
+//! What the candidates of a step become: who decodes, and how much of whose prompt is computed beside that.
+
+use syscalls::ContextId;
+use syscalls::call::Class;
+
+use super::super::KernelConfig;
+use super::cost::{Decode, Prefill};
+use super::plan::Candidate;
+use super::weight::stride;
+use super::{CLASSES, OWED_SHARE, RowSent, Sched};
+
+/// Lower classes and tiers have rows only while the step is not expected to become longer than with the higher ones
+/// alone by more than one part in so many.
+const SLOWDOWN: u64 = 4;
+
+/// What chunks may take beside the fastest rows, in microseconds: nobody notices a gap of this length.
+const BESIDE_US_MIN: u64 = 2_000;
+
+/// Makes the rows of a step out of candidates in their order.
+pub(super) struct Chooser<'a> {
+    sched: &'a mut Sched,
+    config: &'a KernelConfig,
+    candidates: &'a [&'a Candidate],
+    /// Tokens that the step can still take.
+    room: u32,
+    decode: Decode,
+    prefill: Prefill,
+    /// Expected time of all chunks, and of those of the highest class among them.
+    prefill_us: u64,
+    head_us: u64,
+    /// The highest class that decodes, and that has a chunk.
+    decodes: Option<Class>,
+    prefills: Option<Class>,
+    /// Prompts that have a chunk because their class is owed time.
+    owed: [Option<ContextId>; 4],
+    rows: Vec<RowSent>,
+}
+
+impl<'a> Chooser<'a> {
+    /// Begins a step with room for so many tokens.
+    pub(super) fn new(
+        sched: &'a mut Sched,
+        config: &'a KernelConfig,
+        candidates: &'a [&'a Candidate],
+        room: u32,
+    ) -> Self {
+        Chooser {
+            sched,
+            config,
+            candidates,
+            room,
+            decode: Decode::default(),
+            prefill: Prefill::default(),
+            prefill_us: 0,
+            head_us: 0,
+            decodes: None,
+            prefills: None,
+            owed: [None; 4],
+            rows: Vec::with_capacity(candidates.len()),
+        }
+    }
+
+    /// The rows, and how long they are expected to take.
+    pub(super) fn choose(mut self) -> (Vec<RowSent>, u64) {
+        self.decode();
+        self.owed_prefill();
+        self.prefill();
+        let decode_us = if self.decode.rows > 0 { self.sched.cost.decode_us(self.decode) } else { None };
+        (self.rows, decode_us.unwrap_or(0) + self.prefill_us)
+    }
+
+    fn prompts(&self) -> impl Iterator<Item = &'a Candidate> + use<'a> {
+        self.candidates.iter().copied().filter(|c| !c.decodes())
+    }
+
+    /// A row for each context that lacks one token: all of the highest class and tier, others while they hardly
+    /// slow these down, and as many of a class that is owed time as make up for that.
+    fn decode(&mut self) {
+        let decoding: Vec<&Candidate> = self.on_time();
+        let Some(first) = decoding.first() else { return };
+        let head_us = self.prompt_us_above(first.class);
+        let first = head_us.is_none().then_some((first.class, first.rank.tier));
+        let head_us = head_us.unwrap_or(0);
+        let mut alone = Decode::default();
+        let head = decoding.iter().take_while(|c| first == Some((c.class, c.rank.tier)));
+        head.for_each(|c| alone.add(c.position));
+        // What is not known is measured now: the others sit this step out.
+        let alone_us = if alone.rows > 0 { self.sched.cost.decode_measured_us(alone) } else { Some(0) };
+        let most_us = alone_us.map_or(0, |us| us + (head_us + us) / SLOWDOWN);
+        let mut paid_us = [0; 4];
+        for c in decoding {
+            if self.room == 0 {
+                break;
+            }
+            let more = self.decode.with(c.position);
+            let fits =
+                || most_us > 0 && self.sched.cost.decode_measured_us(more).is_none_or(|us| us <= most_us);
+            let owed = self.sched.owed_us[c.class as usize] > paid_us[c.class as usize];
+            if first == Some((c.class, c.rank.tier)) || owed || fits() {
+                let us = self.sched.cost.decode_us(more).unwrap_or(0) / u64::from(more.rows);
+                paid_us[c.class as usize] += i64::try_from(us).unwrap_or(i64::MAX).max(1);
+                self.take_decode(c);
+            }
+        }
+        self.take_steps();
+    }
+
+    fn take_decode(&mut self, c: &Candidate) {
+        self.room -= 1;
+        self.decode.add(c.position);
+        self.decodes = Some(self.decodes.map_or(c.class, |class| class.min(c.class)));
+        self.rows.push(c.row(1));
+    }
+
+    /// The expected time of the first prompt, where it is of a higher class than all that decode.
+    fn prompt_us_above(&self, decodes: Class) -> Option<u64> {
+        let prompt = self.prompts().find(|c| c.class < decodes)?;
+        let us = self.sched.cost.chunk_us(prompt.position, prompt.remaining.min(self.room))?;
+        Some(us.min(self.config.step_us_max))
+    }
+
+    /// Those that decode and whose process is not ahead in pace. The pace of a class moves on by a step of its
+    /// heaviest process, and at least so far that somebody is on time.
+    fn on_time(&mut self) -> Vec<&'a Candidate> {
+        let decoding = self.candidates.iter().copied().filter(|c| c.decodes());
+        if !self.config.policy.is_fair() {
+            return decoding.collect();
+        }
+        let mut ahead = [(u64::MAX, u64::MAX); 4];
+        for c in decoding.clone() {
+            let (step, least) = &mut ahead[c.class as usize];
+            (*step, *least) = ((*step).min(stride(c.nice)), (*least).min(c.pace));
+        }
+        for (class, (step, least)) in CLASSES.into_iter().zip(ahead).filter(|(_, (step, _))| *step < u64::MAX)
+        {
+            let pace = self.sched.accounts.pace_mut(class);
+            *pace = least.max(*pace + step);
+        }
+        decoding.filter(|c| c.pace <= *self.sched.accounts.pace_mut(c.class)).collect()
+    }
+
+    /// Counts the decode step for every process that has part in it. The rows of one stand together.
+    fn take_steps(&mut self) {
+        let mut last = None;
+        for c in self.candidates.iter().copied().filter(|c| c.decodes()) {
+            let pace = *self.sched.accounts.pace_mut(c.class);
+            if last != Some(c.owner) && c.pace <= pace {
+                last = Some(c.owner);
+                self.sched.accounts.process_mut(c.owner).of_mut(c.class).take_step(pace, c.nice);
+            }
+        }
+    }
+
+    /// Lets a class that is owed time and has no row yet have a chunk of its first prompt before the others, of no more
+    /// time than the others can spare in one step.
+    fn owed_prefill(&mut self) {
+        let spare_us = match self.decodes {
+            Some(_) => match self.beside_us() {
+                Some(us) => us,
+                None => return,
+            },
+            None => self.config.step_us_max / OWED_SHARE.unsigned_abs(),
+        };
+        for class in CLASSES {
+            let Ok(owed_us) = u64::try_from(self.sched.owed_us[class as usize]) else { continue };
+            let Some(c) = self.prompts().find(|c| c.class == class) else { continue };
+            if owed_us == 0 || self.room == 0 || self.rows.iter().any(|r| r.class == class) {
+                continue;
+            }
+            let most = c.most().min(self.room);
+            let least = self.config.prefill_tokens_min.min(most);
+            let tokens = self.sched.cost.chunk(c.position, most, owed_us.min(spare_us)).unwrap_or(least);
+            self.owed[class as usize] = Some(c.context);
+            self.take_chunk(c, tokens);
+        }
+    }
+
+    /// Fills what the step can take beside that with chunks of prompts.
+    fn prefill(&mut self) {
+        for c in self.prompts().filter(|c| self.owed[c.class as usize] != Some(c.context)).collect::<Vec<_>>()
+        {
+            if self.room == 0 {
+                return;
+            }
+            let tokens = self.chunk(c);
+            if tokens == 0 {
+                return;
+            }
+            let us = self.take_chunk(c, tokens);
+            if *self.prefills.get_or_insert(c.class) == c.class {
+                self.head_us += us;
+            }
+        }
+    }
+
+    /// Adds a chunk, and tells how long it is expected to take.
+    fn take_chunk(&mut self, c: &Candidate, tokens: u32) -> u64 {
+        let us = self.sched.cost.chunk_us(c.position, tokens).unwrap_or(0);
+        self.room -= tokens;
+        self.prefill.add(c.position, tokens);
+        self.prefill_us += us;
+        self.rows.push(c.row(tokens));
+        us
+    }
+
+    /// How much of a prompt the step can take; 0 ends the step.
+    fn chunk(&self, c: &Candidate) -> u32 {
+        let most = c.most().min(self.room);
+        if self.decodes.is_some_and(|class| class <= c.class) {
+            self.chunk_beside_decoding(c, most)
+        } else if self.prefills.is_some_and(|class| class < c.class) {
+            let slower_us = self.head_us + self.head_us / SLOWDOWN;
+            self.chunk_within(c, most, slower_us.saturating_sub(self.prefill_us))
+        } else {
+            let left_us = self.config.step_us_max.saturating_sub(self.prefill_us);
+            self.sched.cost.chunk_alone(c.position, most, left_us, self.prefill.tokens)
+        }
+    }
+
+    /// Beside rows that decode in its own class or a higher one: only so much that their next tokens are not
+    /// expected later than the latency target.
+    fn chunk_beside_decoding(&self, c: &Candidate, most: u32) -> u32 {
+        // How long a step takes without prompts is measured by one without.
+        let Some(beside_us) = self.beside_us() else { return 0 };
+        let Some(tokens) = self.sched.cost.chunk(c.position, most, beside_us) else {
+            return self.config.prefill_tokens_min.saturating_sub(self.prefill.tokens).min(most);
+        };
+        if self.prefill.tokens == 0 {
+            return tokens;
+        }
+        self.chunk_within(c, most, beside_us.saturating_sub(self.prefill_us))
+    }
+
+    /// How long chunks may take beside the rows that decode, if it is known how long these take.
+    fn beside_us(&self) -> Option<u64> {
+        let percent = self.config.latency_target_percent.saturating_sub(100);
+        let us = self.sched.cost.decode_us(self.decode)?.saturating_mul(u64::from(percent)) / 100;
+        Some(us.max(BESIDE_US_MIN))
+    }
+
+    /// A chunk for what time is left, if that is enough for a token.
+    fn chunk_within(&self, c: &Candidate, most: u32, us: u64) -> u32 {
+        let cost = &self.sched.cost;
+        match cost.chunk_us(c.position, 1) {
+            Some(token_us) if token_us.max(1) <= us => cost.chunk(c.position, most, us).unwrap_or(0),
+            _ => 0,
+        }
+    }
+}

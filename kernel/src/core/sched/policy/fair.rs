@@ -1,0 +1,160 @@
+//! Virtual-time fair queueing over measured cost, with a bound on unfairness.
+//!
+//! Every process has a virtual time in each class: the measured device time that it was charged with, divided by
+//! its weight. Less goes first. Because a row more in a batch is nearly free, all that are backlogged have rows in
+//! every step, whatever their virtual time, with one exception: *whoever is more than the lag `L` ahead of the
+//! least of them sits the step out*. Between groups the same holds, level by level: groups have virtual times as
+//! well, and who has an ancestor that is ahead of the least of its siblings sits out.
+//!
+//! **Backlogged** is who has a context in memory with something to compute and frames to compute it into. Who was
+//! not backlogged at the plan before begins at the *clock* of its group, the least virtual time of the backlogged
+//! at the last plan (or at its own, if that is later): a rest earns no credit. The clock never goes back, since
+//! virtual times only grow and newcomers begin at it.
+//!
+//! # The bound
+//!
+//! For two processes i and j of one class and group, both backlogged all the time from t₁ to t₂, whatever others
+//! do, the virtual times v, in microseconds at the weight of nice 0 (w = 1), satisfy at every plan
+//!
+//! > |vᵢ − vⱼ| ≤ B,  B = L + C / w_min
+//!
+//! where C is the largest cost that one step charges to one process: at most the time of the longest step, which is
+//! the batch times the cost of one row or chunk token, and which plans hold to `step_us_max` or to the latency
+//! target; and w_min is the least weight of the two. So the service S that both are charged with in between
+//! satisfies |Sᵢ/wᵢ − Sⱼ/wⱼ| ≤ 2 B.
+//!
+//! *Proof.* Let m be the least virtual time of the backlogged at a plan; m never decreases, as the clock does not.
+//! We show that m ≤ vᵢ ≤ m + B for every backlogged i, from which the first claim follows. (1) i becomes backlogged
+//! at max(vᵢ, clock). If the clock is the greater, it is within. If not, i was served before: it left with
+//! vᵢ ≤ m' + B at an earlier m' ≤ m. (2) i has rows in a step only if vᵢ ≤ m + L at its plan, and is charged at most
+//! C / wᵢ for it, so that vᵢ ≤ m + L + C / wᵢ after it. (3) If i has no rows, vᵢ stays and m does not decrease. The
+//! second claim is the difference of the first at t₁ and t₂. ∎
+//!
+//! The class `realtime` is exempt: there deadlines count, and only the administrator gives it.
+//!
+//! Somebody always gets on: the process with the least virtual time, in the group with the least, does not sit out.
+//!
+//! The shape of the argument is that of start-time fair queueing (Goyal, Vin, Cheng 1996); that of charging by token
+//! costs and lifting newcomers is the Virtual Token Counter's (Sheng et al., "Fairness in Serving Large Language
+//! Models", OSDI 2024). There the bound has the cost of a memory full of tokens where L is here, since running
+//! requests are not held back; here L is a setting, `fair_lag_us`: less of it is fairer, more of it leaves fewer
+//! rows out and lets bursts, such as a long prompt, through in one go.
+//!
+//! # Pace
+//!
+//! Beside this, nice values act at once and not only when somebody is ahead by L: processes of lower weight sit out
+//! decode steps in proportion. This chooses among those that may have rows, so it leaves the bound as it is.
+
+use std::collections::BTreeMap;
+
+use syscalls::Pid;
+use syscalls::call::Class;
+
+use super::super::super::group::{GroupId, Groups};
+use super::super::account::{Accounts, Attained, VIRTUAL_US};
+use super::{Rank, View};
+
+pub(super) fn rank(view: &View) -> Rank {
+    Rank { key: view.account.map_or(0, |a| a.of(view.class).service), ..Rank::default() }
+}
+
+/// A process with something to compute.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::core::sched) struct Backlogged {
+    pub pid: Pid,
+    pub class: Class,
+    pub group: GroupId,
+    /// It is ahead of others by more than the lag.
+    pub sits_out: bool,
+}
+
+/// Brings those that were not backlogged at the plan before to the clock of their group, and finds those that are
+/// ahead of the least of their siblings by more than `lag_us`, at any level. `plan` counts plans.
+pub(in crate::core::sched) fn hold_back(
+    accounts: &mut Accounts,
+    groups: &Groups,
+    backlogged: &mut [Backlogged],
+    plan: u64,
+    lag_us: u64,
+) {
+    let lag = lag_us.saturating_mul(VIRTUAL_US);
+    let mut least = Least::default();
+    let mut services = Vec::with_capacity(backlogged.len());
+    let mut last = None;
+    for Backlogged { pid, class, group, .. } in &*backlogged {
+        let clock = match last {
+            Some((class_before, group_before, clock)) if (class_before, group_before) == (*class, *group) => {
+                clock
+            }
+            _ => {
+                begin_groups(accounts, groups, *class, *group, plan, &mut least);
+                accounts.clock(*class, *group)
+            }
+        };
+        last = Some((*class, *group, clock));
+        let service = begin(accounts.process_mut(*pid).of_mut(*class), clock, plan);
+        least.note(*class, *group, service);
+        services.push(service);
+    }
+    for ((class, parent), service) in &least.0 {
+        accounts.advance_clock(*class, *parent, *service);
+    }
+    let mut last = None;
+    for (process, service) in backlogged.iter_mut().zip(services) {
+        let (class, group) = (process.class, process.group);
+        let (limit, group_ahead) = match last {
+            Some((of, found)) if of == (class, group) => found,
+            _ => {
+                let ahead = groups.path(group).any(|(group, parent, _)| {
+                    accounts.group_mut(class, group).service > least.of(class, parent).saturating_add(lag)
+                });
+                (least.of(class, group).saturating_add(lag), ahead)
+            }
+        };
+        last = Some(((class, group), (limit, group_ahead)));
+        process.sits_out = class != Class::Realtime && (group_ahead || service > limit);
+    }
+}
+
+/// The least virtual time among the backlogged members of each group.
+#[derive(Default)]
+struct Least(BTreeMap<(Class, GroupId), u64>);
+
+impl Least {
+    fn note(&mut self, class: Class, parent: GroupId, service: u64) {
+        let slot = self.0.entry((class, parent)).or_insert(service);
+        *slot = service.min(*slot);
+    }
+
+    fn of(&self, class: Class, parent: GroupId) -> u64 {
+        self.0.get(&(class, parent)).copied().unwrap_or_default()
+    }
+}
+
+/// Lets a group that is backlogged, and those around it, begin at the clocks of theirs.
+fn begin_groups(
+    accounts: &mut Accounts,
+    groups: &Groups,
+    class: Class,
+    group: GroupId,
+    plan: u64,
+    least: &mut Least,
+) {
+    for (group, parent, _) in groups.path(group) {
+        let clock = accounts.clock(class, parent);
+        let attained = accounts.group_mut(class, group);
+        if attained.seen == plan {
+            return;
+        }
+        least.note(class, parent, begin(attained, clock, plan));
+    }
+}
+
+/// Lets one that is backlogged begin at the clock if it was not at the plan before.
+fn begin(attained: &mut Attained, clock: u64, plan: u64) -> u64 {
+    if attained.seen + 1 < plan {
+        attained.service = attained.service.max(clock);
+    }
+    attained.seen = plan;
+    attained.service
+}

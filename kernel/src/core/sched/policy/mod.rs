@@ -1,0 +1,136 @@
+//! The policies: who goes first where not all can go, inside one class.
+//!
+//! A policy ranks; it neither makes rows nor knows of memory. Everything that competes has a [`View`], and its
+//! [`Rank`] orders it among the contexts of its class that run, and its process in the line for memory. Classes
+//! stand above every policy, and a deadline in the class `realtime` above every rank.
+
+mod edf;
+pub(super) mod fair;
+mod fifo;
+mod mlfq;
+mod rr;
+
+use std::fmt;
+use std::str::FromStr;
+
+use syscalls::call::Class;
+use syscalls::{Errno, Fault};
+
+use super::super::call::CallNo;
+use super::super::event::Now;
+use super::account::Account;
+
+/// How the contexts of a class share a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// In the order in which generations were asked for.
+    Fifo,
+    /// In turns.
+    Rr,
+    /// By weighted service, with a bound on the difference.
+    #[default]
+    Fair,
+    /// By levels: whoever has used little of late goes first.
+    Mlfq,
+    /// By deadline.
+    Edf,
+}
+
+impl Policy {
+    /// All of them with their names.
+    pub const ALL: [(&'static str, Policy); 5] = [
+        ("fifo", Policy::Fifo),
+        ("rr", Policy::Rr),
+        ("fair", Policy::Fair),
+        ("mlfq", Policy::Mlfq),
+        ("edf", Policy::Edf),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, policy)| *policy == self).map_or("", |(name, _)| name)
+    }
+
+    /// Where something stands in its class.
+    pub(super) fn rank(self, view: &View) -> Rank {
+        if let (Class::Realtime, Some(deadline)) = (view.class, view.deadline) {
+            return Rank { due: deadline.0, ..Rank::default() };
+        }
+        match self {
+            Policy::Fifo => fifo::rank(view),
+            Policy::Rr => rr::rank(view),
+            Policy::Fair => fair::rank(view),
+            Policy::Mlfq => mlfq::rank(view),
+            Policy::Edf => edf::rank(view),
+        }
+    }
+
+    /// Whether processes are held together by weighted service and by pace.
+    pub(super) fn is_fair(self) -> bool {
+        self == Policy::Fair
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = Fault;
+
+    fn from_str(name: &str) -> Result<Policy, Fault> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name);
+        found.map(|(_, policy)| *policy).ok_or_else(|| {
+            let shown: String = name.chars().take(64).collect();
+            let names: Vec<&str> = Self::ALL.iter().map(|(name, _)| *name).collect();
+            Fault::new(
+                Errno::EINVAL,
+                format!("there is no policy {shown}; choose one of {}", names.join(", ")),
+            )
+        })
+    }
+}
+
+/// What a policy can see of a generation.
+pub(super) struct View<'a> {
+    pub class: Class,
+    pub now: Now,
+    /// When it was asked for, by number.
+    pub call: CallNo,
+    pub deadline: Option<Now>,
+    /// What its process has attained here; absent if nothing.
+    pub account: Option<&'a Account>,
+}
+
+/// A place in the order of a class; the least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::core) struct Rank {
+    /// The deadline in microseconds, where it counts.
+    pub due: u64,
+    /// Higher tiers have decode rows only while these hardly slow the lower ones down.
+    pub tier: u8,
+    /// The order inside a tier.
+    pub key: u64,
+}
+
+impl Default for Rank {
+    fn default() -> Self {
+        Rank { due: u64::MAX, tier: 0, key: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_unknown_is_refused_with_the_names_of_all() {
+        let fault = "lottery".parse::<Policy>().expect_err("there is none");
+        assert_eq!(fault.message, "there is no policy lottery; choose one of fifo, rr, fair, mlfq, edf");
+        for (name, policy) in Policy::ALL {
+            assert_eq!((name.parse(), policy.to_string().as_str()), (Ok(policy), name));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Groups: shares, limits and pressure of processes together.
+
+use kernel::core::KernelConfig;
+use kernel::core::event::ConnId;
+use syscalls::call::*;
+use syscalls::reply::GroupInfo;
+use syscalls::{ContextId, Errno, Pid, Reply};
+
+use crate::machine::{ADMIN, Machine, append_bytes, generate, generated, open, reference};
+
+const TIMED: &str = "step_us=9000,row_us=1000,token_us=100,pool=65536,context=8192";
+
+fn setgroup(group: &str) -> Setgroup {
+    Setgroup { group: group.into(), weight: None, limit: None, value: None, remove: false }
+}
+
+fn limit(group: &str, limit: GroupLimit, value: u64) -> Setgroup {
+    Setgroup { limit: Some(limit), value: Some(value), ..setgroup(group) }
+}
+
+impl Machine {
+    fn groups(&mut self, conn: ConnId) -> Vec<GroupInfo> {
+        match self.call(conn, Groups {}) {
+            Ok(Reply::Groups(list)) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn group(&mut self, conn: ConnId, name: &str) -> GroupInfo {
+        self.groups(conn).into_iter().find(|g| g.name == name).unwrap_or_else(|| panic!("no group {name}"))
+    }
+
+    fn spawn_in(&mut self, conn: ConnId, group: &str) -> Pid {
+        let spawn =
+            Spawn { name: "p".into(), class: None, nice: None, group: Some(group.into()), argv: vec![] };
+        match self.call(conn, spawn) {
+            Ok(Reply::Spawned { pid }) => pid,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn open_as(&mut self, conn: ConnId, pid: Pid, text: &str) -> ContextId {
+        let Ok(Reply::Opened { context, .. }) = self.call_as(conn, Some(pid), open()) else {
+            panic!("it opens")
+        };
+        self.call_as(conn, Some(pid), append_bytes(context, text)).expect("it fits");
+        context
+    }
+}
+
+#[test]
+fn groups_inside_a_group_share_by_weight() {
+    let mut machine = Machine::new(KernelConfig { fair_lag_us: 50_000, ..KernelConfig::default() });
+    let admin = machine.connect(ADMIN);
+    machine.mount(admin, "m", TIMED).expect("it mounts");
+    let conn = machine.connect(1000);
+    machine.call(conn, Setgroup { weight: Some(300), ..setgroup("work/day") }).expect("inside the own group");
+    let pids = ["work/day", "work/night", "work/night"].map(|group| machine.spawn_in(conn, group));
+    for pid in pids {
+        let context = machine.open_as(conn, pid, "a process in a group");
+        let call = Generate { stream: false, ..generate(context, 8000) };
+        machine.begin_as(conn, Some(pid), call);
+    }
+    machine.run_until(30_000_000);
+    let list = machine.ps(admin);
+    let service = pids.map(|pid| list.iter().find(|p| p.pid == pid).map_or(0, |p| p.service_us));
+    let night = service[1] + service[2];
+    assert!(service[0].abs_diff(3 * night) < 600_000, "{service:?} µs at weights of 300 to 100");
+    assert!(service[1].abs_diff(service[2]) < 200_000, "{service:?}");
+    let group = list.iter().find(|p| p.pid == pids[0]).map(|p| p.group.as_str());
+    assert_eq!(group, Some("user.1000/work/day"));
+}
+
+#[test]
+fn limits_of_a_group_hold_for_all_its_processes_together() {
+    let (mut machine, _) = Machine::with_model(TIMED);
+    let conn = machine.connect(1000);
+    machine.call(conn, limit("small", GroupLimit::Contexts, 3)).expect("own group");
+    machine.call(conn, limit("small", GroupLimit::ContextTokens, 100)).expect("own group");
+    let (one, two) = (machine.spawn_in(conn, "small"), machine.spawn_in(conn, "small/inside"));
+    machine.open_as(conn, one, &"x".repeat(60));
+    let second = machine.open_as(conn, two, &"x".repeat(30));
+    machine.call_as(conn, Some(two), open()).expect("the third");
+    let fault = machine.call_as(conn, Some(one), open()).expect_err("the fourth");
+    assert_eq!(fault.errno, Errno::EMFILE);
+    assert!(
+        fault.message.contains("group user.1000/small has 3 contexts")
+            && fault.message.contains("limit is 3")
+    );
+    let fault = machine.call_as(conn, Some(two), append_bytes(second, "eleven more")).expect_err("too many");
+    assert_eq!(fault.errno, Errno::E2BIG);
+    assert!(fault.message.contains("has 90 tokens") && fault.message.contains("limit is 100"), "{fault}");
+    machine.open_as(conn, machine.pid(conn), "another group is not concerned");
+}
+
+#[test]
+fn frames_limit_of_a_group_makes_its_work_wait_and_not_others() {
+    let (mut machine, _) = Machine::with_model("pool=4096,context=1024");
+    let conn = machine.connect(1000);
+    machine.call(conn, limit("tight", GroupLimit::ResidentFrames, 4)).expect("own group");
+    let pids = [machine.spawn_in(conn, "tight"), machine.spawn_in(conn, "tight")];
+    let mut calls = Vec::new();
+    for n in 0..6 {
+        let pid = pids[n % 2];
+        let context = machine.open_as(conn, pid, &format!("{n} {}", "y".repeat(60)));
+        calls.push((n, machine.begin_as(conn, Some(pid), generate(context, 90))));
+    }
+    let free = machine.connect(2000);
+    let context = machine.open_with(free, &"z".repeat(600));
+    machine.generate(free, context, 20);
+    let mut most = 0;
+    while machine.turn() {
+        most = most.max(machine.group(conn, "user.1000/tight").frames);
+    }
+    assert!(most <= 4, "the group had {most} frames");
+    for (n, call) in calls {
+        let text = generated(machine.finish(conn, call)).text;
+        assert_eq!(text, reference("", &format!("{n} {}", "y".repeat(60)), 90));
+    }
+    let large = machine.open_as(conn, pids[0], &"y".repeat(300));
+    let fault = machine.call_as(conn, Some(pids[0]), generate(large, 5)).expect_err("five frames");
+    assert_eq!(fault.errno, Errno::ENOMEM);
+    assert!(fault.message.contains("limit is 4"), "{fault}");
+}
+
+#[test]
+fn soft_limit_lets_others_go_first_and_holds_nobody_alone() {
+    let (mut machine, _) = Machine::with_model("pool=65536,context=1024,sequences=3");
+    let greedy = machine.connect(1000);
+    let other = machine.connect(2000);
+    machine.call(greedy, limit("soft", GroupLimit::ResidentFramesSoft, 1)).expect("own group");
+    let pid = machine.spawn_in(greedy, "soft");
+    let calls: Vec<_> = (0..6)
+        .map(|n| {
+            let context = machine.open_as(greedy, pid, &format!("greedy {n}"));
+            machine.begin_as(greedy, Some(pid), generate(context, 30))
+        })
+        .collect();
+    let context = machine.open_with(other, "the other");
+    let call = machine.begin(other, generate(context, 30));
+    machine.finish(other, call).expect("it ends");
+    let done = calls.iter().filter(|c| machine.reply(greedy, **c).is_some()).count();
+    assert!(done <= 2, "{done} of the group were done before the one that came last");
+    machine.run();
+    assert!(calls.iter().all(|c| machine.reply(greedy, *c).is_some_and(|r| r.is_ok())));
+}
+
+#[test]
+fn pressure_tells_what_work_waits_for() {
+    let (mut machine, admin) = Machine::with_model(&format!("{TIMED},sequences=3"));
+    let conn = machine.connect(1000);
+    for n in 0..4 {
+        machine.endless(conn, &format!("crowded {n}"));
+    }
+    machine.run_until(20_000_000);
+    let group = machine.group(admin, "user.1000");
+    assert!(group.memory.some[0] > 80.0, "two of four wait for a sequence: {:?}", group.memory);
+    assert_eq!(group.memory.full, [0.0; 3], "the others run");
+    assert!(group.steps.some[0] < 1.0, "{:?}", group.steps);
+    assert_eq!((group.processes, group.contexts), (1, 4));
+    let all = machine.group(admin, "/");
+    assert_eq!(all.memory, group.memory, "nobody else is there");
+}
+
+#[test]
+fn groups_belong_to_their_user_and_go_when_they_are_empty() {
+    let (mut machine, admin) = Machine::with_model(TIMED);
+    let conn = machine.connect(1000);
+    let errno = |reply: Result<Reply, syscalls::Fault>| reply.expect_err("refused").errno;
+    assert_eq!(errno(machine.call(conn, setgroup("/user.2000/x"))), Errno::EPERM);
+    assert_eq!(errno(machine.call(conn, setgroup("a//b"))), Errno::EINVAL);
+    assert_eq!(errno(machine.call(conn, setgroup("a b"))), Errno::EINVAL);
+    assert_eq!(errno(machine.call(conn, setgroup("a/b/c/d/e/f/g/h"))), Errno::E2BIG);
+    assert_eq!(errno(machine.call(conn, Setgroup { weight: Some(0), ..setgroup("a") })), Errno::EINVAL);
+    assert_eq!(errno(machine.call(conn, limit("a", GroupLimit::TokensPerSecond, 0))), Errno::EINVAL);
+    let pid = machine.spawn_in(conn, "jobs/nightly");
+    machine.call(conn, setgroup("kept")).expect("own group");
+    machine.call(admin, Setgroup { weight: Some(50), ..setgroup("/user.1000") }).expect("the administrator");
+    let names =
+        |machine: &mut Machine, conn| machine.groups(conn).into_iter().map(|g| g.name).collect::<Vec<_>>();
+    let all = names(&mut machine, conn);
+    assert!(
+        all.contains(&"user.1000/jobs/nightly".to_owned()) && !all.contains(&"user.0".to_owned()),
+        "{all:?}"
+    );
+    machine.call(conn, Kill { pid, signal: Signal::Kill }).expect("own child");
+    machine.call(conn, Wait { pid: Some(pid), timeout_ms: None }).expect("it has ended");
+    let all = names(&mut machine, admin);
+    assert!(!all.iter().any(|name| name.contains("nightly")), "{all:?}");
+    assert!(all.contains(&"user.1000/kept".to_owned()), "{all:?}");
+    machine.call(conn, Setgroup { remove: true, ..setgroup("kept") }).expect("own group");
+    assert!(!names(&mut machine, admin).contains(&"user.1000/kept".to_owned()));
+}

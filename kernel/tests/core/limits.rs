@@ -1,0 +1,216 @@
+//! Rates, inherited classes, learned rests, and limits that are out of their range.
+
+use syscalls::call::*;
+use syscalls::{CallId, Errno, Reply};
+
+use kernel::core::Event;
+use kernel::core::event::ConnId;
+
+use crate::machine::{ADMIN, Machine, generate, generated, reference};
+
+const TIMED: &str = "step_us=9000,row_us=1000,token_us=100,pool=65536,context=8192";
+
+impl Machine {
+    /// Runs until a call is answered, and lets time pass where the kernel waits for nothing else.
+    fn finish_in_time(&mut self, conn: ConnId, id: CallId) -> Result<Reply, syscalls::Fault> {
+        loop {
+            if let Some(reply) = self.reply(conn, id) {
+                return reply;
+            }
+            if !self.turn() {
+                let wake = self.wake.expect("nothing would ever happen again");
+                self.now = self.now.max(wake.0);
+                self.event(Event::Tick);
+            }
+        }
+    }
+}
+
+#[test]
+fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let slow = machine.connect(ADMIN);
+    let pid = machine.pid(slow);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(10) };
+    machine.call(slow, limit).expect("own limit");
+    let context = machine.open_with(slow, "slowly");
+    let begin = machine.now;
+    let call = machine.begin(slow, generate(context, 60));
+    let neighbour = machine.open_with(conn, "neighbour");
+    let text = machine.generate(conn, neighbour, 100).text;
+    assert_eq!(text, reference("", "neighbour", 100));
+    assert!(machine.now - begin < 1_400_000, "100 tokens took the neighbour {} µs", machine.now - begin);
+    assert_eq!(generated(machine.finish_in_time(slow, call)).text, reference("", "slowly", 60));
+    let seconds = (machine.now - begin) as f64 / 1e6;
+    assert!((4.9..5.3).contains(&seconds), "10 at once and 50 at 10 a second took {seconds} s");
+}
+
+#[test]
+fn rate_of_a_group_holds_for_all_in_it() {
+    let (mut machine, _) = Machine::with_model(TIMED);
+    let conns = [machine.connect(1000), machine.connect(1000)];
+    let limit = Setgroup {
+        group: "/user.1000".into(),
+        weight: None,
+        limit: Some(GroupLimit::TokensPerSecond),
+        value: Some(20),
+        remove: false,
+    };
+    let admin = machine.connect(ADMIN);
+    machine.call(admin, limit).expect("the administrator");
+    let begin = machine.now;
+    let calls = conns.map(|conn| {
+        let context = machine.open_with(conn, "in a group");
+        (conn, machine.begin(conn, generate(context, 40)))
+    });
+    for (conn, call) in calls {
+        assert_eq!(generated(machine.finish_in_time(conn, call)).tokens.len(), 40);
+    }
+    let seconds = (machine.now - begin) as f64 / 1e6;
+    assert!((2.9..3.3).contains(&seconds), "20 at once and 60 at 20 a second took {seconds} s");
+}
+
+#[test]
+fn child_that_is_waited_for_runs_in_the_waiters_class() {
+    let (mut machine, normal) = Machine::with_model(TIMED);
+    let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
+    let spawn =
+        Spawn { name: "helper".into(), class: Some(Class::Batch), nice: None, group: None, argv: vec![] };
+    let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
+    let Ok(Reply::Opened { context, .. }) = machine.call_as(watched, Some(pid), crate::machine::open())
+    else {
+        panic!("it opens")
+    };
+    let text = crate::machine::append_bytes(context, &"h".repeat(6000));
+    machine.call_as(watched, Some(pid), text).expect("it fits");
+    let slow = machine.open_with(normal, &"n".repeat(6000));
+    let first = machine.begin(normal, generate(slow, 1));
+    let helping = machine.begin_as(watched, Some(pid), generate(context, 1));
+    let waiting = machine.begin(watched, Wait { pid: Some(pid), timeout_ms: None });
+    while machine.reply(watched, helping).is_none() {
+        assert!(machine.turn());
+    }
+    assert!(machine.reply(normal, first).is_none(), "the helper of somebody who watches goes before normal");
+    machine.begin_as(watched, Some(pid), Exit { status: 0 });
+    assert!(matches!(machine.finish(watched, waiting), Ok(Reply::Waited { .. })));
+}
+
+#[test]
+fn class_is_given_back_when_the_wait_is_over() {
+    let (mut machine, normal) = Machine::with_model(TIMED);
+    let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
+    let spawn =
+        Spawn { name: "helper".into(), class: Some(Class::Batch), nice: None, group: None, argv: vec![] };
+    let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
+    let waiting = machine.begin(watched, Wait { pid: Some(pid), timeout_ms: Some(10) });
+    machine.pass_ms(20);
+    assert_eq!(machine.finish(watched, waiting).expect_err("time is up").errno, Errno::ETIMEDOUT);
+    let Ok(Reply::Opened { context, .. }) = machine.call_as(watched, Some(pid), crate::machine::open())
+    else {
+        panic!("it opens")
+    };
+    let text = crate::machine::append_bytes(context, &"h".repeat(6000));
+    machine.call_as(watched, Some(pid), text).expect("it fits");
+    let other = machine.open_with(normal, &"n".repeat(6000));
+    let helping = machine.begin_as(watched, Some(pid), generate(context, 1));
+    let first = machine.begin(normal, generate(other, 1));
+    while machine.reply(normal, first).is_none() {
+        assert!(machine.turn());
+    }
+    assert!(machine.reply(watched, helping).is_none(), "it is batch again");
+}
+
+#[test]
+fn processes_that_wait_for_each_other_in_a_circle_keep_no_class() {
+    let (mut machine, _) = Machine::with_model(TIMED);
+    let conns = [Class::Normal, Class::Batch].map(|class| machine.connect_as(ADMIN, class, 0));
+    let pids = conns.map(|conn| machine.pid(conn));
+    for (at, conn) in conns.into_iter().enumerate() {
+        machine.call(conn, Send { pid: pids[1 - at], data: "hello".into() }).expect("it is there");
+        machine.call(conn, Receive { timeout_ms: Some(0) }).ok();
+    }
+    machine.call(conns[0], Receive { timeout_ms: Some(0) }).ok();
+    let calls = conns.map(|conn| machine.begin(conn, Receive { timeout_ms: Some(10) }));
+    let urgent = machine.connect_as(ADMIN, Class::Realtime, 0);
+    machine.call(urgent, Send { pid: pids[0], data: "now".into() }).expect("it is there");
+    machine.pass_ms(50);
+    for (conn, call) in conns.into_iter().zip(calls) {
+        assert!(machine.reply(conn, call).is_some());
+    }
+}
+
+#[test]
+fn rests_between_generations_are_learned_for_each_process() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let (quick, slow) = (machine.connect(ADMIN), machine.connect(ADMIN));
+    for (conn, ms) in [(quick, 50), (slow, 20_000)] {
+        let context = machine.open_with(conn, "calls tools");
+        for _ in 0..4 {
+            machine.generate(conn, context, 5);
+            machine.pass_ms(ms);
+        }
+        machine.generate(conn, context, 1);
+    }
+    let pids = [machine.pid(quick), machine.pid(slow), machine.pid(conn)];
+    let list = machine.ps(conn);
+    let idle = pids.map(|pid| list.iter().find(|p| p.pid == pid).and_then(|p| p.expected_idle_us));
+    assert!(idle[1].is_some_and(|us| (20_000_000..21_000_000).contains(&us)), "{idle:?}");
+    assert_eq!(idle[2], None, "it has never rested");
+    // The quick one has been idle for the 80 seconds of the other by now: longer than usual.
+    assert!(idle[0].is_some_and(|us| us >= 80_000_000), "{idle:?}");
+    let context = machine.open_with(quick, "comes back");
+    machine.generate(quick, context, 1);
+}
+
+#[test]
+fn slow_reader_counts_as_resting() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let reader = machine.connect(ADMIN);
+    let context = machine.open_with(reader, "reads slowly");
+    let call = machine.begin(reader, generate(context, 50));
+    for _ in 0..5 {
+        machine.turn();
+    }
+    machine.event(Event::OutputHigh { conn: reader });
+    machine.run();
+    machine.pass_ms(3000);
+    machine.event(Event::OutputLow { conn: reader });
+    machine.finish(reader, call).expect("it ends");
+    let pid = machine.pid(reader);
+    let idle = machine.ps(conn).into_iter().find(|p| p.pid == pid).and_then(|p| p.expected_idle_us);
+    assert!(idle.is_some_and(|us| (3_000_000..3_100_000).contains(&us)), "{idle:?}");
+}
+
+#[test]
+fn limits_of_zero_are_refused_or_say_what_they_forbid() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let context = machine.open_with(conn, "limits");
+    let limit = |machine: &mut Machine, limit, value| {
+        let pid = machine.pid(conn);
+        machine.call(conn, Setlimit { pid, limit, value })
+    };
+    let fault = limit(&mut machine, Limit::TokensPerSecond, Some(0)).expect_err("for ever");
+    assert_eq!(fault.errno, Errno::EINVAL);
+    assert!(fault.message.contains("tokens_per_second is 0"), "{fault}");
+    let cases = [
+        (Limit::Contexts, Errno::EMFILE, "limit is 0"),
+        (Limit::ContextTokens, Errno::E2BIG, "limit is 0"),
+        (Limit::ResidentFrames, Errno::ENOMEM, "limit is 0"),
+        (Limit::GeneratedTokens, Errno::E2BIG, "limit is 0"),
+    ];
+    for (which, errno, words) in cases {
+        limit(&mut machine, which, Some(0)).expect("own limit");
+        let fault = match which {
+            Limit::Contexts => machine.call(conn, crate::machine::open()),
+            Limit::ContextTokens => machine.call(conn, crate::machine::append_bytes(context, "more")),
+            _ => machine.call(conn, generate(context, 1)),
+        };
+        let fault = fault.expect_err("nothing is allowed");
+        assert_eq!(fault.errno, errno, "{fault}");
+        assert!(fault.message.contains(words), "{fault}");
+        limit(&mut machine, which, None).expect("the administrator lifts it");
+    }
+    let pid = machine.pid(conn);
+    let nice = Setpriority { pid, class: None, nice: Some(20) };
+    assert_eq!(machine.call(conn, nice).expect_err("nice").errno, Errno::EINVAL);
+}
