@@ -16,8 +16,8 @@ use super::sample::{Content, SimSampler, mix};
 use super::swap::{SimSwap, damaged};
 use super::text::{SimText, piece};
 use crate::wire::{
-    Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Sampled, Slot, Step, StepDone,
-    Vector,
+    Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Sampled, Slot, Step,
+    StepDone, Vector,
 };
 use crate::{Driver, TextCodec};
 

@@ -151,12 +151,14 @@ fn check_conservation(world: &mut World, operator: &Operator, programs: &mut Pro
     while world.advance().is_some() {}
     world.check_invariants();
     let left = operator.stats(world)?;
+    // What ended contexts leave stays until somebody wants its frames.
     ensure!(
-        left.contexts == 0 && left.frames_free == left.frames_total,
-        "{} contexts are left, and {} of {} frames are free",
+        left.contexts == 0 && left.frames_free + left.frames_cached == left.frames_total,
+        "{} contexts are left, and of {} frames {} are free and {} cached",
         left.contexts,
+        left.frames_total,
         left.frames_free,
-        left.frames_total
+        left.frames_cached
     );
     Ok(())
 }

@@ -41,7 +41,10 @@ pub fn register(kernels: &'static Kernels) {
     let mut new = false;
     let entry = ENTRY.get_or_init(|| {
         new = true;
-        Box::new(entry(kernels))
+        let mut entry = Box::new(entry(kernels));
+        // llama.cpp finds the functions of a backend through the device, and passes it by in silence without.
+        entry.device.reg = (&raw const entry.registry).cast_mut().cast();
+        entry
     });
     if new {
         // SAFETY: the entry stays where it is for the life of the process, with the layout that ggml expects.

@@ -54,7 +54,7 @@ fn share_and_drop(attention: Attention) {
         let next = row(1, 3 + got.len() as u32, &[got.last().unwrap().0]);
         got.push(sampled(run(driver.as_mut(), vec![], vec![next]).remove(0)).token);
     }
-    assert_eq!(got, alone);
+    assert_eq!(got, alone, "{attention:?}");
 }
 
 #[test]
