@@ -300,7 +300,6 @@ impl Script {
             device: request.device.clone().unwrap_or_else(|| "cpu".into()),
             threads: request.threads.unwrap_or(1),
             fingerprint: mix(self.seed, self.vocabulary.into()),
-            ..ModelDescription::default()
         }
     }
 }

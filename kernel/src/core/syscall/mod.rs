@@ -62,7 +62,6 @@ struct Caller {
 }
 
 /// How the reply of a call comes about.
-#[expect(clippy::large_enum_variant, reason = "it lives from one line to the next")]
 enum Next {
     /// It is here.
     Reply(Reply),

@@ -180,7 +180,8 @@ impl<'a> Contract<'a> {
         if self.loaded.contains(&row.asid) {
             return Err(broken(format!("a row for sequence {name}, which is loaded in the same step")));
         }
-        if !row.draft.is_empty() && !(row.sample && self.description.drafts) {
+        let may_guess = row.sample && self.description.drafts;
+        if !row.draft.is_empty() && !may_guess {
             return Err(broken(format!("guesses for sequence {name}, which cannot be checked")));
         }
         let vocabulary = self.description.vocabulary;

@@ -255,7 +255,7 @@ fn withdrawn_step_leaves_the_sequence_as_it_was() {
         let mut sequence = Sequence::new(0, prompt(0, PROMPT));
         let mut ops = vec![sequence.opened()];
         while sequence.out.len() < GENERATED {
-            let rows = vec![sequence.row(usize::MAX)];
+            let rows = [sequence.row(usize::MAX)];
             driver.withdrawal().unwrap().withdraw(99);
             let done = driver.step(&Step {
                 number: 99,

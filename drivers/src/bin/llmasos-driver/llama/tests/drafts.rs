@@ -53,7 +53,8 @@ fn check(driver: &mut dyn Driver, prompt: &[Token], count: usize, kinds: Vec<(&s
     for (name, sampling) in kinds {
         let sampler = spec(sampling);
         let expected = generate(driver, &[(prompt.to_vec(), sampler.clone())], count).remove(0);
-        let guesses: [(&str, fn(&[Token]) -> Vec<Token>); 3] = [
+        type Guess = fn(&[Token]) -> Vec<Token>;
+        let guesses: [(&str, Guess); 3] = [
             ("right", <[Token]>::to_vec),
             ("wrong", |coming| coming.iter().map(|token| other(*token)).collect()),
             ("half right", |coming| {
