@@ -1,6 +1,7 @@
 //! The latency target: a long prompt beside generators.
 
 use kernel::core::KernelConfig;
+use kernel::core::event::ConnId;
 use syscalls::CallId;
 use syscalls::call::*;
 
@@ -94,4 +95,49 @@ fn prompt_of_a_higher_class_does_not_wait_for_the_target() {
     let took = machine.now - begin;
     let alone = STEP_US + ROW_US + 2000 * TOKEN_US + 2000 * 1000 * DEPTH_NS / 1000;
     assert!(took < alone * 5 / 4 + 20_000, "{took} µs where {alone} would do alone");
+}
+
+/// Begins a generation of `tokens` after a prompt of so many, for a process of its own.
+fn begin_one(machine: &mut Machine, n: u32, prompt: usize, tokens: u32) -> (ConnId, CallId) {
+    let conn = machine.connect(ADMIN);
+    let context = machine.open_with(conn, &format!("{n:03}{}", "p".repeat(prompt - 3)));
+    (conn, machine.begin(conn, generate(context, tokens)))
+}
+
+#[test]
+fn burst_of_prompts_is_computed_before_it_decodes() {
+    let (mut machine, _) = Machine::with_model(&script());
+    let first_step = machine.steps.len();
+    let calls: Vec<_> = (0..32).map(|n| begin_one(&mut machine, n, 64, 64)).collect();
+    for (conn, call) in calls {
+        machine.finish(conn, call).expect("it ends");
+    }
+    // Of 32 prompts of 64 tokens at 0.1 ms each, a step holds all but the first one, which was alone when it came.
+    let steps = machine.steps.len() - first_step;
+    assert!(steps <= 64 + 8, "{steps} steps for 64 tokens of each");
+}
+
+#[test]
+fn generation_lets_no_more_than_a_batch_of_its_peers_go_first() {
+    let batch = 256;
+    let (mut machine, _) = Machine::with_model(&format!("{},batch={batch}", script()));
+    let (conn, call) = begin_one(&mut machine, 0, 32, 400);
+    let others: Vec<_> = (1..8).map(|n| begin_one(&mut machine, n, 1500, 1)).collect();
+    let mut gaps = Vec::new();
+    let first_step = machine.steps.len();
+    while machine.reply(conn, call).is_none() {
+        let before = machine.now;
+        assert!(machine.turn());
+        gaps.push(machine.now - before);
+    }
+    let normal_us = STEP_US + ROW_US;
+    let target_us = 2 * normal_us * 5 / 4;
+    let long_us = gaps.iter().filter(|gap| **gap > target_us).sum::<u64>();
+    // The batch that it lets pass, and the step in which it has its own prompt computed.
+    let batch_us = |tokens: u64| STEP_US + ROW_US + tokens * TOKEN_US + tokens * 1500 * DEPTH_NS / 1000;
+    assert!(machine.steps.len() > first_step + 100, "the prompts of the others take many steps");
+    assert!(long_us <= 3 * batch_us(batch), "{long_us} µs in long gaps, of {gaps:?}");
+    for (conn, call) in others {
+        machine.finish(conn, call).expect("it ends");
+    }
 }

@@ -34,6 +34,8 @@ pub(super) struct Generation {
     /// When it should have ended.
     pub deadline: Option<Now>,
     since: Now,
+    /// Prompt tokens that were computed in the steps that it decoded in.
+    beside: u32,
     /// The most tokens, from the call and from the process's limit.
     tokens_max: u32,
     text: TextOut,
@@ -53,6 +55,22 @@ impl Generation {
     /// Tokens that may still come when the log has this length.
     pub(super) fn left(&self, length: u32) -> u32 {
         self.tokens_max.saturating_sub(length - self.start + self.slid.len() as u32)
+    }
+
+    /// When its call came.
+    pub(super) fn since(&self) -> Now {
+        self.since
+    }
+
+    /// From when on the latency target protects it: prompts that were there before its first token are its peers, and
+    /// it lets them go first, up to `peers_max` tokens. Before its first token nothing is to be protected.
+    pub(super) fn protected_from(&self, peers_max: u32) -> Now {
+        if self.beside >= peers_max { Now(0) } else { Now(self.since.0 + self.usage.first_token_us) }
+    }
+
+    /// Notes that so many prompt tokens were computed beside its row.
+    pub(super) fn prompts_passed(&mut self, tokens: u32) {
+        self.beside = self.beside.saturating_add(tokens);
     }
 
     /// Notes the first row, at which `computed` tokens are there already. Tells how many these are, once.
@@ -124,6 +142,7 @@ impl Kernel {
             usage: Usage::default(),
             deadline,
             since,
+            beside: 0,
             tokens_max,
             text,
             logprobs: Vec::new(),

@@ -4,6 +4,7 @@ use syscalls::ContextId;
 use syscalls::call::Class;
 
 use super::super::KernelConfig;
+use super::super::event::Now;
 use super::cost::{Decode, Prefill};
 use super::plan::Candidate;
 use super::weight::stride;
@@ -31,6 +32,8 @@ pub(super) struct Chooser<'a> {
     /// The highest class that decodes, and that has a chunk.
     decodes: Option<Class>,
     prefills: Option<Class>,
+    /// From when on the rows of the highest class that decodes are protected by the latency target.
+    protected_from: Now,
     /// Prompts that have a chunk because their class is owed time.
     owed: [Option<ContextId>; 4],
     rows: Vec<RowSent>,
@@ -55,6 +58,7 @@ impl<'a> Chooser<'a> {
             head_us: 0,
             decodes: None,
             prefills: None,
+            protected_from: Now(u64::MAX),
             owed: [None; 4],
             rows: Vec::with_capacity(candidates.len()),
         }
@@ -108,7 +112,9 @@ impl<'a> Chooser<'a> {
     fn take_decode(&mut self, c: &Candidate) {
         self.room -= 1;
         self.decode.add(c.position);
-        self.decodes = Some(self.decodes.map_or(c.class, |class| class.min(c.class)));
+        if *self.decodes.get_or_insert(c.class) == c.class {
+            self.protected_from = self.protected_from.min(c.protected_from);
+        }
         self.rows.push(c.row(1));
     }
 
@@ -206,7 +212,7 @@ impl<'a> Chooser<'a> {
     /// How much of a prompt the step can take; 0 ends the step.
     fn chunk(&self, c: &Candidate) -> u32 {
         let most = c.most().min(self.room);
-        if self.decodes.is_some_and(|class| class <= c.class) {
+        if self.protects_against(c) {
             self.chunk_beside_decoding(c, most)
         } else if self.prefills.is_some_and(|class| class < c.class) {
             let slower_us = self.head_us + self.head_us / SLOWDOWN;
@@ -215,6 +221,12 @@ impl<'a> Chooser<'a> {
             let left_us = self.config.step_us_max.saturating_sub(self.prefill_us);
             self.sched.cost.chunk_alone(c.position, most, left_us, self.prefill.tokens)
         }
+    }
+
+    /// Whether somebody decodes whose next token is not to wait for this prompt: of a higher class, or of its own and
+    /// in the middle of a text when the prompt came.
+    fn protects_against(&self, c: &Candidate) -> bool {
+        self.decodes.is_some_and(|class| class < c.class || class == c.class && self.protected_from < c.since)
     }
 
     /// Beside rows that decode in its own class or a higher one: only so much that their next tokens are not

@@ -127,6 +127,14 @@ impl Kernel {
         if !step.rows.is_empty() && (0..step.rows.len()).all(through) {
             cost.observe(decode, prefill, elapsed_us);
         }
+        if prefill.tokens > 0 {
+            for row in step.rows.iter().filter(|row| row.decodes()) {
+                let generation = self.contexts.get_mut(&row.context).and_then(|c| c.generation.as_mut());
+                if let Some(generation) = generation.filter(|g| g.call == row.call) {
+                    generation.prompts_passed(prefill.tokens);
+                }
+            }
+        }
         let weight = |r: &RowSent| match r.decodes() {
             true => cost.decode_weight(decode, r.position) * (1 + r.draft.len() as u64),
             false => cost.prefill_weight(r.position, r.tokens),

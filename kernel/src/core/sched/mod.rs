@@ -12,6 +12,10 @@
 //!   expected to take longer than [`KernelConfig::latency_target_percent`] of its time without them; otherwise they
 //!   fill the batch, up to what is expected to take [`KernelConfig::step_us_max`]. Costs are measured and know depth
 //!   ([`cost`]), so chunks shrink as a prompt becomes deep.
+//! - **Bursts.** The target is for those in the middle of a text when a prompt comes. Prompts that were there before a
+//!   generation's first token are its peers: they are computed in full chunks beside it, so that a burst of requests
+//!   soon decodes together, which costs each a fraction of what it costs alone. A generation lets its peers go first
+//!   for one batch of tokens in its life and no more.
 //! - **Classes** are strict: memory and prompts go to the higher class first, and lower classes have rows beside it
 //!   only while the step is not expected to become a quarter longer for it. But nobody starves: a class that has
 //!   something to compute below others is owed a twentieth of the device's time. What it has not had of it is kept,

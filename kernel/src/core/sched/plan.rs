@@ -33,6 +33,10 @@ pub(super) struct Candidate {
     pub remaining: u32,
     /// Tokens before the next ones that are saved, and that are loaded rather than computed.
     pub ahead: u32,
+    /// When its call came.
+    pub since: Now,
+    /// From when on its rows are protected by the latency target.
+    pub protected_from: Now,
 }
 
 impl Candidate {
@@ -179,7 +183,7 @@ impl Kernel {
     fn candidate(&self, share: Share, id: ContextId) -> Option<Candidate> {
         let context = self.contexts.get(&id)?;
         let generation = context.generation.as_ref()?;
-        let Share { class, nice, account, .. } = share;
+        let Share { class, nice, account, batch_tokens, .. } = share;
         let (now, call, deadline) = (self.now, generation.call, generation.deadline);
         Some(Candidate {
             class,
@@ -193,6 +197,8 @@ impl Kernel {
             position: context.computed(),
             remaining: context.remaining(),
             ahead: if context.remaining() > 1 { self.unsaved_ahead(context) } else { u32::MAX },
+            since: generation.since(),
+            protected_from: generation.protected_from(batch_tokens),
         })
     }
 }
@@ -204,11 +210,13 @@ struct Share<'a> {
     nice: i8,
     group: GroupId,
     account: Option<&'a Account>,
+    batch_tokens: u32,
 }
 
 impl<'a> Share<'a> {
     fn of(process: &Process, model: &'a Model) -> Self {
         let account = model.sched.accounts.process(process.id.pid);
-        Share { class: process.class(), nice: process.id.nice, group: process.id.group, account }
+        let (nice, group) = (process.id.nice, process.id.group);
+        Share { class: process.class(), nice, group, account, batch_tokens: model.batch_tokens() }
     }
 }
