@@ -125,6 +125,8 @@ pub struct ModelDescription {
     pub pool_tokens: u32,
     /// The most rows times tokens of one step.
     pub batch_tokens: u32,
+    /// Tokens that the device computes at a time: a step of one more takes as long as one of so many more.
+    pub row_tile: u32,
     /// Sequences at once: asids run from 0 to one below.
     pub sequences: u16,
     /// Length of the vectors.

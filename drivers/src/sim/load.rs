@@ -112,6 +112,8 @@ script! {
     step_us: u64 = 0, number;
     /// Time of each token in a step.
     token_us: u64 = 0, number;
+    /// Tokens that are computed at a time: the rest of a tile takes as long as a whole one.
+    tile: u32 = 1, number;
     /// Time of each row in a step.
     row_us: u64 = 0, number;
     /// Time of each token in a step for each token that stands before it, in nanoseconds.
@@ -284,6 +286,7 @@ impl Script {
             pool_bytes: self.kv.saturating_mul(pool.into()),
             compute_bytes: self.compute,
             batch_tokens: self.batch,
+            row_tile: self.tile.max(1),
             sequences: self.sequences.min(request.sequences_max).max(1),
             embedding: self.embedding,
             generates: self.generates,

@@ -248,7 +248,9 @@ impl SimDriver {
             let depth_ns = script.depth_ns * pairs + script.row_depth_ns * depth;
             script.row_us + script.token_us * tokens + depth_ns / 1000
         };
-        script.step_us + rows.iter().map(row_us).sum::<u64>()
+        let tokens: u64 = rows.iter().map(|row| (row.tokens.len() + row.draft.len()) as u64).sum();
+        let rest = tokens.next_multiple_of(script.tile.max(1).into()) - tokens;
+        script.step_us + rows.iter().map(row_us).sum::<u64>() + rest * script.token_us
     }
 
     /// Runs a step that is withdrawn when so many of its rows are through, as a driver does that can stop a pass.

@@ -57,8 +57,11 @@ pub struct KernelConfig {
     /// How the contexts of a class share a model.
     pub policy: Policy,
     /// Under `fair`: how far ahead of the least served a process may be before it sits steps out, in microseconds
-    /// of device time at nice 0. Ten seconds let a long prompt through in one go.
+    /// of device time at nice 0, ...
     pub fair_lag_us: u64,
+    /// ... or, if that is longer, as long as so many tokens of a prompt are measured to take. The default lets a long
+    /// prompt through in one go, on slow machines as on fast ones.
+    pub fair_lag_tokens: u32,
     /// How long a step that decodes may become by prompts beside it, in percent of its time without them.
     pub latency_target_percent: u32,
     /// Bytes of main memory for pages that had to leave device memory; 0 for none.
@@ -80,7 +83,8 @@ impl Default for KernelConfig {
             prefill_tokens_min: 32,
             step_us_max: 1_000_000,
             policy: Policy::Fair,
-            fair_lag_us: 10_000_000,
+            fair_lag_us: 1_000_000,
+            fair_lag_tokens: 8192,
             latency_target_percent: 200,
             swap_host_bytes: 0,
             swap_disk_bytes: 0,

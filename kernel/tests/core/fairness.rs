@@ -12,7 +12,7 @@ use crate::machine::{ADMIN, Machine, generate};
 const TIMED: &str = "step_us=9000,row_us=1000,token_us=100,depth_ns=50,pool=262144,context=65536";
 
 fn config(fair_lag_us: u64) -> KernelConfig {
-    KernelConfig { fair_lag_us, ..KernelConfig::default() }
+    KernelConfig { fair_lag_us, fair_lag_tokens: 0, ..KernelConfig::default() }
 }
 
 /// Weights as the kernel has them, in whole 1,024ths, with nice 0 at 1. The true power would not do: service is charged

@@ -1,5 +1,6 @@
 //! The latency target: a long prompt beside generators.
 
+use drivers::wire::Row;
 use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
 use syscalls::CallId;
@@ -139,5 +140,52 @@ fn generation_lets_no_more_than_a_batch_of_its_peers_go_first() {
     assert!(long_us <= 3 * batch_us(batch), "{long_us} µs in long gaps, of {gaps:?}");
     for (conn, call) in others {
         machine.finish(conn, call).expect("it ends");
+    }
+}
+
+#[test]
+fn chunk_beside_generators_fills_the_tiles_of_the_device() {
+    let tile = 4;
+    let (mut machine, _) = Machine::with_model(&format!("{},tile={tile}", script()));
+    for n in 0..3 {
+        begin_one(&mut machine, n, 32, 2000);
+    }
+    for _ in 0..100 {
+        machine.turn();
+    }
+    let first_step = machine.steps.len();
+    let (conn, call) = begin_one(&mut machine, 3, 3000, 1);
+    machine.finish(conn, call).expect("it ends");
+    let tokens = |rows: &[Row]| rows.iter().map(|row| row.tokens.len() as u32).sum::<u32>();
+    let mixed: Vec<u32> =
+        machine.steps[first_step..].iter().map(|s| tokens(&s.rows)).filter(|n| *n > 4).collect();
+    let ragged = mixed.iter().filter(|tokens| *tokens % tile != 0).count();
+    assert!(mixed.len() > 20 && ragged <= 1, "{ragged} of {} steps have part of a tile", mixed.len());
+}
+
+#[test]
+fn rows_of_lower_classes_go_along_where_they_are_cheap() {
+    // Four rows more take three fifths longer than one alone, and a row more than that is beyond the target.
+    for (row_us, least, most) in [(4_000, 0.7, 1.0), (15_000, 0.0, 0.3)] {
+        let (mut machine, _) = Machine::with_model(&format!("step_us=16000,row_us={row_us},pool=65536"));
+        let works: Vec<_> = (0..4).map(|_| machine.connect_as(ADMIN, Class::Batch, 0)).collect();
+        for conn in &works {
+            machine.endless(*conn, "work that nobody watches");
+        }
+        for _ in 0..50 {
+            machine.turn();
+        }
+        let chat = machine.connect_as(ADMIN, Class::Interactive, 0);
+        machine.endless(chat, "somebody watches");
+        for _ in 0..20 {
+            machine.turn();
+        }
+        let first_step = machine.steps.len();
+        for _ in 0..400 {
+            machine.turn();
+        }
+        let steps = &machine.steps[first_step..];
+        let rows = steps.iter().map(|s| s.rows.len() as f64 - 1.0).sum::<f64>() / (4 * steps.len()) as f64;
+        assert!((least..=most).contains(&rows), "with rows of {row_us} µs, {rows} of the work went along");
     }
 }

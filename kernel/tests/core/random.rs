@@ -126,6 +126,7 @@ impl History {
             swap_host_bytes: host * 4096,
             swap_disk_bytes: disk * 4096,
             fair_lag_us,
+            fair_lag_tokens: [0, 8192][chance.below(2)],
             policy,
             ..KernelConfig::default()
         });

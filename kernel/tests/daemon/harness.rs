@@ -181,6 +181,7 @@ fn description() -> ModelDescription {
         context_trained: 128,
         pool_tokens: 256,
         batch_tokens: 64,
+        row_tile: 1,
         sequences: 4,
         embedding: 1,
         generates: true,

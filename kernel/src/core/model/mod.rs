@@ -165,6 +165,11 @@ impl Model {
         self.description.as_ref().map_or(1, |d| d.batch_tokens)
     }
 
+    /// Rows that the device computes at a time.
+    pub(super) fn row_tile(&self) -> u32 {
+        self.description.as_ref().map_or(1, |d| d.row_tile)
+    }
+
     /// The most tokens that one context can have here: the window, and the pool.
     pub(super) fn context_tokens_max(&self) -> u32 {
         let pool = |d: &ModelDescription| d.pool_tokens - d.pool_tokens % drivers::wire::PAGE_TOKENS;

@@ -16,6 +16,9 @@ use super::{Model, State};
 /// The largest pool that is believed, in tokens: the frames of a terabyte at a kilobyte a token.
 const POOL_TOKENS_MAX: u32 = 1 << 30;
 
+/// The most tokens of a tile that are believed. Those of tensor units have up to 256 rows.
+const ROW_TILE_MAX: u32 = 1024;
+
 impl Kernel {
     /// Enters a model and has its file looked at; its first worker is started when it has a place in memory.
     pub(in crate::core) fn enter_model(&mut self, name: String, mount: Mount) -> ModelId {
@@ -211,10 +214,11 @@ impl Kernel {
 
 /// Checks what a worker says of its model as far as the kernel relies on it.
 fn check(d: &ModelDescription, sequences_max: u16) -> Result<(), String> {
-    let limits: [(&str, u32, u32, u32); 4] = [
+    let limits: [(&str, u32, u32, u32); 5] = [
         ("pool tokens", d.pool_tokens, PAGE_TOKENS, POOL_TOKENS_MAX),
         ("sequences", u32::from(d.sequences), 1, u32::from(sequences_max)),
         ("batch tokens", d.batch_tokens, 1, POOL_TOKENS_MAX),
+        ("tokens of a tile", d.row_tile, 1, ROW_TILE_MAX),
         ("context tokens", d.context_tokens, 1, POOL_TOKENS_MAX),
     ];
     let wrong = limits.iter().find(|(_, value, low, high)| d.generates && (value < low || value > high));

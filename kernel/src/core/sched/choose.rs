@@ -10,9 +10,14 @@ use super::plan::Candidate;
 use super::weight::stride;
 use super::{CLASSES, OWED_SHARE, RowSent, Sched};
 
-/// Lower classes and tiers have rows only while the step is not expected to become longer than with the higher ones
-/// alone by more than one part in so many.
+/// Lower classes and tiers have rows while the step is not expected to become longer than with the higher ones alone
+/// by more than one part in so many, ...
 const SLOWDOWN: u64 = 4;
+
+/// ... and beside that, within the latency target, while each of them costs no more than one part in so many of what
+/// a row of the higher ones costs alone: rows that share a pass over the weights are cheap on most devices, and to
+/// leave them out would be waste.
+const CHEAP: u64 = 2;
 
 /// What chunks may take beside the fastest rows, in microseconds: nobody notices a gap of this length.
 const BESIDE_US_MIN: u64 = 2_000;
@@ -24,7 +29,11 @@ pub(super) struct Chooser<'a> {
     candidates: &'a [&'a Candidate],
     /// Tokens that the step can still take.
     room: u32,
+    /// Rows that the device computes at a time.
+    row_tile: u32,
     decode: Decode,
+    /// Expected time of the highest class and tier that decodes, alone, if it is known.
+    head: Option<u64>,
     prefill: Prefill,
     /// Expected time of all chunks, and of those of the highest class among them.
     prefill_us: u64,
@@ -40,19 +49,21 @@ pub(super) struct Chooser<'a> {
 }
 
 impl<'a> Chooser<'a> {
-    /// Begins a step with room for so many tokens.
+    /// Begins a step with room for so many tokens, on a device that computes so many rows at a time.
     pub(super) fn new(
         sched: &'a mut Sched,
         config: &'a KernelConfig,
         candidates: &'a [&'a Candidate],
-        room: u32,
+        (room, row_tile): (u32, u32),
     ) -> Self {
         Chooser {
             sched,
             config,
             candidates,
             room,
+            row_tile: row_tile.max(1),
             decode: Decode::default(),
+            head: None,
             prefill: Prefill::default(),
             prefill_us: 0,
             head_us: 0,
@@ -78,7 +89,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// A row for each context that lacks one token: all of the highest class and tier, others while they hardly
-    /// slow these down, and as many of a class that is owed time as make up for that.
+    /// slow these down or cost next to nothing, and as many of a class that is owed time as make up for that.
     fn decode(&mut self) {
         let decoding: Vec<&Candidate> = self.on_time();
         let Some(first) = decoding.first() else { return };
@@ -91,14 +102,21 @@ impl<'a> Chooser<'a> {
         // What is not known is measured now: the others sit this step out.
         let alone_us = if alone.rows > 0 { self.sched.cost.decode_measured_us(alone) } else { Some(0) };
         let most_us = alone_us.map_or(0, |us| us + (head_us + us) / SLOWDOWN);
+        self.head = alone_us.filter(|_| alone.rows > 0);
+        let prompts = self.prompts().map(|c| c.class).min();
         let mut paid_us = [0; 4];
         for c in decoding {
             if self.room == 0 {
                 break;
             }
             let more = self.decode.with(c.position);
-            let fits =
-                || most_us > 0 && self.sched.cost.decode_measured_us(more).is_none_or(|us| us <= most_us);
+            let fits = || {
+                let cheap = prompts.is_none_or(|class| class >= c.class) && first.is_some();
+                most_us > 0
+                    && self.sched.cost.decode_measured_us(more).is_none_or(|us| {
+                        us <= most_us || cheap && self.is_cheap(alone, alone_us.unwrap_or(0), more, us)
+                    })
+            };
             let owed = self.sched.owed_us[c.class as usize] > paid_us[c.class as usize];
             if first == Some((c.class, c.rank.tier)) || owed || fits() {
                 let us = self.sched.cost.decode_us(more).unwrap_or(0) / u64::from(more.rows);
@@ -107,6 +125,19 @@ impl<'a> Chooser<'a> {
             }
         }
         self.take_steps();
+    }
+
+    /// Whether rows beside those that take `alone_us` alone are within the latency target of these, and worth it.
+    fn is_cheap(&self, alone: Decode, alone_us: u64, more: Decode, us: u64) -> bool {
+        let riders = u64::from(more.rows.saturating_sub(alone.rows));
+        let row_us = alone_us / u64::from(alone.rows.max(1));
+        let realtime = self.decodes == Some(Class::Realtime);
+        !realtime && us <= self.target_us(alone_us) && us.saturating_sub(alone_us) <= riders * row_us / CHEAP
+    }
+
+    /// How long a step may become that takes so long without what comes beside.
+    fn target_us(&self, us: u64) -> u64 {
+        us.saturating_mul(u64::from(self.config.latency_target_percent.max(100))) / 100
     }
 
     fn take_decode(&mut self, c: &Candidate) {
@@ -237,17 +268,26 @@ impl<'a> Chooser<'a> {
         let Some(tokens) = self.sched.cost.chunk(c.position, most, beside_us) else {
             return self.config.prefill_tokens_min.saturating_sub(self.prefill.tokens).min(most);
         };
-        if self.prefill.tokens == 0 {
-            return tokens;
-        }
-        self.chunk_within(c, most, beside_us.saturating_sub(self.prefill_us))
+        let tokens = match self.prefill.tokens {
+            0 => tokens,
+            _ => self.chunk_within(c, most, beside_us.saturating_sub(self.prefill_us)),
+        };
+        self.whole_tiles(tokens, most)
     }
 
-    /// How long chunks may take beside the rows that decode, if it is known how long these take.
+    /// How long chunks may take beside the rows that decode, if it is known how long these take: what the latency
+    /// target of the highest of them leaves beside the others.
     fn beside_us(&self) -> Option<u64> {
-        let percent = self.config.latency_target_percent.saturating_sub(100);
-        let us = self.sched.cost.decode_us(self.decode)?.saturating_mul(u64::from(percent)) / 100;
-        Some(us.max(BESIDE_US_MIN))
+        let us = self.sched.cost.decode_us(self.decode)?;
+        let head_us = self.head.unwrap_or(us).min(us);
+        Some(self.target_us(head_us).saturating_sub(us).max(BESIDE_US_MIN))
+    }
+
+    /// Cuts a chunk so that all rows of the step together fill the tiles in which the device computes them: the rest
+    /// of a tile takes as long as a whole one.
+    fn whole_tiles(&self, tokens: u32, most: u32) -> u32 {
+        let over = (self.decode.rows + self.prefill.tokens + tokens) % self.row_tile;
+        if tokens == most || tokens <= over { tokens } else { tokens - over }
     }
 
     /// A chunk for what time is left, if that is enough for a token.

@@ -17,7 +17,8 @@
 //!   soon decodes together, which costs each a fraction of what it costs alone. A generation lets its peers go first
 //!   for one batch of tokens in its life and no more.
 //! - **Classes** are strict: memory and prompts go to the higher class first, and lower classes have rows beside it
-//!   only while the step is not expected to become a quarter longer for it. But nobody starves: a class that has
+//!   only while the step is not expected to become a quarter longer for it, or where they are cheap: within the latency
+//!   target, at half the price of a row alone. But nobody starves: a class that has
 //!   something to compute below others is owed a twentieth of the device's time. What it has not had of it is kept,
 //!   and what it had beyond it is held against it, up to [`OWED_US_MAX`]; while it is owed anything, it has as many
 //!   rows as make up for that, or a chunk, in every step. So in any span of time T in which it is backlogged (in
@@ -54,6 +55,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use syscalls::call::Class;
 use syscalls::{ContextId, Pid, Token};
 
+use super::KernelConfig;
 use super::call::CallNo;
 use super::event::Now;
 use super::group::GroupId;
@@ -177,6 +179,11 @@ impl Sched {
     /// The last of these numbers.
     pub(super) fn ticks(&self) -> u64 {
         self.ticks
+    }
+
+    /// How far ahead a process may be under `fair`, by what tokens are known to take.
+    fn fair_lag_us(&self, config: &KernelConfig) -> u64 {
+        self.cost.prefill_us(config.fair_lag_tokens).unwrap_or(0).max(config.fair_lag_us)
     }
 
     /// Forgets what a process has attained.

@@ -77,8 +77,9 @@ impl Kernel {
         self.admit_waiting(id);
         let waits = self.page_in_running(id);
         let (mut candidates, mut backlogged, throttled_until) = self.candidates(id, &waits);
-        let (policy, lag) = (self.config.policy, self.config.fair_lag_us);
+        let policy = self.config.policy;
         let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
+        let lag = model.sched.fair_lag_us(&self.config);
         model.sched.throttled_until = throttled_until;
         if candidates.is_empty() {
             return Plan::default();
@@ -92,7 +93,7 @@ impl Kernel {
         }
         let mut order: Vec<&Candidate> = candidates.iter().collect();
         order.sort_unstable_by_key(|c| (c.class, c.rank, c.owner, c.context));
-        let room = model.batch_tokens();
+        let room = (model.batch_tokens(), model.row_tile());
         let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &order, room).choose();
         let mut backlog = [false; 4];
         backlogged.iter().for_each(|b| backlog[b.class as usize] = true);

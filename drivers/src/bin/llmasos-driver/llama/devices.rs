@@ -11,7 +11,7 @@ use super::arithmetic::Arithmetic;
 use super::load::start_backend;
 
 /// The name of main memory.
-const MAIN_MEMORY: &str = "cpu";
+pub const MAIN_MEMORY: &str = "cpu";
 
 /// Where the layers of a model may go.
 #[derive(Debug)]

@@ -30,6 +30,10 @@ use super::text::LlamaText;
 /// Tokens of one step: four graphs, so that the kernel can fill them from many sequences.
 const BATCH_TOKENS: u32 = 2048;
 
+/// Rows that ggml's matrix products on the processor take at a time: a pass of 13 tokens takes as long as one of 16, as
+/// `llama-bench -p 13,16` shows. Of graphics devices nothing is claimed here.
+const ROW_TILE_CPU: u32 = 4;
+
 /// Tokens of a step that can have output, if there are not more sequences: rows that sample, and guesses. Memory is
 /// kept ready for all of them, a row of logits each.
 const OUTPUTS_MIN: u32 = 128;
@@ -172,6 +176,7 @@ fn describe(
         context_trained: trained,
         pool_tokens: window.next_multiple_of(POOL_TOKENS_MULTIPLE),
         batch_tokens: window,
+        row_tile: if devices::name_for(request) == devices::MAIN_MEMORY { ROW_TILE_CPU } else { 1 },
         sequences: sequences(request) - SEQUENCES_KEPT,
         embedding,
         generates: !encoder,
