@@ -50,7 +50,8 @@ impl Machine {
 
 #[test]
 fn groups_inside_a_group_share_by_weight() {
-    let mut machine = Machine::new(KernelConfig { fair_lag_us: 50_000, fair_lag_tokens: 0, ..KernelConfig::default() });
+    let mut machine =
+        Machine::new(KernelConfig { fair_lag_us: 50_000, fair_lag_tokens: 0, ..KernelConfig::default() });
     let admin = machine.connect(ADMIN);
     machine.mount(admin, "m", TIMED).expect("it mounts");
     let conn = machine.connect(1000);

@@ -264,7 +264,7 @@ impl<'a> Chooser<'a> {
     /// expected later than the latency target.
     fn chunk_beside_decoding(&self, c: &Candidate, most: u32) -> u32 {
         // How long a step takes without prompts is measured by one without.
-        let Some(beside_us) = self.beside_us() else { return 0 };
+        let Some(beside_us) = self.beside_us().filter(|_| !self.sched.cost.is_stale()) else { return 0 };
         let Some(tokens) = self.sched.cost.chunk(c.position, most, beside_us) else {
             return self.config.prefill_tokens_min.saturating_sub(self.prefill.tokens).min(most);
         };

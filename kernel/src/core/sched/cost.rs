@@ -12,6 +12,13 @@ const PREFILL_TOKENS_TELLING: u32 = 16;
 /// they get on every machine measured.
 const PREFILL_TOKENS_WIDE: u32 = 512;
 
+/// Steps with prompts in them after which a decode step is measured alone again. Machines become slower and faster, by
+/// half within seconds where others share them, and what is not measured any more would be held against the prompts.
+const DECODE_STALE_STEPS: u32 = 24;
+
+/// So many of those steps make a new measurement count once more.
+const DECODE_STALE_WEIGHT: u32 = 8;
+
 /// How much of what was measured before still counts after a further measurement.
 const MEMORY: f64 = 7.0 / 8.0;
 
@@ -69,14 +76,22 @@ pub(in crate::core) struct Cost {
     decode: [Fit; BUCKETS],
     /// Nanoseconds of a token, by its position.
     prefill: Fit,
+    /// Steps with rows that decode beside prompts since the last one without prompts.
+    stale_steps: u32,
 }
 
 impl Cost {
     /// Learns from a step.
     pub(super) fn observe(&mut self, decode: Decode, prefill: Prefill, elapsed_us: u64) {
         if prefill.tokens == 0 {
-            self.decode[bucket(decode.rows)].learn(1.0, decode.depth as f64, elapsed_us as f64);
+            for _ in 0..=self.stale_steps / DECODE_STALE_WEIGHT {
+                self.decode[bucket(decode.rows)].learn(1.0, decode.depth as f64, elapsed_us as f64);
+            }
+            self.stale_steps = 0;
             return;
+        }
+        if decode.rows > 0 {
+            self.stale_steps = (self.stale_steps + 1).min(DECODE_STALE_STEPS);
         }
         let beside = if decode.rows == 0 { Some(0) } else { self.decode_us(decode) };
         let Some(us) = beside.map(|us| elapsed_us.saturating_sub(us)) else { return };
@@ -85,6 +100,11 @@ impl Cost {
             let tokens = f64::from(prefill.tokens);
             self.prefill.learn(tokens, prefill.depth as f64 / tokens, us as f64 * 1000.0 / tokens);
         }
+    }
+
+    /// Whether a pure decode step is to be measured again before prompts go beside one.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale_steps >= DECODE_STALE_STEPS
     }
 
     /// The expected time of a pure decode step; nothing before the first one.
@@ -262,6 +282,24 @@ mod tests {
         assert!(at(40_000) > 45_000);
         let row = |position| cost.decode_weight(Decode { rows: 4, depth: 20_000 }, position);
         assert!(row(18_000) > 4 * row(500), "who is deep pays for it");
+    }
+
+    #[test]
+    fn decode_time_measured_again_follows_a_machine_that_slows_down() {
+        let mut cost = Cost::default();
+        for _ in 0..50 {
+            cost.observe(decode(4), Prefill::default(), 50_000);
+        }
+        cost.observe(decode(4), prefill(0, 12), 100_000);
+        assert!(!cost.is_stale());
+        for _ in 0..DECODE_STALE_STEPS {
+            cost.observe(decode(4), prefill(0, 12), 150_000);
+        }
+        assert!(cost.is_stale());
+        cost.observe(decode(4), Prefill::default(), 75_000);
+        assert!(!cost.is_stale());
+        let us = cost.decode_us(decode(4)).unwrap();
+        assert!((58_000..70_000).contains(&us), "{us} µs after 50 ms and then 75 ms");
     }
 
     #[test]
