@@ -37,9 +37,9 @@
 //! The shape of the argument is that of start-time fair queueing (Goyal, Vin, Cheng 1996); that of charging by token
 //! costs and lifting newcomers is the Virtual Token Counter's (Sheng et al., "Fairness in Serving Large Language
 //! Models", OSDI 2024). There the bound has the cost of a memory full of tokens where L is here, since running
-//! requests are not held back; here L is a setting, `fair_lag_us` or the measured time of
-//! `fair_lag_tokens` prompt tokens, whichever is longer (where measurements move, the longest counts): less of it is fairer, more of it leaves fewer
-//! rows out and lets bursts, such as a long prompt, through in one go.
+//! requests are not held back; here L is a setting, `fair_lag_us` or the measured time of `fair_lag_tokens` prompt
+//! tokens, whichever is longer (the longest that was measured, for the bound): less of it is fairer, more of it leaves
+//! fewer rows out and lets bursts, such as a long prompt, through in one go.
 //!
 //! # Pace
 //!
