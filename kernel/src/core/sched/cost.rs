@@ -95,9 +95,11 @@ impl Cost {
         }
         let beside = if decode.rows == 0 { Some(0) } else { self.decode_us(decode) };
         let Some(us) = beside.map(|us| elapsed_us.saturating_sub(us)) else { return };
-        let telling = prefill.tokens >= PREFILL_TOKENS_TELLING || decode.rows > 0 && us > elapsed_us / 4;
-        if telling {
-            let tokens = f64::from(prefill.tokens);
+        let tokens = f64::from(prefill.tokens);
+        // Beside decoding rows a few tokens tell something where they took much of the step, or were expected to.
+        let expected_us = self.prefill.at(prefill.depth as f64 / tokens).unwrap_or(0.0) * tokens / 1000.0;
+        let much = us.max(expected_us as u64) > elapsed_us / 4;
+        if prefill.tokens >= PREFILL_TOKENS_TELLING || decode.rows > 0 && much {
             self.prefill.learn(tokens, prefill.depth as f64 / tokens, us as f64 * 1000.0 / tokens);
         }
     }
@@ -282,6 +284,23 @@ mod tests {
         assert!(at(40_000) > 45_000);
         let row = |position| cost.decode_weight(Decode { rows: 4, depth: 20_000 }, position);
         assert!(row(18_000) > 4 * row(500), "who is deep pays for it");
+    }
+
+    #[test]
+    fn prompt_tokens_thought_dear_by_mistake_are_soon_known_to_be_cheap() {
+        let mut cost = Cost::default();
+        for _ in 0..10 {
+            cost.observe(decode(4), Prefill::default(), 50_000);
+            // The machine was busy with something else.
+            cost.observe(decode(4), prefill(0, 4), 900_000);
+        }
+        let chunk = |cost: &Cost| cost.chunk(0, 2048, 50_000).unwrap();
+        assert_eq!(chunk(&cost), 1, "a token seems to take 200 ms");
+        for _ in 0..40 {
+            let tokens = chunk(&cost);
+            cost.observe(decode(4), prefill(0, tokens), 50_000 + u64::from(tokens) * 4_000);
+        }
+        assert!(chunk(&cost) >= 10, "{} tokens of 4 ms in 50 ms", chunk(&cost));
     }
 
     #[test]
