@@ -94,7 +94,7 @@ pub fn assert_same_but_for_ties(alone: &[Said], other: &[Said], rounding: f32, w
             if a.token != b.token {
                 let gap = a.top[0].logprob - a.top[1].logprob;
                 assert!(gap <= rounding, "{who}, token {at}: {a:?} alone, {b:?} here");
-                // What follows another token cannot be compared, in later turns of the same program neither.
+                // What follows another token cannot be compared, nor can later turns.
                 return same;
             }
             same += 1;
