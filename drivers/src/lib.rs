@@ -1,9 +1,11 @@
 //! Drivers run models for the kernel, each in a worker process of its own.
 //!
 //! The library holds what the kernel and the worker share: the trait ([`driver`]), the private wire between the
-//! two ([`wire`]), the checked reader and the writer of GGUF files ([`gguf`]), what a model takes of memory
-//! ([`mod@estimate`]), and the driver without a model ([`sim`]). It links no C++: llama.cpp lives in the worker binary, `llmasos-driver`, alone.
+//! two ([`wire`]), what a step may ask ([`contract`]), the checked reader and the writer of GGUF files ([`gguf`]), what
+//! a model takes of memory ([`mod@estimate`]), and the driver without a model ([`sim`]). It links no C++: llama.cpp
+//! lives in the worker binary, `llmasos-driver`, alone.
 
+pub mod contract;
 pub mod driver;
 pub mod estimate;
 pub mod gguf;

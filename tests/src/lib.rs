@@ -12,12 +12,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid as OsPid;
+use syscalls::call::{Class, Hello};
 use syscalls::client::blocking::Client;
+use syscalls::client::hello;
 use syscalls::reply::ModelInfo;
 use tempfile::TempDir;
 
 pub mod bench;
+pub mod output;
 pub mod sim;
+pub mod steps;
 pub mod terminal;
 
 /// How long anything that a test waits for may take. Long, for a machine under load: a test that passes never
@@ -43,8 +47,18 @@ impl Daemon {
 
     /// Starts a daemon with further arguments.
     pub fn start_with(args: &[&str]) -> Daemon {
-        let dir = tempfile::Builder::new().prefix("llmasos-test-").tempdir().expect("a folder can be made");
-        let args: Vec<String> = args.iter().map(|&a| a.into()).collect();
+        Daemon::start_in(folder(), args.iter().map(|&a| a.into()).collect())
+    }
+
+    /// Starts a daemon with a configuration of its own.
+    pub fn start_configured(config: &str) -> Daemon {
+        let dir = folder();
+        let path = dir.path().join("config.ron");
+        fs::write(&path, config).expect("a file can be written");
+        Daemon::start_in(dir, vec!["--config".into(), path.to_string_lossy().into_owned()])
+    }
+
+    fn start_in(dir: TempDir, args: Vec<String>) -> Daemon {
         let child = spawn(dir.path(), &args);
         let mut daemon = Daemon { dir, args, child };
         daemon.wait_until_it_answers();
@@ -93,6 +107,12 @@ impl Daemon {
     /// A new connection.
     pub fn client(&self) -> Client {
         Client::connect(&self.socket(), "test").expect("the daemon accepts connections")
+    }
+
+    /// A new connection whose process is of a class.
+    pub fn client_of(&self, class: Class) -> Client {
+        let hello = Hello { class, ..hello("test") };
+        Client::connect_with(&self.socket(), hello).expect("the daemon accepts connections")
     }
 
     /// A program of the project, told where this daemon listens. Its folder is this daemon's.
@@ -166,6 +186,10 @@ impl Drop for Daemon {
             eprintln!("log of the daemon:\n{}", self.log());
         }
     }
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("llmasos-test-").tempdir().expect("a folder can be made")
 }
 
 fn socket(dir: &Path) -> PathBuf {

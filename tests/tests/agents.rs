@@ -8,10 +8,11 @@ use std::sync::Barrier;
 
 use drivers::gguf::random::Shape;
 use harness::Daemon;
-use harness::bench::ours::greedy;
 use harness::bench::random::Random;
+use harness::output::greedy;
 use syscalls::call::{Attention, Mount};
 use syscalls::client::blocking::Client;
+use syscalls::client::mount;
 use syscalls::reply::{Finish, Frame, GeneratedReply, Reply, Stats};
 use syscalls::{ContextId, Token, Tokens};
 
@@ -29,15 +30,12 @@ fn daemon(cells: u32) -> Daemon {
     let path: PathBuf = daemon.dir().join("tiny.gguf");
     let preset = Shape::preset("tiny").expect("the preset exists");
     Shape { context: cells, ..preset }.write(&path).expect("a model can be written");
+    let path = path.to_str().expect("UTF-8");
     let mount = Mount {
-        path: path.to_str().expect("UTF-8").into(),
-        name: Some(MODEL.into()),
         context: Some(Tokens(cells)),
         attention: Attention::Flash,
-        device: None,
-        gpu_layers: None,
         threads: Some(1),
-        deterministic: false,
+        ..mount(path, MODEL)
     };
     daemon.client().mount_with(mount, |_| {}).expect("mounts");
     daemon

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use drivers::gguf::random::Shape;
+use harness::output::greedy;
 use harness::{Daemon, stdout};
-use syscalls::call::{Attention, Generate, Mount, Sampling};
+use syscalls::call::{Attention, Generate, Mount};
+use syscalls::client::mount;
 use syscalls::reply::ModelState;
 use syscalls::{Errno, Tokens};
 
@@ -14,16 +16,8 @@ const DEVICE_MEMORY: &str = "--device-memory=32MiB";
 fn tiny(daemon: &Daemon, name: &str) -> Mount {
     let path: PathBuf = daemon.dir().join(format!("{name}.gguf"));
     Shape::preset("tiny").expect("the preset exists").write(&path).expect("the folder is the test's own");
-    Mount {
-        path: path.to_str().expect("UTF-8").into(),
-        name: Some(name.into()),
-        context: Some(Tokens(1024)),
-        attention: Attention::Plain,
-        gpu_layers: None,
-        device: None,
-        threads: Some(1),
-        deterministic: false,
-    }
+    let path = path.to_str().expect("UTF-8");
+    Mount { context: Some(Tokens(1024)), attention: Attention::Plain, threads: Some(1), ..mount(path, name) }
 }
 
 fn state(daemon: &Daemon, name: &str) -> ModelState {
@@ -43,16 +37,7 @@ fn models_that_do_not_fit_together_take_turns() {
     for name in ["a", "b", "c", "a"] {
         let opened = client.open(Some(name)).expect("it is loaded again");
         client.append_text(opened.context, "once upon a time").expect("it fits");
-        let generate = Generate {
-            context: opened.context,
-            max_tokens: Some(Tokens(8)),
-            stop: vec![],
-            sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-            ignore_eos: true,
-            logprobs: None,
-            stream: false,
-            deadline_ms: None,
-        };
+        let generate = Generate { stream: false, ..greedy(opened.context, 8) };
         texts.push(client.generate(generate, |_| {}).expect("it generates").tokens);
         client.close(opened.context).expect("own context");
     }

@@ -5,11 +5,13 @@
 
 use std::path::Path;
 
+use harness::output;
 use harness::{Daemon, shared_data};
 use serde::Deserialize;
-use syscalls::call::{Attention, Generate, Mount, Sampling};
+use syscalls::Token;
+use syscalls::call::{Attention, Generate, Mount};
 use syscalls::client::blocking::Client;
-use syscalls::{Token, Tokens};
+use syscalls::client::mount;
 
 /// What llama.cpp chose on one file.
 #[derive(Deserialize)]
@@ -30,16 +32,7 @@ fn golden() -> Vec<Golden> {
 fn greedy(client: &mut Client, model: &str, prompt: &[Token], count: usize) -> Vec<Token> {
     let context = client.open(Some(model)).expect("opens").context;
     client.append_tokens(context, prompt.to_vec()).expect("appends");
-    let request = Generate {
-        context,
-        max_tokens: Some(Tokens(count as u32)),
-        stop: Vec::new(),
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        ignore_eos: true,
-        logprobs: None,
-        stream: false,
-        deadline_ms: None,
-    };
+    let request = Generate { stream: false, ..output::greedy(context, count as u32) };
     let tokens = client.generate(request, |_| {}).expect("generates").tokens;
     client.close(context).expect("closes");
     tokens
@@ -51,16 +44,8 @@ fn greedy_output_of_one_and_of_eight_equals_llama_cpp() {
     let daemon = Daemon::start();
     for golden in golden() {
         let file = shared.join("models").join(&golden.file);
-        let mount = Mount {
-            path: file.to_str().expect("UTF-8").into(),
-            name: Some("golden".into()),
-            context: None,
-            attention: golden.attention,
-            gpu_layers: None,
-            device: None,
-            threads: None,
-            deterministic: false,
-        };
+        let path = file.to_str().expect("UTF-8");
+        let mount = Mount { attention: golden.attention, ..mount(path, "golden") };
         daemon.client().mount_with(mount, |_| {}).expect("mounts");
         let count = golden.greedy.len();
         let alone = greedy(&mut daemon.client(), "golden", &golden.prompt, count);

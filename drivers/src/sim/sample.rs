@@ -49,10 +49,7 @@ impl SimSampler {
     }
 
     /// Why this sampler cannot choose, if so.
-    pub fn trouble(&self, script: &Script) -> Option<DriverFault> {
-        if !script.generates {
-            return Some(DriverFault::new(Errno::ENOSYS, "this model is an encoder: it cannot generate"));
-        }
+    pub fn trouble(&self) -> Option<DriverFault> {
         self.spec.sampling.grammar.as_ref().map(|_| {
             DriverFault::new(Errno::ENOSYS, "the sim driver has no grammars; mount a GGUF model for them")
         })

@@ -4,7 +4,7 @@
 //! before it when it was computed, as real KV entries do: a sequence put together from wrong pages has a wrong
 //! hash, and so generates other text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use super::load::Script;
 use super::sample::{Content, SimSampler, mix};
 use super::swap::{SimSwap, damaged};
 use super::text::{SimText, piece};
+use crate::contract::Contract;
 use crate::wire::{
-    Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Sampled, Slot, Step,
-    StepDone, Vector,
+    Asid, DriverFault, ModelDescription, Op, PageLabel, Row, RowDone, Sampled, Slot, Step, StepDone, Vector,
 };
 use crate::{Driver, TextCodec};
 
@@ -184,7 +184,7 @@ impl SimDriver {
             return RowDone::Failed(DriverFault::new(Errno::ENOMEM, message));
         }
         let sampler = self.samplers.get(&row.asid).filter(|_| row.sample);
-        if let Some(trouble) = sampler.and_then(|sampler| sampler.trouble(&self.script)) {
+        if let Some(trouble) = sampler.and_then(SimSampler::trouble) {
             return RowDone::Failed(trouble);
         }
         self.fill(row.asid, &row.tokens);
@@ -260,7 +260,9 @@ impl SimDriver {
     /// As [`Driver::step`].
     pub fn step_withdrawn(&mut self, step: &Step, through: usize) -> Result<StepDone, DriverFault> {
         self.faults(step)?;
-        Contract::of(self).check(step)?;
+        let samplers = self.samplers.keys().copied().collect();
+        let held = |asid: Asid| self.sequences.get(usize::from(asid.0)).map(|cells| cells.len() as u32);
+        Contract::new(&self.description, &held, samplers).check(step)?;
         let mut pages = Vec::new();
         for op in &step.ops {
             self.apply(op);
@@ -340,157 +342,4 @@ fn bag_of_words(text: &[Token], length: usize) -> Vector {
         vector.iter_mut().for_each(|x| *x /= norm);
     }
     vector
-}
-
-/// What a step may ask, checked as a whole before anything is done, so that a refused step changes nothing.
-struct Contract<'a> {
-    driver: &'a SimDriver,
-    /// Lengths of the sequences that the operations so far would change.
-    lengths: BTreeMap<Asid, u32>,
-    samplers: BTreeSet<Asid>,
-    /// Sequences that pages are loaded into: they have no rows.
-    loaded: BTreeSet<Asid>,
-}
-
-impl<'a> Contract<'a> {
-    fn of(driver: &'a SimDriver) -> Self {
-        let samplers = driver.samplers.keys().copied().collect();
-        Contract { driver, lengths: BTreeMap::new(), samplers, loaded: BTreeSet::new() }
-    }
-
-    fn check(mut self, step: &Step) -> Result<(), DriverFault> {
-        for op in &step.ops {
-            self.check_op(op)?;
-        }
-        let tokens: usize = step.rows.iter().map(|row| row.tokens.len() + row.draft.len()).sum();
-        if tokens > self.driver.description.batch_tokens as usize {
-            let most = self.driver.description.batch_tokens;
-            return Err(broken(format!("a step of {tokens} tokens; the most is {most}")));
-        }
-        let mut seen = BTreeSet::new();
-        for row in &step.rows {
-            if !seen.insert(row.asid) {
-                return Err(broken(format!("two rows for sequence {} in one step", row.asid.0)));
-            }
-            self.check_row(row)?;
-        }
-        Ok(())
-    }
-
-    fn length(&self, asid: Asid) -> Result<u32, DriverFault> {
-        let sequences = &self.driver.sequences;
-        let held = sequences.get(usize::from(asid.0)).ok_or_else(|| {
-            broken(format!("sequence {} does not exist: there are {}", asid.0, sequences.len()))
-        })?;
-        Ok(self.lengths.get(&asid).copied().unwrap_or(held.len() as u32))
-    }
-
-    fn check_op(&mut self, op: &Op) -> Result<(), DriverFault> {
-        match op {
-            Op::Share { from, to, length } => {
-                let (has, taken) = (self.length(*from)?, self.length(*to)?);
-                if taken > 0 {
-                    return Err(broken(format!("share into sequence {}, which holds {taken} tokens", to.0)));
-                }
-                if *length > has {
-                    return Err(broken(format!("share {length} of the {has} tokens of sequence {}", from.0)));
-                }
-                self.lengths.insert(*to, *length);
-            }
-            Op::Drop { asid, from } => {
-                let has = self.length(*asid)?;
-                if *from > has {
-                    return Err(broken(format!("drop from {from} the {has} tokens of sequence {}", asid.0)));
-                }
-                self.lengths.insert(*asid, *from);
-            }
-            Op::SamplerOpen { asid, .. } => {
-                self.length(*asid)?;
-                self.samplers.insert(*asid);
-            }
-            Op::SamplerClose { asid } => {
-                self.length(*asid)?;
-                self.samplers.remove(asid);
-            }
-            Op::Resize { tokens } => self.check_resize(*tokens)?,
-            Op::Save { .. } | Op::Load { .. } | Op::Move { .. } => self.check_paging(op)?,
-        }
-        Ok(())
-    }
-
-    fn check_paging(&mut self, op: &Op) -> Result<(), DriverFault> {
-        if self.driver.description.page_bytes == 0 {
-            return Err(broken("pages of this model cannot be saved".into()));
-        }
-        let (asid, page) = match op {
-            Op::Save { asid, page, .. } | Op::Load { asid, page, .. } => (*asid, *page),
-            _ => return Ok(()),
-        };
-        let (name, has) = (asid.0, self.length(asid)?);
-        let whole = page.from.is_multiple_of(PAGE_TOKENS) && page.to > page.from;
-        if !whole || page.to - page.from > PAGE_TOKENS {
-            return Err(broken(format!("positions {} to {} are no page", page.from, page.to)));
-        }
-        if matches!(op, Op::Save { .. }) {
-            if page.to > has {
-                return Err(broken(format!("save up to {} of the {has} tokens of sequence {name}", page.to)));
-            }
-            return Ok(());
-        }
-        if page.from != has {
-            return Err(broken(format!("load at {} into sequence {name}, which ends at {has}", page.from)));
-        }
-        self.lengths.insert(asid, page.to);
-        self.loaded.insert(asid);
-        Ok(())
-    }
-
-    fn check_resize(&self, tokens: u32) -> Result<(), DriverFault> {
-        let sequences = (0..self.driver.sequences.len() as u16).map(Asid);
-        let taken = sequences.map(|asid| self.length(asid)).collect::<Result<Vec<_>, _>>()?;
-        if taken.iter().any(|length| *length > 0) || tokens == 0 || !tokens.is_multiple_of(PAGE_TOKENS) {
-            return Err(broken(format!(
-                "the pool cannot become {tokens} tokens: it must be empty, and in pages"
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_row(&self, row: &Row) -> Result<(), DriverFault> {
-        let (name, has) = (row.asid.0, self.length(row.asid)?);
-        let description = &self.driver.description;
-        if row.position != has {
-            return Err(broken(format!(
-                "a row at position {} of sequence {name}, which ends at {has}",
-                row.position
-            )));
-        }
-        if self.loaded.contains(&row.asid) {
-            return Err(broken(format!("a row of sequence {name}, which pages are loaded into")));
-        }
-        if row.tokens.is_empty() {
-            return Err(broken(format!("a row without tokens for sequence {name}")));
-        }
-        if !(row.draft.is_empty() || row.sample && description.drafts) {
-            return Err(broken(format!("guesses for sequence {name}, which nobody checks")));
-        }
-        let tokens = || row.tokens.iter().chain(&row.draft);
-        if let Some(token) = tokens().find(|token| token.0 >= description.vocabulary) {
-            return Err(broken(format!("token {} of a vocabulary of {}", token.0, description.vocabulary)));
-        }
-        if has as usize + tokens().count() > description.context_tokens as usize {
-            return Err(broken(format!(
-                "sequence {name} outgrows the context of {}",
-                description.context_tokens
-            )));
-        }
-        if row.sample && !self.samplers.contains(&row.asid) {
-            return Err(broken(format!("sequence {name} has no sampler")));
-        }
-        Ok(())
-    }
-}
-
-fn broken(what: String) -> DriverFault {
-    DriverFault::new(Errno::EINVAL, format!("the kernel broke the driver's contract: {what}"))
 }

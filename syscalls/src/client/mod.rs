@@ -9,7 +9,7 @@ pub mod blocking;
 use std::io;
 use std::path::Path;
 
-use crate::call::{Class, Hello, Request};
+use crate::call::{Attention, Class, Hello, Mount, Request};
 use crate::codec::Line;
 use crate::errno::{Errno, Fault};
 use crate::id::{CallId, ContextId, Tokens};
@@ -22,6 +22,20 @@ const READ_BYTES: usize = 64 << 10;
 /// The arguments of a `hello` by a program that is called `name`, in class `normal`.
 pub fn hello(name: &str) -> Hello {
     Hello { version: ABI_VERSION, name: Some(name.into()), class: Class::default(), nice: 0, group: None }
+}
+
+/// The arguments of a `mount` under a name, all else as the daemon chooses.
+pub fn mount(path: &str, name: &str) -> Mount {
+    Mount {
+        path: path.into(),
+        name: Some(name.into()),
+        context: None,
+        attention: Attention::default(),
+        gpu_layers: None,
+        device: None,
+        threads: None,
+        deterministic: false,
+    }
 }
 
 /// A context that `open` or `restore` made.

@@ -5,13 +5,15 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use syscalls::call::{Attention, Call, Class, Generate, Mount, Sampling, Setpriority};
+use syscalls::call::{Call, Class, Mount, Setpriority};
+use syscalls::client;
 use syscalls::client::blocking::Client;
 use syscalls::reply::GeneratedReply;
 use syscalls::{ContextId, Event, Token, Tokens};
 
 use super::peer::Single;
 use crate::Daemon;
+use crate::output::greedy;
 
 /// The name that the bench mounts its model under.
 pub const MODEL: &str = "bench";
@@ -25,16 +27,8 @@ const SECOND_US: f64 = 1e6;
 /// Mounts a model with room for `cells` tokens, and runs it once, as llama.cpp's tools do before they measure:
 /// the first pass reads the weights from the file.
 pub fn mount(daemon: &Daemon, model: &Path, cells: u32, threads: u32) -> Result<()> {
-    let mount = Mount {
-        path: model.to_str().context("the model's path is not UTF-8")?.into(),
-        name: Some(MODEL.into()),
-        context: Some(Tokens(cells)),
-        attention: Attention::Auto,
-        gpu_layers: None,
-        device: None,
-        threads: Some(threads),
-        deterministic: false,
-    };
+    let path = model.to_str().context("the model's path is not UTF-8")?;
+    let mount = Mount { context: Some(Tokens(cells)), threads: Some(threads), ..client::mount(path, MODEL) };
     let mut client = daemon.client();
     client.mount_with(mount, |_: Event| {})?;
     one(&mut client, tokens(WARM_UP_TOKENS, 0), 2).map(drop)
@@ -113,20 +107,6 @@ fn one(client: &mut Client, prompt: Vec<Token>, generate: u32) -> Result<Generat
     let reply = client.generate(greedy(context, generate), |_| {})?;
     client.close(context)?;
     Ok(reply)
-}
-
-/// A request for so many tokens, the likeliest ones, streamed and never ended early.
-pub fn greedy(context: ContextId, generate: u32) -> Generate {
-    Generate {
-        context,
-        max_tokens: Some(Tokens(generate)),
-        stop: Vec::new(),
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        ignore_eos: true,
-        logprobs: None,
-        stream: true,
-        deadline_ms: None,
-    }
 }
 
 /// Token ids that differ from one seed to the next, so that no prefix is shared.

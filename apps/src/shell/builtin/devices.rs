@@ -1,13 +1,12 @@
 //! `devices`: what models are loaded to, and who takes what of it.
 
 use clap::Parser;
-use serde::Serialize;
 use syscalls::reply::{DeviceInfo, DeviceShare};
 
 use super::arguments::{self, Daemon, Invocation};
+use super::listing::Listing;
 use super::{Builtin, Outcome, Run};
-use crate::terminal::output::Output;
-use crate::terminal::table::{Align, Table};
+use crate::terminal::table::Align;
 use crate::terminal::units;
 
 pub const BUILTIN: Builtin =
@@ -26,37 +25,28 @@ struct Args {
     daemon: Daemon,
 }
 
-/// The form of `--json`.
-#[derive(Serialize)]
-struct Listed {
-    devices: Vec<DeviceInfo>,
-}
-
-const COLUMNS: &[(&str, Align)] = &[
-    ("DEVICE", Align::Left),
-    ("MODEL", Align::Left),
-    ("MEMORY", Align::Right),
-    ("FREE", Align::Right),
-    ("WEIGHTS", Align::Right),
-    ("POOL", Align::Right),
-    ("COMPUTE", Align::Right),
-];
+const LISTING: Listing<7> = Listing {
+    field: "devices",
+    columns: [
+        ("DEVICE", Align::Left),
+        ("MODEL", Align::Left),
+        ("MEMORY", Align::Right),
+        ("FREE", Align::Right),
+        ("WEIGHTS", Align::Right),
+        ("POOL", Align::Right),
+        ("COMPUTE", Align::Right),
+    ],
+};
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let devices = args.daemon.connect("devices")?.sysinfo()?.devices;
-    let mut output = Output::stdout();
-    if args.json {
-        output.write_json(&Listed { devices })?;
-        return Ok(0);
-    }
-    let mut table = Table::new(COLUMNS);
-    for device in &devices {
-        table.row(of_device(device));
-        device.shares.iter().for_each(|share| table.row(of_model(share)));
-    }
-    output.write(&table.show())?;
+    LISTING.print(args.json, &devices, || devices.iter().flat_map(with_models).collect())?;
     Ok(0)
+}
+
+fn with_models(device: &DeviceInfo) -> impl Iterator<Item = [String; 7]> {
+    std::iter::once(of_device(device)).chain(device.shares.iter().map(of_model))
 }
 
 fn of_device(device: &DeviceInfo) -> [String; 7] {

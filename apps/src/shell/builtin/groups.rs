@@ -1,15 +1,12 @@
 //! `groups`: what groups of processes have, and how their work waits.
 
 use clap::Parser;
-use serde::Serialize;
-use syscalls::Reply;
-use syscalls::call::Groups;
 use syscalls::reply::GroupInfo;
 
 use super::arguments::{self, Daemon, Invocation};
+use super::listing::Listing;
 use super::{Builtin, Outcome, Run};
-use crate::terminal::output::Output;
-use crate::terminal::table::{Align, Table};
+use crate::terminal::table::Align;
 
 pub const BUILTIN: Builtin =
     Builtin { name: "groups", command: || arguments::command::<Args>("groups"), run: Run::Program(run) };
@@ -29,37 +26,24 @@ struct Args {
     daemon: Daemon,
 }
 
-/// The form of `--json`.
-#[derive(Serialize)]
-struct Listed {
-    groups: Vec<GroupInfo>,
-}
-
-const COLUMNS: &[(&str, Align)] = &[
-    ("WEIGHT", Align::Right),
-    ("PROCS", Align::Right),
-    ("CTX", Align::Right),
-    ("TOKENS", Align::Right),
-    ("FRAMES", Align::Right),
-    ("MEMORY", Align::Right),
-    ("STEPS", Align::Right),
-    ("GROUP", Align::Left),
-];
+const LISTING: Listing<8> = Listing {
+    field: "groups",
+    columns: [
+        ("WEIGHT", Align::Right),
+        ("PROCS", Align::Right),
+        ("CTX", Align::Right),
+        ("TOKENS", Align::Right),
+        ("FRAMES", Align::Right),
+        ("MEMORY", Align::Right),
+        ("STEPS", Align::Right),
+        ("GROUP", Align::Left),
+    ],
+};
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
-    let groups = match args.daemon.connect("groups")?.call(Groups {})? {
-        Reply::Groups(groups) => groups,
-        _ => Vec::new(),
-    };
-    let mut output = Output::stdout();
-    if args.json {
-        output.write_json(&Listed { groups })?;
-        return Ok(0);
-    }
-    let mut table = Table::new(COLUMNS);
-    groups.iter().for_each(|group| table.row(cells(group)));
-    output.write(&table.show())?;
+    let groups = args.daemon.connect("groups")?.groups()?;
+    LISTING.print(args.json, &groups, || groups.iter().map(cells).collect())?;
     Ok(0)
 }
 

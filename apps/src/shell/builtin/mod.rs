@@ -26,6 +26,7 @@ mod groups;
 pub mod help;
 mod jobs;
 mod kill;
+mod listing;
 pub mod models;
 pub mod mount;
 mod nice;

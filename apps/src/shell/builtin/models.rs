@@ -1,13 +1,12 @@
 //! `models`: what is mounted.
 
 use clap::Parser;
-use serde::Serialize;
 use syscalls::reply::ModelInfo;
 
 use super::arguments::{self, Daemon, Invocation, name_of};
+use super::listing::Listing;
 use super::{Builtin, Outcome, Run};
-use crate::terminal::output::Output;
-use crate::terminal::table::{Align, Table};
+use crate::terminal::table::Align;
 use crate::terminal::units;
 
 pub const BUILTIN: Builtin =
@@ -26,45 +25,33 @@ struct Args {
     daemon: Daemon,
 }
 
-/// The form of `--json`.
-#[derive(Serialize)]
-struct Listed {
-    models: Vec<ModelInfo>,
-}
-
-const COLUMNS: &[(&str, Align)] = &[
-    ("NAME", Align::Left),
-    ("STATE", Align::Left),
-    ("USE", Align::Left),
-    ("ARCH", Align::Left),
-    ("PARAMS", Align::Right),
-    ("SIZE", Align::Right),
-    ("MEMORY", Align::Right),
-    ("CONTEXT", Align::Right),
-    ("FREE", Align::Right),
-    ("FRAMES", Align::Right),
-    ("DEVICE", Align::Left),
-    ("FILE", Align::Left),
-];
+const LISTING: Listing<12> = Listing {
+    field: "models",
+    columns: [
+        ("NAME", Align::Left),
+        ("STATE", Align::Left),
+        ("USE", Align::Left),
+        ("ARCH", Align::Left),
+        ("PARAMS", Align::Right),
+        ("SIZE", Align::Right),
+        ("MEMORY", Align::Right),
+        ("CONTEXT", Align::Right),
+        ("FREE", Align::Right),
+        ("FRAMES", Align::Right),
+        ("DEVICE", Align::Left),
+        ("FILE", Align::Left),
+    ],
+};
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let models = args.daemon.connect("models")?.models()?;
-    let mut output = Output::stdout();
-    if args.json {
-        output.write_json(&Listed { models })?;
-        return Ok(0);
-    }
-    if models.is_empty() {
+    if models.is_empty() && !args.json {
         eprintln!("models: none is mounted; mount one with `{}mount FILE --name NAME`", invocation.prefix);
         return Ok(0);
     }
-    let mut table = Table::new(COLUMNS);
-    for model in &models {
-        table.row(cells(model));
-    }
-    output.write(&table.show())?;
-    for model in &models {
+    LISTING.print(args.json, &models, || models.iter().map(cells).collect())?;
+    for model in models.iter().filter(|_| !args.json) {
         if let Some(trouble) = &model.trouble {
             eprintln!("models: {}: {trouble}", model.name);
         }

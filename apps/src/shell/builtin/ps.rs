@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::unistd::{Uid, User};
-use serde::Serialize;
 use syscalls::Pid;
 use syscalls::reply::{ProcessInfo, ProcessState};
 
 use super::arguments::{self, Daemon, Invocation, name_of};
+use super::listing::Listing;
 use super::{Builtin, Outcome, Run};
-use crate::terminal::output::Output;
-use crate::terminal::table::{Align, Table};
+use crate::terminal::table::Align;
 use crate::terminal::units;
 
 pub const BUILTIN: Builtin =
@@ -35,44 +34,34 @@ struct Args {
     daemon: Daemon,
 }
 
-/// The form of `--json`.
-#[derive(Serialize)]
-struct Listed {
-    processes: Vec<ProcessInfo>,
-}
-
-const COLUMNS: &[(&str, Align)] = &[
-    ("PID", Align::Right),
-    ("PPID", Align::Right),
-    ("USER", Align::Left),
-    ("STATE", Align::Left),
-    ("CLASS", Align::Left),
-    ("NI", Align::Right),
-    ("CTX", Align::Right),
-    ("TOKENS", Align::Right),
-    ("FRAMES", Align::Right),
-    ("OOM", Align::Right),
-    ("EVAL", Align::Right),
-    ("GEN", Align::Right),
-    ("TIME", Align::Right),
-    ("NAME", Align::Left),
-];
+const LISTING: Listing<14> = Listing {
+    field: "processes",
+    columns: [
+        ("PID", Align::Right),
+        ("PPID", Align::Right),
+        ("USER", Align::Left),
+        ("STATE", Align::Left),
+        ("CLASS", Align::Left),
+        ("NI", Align::Right),
+        ("CTX", Align::Right),
+        ("TOKENS", Align::Right),
+        ("FRAMES", Align::Right),
+        ("OOM", Align::Right),
+        ("EVAL", Align::Right),
+        ("GEN", Align::Right),
+        ("TIME", Align::Right),
+        ("NAME", Align::Left),
+    ],
+};
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let processes = args.daemon.connect("ps")?.ps()?;
-    let mut output = Output::stdout();
-    if args.json {
-        output.write_json(&Listed { processes })?;
-        return Ok(0);
-    }
-    let rows = if args.tree { tree(&processes) } else { processes.iter().map(|p| (p, 0)).collect() };
-    let mut table = Table::new(COLUMNS);
-    let mut users = BTreeMap::new();
-    for (process, depth) in rows {
-        table.row(cells(process, depth, &mut users));
-    }
-    output.write(&table.show())?;
+    LISTING.print(args.json, &processes, || {
+        let all = if args.tree { tree(&processes) } else { processes.iter().map(|p| (p, 0)).collect() };
+        let mut users = BTreeMap::new();
+        all.into_iter().map(|(process, depth)| cells(process, depth, &mut users)).collect()
+    })?;
     Ok(0)
 }
 

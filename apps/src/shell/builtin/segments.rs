@@ -1,16 +1,12 @@
 //! `segments`: what contexts can begin with.
 
 use clap::Parser;
-use serde::Serialize;
-use syscalls::Reply;
-use syscalls::call::Segments;
 use syscalls::reply::SegmentInfo;
 
 use super::arguments::{self, Daemon, Invocation};
-use super::failure::Failure;
+use super::listing::Listing;
 use super::{Builtin, Outcome, Run};
-use crate::terminal::output::Output;
-use crate::terminal::table::{Align, Table};
+use crate::terminal::table::Align;
 
 pub const BUILTIN: Builtin =
     Builtin { name: "segments", command: || arguments::command::<Args>("segments"), run: Run::Program(run) };
@@ -25,38 +21,34 @@ struct Args {
     daemon: Daemon,
 }
 
-/// The form of `--json`.
-#[derive(Serialize)]
-struct Listed {
-    segments: Vec<SegmentInfo>,
-}
-
-const COLUMNS: &[(&str, Align)] = &[
-    ("NAME", Align::Left),
-    ("MODEL", Align::Left),
-    ("UID", Align::Right),
-    ("MODE", Align::Right),
-    ("TOKENS", Align::Right),
-];
+const LISTING: Listing<5> = Listing {
+    field: "segments",
+    columns: [
+        ("NAME", Align::Left),
+        ("MODEL", Align::Left),
+        ("UID", Align::Right),
+        ("MODE", Align::Right),
+        ("TOKENS", Align::Right),
+    ],
+};
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
-    let Reply::Segments(segments) = args.daemon.connect("segments")?.call(Segments {})? else {
-        return Err(Failure::Message("the daemon answered with the reply of another call".into()));
-    };
-    let mut output = Output::stdout();
-    if args.json {
-        output.write_json(&Listed { segments })?;
-        return Ok(0);
-    }
-    if segments.is_empty() {
+    let segments = args.daemon.connect("segments")?.segments()?;
+    if segments.is_empty() && !args.json {
         eprintln!("segments: there are none; make one with `{}share NAME TEXT`", invocation.prefix);
         return Ok(0);
     }
-    let mut table = Table::new(COLUMNS);
-    for s in segments {
-        table.row([s.name, s.model, s.uid.to_string(), format!("{:03o}", s.mode), s.length.to_string()]);
-    }
-    output.write(&table.show())?;
+    LISTING.print(args.json, &segments, || segments.iter().map(cells).collect())?;
     Ok(0)
+}
+
+fn cells(segment: &SegmentInfo) -> [String; 5] {
+    [
+        segment.name.clone(),
+        segment.model.clone(),
+        segment.uid.to_string(),
+        format!("{:03o}", segment.mode),
+        segment.length.to_string(),
+    ]
 }

@@ -18,6 +18,7 @@ use drivers::wire::{
 };
 use drivers::{Driver, TextCodec, Withdrawal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use syscalls::Token;
 
 /// The kernel's end of the socket pair, by its place among the file descriptors.
@@ -58,6 +59,7 @@ impl Kernel {
 /// kernel and is no error here.
 pub fn run(request: LoadRequest) -> Result<()> {
     end_on_panic();
+    survive_full_files()?;
     let stream = kernel_stream()?;
     watch_kernel(stream.try_clone()?)?;
     let kernel = Kernel(Arc::new(Mutex::new(stream.try_clone()?)));
@@ -83,6 +85,13 @@ fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn 
         return drivers::sim::load(request);
     }
     crate::llama::load(request, progress)
+}
+
+/// A swap file that may not grow is an error of the write, as a full disk is, and not the worker's death by SIGXFSZ.
+fn survive_full_files() -> Result<()> {
+    // SAFETY: a signal that is ignored runs no handler.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.context("ignoring SIGXFSZ")?;
+    Ok(())
 }
 
 /// A thread that panics would leave the kernel waiting; the whole worker dies instead and is replaced.

@@ -3,16 +3,18 @@
 //! All are [`Client::call`] with the right reply taken out; the faults are those that the manual lists for the
 //! call, and EPROTO where the daemon answers with another call's reply.
 
-use super::super::{Opened, unexpected};
+use super::super::{Opened, mount, unexpected};
 use super::Client;
 use crate::call::{
-    Append, Attention, Close, Detokenize, Embed, Fork, Generate, Kill, Message, Models, Mount, Open, Ps,
-    Shutdown, Signal, Spawn, Stat, Sysinfo, Tokenize, Truncate, Unmount, Wait,
+    Append, Close, Detokenize, Embed, Fork, Generate, Groups, Kill, Message, Models, Mount, Open, Ps,
+    Segments, Shutdown, Signal, Spawn, Stat, Sysinfo, Tokenize, Truncate, Unmount, Wait,
 };
 use crate::errno::Fault;
 use crate::event::Event;
 use crate::id::{ContextId, Pid, Token, Tokens};
-use crate::reply::{GeneratedReply, ModelInfo, ProcessInfo, Reply, Stats, SysinfoReply};
+use crate::reply::{
+    GeneratedReply, GroupInfo, ModelInfo, ProcessInfo, Reply, SegmentInfo, Stats, SysinfoReply,
+};
 
 /// Takes the one kind of reply that a call has.
 macro_rules! take {
@@ -126,6 +128,16 @@ impl Client {
         take!(self.call(Ps {}), Reply::Processes(processes) => processes)
     }
 
+    /// Lists groups of processes.
+    pub fn groups(&mut self) -> Result<Vec<GroupInfo>, Fault> {
+        take!(self.call(Groups {}), Reply::Groups(groups) => groups)
+    }
+
+    /// Lists shared segments.
+    pub fn segments(&mut self) -> Result<Vec<SegmentInfo>, Fault> {
+        take!(self.call(Segments {}), Reply::Segments(segments) => segments)
+    }
+
     /// Reports the counters of the system, or of one process or model.
     pub fn stat(&mut self, pid: Option<Pid>, model: Option<&str>) -> Result<Stats, Fault> {
         take!(self.call(Stat { pid, model: model.map(Into::into) }), Reply::Stat(stats) => stats)
@@ -138,17 +150,7 @@ impl Client {
 
     /// Mounts the model in a file; `on_event` gets the progress.
     pub fn mount(&mut self, path: &str, name: &str, on_event: impl FnMut(Event)) -> Result<ModelInfo, Fault> {
-        let mount = Mount {
-            path: path.into(),
-            name: Some(name.into()),
-            context: None,
-            attention: Attention::default(),
-            gpu_layers: None,
-            device: None,
-            threads: None,
-            deterministic: false,
-        };
-        self.mount_with(mount, on_event)
+        self.mount_with(mount(path, name), on_event)
     }
 
     /// Mounts a model; `on_event` gets the progress.

@@ -56,6 +56,22 @@ fn connect_without_a_daemon_says_how_to_start_one() {
 }
 
 #[test]
+fn reply_of_another_call_is_a_protocol_fault() {
+    let daemon = scripted(|peer| {
+        for _ in 0..2 {
+            let request = peer.request();
+            peer.reply(request.id, Ok(Reply::Done {}));
+        }
+    });
+    let mut client = Client::connect(&daemon.socket, "test").expect("connects");
+    for fault in [client.groups().expect_err("no list"), client.segments().expect_err("no list")] {
+        assert_eq!(fault.errno, Errno::EPROTO);
+        assert!(fault.message.contains("another call"), "{fault}");
+    }
+    daemon.end();
+}
+
+#[test]
 fn path_too_long_for_a_socket_is_named() {
     let fault = Client::connect(Path::new(&"x".repeat(200)), "test").expect_err("too long");
     assert_eq!(fault.errno, Errno::EINVAL);

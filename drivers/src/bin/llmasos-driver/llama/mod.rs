@@ -5,8 +5,8 @@
 //! sequences of deterministic mounts. The other modules each own one foreign thing: [`model`] the weights, [`context`]
 //! the KV pool and the threads, [`grammar`] a grammar.
 //!
-//! What llama.cpp would answer with an abort is checked before it is asked: [`contract`] checks steps, [`pool`]
-//! counts cells, [`alphabet`] checks texts.
+//! What llama.cpp would answer with an abort is checked before it is asked: [`drivers::contract`] checks steps,
+//! [`pool`] counts cells, [`alphabet`] checks texts.
 
 mod alone;
 mod alphabet;
@@ -16,7 +16,6 @@ mod backends;
 mod blocked;
 pub mod contest;
 mod context;
-mod contract;
 mod devices;
 mod embed;
 mod filter;

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use drivers::contract::Contract;
 use drivers::wire::{Asid, DriverFault, ModelDescription, Op, SamplerSpec, Step, StepDone, Vector};
 use drivers::{Driver, TextCodec, Withdrawal};
 use syscalls::{Errno, Token};
 
 use super::alone::Alone;
 use super::context::{Context, ContextSettings};
-use super::contract::Contract;
 use super::embed::{Embedder, WINDOW_MAX};
 use super::model::Model;
 use super::pool::Pool;
@@ -170,7 +170,7 @@ impl Driver for LlamaDriver {
     fn step(&mut self, step: &Step) -> Result<StepDone, DriverFault> {
         let start = Instant::now();
         let samplers = self.samplers.keys().copied().collect();
-        Contract::new(&self.description, &self.pool, samplers).check(step)?;
+        Contract::new(&self.description, &|asid| self.pool.length(asid), samplers).check(step)?;
         self.withdrawal.begin(step.number);
         let pages = self.apply_all(&step.ops);
         let rows = self.run_rows(step);

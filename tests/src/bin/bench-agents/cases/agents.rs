@@ -3,10 +3,9 @@
 use anyhow::Result;
 use harness::bench::random::Random;
 use syscalls::Token;
-use syscalls::call::Class;
 
-use super::{ALWAYS, Case, Job, Ran, Rows, Verdict, ratio, said, together, verdict};
-use crate::figures::{Figure, Figures};
+use super::{Case, Ran, Rows, Verdict, at_once, ratio, verdict};
+use crate::figures::Figure;
 use crate::side::Side;
 use crate::system::System;
 
@@ -65,21 +64,7 @@ impl Case for Agents {
         let common = random.tokens(self.common);
         let prompts: Vec<Vec<Token>> =
             (0..self.agents).map(|_| [common.clone(), random.tokens(self.own)].concat()).collect();
-        let jobs: Vec<Job<'_>> = prompts
-            .iter()
-            .map(|prompt| Job {
-                class: Class::Normal,
-                after: Default::default(),
-                prompt,
-                generate: self.generate,
-                go_on: ALWAYS,
-            })
-            .collect();
-        let before = system.counters()?;
-        let (answers, begun) = together(system, &jobs)?;
-        let mut figures = Figures::of(&answers, begun);
-        figures.count(system, before, system.counters()?);
-        Ok(Ran { figures, said: said(&jobs, &answers) })
+        Ok(at_once(system, &prompts, self.generate)?.0)
     }
 
     fn verdicts(&self, rows: &Rows) -> Vec<Verdict> {

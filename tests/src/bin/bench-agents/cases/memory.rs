@@ -3,10 +3,9 @@
 use anyhow::Result;
 use harness::bench::random::Random;
 use syscalls::Token;
-use syscalls::call::Class;
 
-use super::{ALWAYS, Case, Job, Ran, Rows, Verdict, ratio, said, together, verdict};
-use crate::figures::{Figure, Figures};
+use super::{Case, Ran, Rows, Verdict, at_once, ratio, verdict};
+use crate::figures::Figure;
 use crate::side::Side;
 use crate::system::System;
 
@@ -68,24 +67,10 @@ impl Case for Memory {
     fn run(&self, system: &dyn System, seed: u64) -> Result<Ran> {
         let mut random = Random(seed);
         let prompts: Vec<Vec<Token>> = (0..self.streams).map(|_| random.tokens(self.prompt)).collect();
-        let jobs: Vec<Job<'_>> = prompts
-            .iter()
-            .map(|prompt| Job {
-                class: Class::Normal,
-                after: Default::default(),
-                prompt,
-                generate: self.generate,
-                go_on: ALWAYS,
-            })
-            .collect();
-        let before = system.counters()?;
-        let (answers, begun) = together(system, &jobs)?;
-        let mut figures = Figures::of(&answers, begun);
-        figures.count(system, before, system.counters()?);
+        let (ran, answers) = at_once(system, &prompts, self.generate)?;
         let whole: usize = answers.iter().filter(|a| a.complete).map(|a| a.tokens.len()).sum();
-        let wall = figures.get(Figure::Wall).unwrap_or(f64::NAN);
-        let figures = figures.with(Figure::Goodput, whole as f64 / wall);
-        Ok(Ran { figures, said: said(&jobs, &answers) })
+        let wall = ran.figures.get(Figure::Wall).unwrap_or(f64::NAN);
+        Ok(Ran { figures: ran.figures.with(Figure::Goodput, whole as f64 / wall), said: ran.said })
     }
 
     fn verdicts(&self, rows: &Rows) -> Vec<Verdict> {

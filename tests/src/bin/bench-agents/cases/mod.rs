@@ -156,6 +156,18 @@ pub fn together(system: &dyn System, jobs: &[Job<'_>]) -> Result<(Vec<Answer>, I
     })
 }
 
+/// Programs of the class `normal` that begin at once, one for each prompt, and that nothing disturbs. Gives their
+/// answers, too.
+pub fn at_once(system: &dyn System, prompts: &[Vec<Token>], generate: u32) -> Result<(Ran, Vec<Answer>)> {
+    let job = |prompt| Job { class: Class::Normal, after: Duration::ZERO, prompt, generate, go_on: ALWAYS };
+    let jobs: Vec<Job<'_>> = prompts.iter().map(|prompt| job(prompt.as_slice())).collect();
+    let before = system.counters()?;
+    let (answers, begun) = together(system, &jobs)?;
+    let mut figures = Figures::of(&answers, begun);
+    figures.count(system, before, system.counters()?);
+    Ok((Ran { figures, said: said(&jobs, &answers) }, answers))
+}
+
 /// What programs said, for the comparison.
 pub fn said(jobs: &[Job<'_>], answers: &[Answer]) -> Vec<Said> {
     let said = |(job, answer): (&Job<'_>, &Answer)| Said {

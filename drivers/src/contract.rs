@@ -1,20 +1,25 @@
-//! Checks a step as a whole before anything of it is done, so that a refused step changes nothing, and so that
-//! llama.cpp never sees what it would answer with an abort.
+//! What a step may ask of a driver, checked as a whole before anything of it is done.
+//!
+//! So a refused step changes nothing, llama.cpp never sees what it would answer with an abort, and the kernel is held
+//! to the same rules by the driver without a model as by those with one. What a contract does not see is whether the
+//! pool has room: that is found out row by row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drivers::wire::{Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, Step};
 use syscalls::Errno;
 
-use super::pool::Pool;
+use crate::wire::{Asid, DriverFault, ModelDescription, Op, PAGE_TOKENS, PageLabel, Row, Step};
 
 /// The largest pool that can be asked for, in tokens: llama.cpp counts cells in 32 bits.
 const POOL_TOKENS_MAX: u32 = 1 << 30;
 
+/// How many entries a sequence has; none where there is no such sequence.
+pub type Held<'a> = &'a dyn Fn(Asid) -> Option<u32>;
+
 /// What steps are checked against.
 pub struct Contract<'a> {
     description: &'a ModelDescription,
-    pool: &'a Pool,
+    held: Held<'a>,
     /// Lengths of the sequences that the operations so far would change.
     lengths: BTreeMap<Asid, u32>,
     /// Sequences that have a sampler after the operations so far.
@@ -25,8 +30,8 @@ pub struct Contract<'a> {
 
 impl<'a> Contract<'a> {
     /// The contract as it stands between two steps.
-    pub fn new(description: &'a ModelDescription, pool: &'a Pool, samplers: BTreeSet<Asid>) -> Self {
-        Contract { description, pool, lengths: BTreeMap::new(), samplers, loaded: BTreeSet::new() }
+    pub fn new(description: &'a ModelDescription, held: Held<'a>, samplers: BTreeSet<Asid>) -> Self {
+        Contract { description, held, lengths: BTreeMap::new(), samplers, loaded: BTreeSet::new() }
     }
 
     /// Checks a step.
@@ -61,10 +66,9 @@ impl<'a> Contract<'a> {
 
     fn length(&self, asid: Asid) -> Result<u32, DriverFault> {
         let sequences = self.description.sequences;
-        let held =
-            self.pool.length(asid).filter(|_| asid.0 < sequences).ok_or_else(|| {
-                broken(format!("sequence {} does not exist: there are {sequences}", asid.0))
-            })?;
+        let held = (self.held)(asid)
+            .filter(|_| asid.0 < sequences)
+            .ok_or_else(|| broken(format!("sequence {} does not exist: there are {sequences}", asid.0)))?;
         Ok(self.lengths.get(&asid).copied().unwrap_or(held))
     }
 

@@ -1,33 +1,25 @@
 //! Bad input costs its sender one clear error, and nobody else anything.
 
+mod limits;
+mod swap;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use harness::output::greedy;
 use harness::{DEADLINE, Daemon, shared_data, wait_until};
 use serde_json::Value;
-use syscalls::call::{Append, Generate, Sampling};
+use syscalls::call::Append;
 use syscalls::client::blocking::Client;
-use syscalls::{ContextId, Errno, Fault, Tokens, limits};
-
-fn request(context: ContextId, count: u32) -> Generate {
-    Generate {
-        context,
-        max_tokens: Some(Tokens(count)),
-        stop: Vec::new(),
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        ignore_eos: true,
-        logprobs: None,
-        stream: true,
-        deadline_ms: None,
-    }
-}
+use syscalls::limits::LINE_BYTES_MAX;
+use syscalls::{Errno, Fault};
 
 /// The text that `prompt` continues with; deterministic on the sim driver.
 fn continued(client: &mut Client, prompt: &str, count: u32) -> Result<String, Fault> {
     let context = client.open(None)?.context;
     client.append_text(context, prompt)?;
-    let reply = client.generate(request(context, count), |_| {})?;
+    let reply = client.generate(greedy(context, count), |_| {})?;
     client.close(context)?;
     Ok(reply.text)
 }
@@ -100,7 +92,7 @@ fn line_of_100_mb_costs_one_fault_and_no_memory() {
         let reply = raw.ask(b"");
         assert_eq!((errno(&reply), reply["id"].as_u64()), ("EMSGSIZE", Some(0)));
         let message = reply["error"]["message"].as_str().expect("a sentence");
-        assert!(message.contains(&limits::LINE_BYTES_MAX.to_string()), "{message}");
+        assert!(message.contains(&LINE_BYTES_MAX.to_string()), "{message}");
         assert!(message.contains(&(100 << 20).to_string()) || message.contains("104857601"), "{message}");
         raw.is_served();
         let grown = daemon.resident_kib().saturating_sub(before);
@@ -155,7 +147,7 @@ fn client_that_disconnects_in_mid_generation_frees_its_frames() {
         let pid = client.pid();
         let context = client.open(None).expect("opens").context;
         client.append_text(context, &"x".repeat(1000)).expect("appends");
-        client.start(request(context, 1000)).expect("starts");
+        client.start(greedy(context, 1000)).expect("starts");
         client.next_frame().expect("the generation has begun");
         drop(client);
         let mut watcher = daemon.client();
@@ -171,7 +163,7 @@ fn frames_are_all_free_when_every_client_has_gone() {
         let mut client = daemon.client();
         let context = client.open(None).expect("opens").context;
         client.append_text(context, &"y".repeat(100 * n + 1)).expect("appends");
-        client.start(request(context, 50)).expect("starts");
+        client.start(greedy(context, 50)).expect("starts");
         client.next_frame().expect("the generation has begun");
     }
     let mut watcher = daemon.client();
@@ -226,7 +218,7 @@ fn text_that_kills_the_worker_costs_its_sender_alone() {
         let mut client = daemon.client();
         let context = client.open(None).expect("opens").context;
         let fault = match client.append_text(context, "this is poison to the worker") {
-            Ok(_) => client.generate(request(context, 5), |_| {}).expect_err("the worker dies of it"),
+            Ok(_) => client.generate(greedy(context, 5), |_| {}).expect_err("the worker dies of it"),
             Err(fault) => fault,
         };
         assert_eq!(fault.errno, Errno::EIO, "{fault}");
@@ -323,7 +315,7 @@ fn text_outside_a_models_alphabet_is_refused_and_the_worker_lives() {
     assert_eq!(fault.errno, Errno::EILSEQ);
     assert!(fault.message.contains('今'), "{fault}");
     client.append_text(context, "Once upon a time").expect("the context is as it was");
-    client.generate(request(context, 8), |_| {}).expect("generates");
+    client.generate(greedy(context, 8), |_| {}).expect("generates");
     assert_eq!(client.stat(None, None).expect("reports").worker_restarts, 0);
 }
 

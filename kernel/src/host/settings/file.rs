@@ -1,0 +1,127 @@
+//! What the file says, and how it is read: strictly, so that a misspelt key is an error and not a default.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use ron::extensions::Extensions;
+use serde::Deserialize;
+use syscalls::call::{Attention, nearest};
+
+use super::super::size::Bytes;
+use super::SettingsError;
+use crate::core::KernelConfig;
+
+/// The disk tier of the swap area where nobody says: a hundred thousand tokens of a model of seven billion weights.
+const SWAP_DISK_BYTES: u64 = 8 << 30;
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub socket: Option<PathBuf>,
+    pub socket_mode: Option<u32>,
+    pub data: Option<PathBuf>,
+    pub log: String,
+    pub default_model: Option<String>,
+    pub mounts: Vec<MountEntry>,
+    pub driver: Option<PathBuf>,
+    pub devices: Option<Vec<DeviceEntry>>,
+    pub pool_tokens_min: u32,
+    pub sequences_max: u16,
+    pub prefill_tokens_min: u32,
+    pub step_us_max: u64,
+    pub policy: String,
+    pub fair_lag_us: u64,
+    pub fair_lag_tokens: u32,
+    pub latency_target_percent: u32,
+    pub swap_host_bytes: Option<u64>,
+    pub swap_disk_bytes: u64,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        let kernel = KernelConfig::default();
+        File {
+            socket: None,
+            socket_mode: None,
+            data: None,
+            log: "info".into(),
+            default_model: None,
+            mounts: Vec::new(),
+            driver: None,
+            devices: None,
+            pool_tokens_min: kernel.pool_tokens_min,
+            sequences_max: kernel.sequences_max,
+            prefill_tokens_min: kernel.prefill_tokens_min,
+            step_us_max: kernel.step_us_max,
+            policy: kernel.policy.name().into(),
+            fair_lag_us: kernel.fair_lag_us,
+            fair_lag_tokens: kernel.fair_lag_tokens,
+            latency_target_percent: kernel.latency_target_percent,
+            swap_host_bytes: None,
+            swap_disk_bytes: SWAP_DISK_BYTES,
+        }
+    }
+}
+
+/// A model that the file wants mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MountEntry {
+    pub path: String,
+    pub name: String,
+    #[serde(default)]
+    pub context: Option<u32>,
+    #[serde(default)]
+    pub attention: Attention,
+    #[serde(default)]
+    pub gpu_layers: Option<u32>,
+    #[serde(default)]
+    pub device: Option<String>,
+    #[serde(default)]
+    pub threads: Option<u32>,
+    #[serde(default)]
+    pub deterministic: bool,
+}
+
+/// A device of which the file says how much models may take.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeviceEntry {
+    pub name: String,
+    pub memory: Bytes,
+}
+
+/// Reads a file; a missing one is as good as an empty one unless somebody `asked` for it.
+pub(super) fn read(path: &Path, asked: bool) -> Result<File, SettingsError> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(path, &text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !asked => Ok(File::default()),
+        Err(source) => Err(SettingsError::Unreadable { path: path.into(), source }),
+    }
+}
+
+pub(super) fn parse(path: &Path, text: &str) -> Result<File, SettingsError> {
+    let options = ron::Options::default()
+        .with_default_extension(Extensions::IMPLICIT_SOME)
+        .with_default_extension(Extensions::UNWRAP_NEWTYPES);
+    options.from_str(text).map_err(|e| SettingsError::Malformed {
+        path: path.into(),
+        line: e.span.start.line,
+        column: e.span.start.col,
+        message: explain(&e.code),
+    })
+}
+
+fn explain(error: &ron::Error) -> String {
+    match error {
+        ron::Error::NoSuchStructField { expected, found, .. } => {
+            let hint = match nearest(found, expected) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the keys are {}", expected.join(", ")),
+            };
+            format!("unknown key `{found}`; {hint}")
+        }
+        other => other.to_string(),
+    }
+}

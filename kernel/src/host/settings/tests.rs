@@ -1,0 +1,121 @@
+//! Settings from flags, the environment and files, and what is wrong with them.
+
+use super::file::parse;
+use super::*;
+
+const SHIPPED: &str = include_str!("../../../dist/llmasos.ron");
+
+fn file(text: &str) -> Result<File, String> {
+    parse(Path::new("f.ron"), text).map_err(|e| e.to_string())
+}
+
+#[test]
+fn file_shipped_says_the_defaults() {
+    assert_eq!(file(SHIPPED), Ok(File::default()));
+}
+
+#[test]
+fn file_shipped_explains_every_key() {
+    for line in SHIPPED.lines().filter_map(|l| l.trim_start().strip_prefix("// ")) {
+        // An example in a comment is valid, too.
+        if line.starts_with("mounts:") {
+            assert_eq!(file(&format!("({line})")).map(|f| f.mounts.len()), Ok(1), "{line}");
+        }
+    }
+    let error = file("(nonsense: 1)").expect_err("no such key");
+    for key in error.split("the keys are ").nth(1).expect("lists the keys").split(", ") {
+        assert!(SHIPPED.contains(&format!("{key}:")), "{key} is missing in dist/llmasos.ron");
+    }
+}
+
+#[test]
+fn key_unknown_is_named_with_its_place() {
+    let error = file("(\n  sokcet: \"/s\",\n)").expect_err("no such key");
+    assert!(error.starts_with("f.ron:2:"), "{error}");
+    assert!(error.contains("unknown key `sokcet`; did you mean `socket`?"), "{error}");
+}
+
+#[test]
+fn value_of_a_wrong_type_is_named_with_its_place() {
+    let error = file("(\n\n  log: 7,\n)").expect_err("no text");
+    assert!(error.starts_with("f.ron:3:"), "{error}");
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let text = r#"(socket: "/file/s", data: "/file/d", log: "warn", mounts: [(path: "/m", name: "m")])"#;
+    let flags = Flags { socket: Some("/flag/s".into()), ..Flags::default() };
+    let settings = merge(flags, file(text).expect("valid")).expect("valid");
+    assert_eq!(settings.socket, Path::new("/flag/s"));
+    assert_eq!((settings.data.as_path(), settings.log.as_str()), (Path::new("/file/d"), "warn"));
+    assert_eq!(settings.kernel.cache_dir.as_deref(), Some("/file/d/cache"));
+    assert_eq!(settings.mounts[0].name.as_deref(), Some("m"));
+    assert_eq!(settings.socket_mode, 0o600);
+}
+
+#[test]
+fn environment_stands_between_flags_and_file() {
+    let flags = Flags { data: Some("/flag/d".into()), ..Flags::default() };
+    let var = |name: &str| match name {
+        paths::SOCKET_VAR => Some("/env/s".into()),
+        paths::DATA_VAR => Some("/env/d".into()),
+        _ => None,
+    };
+    let text = r#"(socket: "/file/s", data: "/file/d", log: "warn")"#;
+    let settings = merge(flags.or_environment(var), file(text).expect("valid")).expect("valid");
+    assert_eq!(
+        (settings.socket.as_path(), settings.data.as_path()),
+        (Path::new("/env/s"), Path::new("/flag/d"))
+    );
+    assert_eq!(settings.log, "warn");
+}
+
+#[test]
+fn devices_of_the_file_are_all_there_are_and_main_memory_is_always_one() {
+    let settled = |flag: Option<&str>, text: &str| {
+        let device_memory = flag.map(|size| Bytes::parse(size).expect("a size"));
+        let flags = Flags { device_memory, ..Flags::default() };
+        let kernel = merge(flags, file(text).expect("valid")).expect("valid").kernel;
+        let devices = kernel.devices.into_iter().map(|d| (d.name, d.memory_bytes)).collect::<Vec<_>>();
+        (devices, kernel.devices_to_come)
+    };
+    let cpu = |bytes| ("cpu".to_owned(), bytes);
+    let default = machine::device_memory_bytes();
+    assert_eq!(settled(None, "()"), (vec![cpu(default)], true));
+    assert_eq!(settled(Some("8MiB"), "()"), (vec![cpu(8 << 20)], true));
+    let gpu = ("cuda:0".to_owned(), 24 << 30);
+    let text = r#"(devices: [(name: "cuda:0", memory: "24 GiB")])"#;
+    assert_eq!(settled(None, text), (vec![cpu(default), gpu.clone()], false));
+    let text = r#"(devices: [(name: "cpu", memory: 1000), (name: "cuda:0", memory: "24GiB")])"#;
+    assert_eq!(settled(Some("3000"), text), (vec![cpu(3000), gpu], false));
+}
+
+#[test]
+fn system_takes_the_places_of_the_system() {
+    let flags = Flags { system: true, ..Flags::default() };
+    let settings = merge(flags, File::default()).expect("valid");
+    assert_eq!(settings.socket, Path::new("/run/llmasos/llmasos.sock"));
+    assert_eq!(settings.data, Path::new("/var/lib/llmasos"));
+    assert_eq!(settings.socket_mode, 0o660);
+}
+
+#[test]
+fn value_out_of_range_names_the_limit() {
+    let refused = |text: &str| {
+        let error = merge(Flags::default(), file(text).expect("parses")).expect_err("out of range");
+        error.to_string()
+    };
+    assert!(refused("(sequences_max: 300)").contains("300; from 1 to 256"));
+    let policy = refused("(policy: \"lottery\")");
+    assert!(policy.contains("choose one of fifo, rr, fair, mlfq, edf"), "{policy}");
+    assert!(refused("(latency_target_percent: 100)").contains("100; a step"));
+    assert!(refused("(log: \"loud\")").contains("error, warn, info"));
+    assert!(refused("(mounts: [(path: \"m.gguf\", name: \"m\")])").contains("from / on"));
+}
+
+#[test]
+fn file_asked_for_and_missing_is_an_error() {
+    let flags = Flags { config: Some("/nonexistent/llmasos.ron".into()), ..Flags::default() };
+    let error = Settings::settle(flags).expect_err("missing").to_string();
+    assert!(error.contains("/nonexistent/llmasos.ron"), "{error}");
+}

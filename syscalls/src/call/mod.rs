@@ -1,0 +1,193 @@
+//! The calls of version 1, and how a request is read from a line.
+//!
+//! On the wire a request is `{"id":7,"call":"generate","args":{…}}`, with `"pid"` where a program acts for one
+//! of its children instead of for itself. Unknown calls, unknown arguments and wrong types are faults, never
+//! ignored: a misspelt limit must not become no limit.
+//!
+//! The arguments stand by subject in the files of this folder; all are named here.
+
+use serde_json::value::RawValue;
+
+use crate::errno::Fault;
+
+macro_rules! args {
+    ($($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* })+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $ty,)* }
+    )+};
+}
+
+mod context;
+mod generate;
+mod group;
+mod model;
+mod nearest;
+mod process;
+mod request;
+mod segment;
+mod store;
+mod system;
+mod text;
+
+pub use context::*;
+pub use generate::*;
+pub use group::*;
+pub use model::*;
+pub use nearest::nearest;
+pub use process::*;
+pub use request::Request;
+pub use segment::*;
+pub use store::*;
+pub use system::*;
+pub use text::*;
+
+use request::{bad_args, unknown_call};
+
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])+ $variant:ident $name:literal($args:ident) -> $reply:literal;)+) => {
+        /// Every call of version 1 with its arguments.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Call { $($(#[doc = $doc])+ $variant($args),)+ }
+
+        impl Call {
+            /// Every call's name, in the order of the manual.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
+            /// The name on the wire.
+            pub fn name(&self) -> &'static str {
+                match self { $(Call::$variant(_) => $name,)+ }
+            }
+
+            /// Reads the arguments of the call that is named.
+            fn read(name: &str, args: &str) -> Result<Call, Fault> {
+                match name {
+                    $($name => serde_json::from_str(args).map(Call::$variant).map_err(|e| bad_args(name, &e)),)+
+                    _ => Err(unknown_call(name)),
+                }
+            }
+
+            /// Writes the arguments as JSON.
+            fn args_json(&self) -> serde_json::Result<Box<RawValue>> {
+                match self { $(Call::$variant(args) => serde_json::value::to_raw_value(args),)+ }
+            }
+        }
+
+        /// Name, sentence, schema of the arguments and name of the reply of every call, for the manual.
+        pub(crate) fn described() -> Vec<Described> {
+            vec![$(Described {
+                name: $name,
+                doc: concat!($($doc, "\n"),+),
+                args: schemars::schema_for!($args),
+                reply: $reply,
+            }),+]
+        }
+
+        $(impl From<$args> for Call {
+            fn from(args: $args) -> Call { Call::$variant(args) }
+        })+
+    };
+}
+
+/// What the manual says of one call.
+pub(crate) struct Described {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub args: schemars::Schema,
+    pub reply: &'static str,
+}
+
+calls! {
+    /// Opens the conversation: agrees on the version and creates the caller's process. Must come first.
+    Hello "hello"(Hello) -> "hello";
+    /// Creates a child process, owned by this connection.
+    Spawn "spawn"(Spawn) -> "spawned";
+    /// Ends the acting process; its contexts are freed and its parent may `wait` for it.
+    Exit "exit"(Exit) -> "done";
+    /// Waits until a child has ended, and reaps it.
+    Wait "wait"(Wait) -> "waited";
+    /// Sends a signal to a process.
+    Kill "kill"(Kill) -> "done";
+    /// Lists processes.
+    Ps "ps"(Ps) -> "processes";
+    /// Reports the counters of the system, of one model, or of one process.
+    Stat "stat"(Stat) -> "stat";
+    /// Changes the class or nice value of a process.
+    Setpriority "setpriority"(Setpriority) -> "done";
+    /// Changes how the contexts of a class share a model; only the administrator may.
+    Setpolicy "setpolicy"(Setpolicy) -> "done";
+    /// Makes a group of processes, and sets its weight and limits.
+    Setgroup "setgroup"(Setgroup) -> "done";
+    /// Lists groups of processes.
+    Groups "groups"(Groups) -> "groups";
+    /// Changes a limit of a process.
+    Setlimit "setlimit"(Setlimit) -> "done";
+    /// Opens a context on a mounted model.
+    Open "open"(Open) -> "opened";
+    /// Copies a context. The copies share every page until one of them writes.
+    Fork "fork"(Fork) -> "forked";
+    /// Closes a context and frees its pages.
+    Close "close"(Close) -> "done";
+    /// Adds to the end of a context: text, tokens, or chat messages in the model's own template.
+    Append "append"(Append) -> "appended";
+    /// Continues a context, one token after another, and streams what comes.
+    Generate "generate"(Generate) -> "generated";
+    /// Cuts a context to a length.
+    Truncate "truncate"(Truncate) -> "done";
+    /// Reads tokens of a context.
+    Tokens "tokens"(ReadTokens) -> "tokens";
+    /// Writes a context to the store under a name.
+    Snapshot "snapshot"(Snapshot) -> "done";
+    /// Opens a context from a snapshot.
+    Restore "restore"(Restore) -> "opened";
+    /// Names the beginning of a context, so that others may open on it: a shared segment. It outlives the process,
+    /// and lives until `unshare`, or until the model is unmounted. Its owner may replace it by the same name.
+    Share "share"(Share) -> "done";
+    /// Removes a shared segment; contexts that were opened on it keep what they have. Only for its owner and the
+    /// administrator.
+    Unshare "unshare"(Unshare) -> "done";
+    /// Lists shared segments.
+    Segments "segments"(Segments) -> "segments";
+    /// Turns text into tokens.
+    Tokenize "tokenize"(Tokenize) -> "tokens";
+    /// Turns tokens into text.
+    Detokenize "detokenize"(Detokenize) -> "text";
+    /// Turns texts into vectors, with an encoder or with any model that pools.
+    Embed "embed"(Embed) -> "embedded";
+    /// Measures how likely continuations are.
+    Score "score"(Score) -> "scored";
+    /// Sends a message to a process.
+    Send "send"(Send) -> "done";
+    /// Waits for a message.
+    Receive "receive"(Receive) -> "message";
+    /// Writes a value.
+    StorePut "store_put"(StorePut) -> "done";
+    /// Reads a value.
+    StoreGet "store_get"(StoreGet) -> "value";
+    /// Removes a value.
+    StoreDelete "store_delete"(StoreDelete) -> "done";
+    /// Lists keys.
+    StoreList "store_list"(StoreList) -> "keys";
+    /// Finds the values nearest in meaning to a text.
+    StoreSearch "store_search"(StoreSearch) -> "found";
+    /// Makes a model available under a name.
+    Mount "mount"(Mount) -> "mounted";
+    /// Takes a model away.
+    Unmount "unmount"(Unmount) -> "done";
+    /// Lists mounted models.
+    Models "models"(Models) -> "models";
+    /// Trains a model.
+    Train "train"(Train) -> "trained";
+    /// Makes a model smaller.
+    Compress "compress"(Compress) -> "compressed";
+    /// Measures a model on a task.
+    Evaluate "evaluate"(Evaluate) -> "evaluated";
+    /// Streams what happens in the system, as events. A client that does not read them loses some, and is told how
+    /// many (`lost`).
+    Subscribe "subscribe"(Subscribe) -> "done";
+    /// Describes the machine and the daemon.
+    Sysinfo "sysinfo"(Sysinfo) -> "sysinfo";
+    /// Stops the daemon.
+    Shutdown "shutdown"(Shutdown) -> "done";
+}

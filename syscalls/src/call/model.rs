@@ -1,0 +1,85 @@
+//! Calls about models: mounting them, and making others of them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Tokens;
+
+args! {
+    /// Arguments of `mount`.
+    struct Mount {
+        /// The model's file, as an absolute path; or `sim:` and a script for the driver without a model.
+        path: String,
+        /// The name to mount it under; from the file's name if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Tokens that one context can hold, and that the pool has room for; what the model was trained with,
+        /// at most 8,192, if absent, and less where memory is short.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: Option<Tokens>,
+        /// Which attention kernel runs.
+        #[serde(default)]
+        attention: Attention,
+        /// Layers that go to the graphics device, the output counted as one, from the last one on; if absent, as
+        /// many as fit there beside the pool.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu_layers: Option<u32>,
+        /// The device that it goes to, as `sysinfo` names them: `cpu`, `cuda:0`, …; the one where most of it fits if
+        /// absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        /// Threads of the worker; one for each physical core if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        threads: Option<u32>,
+        /// What a context generates depends on it alone, to the last bit, and not on what else the model is doing.
+        /// Costs speed.
+        #[serde(default)]
+        deterministic: bool,
+    }
+
+    /// Arguments of `unmount`.
+    struct Unmount {
+        /// The model's name.
+        name: String,
+        /// Ends the calls that use it instead of refusing.
+        #[serde(default)]
+        force: bool,
+    }
+
+    /// Arguments of `models`.
+    struct Models {}
+
+    /// Arguments of `train`.
+    struct Train {
+        /// The training specification.
+        spec: serde_json::Value,
+    }
+
+    /// Arguments of `compress`.
+    struct Compress {
+        /// The compression specification.
+        spec: serde_json::Value,
+    }
+
+    /// Arguments of `evaluate`.
+    struct Evaluate {
+        /// The evaluation specification.
+        spec: serde_json::Value,
+    }
+}
+
+/// Which attention kernel the driver runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Attention {
+    /// What is faster here by measurement.
+    #[default]
+    Auto,
+    /// The fused kernel.
+    Flash,
+    /// Two matrix products with a softmax between.
+    Plain,
+    /// The driver's own kernel for CPUs, which reads what many sequences share once for all of them. Where it cannot
+    /// run, the fused kernel does.
+    Blocked,
+}

@@ -1,0 +1,176 @@
+//! Calls about processes: whose they are, how they end, and what they tell each other.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Pid;
+
+args! {
+    /// Arguments of `hello`.
+    struct Hello {
+        /// The version that the client speaks.
+        version: u32,
+        /// What `ps` shows; the executable's name if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// The scheduling class.
+        #[serde(default)]
+        class: Class,
+        /// From −20 (most) to 19 (least).
+        #[serde(default)]
+        nice: i8,
+        /// A group inside the user's own, such as `a/b`; the user's own if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    }
+
+    /// Arguments of `spawn`.
+    struct Spawn {
+        /// What `ps` shows.
+        name: String,
+        /// The scheduling class; the parent's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<Class>,
+        /// From −20 (most) to 19 (least); the parent's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nice: Option<i8>,
+        /// A group inside the parent's, such as `a/b`; the parent's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+        /// A program that the daemon starts as this process; absent for a process that the caller acts for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        argv: Vec<String>,
+    }
+
+    /// Arguments of `exit`.
+    struct Exit {
+        /// 0 for success.
+        #[serde(default)]
+        status: u8,
+    }
+
+    /// Arguments of `wait`.
+    struct Wait {
+        /// The child; any child if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<Pid>,
+        /// How long to wait; for ever if absent, not at all if 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+    }
+
+    /// Arguments of `kill`.
+    struct Kill {
+        /// The process.
+        pid: Pid,
+        /// The signal.
+        #[serde(default)]
+        signal: Signal,
+    }
+
+    /// Arguments of `ps`.
+    struct Ps {}
+
+    /// Arguments of `setpriority`.
+    struct Setpriority {
+        /// The process.
+        pid: Pid,
+        /// The new class; unchanged if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<Class>,
+        /// The new nice value; unchanged if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nice: Option<i8>,
+    }
+
+    /// Arguments of `setlimit`.
+    struct Setlimit {
+        /// The process.
+        pid: Pid,
+        /// Which limit.
+        limit: Limit,
+        /// The new value; none lifts the limit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<u64>,
+    }
+
+    /// Arguments of `send`.
+    struct Send {
+        /// The receiver.
+        pid: Pid,
+        /// The message.
+        data: serde_json::Value,
+    }
+
+    /// Arguments of `receive`.
+    struct Receive {
+        /// How long to wait; for ever if absent, not at all if 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+    }
+}
+
+/// The scheduling class, highest first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Before everything else.
+    Realtime,
+    /// Somebody is watching.
+    Interactive,
+    /// Weighted fair share.
+    #[default]
+    Normal,
+    /// Only what the others leave.
+    Batch,
+}
+
+/// A signal to a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Signal {
+    /// Ends the calls that run; the process lives on.
+    Int,
+    /// Asks the process to end.
+    #[default]
+    Term,
+    /// Ends the process.
+    Kill,
+    /// Stops generation after the step that runs.
+    Stop,
+    /// Goes on after STOP.
+    Cont,
+}
+
+impl Signal {
+    /// The number that an exit status of `128 + number` carries.
+    pub fn number(self) -> u8 {
+        match self {
+            Signal::Int => 2,
+            Signal::Kill => 9,
+            Signal::Term => 15,
+            Signal::Cont => 18,
+            Signal::Stop => 19,
+        }
+    }
+}
+
+/// A limit of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Contexts at once.
+    Contexts,
+    /// Tokens in all contexts together.
+    ContextTokens,
+    /// Frames in device memory.
+    ResidentFrames,
+    /// Tokens that it may generate in its life.
+    GeneratedTokens,
+    /// Pages of its contexts that are saved in host memory and on disk; further ones are computed again.
+    SwapPages,
+    /// Tokens that it may generate in a second. What it does not use is kept, up to one second's worth.
+    TokensPerSecond,
+}
