@@ -57,7 +57,7 @@ pub struct Kernel {
     now: Now,
     /// Effects of the event that is being taken in.
     out: Vec<Effect>,
-    connections: BTreeMap<ConnId, Connection>,
+    connections: Table<ConnId, Connection>,
     processes: ProcessTable,
     calls: Calls,
     subscriptions: Subscriptions,
@@ -92,7 +92,7 @@ impl Kernel {
             seeds: Seeds::new(seed),
             now: Now(0),
             out: Vec::new(),
-            connections: BTreeMap::new(),
+            connections: Table::default(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
             subscriptions: Subscriptions::default(),
@@ -123,7 +123,12 @@ impl Kernel {
             self.wake = wake;
             self.out.push(Effect::WakeAt(wake));
         }
-        effects.append(&mut self.out);
+        if effects.is_empty() {
+            // The host gives its vector back when it is done, so none is filled twice and none is made anew.
+            std::mem::swap(effects, &mut self.out);
+        } else {
+            effects.append(&mut self.out);
+        }
     }
 
     fn take_in(&mut self, event: Event) {

@@ -1,8 +1,9 @@
 //! A map from numbers that count up, as pids and contexts' numbers do, to what they name.
 //!
-//! It is ordered like a `BTreeMap` and finds an entry several times faster: entries stand in blocks of
-//! [`BLOCK`] numbers, and only the blocks are searched for. An entry that outlives its neighbours keeps a block of
-//! pointers alive and nothing more.
+//! It is ordered like a `BTreeMap` and finds an entry many times faster: entries stand in blocks of [`BLOCK`] numbers
+//! and blocks on shelves of as many, and only the shelves are searched for. There is one for each 4,096 numbers, so as
+//! a rule there are few. An entry that outlives its neighbours keeps a shelf and a block of pointers alive and nothing
+//! more.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -10,8 +11,9 @@ use std::marker::PhantomData;
 use syscalls::{ContextId, Pid};
 
 use super::call::CallNo;
+use super::event::ConnId;
 
-/// Numbers in a block.
+/// Numbers in a block, and blocks on a shelf.
 const BLOCK: usize = 64;
 
 /// A number that counts up.
@@ -40,6 +42,15 @@ impl Number for CallNo {
     }
 }
 
+impl Number for ConnId {
+    fn number(self) -> u64 {
+        self.0
+    }
+    fn of(number: u64) -> Self {
+        ConnId(number)
+    }
+}
+
 impl Number for Pid {
     fn number(self) -> u64 {
         self.0.into()
@@ -49,41 +60,88 @@ impl Number for Pid {
     }
 }
 
+/// Boxes by the last digit of a number, in base [`BLOCK`].
 #[derive(Debug)]
-struct Block<V> {
-    entries: [Option<Box<V>>; BLOCK],
+struct Boxes<T> {
+    entries: [Option<Box<T>>; BLOCK],
     used: usize,
+}
+
+impl<T> Default for Boxes<T> {
+    fn default() -> Self {
+        Boxes { entries: [const { None }; BLOCK], used: 0 }
+    }
+}
+
+impl<T> Boxes<T> {
+    fn replace(&mut self, at: usize, entry: T) -> Option<T> {
+        let before = self.entries[at].replace(Box::new(entry));
+        self.used += usize::from(before.is_none());
+        before.map(|entry| *entry)
+    }
+
+    fn take(&mut self, at: usize) -> Option<T> {
+        let entry = self.entries[at].take()?;
+        self.used -= 1;
+        Some(*entry)
+    }
+
+    fn get_or_default(&mut self, at: usize) -> &mut T
+    where
+        T: Default,
+    {
+        let entry = &mut self.entries[at];
+        self.used += usize::from(entry.is_none());
+        entry.get_or_insert_default()
+    }
+}
+
+type Shelf<V> = Boxes<Boxes<V>>;
+
+/// Where a number stands: its shelf, the block there, and the place in that.
+#[derive(Clone, Copy)]
+struct At {
+    shelf: u64,
+    block: usize,
+    place: usize,
+}
+
+impl At {
+    fn of(number: u64) -> Self {
+        const BASE: u64 = BLOCK as u64;
+        At {
+            shelf: number / (BASE * BASE),
+            block: (number / BASE % BASE) as usize,
+            place: (number % BASE) as usize,
+        }
+    }
 }
 
 /// The map.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
-    blocks: BTreeMap<u64, Box<Block<V>>>,
+    shelves: BTreeMap<u64, Box<Shelf<V>>>,
     length: usize,
     keys: PhantomData<K>,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Table { blocks: BTreeMap::new(), length: 0, keys: PhantomData }
+        Table { shelves: BTreeMap::new(), length: 0, keys: PhantomData }
     }
 }
 
 impl<K: Number, V> Table<K, V> {
-    fn place(key: K) -> (u64, usize) {
-        (key.number() / BLOCK as u64, (key.number() % BLOCK as u64) as usize)
-    }
-
     /// The entry of a number.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
-        let (block, at) = Self::place(*key);
-        self.blocks.get(&block)?.entries[at].as_deref()
+        let at = At::of(key.number());
+        self.shelves.get(&at.shelf)?.entries[at.block].as_ref()?.entries[at.place].as_deref()
     }
 
     /// The entry of a number, to be changed.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let (block, at) = Self::place(*key);
-        self.blocks.get_mut(&block)?.entries[at].as_deref_mut()
+        let at = At::of(key.number());
+        self.shelves.get_mut(&at.shelf)?.entries[at.block].as_mut()?.entries[at.place].as_deref_mut()
     }
 
     /// Whether a number has an entry.
@@ -91,30 +149,29 @@ impl<K: Number, V> Table<K, V> {
         self.get(key).is_some()
     }
 
-    /// Gives a number an entry, and tells what it had before.
+    /// Enters something under a number, and gives back what was there.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let (block, at) = Self::place(key);
-        let empty = || Box::new(Block { entries: [const { None }; BLOCK], used: 0 });
-        let block = self.blocks.entry(block).or_insert_with(empty);
-        let before = block.entries[at].replace(Box::new(value));
-        if before.is_none() {
-            block.used += 1;
-            self.length += 1;
-        }
-        before.map(|value| *value)
+        let at = At::of(key.number());
+        let shelf = self.shelves.entry(at.shelf).or_default();
+        let before = shelf.get_or_default(at.block).replace(at.place, value);
+        self.length += usize::from(before.is_none());
+        before
     }
 
     /// Takes the entry of a number out.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        let (number, at) = Self::place(*key);
-        let block = self.blocks.get_mut(&number)?;
-        let value = block.entries[at].take()?;
-        block.used -= 1;
+        let at = At::of(key.number());
+        let shelf = self.shelves.get_mut(&at.shelf)?;
+        let block = shelf.entries[at.block].as_mut()?;
+        let value = block.take(at.place)?;
         self.length -= 1;
         if block.used == 0 {
-            self.blocks.remove(&number);
+            shelf.take(at.block);
         }
-        Some(*value)
+        if shelf.used == 0 {
+            self.shelves.remove(&at.shelf);
+        }
+        Some(value)
     }
 
     /// The entry of a number, made where there is none.
@@ -122,10 +179,15 @@ impl<K: Number, V> Table<K, V> {
     where
         V: Default,
     {
-        if !self.contains_key(&key) {
-            self.insert(key, V::default());
-        }
-        self.get_mut(&key).expect("it has been made")
+        let at = At::of(key.number());
+        let block = self.shelves.entry(at.shelf).or_default().get_or_default(at.block);
+        let before = block.used;
+        let entry = block.entries[at.place].get_or_insert_with(|| {
+            block.used += 1;
+            Box::default()
+        });
+        self.length += block.used - before;
+        entry
     }
 
     /// How many entries there are.
@@ -135,11 +197,14 @@ impl<K: Number, V> Table<K, V> {
 
     /// All entries in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.blocks.iter().flat_map(|(block, entries)| {
-            let first = block * BLOCK as u64;
-            let entries = entries.entries.iter().enumerate();
-            entries.filter_map(move |(at, v)| Some((K::of(first + at as u64), v.as_deref()?)))
-        })
+        fn there<T>(boxes: &Boxes<T>, first: u64) -> impl Iterator<Item = (u64, &T)> {
+            let entries = boxes.entries.iter().enumerate();
+            entries.filter_map(move |(at, entry)| Some((first + at as u64, entry.as_deref()?)))
+        }
+        const BASE: u64 = BLOCK as u64;
+        let blocks = self.shelves.iter().flat_map(|(shelf, blocks)| there(blocks, shelf * BASE));
+        let entries = blocks.flat_map(|(block, entries)| there(entries, block * BASE));
+        entries.map(|(number, value)| (K::of(number), value))
     }
 
     /// All numbers, in their order.
@@ -154,7 +219,10 @@ impl<K: Number, V> Table<K, V> {
 
     /// All entries in the order of their numbers, to be changed.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.blocks.values_mut().flat_map(|block| block.entries.iter_mut().filter_map(|v| v.as_deref_mut()))
+        fn there<T>(boxes: &mut Boxes<T>) -> impl Iterator<Item = &mut T> {
+            boxes.entries.iter_mut().filter_map(|entry| entry.as_deref_mut())
+        }
+        self.shelves.values_mut().flat_map(|shelf| there(shelf).flat_map(there))
     }
 }
 
@@ -174,7 +242,7 @@ mod tests {
     fn table_does_what_a_map_does() {
         let (mut table, mut map) = (Table::<CallNo, u64>::default(), BTreeMap::new());
         for n in 0..2000_u64 {
-            let key = CallNo(n * n % 700);
+            let key = CallNo(n * n % 700 * 37);
             if n % 3 == 0 {
                 assert_eq!(table.remove(&key), map.remove(&key));
             } else {
@@ -182,11 +250,16 @@ mod tests {
             }
             assert_eq!((table.get(&key), table.len()), (map.get(&key), map.len()));
         }
+        table.values_mut().chain(map.values_mut()).for_each(|value| *value += 1);
+        for n in [3, 1 << 40, u64::MAX] {
+            *table.get_or_default(CallNo(n)) += n;
+            *map.entry(CallNo(n)).or_default() += n;
+        }
         assert!(table.iter().eq(map.iter().map(|(k, v)| (*k, v))));
         let keys: Vec<CallNo> = table.keys().collect();
         for key in &keys {
             table.remove(key);
         }
-        assert_eq!((table.len(), table.blocks.len()), (0, 0), "nothing is left of empty blocks");
+        assert_eq!((table.len(), table.shelves.len()), (0, 0), "nothing is left of empty blocks");
     }
 }
