@@ -12,8 +12,9 @@ use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use syscalls::call::{Attention, Message, Sampling};
-use syscalls::{Errno, Token};
+use syscalls::{Errno, Token, TokenRun};
 
 /// The largest message, in bytes: the vectors of a full `embed` of 1,024 texts at 4,096 dimensions.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
@@ -273,7 +274,7 @@ pub struct Row {
     /// The position of the first token: as many entries as the sequence has.
     pub position: u32,
     /// At least one token.
-    pub tokens: Vec<Token>,
+    pub tokens: TokenRun,
     /// Choose the next token after the last one; the sequence has a sampler.
     pub sample: bool,
     /// Guesses of the tokens that are chosen next; none without `sample`. Tokens are chosen one after another
@@ -302,12 +303,15 @@ pub enum RowDone {
     Computed,
     /// Its entries are in the pool, and these tokens come next, at least one. Entries of all but the last of them
     /// are in the pool too: those were guessed.
-    Sampled(Vec<Sampled>),
+    Sampled(Chosen),
     /// The step was withdrawn before the row was through. Nothing of it is in the pool.
     Withdrawn,
     /// Nothing of it is in the pool. The sequence is as it was before.
     Failed(DriverFault),
 }
+
+/// The tokens that came of a row: one, but for guesses.
+pub type Chosen = SmallVec<[Sampled; 1]>;
 
 /// A chosen token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -48,7 +48,7 @@ fn open(asid: u16, sampler: SamplerSpec) -> Op {
 }
 
 fn row(asid: u16, position: usize, tokens: Vec<Token>, sample: bool) -> Row {
-    Row { asid: Asid(asid), position: position as u32, tokens, sample, draft: vec![] }
+    Row { asid: Asid(asid), position: position as u32, tokens: tokens.into(), sample, draft: vec![] }
 }
 
 fn run(driver: &mut SimDriver, ops: Vec<Op>, rows: Vec<Row>) -> Vec<RowDone> {

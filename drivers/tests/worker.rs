@@ -118,7 +118,7 @@ fn greedy(tokens: Vec<Token>) -> Step {
     Step {
         number: 7,
         ops,
-        rows: vec![Row { asid: Asid(0), position: 0, tokens, sample: true, draft: vec![] }],
+        rows: vec![Row { asid: Asid(0), position: 0, tokens: tokens.into(), sample: true, draft: vec![] }],
     }
 }
 
@@ -174,7 +174,7 @@ fn page_that_a_dead_worker_saved_is_loaded_by_the_next_one() {
     let file = tempfile::tempfile().expect("a file");
     let start = || Worker::start_with_swap(path.to_str().expect("UTF-8"), Some(folder.path()), Some(&file));
     let asid = Asid(0);
-    let tokens = vec![Token(65); 64];
+    let tokens = vec![Token(65); 64].into();
     let computed = Row { asid, position: 0, tokens, sample: false, draft: vec![] };
     let page = PageLabel { from: 0, to: 64, digest: 3 };
     let slot = Slot::Host(2);
@@ -190,7 +190,7 @@ fn page_that_a_dead_worker_saved_is_loaded_by_the_next_one() {
     second.ready();
     let loaded = second.run(1, vec![Op::Load { asid, page, slot }], vec![]);
     assert!(matches!(loaded.pages[..], [Ok(_)]), "{loaded:?}");
-    let next = Row { asid, position: 64, tokens: vec![Token(66)], sample: false, draft: vec![] };
+    let next = Row { asid, position: 64, tokens: vec![Token(66)].into(), sample: false, draft: vec![] };
     assert_eq!(second.run(2, vec![], vec![next]).rows, [RowDone::Computed]);
 }
 

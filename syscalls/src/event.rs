@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::call::Class;
-use crate::id::{ContextId, Pid, Token, Tokens};
+use crate::id::{ContextId, Pid, Token, TokenRun, Tokens};
 
 /// One event, named by its `event` field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +16,7 @@ pub enum Event {
         /// string is incomplete.
         text: String,
         /// The tokens since the last event.
-        tokens: Vec<Token>,
+        tokens: TokenRun,
         /// One entry a token, if the call asked for `logprobs`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         logprobs: Vec<TokenLogprob>,

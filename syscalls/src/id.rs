@@ -31,6 +31,9 @@ pub struct CallId(pub u64);
 #[serde(transparent)]
 pub struct Token(pub u32);
 
+/// Tokens of one context that come or go together: one a step while it generates, so that few take no allocation.
+pub type TokenRun = smallvec::SmallVec<[Token; 4]>;
+
 /// A count of tokens: lengths, positions and limits of contexts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,

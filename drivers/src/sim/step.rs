@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::smallvec;
 use syscalls::{Errno, Token};
 
 use super::clock::Clock;
@@ -191,9 +192,9 @@ impl SimDriver {
         if !row.sample {
             return RowDone::Computed;
         }
-        let mut chosen = vec![self.choose(row.asid)];
+        let mut chosen = smallvec![self.choose(row.asid)];
         for guess in &row.draft {
-            let last = &chosen[chosen.len() - 1];
+            let last: &Sampled = &chosen[chosen.len() - 1];
             if last.end || last.token != *guess {
                 break;
             }

@@ -47,6 +47,20 @@ pub(super) struct Pending {
     pub deadline: Option<Now>,
 }
 
+/// Whom to tell of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    conn: ConnId,
+    call: CallId,
+}
+
+impl Caller {
+    /// The one that a call came from.
+    pub(super) fn of(pending: &Pending) -> Self {
+        Caller { conn: pending.conn, call: pending.id }
+    }
+}
+
 /// All calls without an answer.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
@@ -141,14 +155,22 @@ impl Kernel {
 
     /// Sends an event of a call.
     pub(super) fn report(&mut self, call: CallNo, event: Event) {
-        let Some(pending) = self.calls.get(call) else { return };
-        self.send(pending.conn, Frame::Event(pending.id, event));
+        if let Some(caller) = self.calls.get(call).map(Caller::of) {
+            self.tell_caller(caller, event);
+        }
+    }
+
+    /// Sends an event of a call to a connection that is still there.
+    pub(super) fn tell_caller(&mut self, Caller { conn, call }: Caller, event: Event) {
+        if self.connections.contains_key(&conn) {
+            self.out.push(Effect::Report { conn, call, event });
+        }
     }
 
     /// Writes a frame to a connection that is still there.
     pub(super) fn send(&mut self, conn: ConnId, frame: Frame) {
         if self.connections.contains_key(&conn) {
-            self.out.push(Effect::Send { conn, frame });
+            self.out.push(Effect::Send { conn, frame: Box::new(frame) });
         }
     }
 

@@ -31,7 +31,7 @@ impl Kernel {
             let message =
                 format!("there are {CONNECTIONS_MAX} connections, which is the limit; try again later");
             let frame = Frame::Reply(NO_CALL, Err(Fault::new(Errno::EMFILE, message)));
-            self.out.push(Effect::Send { conn, frame });
+            self.out.push(Effect::Send { conn, frame: Box::new(frame) });
             self.out.push(Effect::Hangup { conn });
             return;
         }

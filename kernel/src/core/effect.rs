@@ -2,8 +2,8 @@
 
 use drivers::wire::{LoadRequest, Question, Step};
 use serde::{Deserialize, Serialize};
-use syscalls::Frame;
 use syscalls::call::Mount;
+use syscalls::{CallId, Event, Frame};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
 
@@ -11,7 +11,10 @@ use super::event::{ConnId, ModelId, Now, WorkerId};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Write a frame to a connection.
-    Send { conn: ConnId, frame: Frame },
+    Send { conn: ConnId, frame: Box<Frame> },
+    /// Write an event of a call to a connection. As a frame would, but one of these is made for each token, and
+    /// frames are as large as the largest reply.
+    Report { conn: ConnId, call: CallId, event: Event },
     /// Close a connection after what was sent to it is written.
     Hangup { conn: ConnId },
     /// Look at the file of a model and estimate what it takes. `Inspected` follows.

@@ -221,6 +221,7 @@ impl Reactor {
     async fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Send { conn, frame } => self.deliver(conn, &frame),
+            Effect::Report { conn, call, event } => self.deliver(conn, &Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hang_up(conn),
             Effect::Inspect { model, load } => self.inspector.inspect(model, load),
             Effect::StartWorker { worker, load, delay_ms } => {

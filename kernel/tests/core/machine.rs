@@ -122,7 +122,8 @@ impl Machine {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { conn, frame } => self.heard(conn, frame),
+            Effect::Send { conn, frame } => self.heard(conn, *frame),
+            Effect::Report { conn, call, event } => self.heard(conn, Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hangups.push(conn),
             Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, *load)),
             Effect::StartWorker { worker, load, delay_ms } => {

@@ -71,7 +71,7 @@ impl Peer {
     }
 
     pub fn text(&mut self, id: CallId, text: &str) {
-        let tokens = vec![Token(1)];
+        let tokens = vec![Token(1)].into();
         self.frame(&Frame::Event(id, Event::Tokens { text: text.into(), tokens, logprobs: vec![] }));
     }
 

@@ -113,7 +113,7 @@ mod tests {
             Frame::Event(CallId(5), Event::Replaying { tokens: 9 }),
             Frame::Event(
                 CallId(6),
-                Event::Tokens { text: "a\nb".into(), tokens: vec![Token(7)], logprobs: vec![] },
+                Event::Tokens { text: "a\nb".into(), tokens: vec![Token(7)].into(), logprobs: vec![] },
             ),
         ];
         for frame in frames {

@@ -76,7 +76,7 @@ mod tests {
         let row = |n: u32| Row {
             asid: Asid(n as u16),
             position,
-            tokens: vec![Token(1); tokens as usize],
+            tokens: vec![Token(1); tokens as usize].into(),
             sample: true,
             draft: vec![],
         };

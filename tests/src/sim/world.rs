@@ -191,7 +191,8 @@ impl<A> World<A> {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Send { conn, frame } => self.heard.push_back((conn, frame)),
+            Effect::Send { conn, frame } => self.heard.push_back((conn, *frame)),
+            Effect::Report { conn, call, event } => self.heard.push_back((conn, Frame::Event(call, event))),
             Effect::Inspect { model, load } => {
                 self.agenda.enter(self.now, Happening::Inspected(model, load));
             }

@@ -11,6 +11,8 @@ use syscalls::{ContextId, Errno, Fault, Reply, Token, Tokens};
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
+use super::super::process::Process;
+use super::Context;
 use super::queue::Started;
 
 impl Kernel {
@@ -151,10 +153,17 @@ impl Kernel {
     /// Adds tokens that were checked.
     pub(in crate::core) fn extend(&mut self, id: ContextId, tokens: &[Token]) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
-        Arc::make_mut(&mut context.log).extend_from_slice(tokens);
-        debug_assert!(context.length() <= context.tokens_max);
-        if let Some(process) = self.processes.living_mut(context.owner) {
-            process.context_tokens += tokens.len() as u64;
+        if let Some(owner) = self.processes.living_mut(context.owner) {
+            context.extend(owner, tokens);
         }
+    }
+}
+
+impl Context {
+    /// Adds tokens that were checked, and charges its process with them.
+    pub(in crate::core) fn extend(&mut self, owner: &mut Process, tokens: &[Token]) {
+        Arc::make_mut(&mut self.log).extend_from_slice(tokens);
+        debug_assert!(self.length() <= self.tokens_max);
+        owner.context_tokens += tokens.len() as u64;
     }
 }

@@ -12,10 +12,10 @@ use drivers::wire::{Op, Sampled, SampledLogprob};
 use syscalls::call::{Message, OnFull};
 use syscalls::event::{Alternative, TokenLogprob};
 use syscalls::reply::{Finish, GeneratedReply, Usage};
-use syscalls::{ContextId, Errno, Event, Fault, Reply, Token, Tokens};
+use syscalls::{ContextId, Errno, Event, Fault, Reply, Token, TokenRun, Tokens};
 
 use super::Kernel;
-use super::call::CallNo;
+use super::call::{CallNo, Caller};
 use super::context::{Context, Started};
 use super::event::Now;
 use super::sched::{Drafter, died_twice};
@@ -27,6 +27,8 @@ pub(super) use valid::Valid;
 #[derive(Debug)]
 pub(super) struct Generation {
     pub call: CallNo,
+    /// Whose call it is, if not the kernel's own.
+    caller: Option<Caller>,
     pub valid: Valid,
     /// The length of the log when it began: what is behind it is generated.
     pub start: u32,
@@ -113,6 +115,53 @@ impl Generation {
     }
 }
 
+/// What a token came to.
+pub(super) struct Taken {
+    /// What the caller is told, if the generation streams.
+    pub told: Option<(Caller, Event)>,
+    /// How the generation ends with it.
+    pub finish: Option<Finish>,
+    /// It was the last that there is room for, and the generation goes on.
+    pub full: bool,
+}
+
+impl Context {
+    /// Takes a token that has been added to the log: lets its text out, and tells whether the generation ends.
+    pub(super) fn take_token(&mut self, sampled: Sampled, room_left: bool, now: Now) -> Option<Taken> {
+        let (full, slides) = (self.length() >= self.tokens_max, self.on_full != OnFull::Stop);
+        let length = self.length();
+        let generation = self.generation.as_mut()?;
+        let generated = length - generation.start + generation.slid.len() as u32;
+        if generated == 1 {
+            generation.usage.first_token_us = now.0.saturating_sub(generation.since.0);
+        }
+        let (mut text, stopped) = match generation.text.push(sampled.piece) {
+            Let::Out(text) => (text, false),
+            Let::Stop(text) => (text, true),
+        };
+        let ends = sampled.end && !generation.valid.ignore_eos;
+        let finish = match () {
+            () if ends => Some(Finish::Eos),
+            () if stopped => Some(Finish::Stop),
+            () if generated >= generation.tokens_max => Some(Finish::Length),
+            () if (full && !slides) || !room_left => Some(Finish::ContextFull),
+            () => None,
+        };
+        if finish.is_some() {
+            text.push_str(&generation.text.finish());
+        }
+        let logprob = sampled.logprob.map(|l| token_logprob(sampled.token, l));
+        let told = if generation.valid.stream {
+            let (tokens, logprobs) = (TokenRun::from_elem(sampled.token, 1), logprob.into_iter().collect());
+            generation.caller.map(|caller| (caller, Event::Tokens { text, tokens, logprobs }))
+        } else {
+            generation.logprobs.extend(logprob);
+            None
+        };
+        Some(Taken { told, finish, full })
+    }
+}
+
 impl Kernel {
     /// Begins a generation on a context.
     pub(super) fn begin_generation(&mut self, id: ContextId, call: CallNo, valid: Valid) -> Started {
@@ -123,7 +172,8 @@ impl Kernel {
             }
             Err(fault) => return Started::Done(Err(fault)),
         };
-        let since = self.calls.get(call).map_or(self.now, |p| p.since);
+        let pending = self.calls.get(call);
+        let (since, caller) = (pending.map_or(self.now, |p| p.since), pending.map(Caller::of));
         let deadline = valid.deadline_ms.map(|ms| Now(since.0.saturating_add(ms.saturating_mul(1000))));
         if let Some(late) = deadline.and_then(|at| self.now.0.checked_sub(at.0)) {
             let message = format!(
@@ -137,6 +187,7 @@ impl Kernel {
         let text = TextOut::new(valid.stop.clone());
         context.generation = Some(Box::new(Generation {
             call,
+            caller,
             valid,
             start,
             usage: Usage::default(),
@@ -199,54 +250,6 @@ impl Kernel {
         }
     }
 
-    /// Takes a token that has been added to the log: lets its text out, and ends the generation if it is the last.
-    pub(super) fn take_token(&mut self, id: ContextId, sampled: Sampled) {
-        let Some(context) = self.contexts.get_mut(&id) else { return };
-        let full = context.length() >= context.tokens_max;
-        let slides = context.on_full != OnFull::Stop;
-        let length = context.length();
-        let Some(generation) = &mut context.generation else { return };
-        let generated = length - generation.start + generation.slid.len() as u32;
-        let call = generation.call;
-        let elapsed_us = self.now.0.saturating_sub(generation.since.0);
-        generation.usage.tokens_generated = generated;
-        generation.usage.total_us = elapsed_us;
-        if generated == 1 {
-            generation.usage.first_token_us = elapsed_us;
-        }
-        let (mut text, stopped) = match generation.text.push(&sampled.piece) {
-            Let::Out(text) => (text, false),
-            Let::Stop(text) => (text, true),
-        };
-        let ends = sampled.end && !generation.valid.ignore_eos;
-        let room_left = match self.processes.living(context.owner) {
-            Some(process) => process.context_tokens_left() > 0,
-            None => false,
-        };
-        let finish = match () {
-            () if ends => Some(Finish::Eos),
-            () if stopped => Some(Finish::Stop),
-            () if generated >= generation.tokens_max => Some(Finish::Length),
-            () if (full && !slides) || !room_left => Some(Finish::ContextFull),
-            () => None,
-        };
-        if finish.is_some() {
-            text.push_str(&generation.text.finish());
-        }
-        let logprob = sampled.logprob.map(|l| token_logprob(sampled.token, l));
-        if generation.valid.stream {
-            let logprobs = logprob.into_iter().collect();
-            self.report(call, Event::Tokens { text, tokens: vec![sampled.token], logprobs });
-        } else {
-            generation.logprobs.extend(logprob);
-        }
-        match finish {
-            Some(finish) => self.end_generation(id, finish),
-            None if full => self.shorten(id),
-            None => {}
-        }
-    }
-
     /// Ends a generation, answers its call and begins the next in line.
     pub(super) fn end_generation(&mut self, id: ContextId, finish: Finish) {
         let Some(call) = self.contexts.get(&id).and_then(Context::generating) else { return };
@@ -261,17 +264,19 @@ impl Kernel {
         };
         let rest = generation.text.finish();
         if generation.valid.stream && !rest.is_empty() {
-            let event = Event::Tokens { text: rest, tokens: vec![], logprobs: vec![] };
+            let event = Event::Tokens { text: rest, tokens: TokenRun::new(), logprobs: vec![] };
             self.report(generation.call, event);
         }
         let text = generation.text.text().to_owned();
         self.remember_answer(id, &text);
         let context = self.context(id)?;
+        let tokens = generation.tokens(&context.log);
+        generation.usage.tokens_generated = tokens.len() as u32;
         generation.usage.total_us = self.now.0.saturating_sub(generation.since.0);
         Ok(Reply::Generated(GeneratedReply {
             finish,
             text,
-            tokens: generation.tokens(&context.log),
+            tokens,
             logprobs: generation.logprobs,
             length: Tokens(context.length()),
             seed: generation.valid.sampling.seed,

@@ -35,14 +35,18 @@ impl TextOut {
     }
 
     /// Takes the bytes of the next token in.
-    pub(in crate::core) fn push(&mut self, piece: &[u8]) -> Let {
+    pub(in crate::core) fn push(&mut self, piece: Vec<u8>) -> Let {
         let nothing_held = self.bytes.is_empty() && self.held.is_empty() && self.stops.is_empty();
-        if let (true, Ok(whole)) = (nothing_held, std::str::from_utf8(piece)) {
-            // As nearly every token goes.
-            self.text.push_str(whole);
-            return Let::Out(whole.to_owned());
-        }
-        self.bytes.extend_from_slice(piece);
+        let piece = match String::from_utf8(piece) {
+            Ok(whole) if nothing_held => {
+                // As nearly every token goes, and without a copy.
+                self.text.push_str(&whole);
+                return Let::Out(whole);
+            }
+            Ok(whole) => whole.into_bytes(),
+            Err(e) => e.into_bytes(),
+        };
+        self.bytes.extend_from_slice(&piece);
         let decoded = self.decode();
         self.held.push_str(&decoded);
         if let Some(at) = self.stops.iter().filter_map(|s| self.held.find(s.as_str())).min() {
@@ -113,40 +117,44 @@ mod tests {
         Let::Out(text.into())
     }
 
+    fn push(text: &mut TextOut, piece: &[u8]) -> Let {
+        text.push(piece.to_vec())
+    }
+
     #[test]
     fn character_over_two_tokens_comes_with_the_second() {
         let mut text = TextOut::new(vec![]);
         let euro = "€".as_bytes();
-        assert_eq!(text.push(&euro[..2]), out(""));
-        assert_eq!(text.push(&euro[2..]), out("€"));
+        assert_eq!(push(&mut text, &euro[..2]), out(""));
+        assert_eq!(push(&mut text, &euro[2..]), out("€"));
     }
 
     #[test]
     fn bytes_that_are_no_character_are_replaced() {
         let mut text = TextOut::new(vec![]);
-        assert_eq!(text.push(b"a\xffb"), out("a\u{fffd}b"));
-        assert_eq!(text.push(b"\xe2\x82"), out(""));
-        assert_eq!(text.push(b"x"), out("\u{fffd}x"));
-        assert_eq!(text.push(b"\xe2"), out(""));
+        assert_eq!(push(&mut text, b"a\xffb"), out("a\u{fffd}b"));
+        assert_eq!(push(&mut text, b"\xe2\x82"), out(""));
+        assert_eq!(push(&mut text, b"x"), out("\u{fffd}x"));
+        assert_eq!(push(&mut text, b"\xe2"), out(""));
         assert_eq!(text.finish(), "\u{fffd}");
     }
 
     #[test]
     fn stop_string_over_tokens_is_never_let_out() {
         let mut text = TextOut::new(vec!["\n\nEND".into(), "xyz".into()]);
-        assert_eq!(text.push(b"one\n"), out("one"));
-        assert_eq!(text.push(b"two\n\nE"), out("\ntwo"));
-        assert_eq!(text.push(b"N"), out(""));
-        assert_eq!(text.push(b"D and more"), Let::Stop(String::new()));
+        assert_eq!(push(&mut text, b"one\n"), out("one"));
+        assert_eq!(push(&mut text, b"two\n\nE"), out("\ntwo"));
+        assert_eq!(push(&mut text, b"N"), out(""));
+        assert_eq!(push(&mut text, b"D and more"), Let::Stop(String::new()));
         assert_eq!(text.text(), "one\ntwo");
     }
 
     #[test]
     fn stop_string_begun_and_not_ended_is_let_out() {
         let mut text = TextOut::new(vec!["abc".into()]);
-        assert_eq!(text.push(b"ab"), out(""));
-        assert_eq!(text.push(b"abd"), out("ababd"));
-        assert_eq!(text.push(b"a"), out(""));
+        assert_eq!(push(&mut text, b"ab"), out(""));
+        assert_eq!(push(&mut text, b"abd"), out("ababd"));
+        assert_eq!(push(&mut text, b"a"), out(""));
         assert_eq!(text.finish(), "a");
         assert_eq!(text.text(), "ababda");
     }
@@ -154,13 +162,13 @@ mod tests {
     #[test]
     fn stop_string_earliest_of_several_ends_the_text() {
         let mut text = TextOut::new(vec!["b".into(), "a".into()]);
-        assert_eq!(text.push("zßab".as_bytes()), Let::Stop("zß".into()));
+        assert_eq!(push(&mut text, "zßab".as_bytes()), Let::Stop("zß".into()));
     }
 
     #[test]
     fn stop_string_of_wide_characters_holds_whole_characters() {
         let mut text = TextOut::new(vec!["。終".into()]);
-        assert_eq!(text.push("見。".as_bytes()), out("見"));
-        assert_eq!(text.push("本".as_bytes()), out("。本"));
+        assert_eq!(push(&mut text, "見。".as_bytes()), out("見"));
+        assert_eq!(push(&mut text, "本".as_bytes()), out("。本"));
     }
 }

@@ -73,7 +73,9 @@ impl Pool {
 
     /// Whether the page has other owners, so that a writer needs a copy of its own.
     pub(in crate::core) fn is_shared(&self, page: &PageRef) -> bool {
-        self.pages[page.0 as usize].as_ref().is_some_and(|p| p.owners > 1)
+        // Where no page has two owners none is looked at: every step asks this of every context that runs.
+        self.owners > u64::from(self.used)
+            && self.pages[page.0 as usize].as_ref().is_some_and(|p| p.owners > 1)
     }
 
     /// Takes an owner off a page, and frees its frame with the last one.

@@ -7,6 +7,7 @@ use syscalls::event::PageChange;
 use syscalls::{ContextId, Token};
 
 use super::super::Kernel;
+use super::super::context::Context;
 use super::super::event::ModelId;
 use super::super::model::Model;
 use super::{PageRef, Resident, Space};
@@ -199,10 +200,18 @@ impl Kernel {
     /// Brings the tree to what a context has and is to compute.
     pub(in crate::core) fn enroll_context(&mut self, id: ContextId) {
         let Some(context) = self.contexts.get_mut(&id) else { return };
-        let prefills = context.prefills();
-        let Some(resident) = &mut context.resident else { return };
         if let Some(model) = self.models.get_mut(&context.model) {
-            model.enroll(id, resident, &context.log, &context.space, prefills);
+            context.enroll(model);
+        }
+    }
+}
+
+impl Context {
+    /// Brings the tree to what it has and is to compute.
+    pub(in crate::core) fn enroll(&mut self, model: &mut Model) {
+        let prefills = self.prefills();
+        if let Some(resident) = &mut self.resident {
+            model.enroll(self.id, resident, &self.log, &self.space, prefills);
         }
     }
 }
@@ -223,6 +232,11 @@ impl Model {
         let tree = &mut self.tree;
         let held = resident.computed / PAGE_TOKENS;
         let total = if prefills { log.len() as u32 / PAGE_TOKENS } else { held };
+        let wanted = prefills || !resident.computed.is_multiple_of(PAGE_TOKENS);
+        if (resident.path.len() as u32, resident.held) == (total, held) && wanted && resident.tail.is_some() {
+            // As nearly every token goes: it is in the page that the tail stands for.
+            return;
+        }
         while resident.path.len() as u32 > total {
             if let Some(node) = resident.path.pop() {
                 tree.leave(node, id);
@@ -239,7 +253,6 @@ impl Model {
             resident.path.push(node);
         }
         resident.held = held;
-        let wanted = prefills || !resident.computed.is_multiple_of(PAGE_TOKENS);
         let end = resident.path.last().copied();
         if let Some((_, of)) = resident.tail
             && wanted

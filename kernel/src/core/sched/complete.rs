@@ -1,14 +1,16 @@
 //! What a step came to: entries counted, tokens handed to generations, time charged to processes.
 
-use drivers::wire::{PAGE_TOKENS, RowDone, Sampled, StepDone};
+use drivers::wire::{Chosen, PAGE_TOKENS, RowDone, Sampled, StepDone};
 use syscalls::call::Class;
-use syscalls::{ContextId, Errno, Fault, Pid};
+use syscalls::{ContextId, Errno, Fault};
 
 use super::super::Kernel;
-use super::super::event::{ModelId, WorkerId};
+use super::super::event::{ModelId, Now, WorkerId};
+use super::super::generate::Taken;
 use super::super::group::{GROUP_WEIGHT, GroupId};
+use super::super::process::Process;
 use super::account::VIRTUAL_US;
-use super::cost::{Decode, Prefill};
+use super::cost::{Cost, Decode, Prefill};
 use super::{InFlight, RowSent};
 
 impl Kernel {
@@ -56,14 +58,14 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         context.in_step = false;
         // A call that waited behind one which ended while the row was under way.
-        if context.queue.front().is_some_and(|head| head.work.is_some()) {
+        if context.generation.is_none() && context.queue.front().is_some_and(|head| head.work.is_some()) {
             self.advance(id);
         }
     }
 
     /// Takes the tokens that came of a row. Entries of all but the last are in the pool: those that the generation
     /// did not take any more, because it ended before them, are dropped. Nothing begins on the context until then.
-    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: Vec<Sampled>, goes_on: bool) {
+    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: Chosen, goes_on: bool) {
         let guessed = sampled.len() as u32 - 1;
         for token in sampled {
             if goes_on && self.contexts.get(&row.context).is_some_and(|c| c.generating() == Some(row.call)) {
@@ -87,7 +89,7 @@ impl Kernel {
     }
 
     /// Counts the entries that a row added to the pool.
-    fn entries_added(&mut self, model: ModelId, row: &RowSent) {
+    fn entries_added(&mut self, id: ModelId, row: &RowSent) {
         let Some(context) = self.contexts.get_mut(&row.context) else { return };
         let Some(resident) = &mut context.resident else { return };
         let end = row.position + row.tokens;
@@ -97,17 +99,21 @@ impl Kernel {
         // Generated tokens get their entries one step after they came out, and are no prompt.
         let prompt_end = end.min(row.prompt);
         let prompt = prompt_end.saturating_sub(row.position + again);
-        if let Some(generation) = context.generation.as_mut().filter(|g| g.call == row.call) {
-            generation.usage.prompt_tokens_evaluated += prompt_end.saturating_sub(row.position);
+        if row.position < prompt_end
+            && let Some(generation) = context.generation.as_mut().filter(|g| g.call == row.call)
+        {
+            generation.usage.prompt_tokens_evaluated += prompt_end - row.position;
+        }
+        if let Some(model) = self.models.get_mut(&id) {
+            context.enroll(model);
         }
         if again + prompt > 0 {
-            self.count(model, row.owner, |c| {
+            self.count(id, row.owner, |c| {
                 c.tokens_recomputed += u64::from(again);
                 c.prompt_tokens_evaluated += u64::from(prompt);
                 c.refaults += u64::from(again.div_ceil(PAGE_TOKENS));
             });
         }
-        self.enroll_context(row.context);
     }
 
     /// Learns what the step cost, and shares its time out among the processes that had rows in it. Of one that was
@@ -135,11 +141,7 @@ impl Kernel {
                 }
             }
         }
-        let weight = |r: &RowSent| match r.decodes() {
-            true => cost.decode_weight(decode, r.position) * (1 + r.draft.len() as u64),
-            false => cost.prefill_weight(r.position, r.tokens),
-        };
-        let weights: Vec<u64> = step.rows.iter().map(weight).collect();
+        let weights = weights(cost, decode, &step.rows);
         let total = weights.iter().sum::<u64>().max(1);
         for counters in [&mut model.counters, &mut self.counters] {
             counters.steps += 1;
@@ -151,12 +153,18 @@ impl Kernel {
             if !through(at) {
                 continue;
             }
-            let us = (u128::from(elapsed_us) * u128::from(weight) / u128::from(total)) as u64;
+            let us = part(elapsed_us, weight, total);
             charged[row.class as usize] += us;
-            let Some(group) = self.charge_process(id, step.number, row, us) else { continue };
+            let Some(process) = self.processes.living_mut(row.owner) else { continue };
+            let account = model.sched.accounts.process_mut(row.owner);
+            account.charge(row.class, us, process.id.nice);
+            account.use_up(self.now, us);
+            process.id.counters.step_us += us;
+            process.id.counters.steps += u64::from(account.served != step.number);
+            account.served = step.number;
             match groups.last_mut() {
-                Some((of, sum)) if *of == (row.class, group) => *sum += us,
-                _ => groups.push(((row.class, group), us)),
+                Some((of, sum)) if *of == (row.class, row.group) => *sum += us,
+                _ => groups.push(((row.class, row.group), us)),
             }
         }
         for ((class, group), us) in groups {
@@ -171,18 +179,6 @@ impl Kernel {
         }
     }
 
-    /// Charges a process, and tells its group.
-    fn charge_process(&mut self, id: ModelId, step: u64, row: &RowSent, us: u64) -> Option<GroupId> {
-        let process = self.processes.living_mut(row.owner)?;
-        process.id.counters.step_us += us;
-        let account = self.models.get_mut(&id)?.sched.accounts.process_mut(row.owner);
-        account.charge(row.class, us, process.id.nice);
-        account.use_up(self.now, us);
-        process.id.counters.steps += u64::from(account.served != step);
-        account.served = step;
-        Some(process.id.group)
-    }
-
     /// Charges a group and those around it.
     fn charge_groups(&mut self, id: ModelId, class: Class, group: GroupId, us: u64) {
         let Some(model) = self.models.get_mut(&id) else { return };
@@ -195,28 +191,30 @@ impl Kernel {
 
     /// Takes the next token of a generation.
     fn accept(&mut self, model: ModelId, id: ContextId, sampled: Sampled) {
-        self.extend(id, &[sampled.token]);
-        let Some(owner) = self.contexts.get(&id).map(|c| c.owner) else { return };
+        let (Some(context), Some(model)) = (self.contexts.get_mut(&id), self.models.get_mut(&model)) else {
+            return;
+        };
+        let Some(owner) = self.processes.living_mut(context.owner) else { return };
+        context.extend(owner, &[sampled.token]);
         self.counters.tokens_generated += 1;
-        let Some(of_model) = self.models.get_mut(&model) else { return };
-        of_model.counters.tokens_generated += 1;
-        let drafts = of_model.description.as_ref().is_some_and(|d| d.drafts);
-        self.count_token(owner);
-        if drafts {
-            self.learn_to_draft(id);
+        model.counters.tokens_generated += 1;
+        owner.count_token(self.now);
+        self.groups.take_tokens(owner.id.group, self.now, 1);
+        if model.description.as_ref().is_some_and(|d| d.drafts) {
+            context.learn_to_draft();
         }
-        self.take_token(id, sampled);
-    }
-
-    /// Counts a token for a process, and takes it off its rate and those of its groups.
-    fn count_token(&mut self, owner: Pid) {
-        let now = self.now;
-        let Some(process) = self.processes.living_mut(owner) else { return };
-        process.id.counters.tokens_generated += 1;
-        if let Some(bucket) = &mut process.bucket {
-            bucket.take(now, 1);
+        let room_left = owner.context_tokens_left() > 0;
+        let Some(Taken { told, finish, full }) = context.take_token(sampled, room_left, self.now) else {
+            return;
+        };
+        if let Some((caller, event)) = told {
+            self.tell_caller(caller, event);
         }
-        self.groups.take_tokens(process.id.group, now, 1);
+        match finish {
+            Some(finish) => self.end_generation(id, finish),
+            None if full => self.shorten(id),
+            None => {}
+        }
     }
 
     /// The step failed as a whole, which says nothing about what is in the pool now: the worker starts afresh.
@@ -224,6 +222,34 @@ impl Kernel {
         let Some(model) = self.live_model(worker) else { return };
         if model.in_flight.as_ref().is_some_and(|s| s.number == number) {
             self.worker_broken(worker, &format!("a step failed: {fault}"));
+        }
+    }
+}
+
+/// What each row weighs when the time of its step is shared out.
+fn weights(cost: &Cost, decode: Decode, rows: &[RowSent]) -> Vec<u64> {
+    let decode_weight = cost.decode_weights(decode);
+    let weight = |row: &RowSent| match row.decodes() {
+        true => decode_weight(row.position) * (1 + row.draft.len() as u64),
+        false => cost.prefill_weight(row.position, row.tokens),
+    };
+    rows.iter().map(weight).collect()
+}
+
+/// The part of a time that a weight is of their total.
+fn part(us: u64, weight: u64, total: u64) -> u64 {
+    match us.checked_mul(weight) {
+        Some(product) => product / total,
+        None => (u128::from(us) * u128::from(weight) / u128::from(total)) as u64,
+    }
+}
+
+impl Process {
+    /// Counts a token, and takes it off its rate.
+    fn count_token(&mut self, now: Now) {
+        self.id.counters.tokens_generated += 1;
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(now, 1);
         }
     }
 }

@@ -161,19 +161,19 @@ impl Cost {
         in_time.map_or(most, |n| n.max(wide).min(most))
     }
 
-    /// What a decoding row weighs when the time of its step is shared out: an equal part of what all cost
-    /// wherever they are, and its own part of what depends on depth.
-    pub(super) fn decode_weight(&self, decode: Decode, position: u32) -> u64 {
-        let fit = &self.decode[bucket(decode.rows)];
+    /// What the decoding rows of a step weigh, by position, when its time is shared out: an equal part of what all
+    /// cost wherever they are, and their own part of what depends on depth.
+    pub(super) fn decode_weights(&self, decode: Decode) -> impl Fn(u32) -> u64 {
         let rows = f64::from(decode.rows.max(1));
-        let ns = match fit.line() {
-            Some((base, slope)) => (base / rows + slope * f64::from(position)) * 1000.0,
-            None => match self.decode_us(decode) {
-                Some(us) => us as f64 * 1000.0 / rows,
-                None => return self.prefill_weight(position, 1),
-            },
+        let even = match self.decode[bucket(decode.rows)].line {
+            Some(Line { base, slope, .. }) => Ok((base / rows, slope)),
+            None => Err(self.decode_us(decode).map(|us| us as f64 * 1000.0 / rows)),
         };
-        (ns as u64).max(1)
+        move |position| match even {
+            Ok((base, slope)) => (((base + slope * f64::from(position)) * 1000.0) as u64).max(1),
+            Err(Some(ns)) => (ns as u64).max(1),
+            Err(None) => self.prefill_weight(position, 1),
+        }
     }
 
     /// What a chunk weighs when the time of its step is shared out.
@@ -196,6 +196,16 @@ struct Fit {
     y: f64,
     xx: f64,
     xy: f64,
+    /// What comes of these.
+    line: Option<Line>,
+}
+
+/// A fitted line: its height at 0 and its slope, neither of which is negative, and what was measured on average.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    base: f64,
+    slope: f64,
+    mean: f64,
 }
 
 impl Fit {
@@ -206,27 +216,26 @@ impl Fit {
         add(&mut self.y, y);
         add(&mut self.xx, x * x);
         add(&mut self.xy, x * y);
+        self.line = Some(self.fit());
     }
 
     /// What was measured on average.
     fn mean(&self) -> Option<f64> {
-        (self.n > 0.0).then(|| self.y / self.n)
+        self.line.map(|line| line.mean)
     }
 
-    /// The line, as its height at 0 and its slope; neither is negative.
-    fn line(&self) -> Option<(f64, f64)> {
-        let (mean, place) = (self.mean()?, self.x / self.n);
+    fn fit(&self) -> Line {
+        let (mean, place) = (self.y / self.n, self.x / self.n);
         let spread = (self.xx / self.n - place * place).max(0.0);
         let damped = spread + SPREAD_TELLING * SPREAD_TELLING;
         let slope = ((self.xy / self.n - place * mean) / damped).max(0.0);
         let base = mean - slope * place;
-        if base < 0.0 { Some((0.0, mean / place)) } else { Some((base, slope)) }
+        if base < 0.0 { Line { base: 0.0, slope: mean / place, mean } } else { Line { base, slope, mean } }
     }
 
     /// The height of the line at a place. Far from all that was measured it is not trusted further than fourfold.
     fn at(&self, x: f64) -> Option<f64> {
-        let (base, slope) = self.line()?;
-        let mean = self.mean()?;
+        let Line { base, slope, mean } = self.line?;
         Some((base + slope * x).clamp(mean / 4.0, mean * 4.0))
     }
 }
@@ -282,7 +291,7 @@ mod tests {
         let at = |depth| cost.decode_us(Decode { rows: 4, depth }).unwrap();
         assert!((29_000..31_000).contains(&at(20_000)), "{}", at(20_000));
         assert!(at(40_000) > 45_000);
-        let row = |position| cost.decode_weight(Decode { rows: 4, depth: 20_000 }, position);
+        let row = cost.decode_weights(Decode { rows: 4, depth: 20_000 });
         assert!(row(18_000) > 4 * row(500), "who is deep pays for it");
     }
 

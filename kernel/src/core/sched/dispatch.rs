@@ -1,16 +1,17 @@
 //! Giving a worker its next step.
 
 use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::Arc;
 
 use drivers::wire::{Op, PAGE_TOKENS, Row, SamplerSpec, Step};
-use syscalls::ContextId;
+use syscalls::TokenRun;
 
 use super::super::Kernel;
+use super::super::context::Context;
 use super::super::effect::Effect;
 use super::super::event::ModelId;
 use super::super::group::GroupId;
 use super::super::memory::loading;
+use super::super::model::Model;
 use super::{InFlight, Plan, RowSent};
 
 /// Operations that may wait for a step with rows. With more a step is made for them alone, so that contexts which
@@ -50,9 +51,9 @@ impl Kernel {
 
     fn submit(&mut self, id: ModelId, plan: Plan) {
         let sent = plan.rows;
-        let groups = self.groups_of(&sent);
+        let groups = groups_of(&sent);
         self.count_rows(&groups, 1);
-        let rows: Vec<Row> = sent.iter().filter_map(|row| self.prepare(id, row)).collect();
+        let rows = self.prepare(id, &sent);
         let Some(model) = self.models.get_mut(&id) else { return };
         model.memory.iter().for_each(|memory| memory.pool.check_sums());
         model.steps_begun += 1;
@@ -76,53 +77,61 @@ impl Kernel {
         self.out.push(Effect::Submit { worker: model.worker(), step });
     }
 
-    /// How many rows are of processes of each group.
-    fn groups_of(&self, rows: &[RowSent]) -> Vec<(GroupId, i32)> {
-        let mut groups: Vec<(GroupId, i32)> = Vec::new();
-        let mut last = None;
-        for row in rows {
-            // The rows of a process stand together for the most part.
-            let group = match last {
-                Some((owner, group)) if owner == row.owner => group,
-                _ => self.processes.living(row.owner).map_or(GroupId::ROOT, |p| p.id.group),
-            };
-            last = Some((row.owner, group));
-            match groups.iter_mut().find(|(g, _)| *g == group) {
-                Some((_, count)) => *count += 1,
-                None => groups.push((group, 1)),
+    /// Marks contexts as parts of the step and makes their rows, with a sampler where a first token is due.
+    fn prepare(&mut self, id: ModelId, sent: &[RowSent]) -> Vec<Row> {
+        let Some(model) = self.models.get_mut(&id) else { return vec![] };
+        let mut rows = Vec::with_capacity(sent.len());
+        let mut shared = Vec::new();
+        for sent in sent {
+            let Some(context) = self.contexts.get_mut(&sent.context) else { continue };
+            if sent.sample {
+                model.open_sampler(context);
             }
+            let Some(row) = row(context, sent) else { continue };
+            context.in_step = true;
+            let computed = context.computed();
+            if let Some(tokens) = context.generation.as_mut().and_then(|g| g.first_row(computed)) {
+                shared.push((sent.owner, u64::from(tokens)));
+            }
+            rows.push(row);
         }
-        groups
+        for (owner, tokens) in shared {
+            self.count(id, owner, |c| c.prompt_tokens_shared += tokens);
+        }
+        rows
     }
+}
 
-    /// Marks a context as part of the step and makes its row, with a sampler where its first token is due.
-    fn prepare(&mut self, id: ModelId, sent: &RowSent) -> Option<Row> {
-        if sent.sample {
-            self.open_sampler(id, sent.context);
+/// The row of a context, as the worker is told.
+fn row(context: &Context, sent: &RowSent) -> Option<Row> {
+    let resident = context.resident.as_ref()?;
+    let (from, to) = (sent.position as usize, (sent.position + sent.tokens) as usize);
+    let room = resident.pages.len() * PAGE_TOKENS as usize;
+    assert!(to <= room, "context {} would write up to {to} into frames for {room}", sent.context);
+    Some(Row {
+        asid: resident.lease.asid(),
+        position: sent.position,
+        tokens: TokenRun::from_slice(&context.log[from..to]),
+        sample: sent.sample,
+        draft: sent.draft.clone(),
+    })
+}
+
+/// How many rows are of processes of each group. Those of a process stand together for the most part.
+fn groups_of(rows: &[RowSent]) -> Vec<(GroupId, i32)> {
+    let mut groups: Vec<(GroupId, i32)> = Vec::new();
+    for row in rows {
+        match groups.iter_mut().rfind(|(g, _)| *g == row.group) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((row.group, 1)),
         }
-        let context = self.contexts.get_mut(&sent.context)?;
-        let resident = context.resident.as_ref()?;
-        let (from, to) = (sent.position as usize, (sent.position + sent.tokens) as usize);
-        let room = resident.pages.len() * PAGE_TOKENS as usize;
-        assert!(to <= room, "context {} would write up to {to} into frames for {room}", sent.context);
-        context.in_step = true;
-        let shared = context.generation.as_mut().and_then(|g| g.first_row(resident.computed));
-        let tokens = Arc::clone(&context.log)[from..to].to_vec();
-        let row = Row {
-            asid: resident.lease.asid(),
-            position: sent.position,
-            tokens,
-            sample: sent.sample,
-            draft: sent.draft.clone(),
-        };
-        if let Some(shared) = shared {
-            self.count(id, sent.owner, |c| c.prompt_tokens_shared += u64::from(shared));
-        }
-        Some(row)
     }
+    groups
+}
 
-    fn open_sampler(&mut self, model: ModelId, id: ContextId) {
-        let Some(context) = self.contexts.get_mut(&id) else { return };
+impl Model {
+    /// Has the worker set up how tokens are chosen for the generation of a context, where it has not yet.
+    fn open_sampler(&mut self, context: &mut Context) {
         let (Some(generation), Some(resident)) = (&context.generation, &mut context.resident) else { return };
         if resident.sampler == Some(generation.call) {
             return;
@@ -135,9 +144,6 @@ impl Kernel {
             ignore_eos: generation.valid.ignore_eos,
             logprobs: generation.valid.logprobs,
         });
-        let op = Op::SamplerOpen { asid: resident.lease.asid(), sampler };
-        if let Some(model) = self.models.get_mut(&model) {
-            model.ops.push(op);
-        }
+        self.ops.push(Op::SamplerOpen { asid: resident.lease.asid(), sampler });
     }
 }

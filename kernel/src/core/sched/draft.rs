@@ -8,9 +8,10 @@
 //!
 //! The worker chooses each token as if it had been alone, so drafts change when tokens come and never which.
 
-use syscalls::{ContextId, Token};
+use syscalls::Token;
 
 use super::super::Kernel;
+use super::super::context::Context;
 use super::super::event::ModelId;
 use super::cost::Decode;
 use super::{Plan, RowSent};
@@ -156,12 +157,13 @@ impl Kernel {
         let most = frames.saturating_sub(behind).min(log).min(wanted).min(limits);
         Some((drafter, context.log.as_slice(), (most as usize).min(DRAFT_TOKENS_MAX)))
     }
+}
 
-    /// Lets the generation of a context learn from a token that was added to its log.
-    pub(super) fn learn_to_draft(&mut self, id: ContextId) {
-        let Some(context) = self.contexts.get_mut(&id) else { return };
-        let Some(generation) = &mut context.generation else { return };
-        generation.drafter.get_or_insert_with(|| Box::new(Drafter::new())).learn(&context.log);
+impl Context {
+    /// Lets its generation learn from a token that was added to its log.
+    pub(super) fn learn_to_draft(&mut self) {
+        let Some(generation) = &mut self.generation else { return };
+        generation.drafter.get_or_insert_with(|| Box::new(Drafter::new())).learn(&self.log);
     }
 }
 

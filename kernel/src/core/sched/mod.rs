@@ -102,7 +102,9 @@ impl Place {
 /// The scheduler of one model.
 #[derive(Debug, Default)]
 pub(super) struct Sched {
-    running: BTreeSet<(Pid, ContextId)>,
+    /// The contexts that run with their processes, in order. A pass over all in every step is what they are kept for,
+    /// and there are no more of them than a worker has sequences.
+    running: Vec<(Pid, ContextId)>,
     /// How many contexts of each process run.
     loads: BTreeMap<Pid, u32>,
     idle: BTreeSet<(u64, ContextId)>,
@@ -150,12 +152,16 @@ impl Sched {
     }
 
     fn enter_running(&mut self, pid: Pid, id: ContextId) {
-        self.running.insert((pid, id));
+        if let Err(at) = self.running.binary_search(&(pid, id)) {
+            self.running.insert(at, (pid, id));
+        }
         *self.loads.entry(pid).or_default() += 1;
     }
 
     fn leave_running(&mut self, pid: Pid, id: ContextId) {
-        self.running.remove(&(pid, id));
+        if let Ok(at) = self.running.binary_search(&(pid, id)) {
+            self.running.remove(at);
+        }
         if let Some(load) = self.loads.get_mut(&pid) {
             *load -= 1;
             if *load == 0 {
@@ -221,6 +227,7 @@ pub(super) struct Plan {
 pub(super) struct RowSent {
     pub context: ContextId,
     pub owner: Pid,
+    pub group: GroupId,
     pub class: Class,
     pub call: CallNo,
     /// Tokens of the context that are its prompt: what came before its generation.

@@ -24,6 +24,7 @@ pub(super) struct Candidate {
     pub class: Class,
     pub rank: Rank,
     pub owner: Pid,
+    pub group: GroupId,
     pub context: ContextId,
     pub call: CallNo,
     pub nice: i8,
@@ -56,6 +57,7 @@ impl Candidate {
         RowSent {
             context: self.context,
             owner: self.owner,
+            group: self.group,
             class: self.class,
             call: self.call,
             prompt: self.prompt,
@@ -91,8 +93,7 @@ impl Kernel {
             let sit_out: BTreeSet<Pid> = backlogged.iter().filter(|b| b.sits_out).map(|b| b.pid).collect();
             candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner));
         }
-        let mut order: Vec<&Candidate> = candidates.iter().collect();
-        order.sort_unstable_by_key(|c| (c.class, c.rank, c.owner, c.context));
+        let order = in_order(&candidates);
         let room = (model.batch_tokens(), model.row_tile());
         let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &order, room).choose();
         let mut backlog = [false; 4];
@@ -167,7 +168,7 @@ impl Kernel {
     fn page_in_running(&mut self, model_id: ModelId) -> BTreeSet<ContextId> {
         let Some(model) = self.models.get(&model_id) else { return BTreeSet::new() };
         let goes_on = |c: &ContextId| !model.sched.held_back.contains(c) && !model.suspects.contains(c);
-        let prefilling: Vec<_> = model.sched.running().filter(|c| goes_on(c) && self.prefills(*c)).collect();
+        let prefilling: Vec<_> = model.sched.running().filter(|c| self.prefills(*c) && goes_on(c)).collect();
         prefilling.into_iter().filter(|id| self.page_in(*id, true) != PageIn::Ready).collect()
     }
 
@@ -184,12 +185,13 @@ impl Kernel {
     fn candidate(&self, share: Share, id: ContextId) -> Option<Candidate> {
         let context = self.contexts.get(&id)?;
         let generation = context.generation.as_ref()?;
-        let Share { class, nice, account, batch_tokens, .. } = share;
+        let Share { class, nice, group, account, batch_tokens } = share;
         let (now, call, deadline) = (self.now, generation.call, generation.deadline);
         Some(Candidate {
             class,
             rank: self.config.policy.rank(&View { class, now, call, deadline, account }),
             owner: context.owner,
+            group,
             context: id,
             call,
             nice,
@@ -202,6 +204,14 @@ impl Kernel {
             protected_from: generation.protected_from(batch_tokens),
         })
     }
+}
+
+/// Candidates by class, rank, process and number. They come by process and number, so sorting leaves these be.
+fn in_order(candidates: &[Candidate]) -> Vec<&Candidate> {
+    let mut order: Vec<(u128, &Candidate)> =
+        candidates.iter().map(|c| (c.rank.in_class(c.class), c)).collect();
+    order.sort_by_key(|(key, _)| *key);
+    order.into_iter().map(|(_, c)| c).collect()
 }
 
 /// What decides about the contexts of a process alike.

@@ -180,7 +180,7 @@ impl LlamaDriver {
             Ok(chosen) if row.sample => {
                 let entries = row.tokens.len() + chosen.len() - 1;
                 self.drop_from(row.asid, row.position + entries as u32);
-                RowDone::Sampled(chosen)
+                RowDone::Sampled(chosen.into())
             }
             Ok(_) => RowDone::Computed,
             Err(done) => {

@@ -115,6 +115,19 @@ pub(in crate::core) struct Rank {
     pub key: u64,
 }
 
+impl Rank {
+    /// The class and the rank in it as one number, of the same order: sorting compares it many times in every step.
+    /// Where a deadline counts, nothing else does.
+    pub(in crate::core::sched) fn in_class(self, class: Class) -> u128 {
+        debug_assert!(self.due == u64::MAX || (self.tier, self.key) == (0, 0));
+        let rank = match self.due {
+            u64::MAX => 1 << 72 | u128::from(self.tier) << 64 | u128::from(self.key),
+            due => u128::from(due),
+        };
+        (class as u128) << 73 | rank
+    }
+}
+
 impl Default for Rank {
     fn default() -> Self {
         Rank { due: u64::MAX, tier: 0, key: 0 }
@@ -131,6 +144,25 @@ mod tests {
         assert_eq!(fault.message, "there is no policy lottery; choose one of fifo, rr, fair, mlfq, edf");
         for (name, policy) in Policy::ALL {
             assert_eq!((name.parse(), policy.to_string().as_str()), (Ok(policy), name));
+        }
+    }
+
+    #[test]
+    fn rank_in_class_is_of_the_order_of_class_and_rank() {
+        let ranks = [0, 1, 1 << 40, u64::MAX - 1, u64::MAX].map(|due| Rank { due, ..Rank::default() });
+        let keys = [(0, 0), (0, 7), (0, u64::MAX), (1, 0), (3, 1 << 50), (u8::MAX, u64::MAX)];
+        let ranks = ranks.into_iter().chain(keys.map(|(tier, key)| Rank { tier, key, ..Rank::default() }));
+        let classes = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
+        let all: Vec<_> = ranks.flat_map(|rank| classes.map(|class| (class, rank))).collect();
+        for (class, rank) in &all {
+            for (class_b, rank_b) in &all {
+                let expected = (class, rank).cmp(&(class_b, rank_b));
+                assert_eq!(
+                    rank.in_class(*class).cmp(&rank_b.in_class(*class_b)),
+                    expected,
+                    "{rank:?} {rank_b:?}"
+                );
+            }
         }
     }
 }

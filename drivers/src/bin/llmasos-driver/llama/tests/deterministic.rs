@@ -57,7 +57,7 @@ impl Sequence {
         Row {
             asid: Asid(self.asid),
             position: self.position,
-            tokens: self.feed[..now].to_vec(),
+            tokens: self.feed[..now].into(),
             sample: now == self.feed.len(),
             draft: vec![],
         }

@@ -21,7 +21,8 @@ fn generate_guessing(
     while out.len() < expected.len() {
         let coming = &expected[out.len()..expected.len().min(out.len() + GUESSES)];
         let draft = guess(coming);
-        let next = Row { asid: Asid(0), position, tokens: feed.clone(), sample: true, draft: draft.clone() };
+        let next =
+            Row { asid: Asid(0), position, tokens: feed.clone().into(), sample: true, draft: draft.clone() };
         let done = run(driver, std::mem::take(&mut ops), vec![next]).remove(0);
         let RowDone::Sampled(sampled) = done else { panic!("no token came: {done:?}") };
         let accepted = sampled.len() - 1;
@@ -127,7 +128,7 @@ fn guesses_beyond_what_a_step_can_check_are_left_out() {
     };
     let rows = (0..3).map(|asid| Row {
         draft: expected[..100].to_vec(),
-        tokens: prompt.clone(),
+        tokens: prompt.clone().into(),
         ..row(asid, 0, &[])
     });
     let done = run(driver.as_mut(), (0..3).flat_map(open).collect(), rows.collect());

@@ -121,7 +121,7 @@ fn generate(driver: &mut dyn Driver, jobs: &[(Vec<Token>, SamplerSpec)], count: 
             .map(|at| Row {
                 asid: asid(at),
                 position: positions[at],
-                tokens: feed[at].clone(),
+                tokens: feed[at].clone().into(),
                 sample: true,
                 draft: vec![],
             })
@@ -137,7 +137,7 @@ fn generate(driver: &mut dyn Driver, jobs: &[(Vec<Token>, SamplerSpec)], count: 
 }
 
 fn row(asid: u16, position: u32, ids: &[u32]) -> Row {
-    Row { asid: Asid(asid), position, tokens: tokens(ids), sample: true, draft: vec![] }
+    Row { asid: Asid(asid), position, tokens: tokens(ids).into(), sample: true, draft: vec![] }
 }
 
 /// What the reference implementations chose greedily.

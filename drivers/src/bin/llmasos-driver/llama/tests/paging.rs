@@ -45,7 +45,7 @@ fn run_whole(driver: &mut dyn Driver, ops: Vec<Op>, rows: Vec<Row>) -> StepDone 
 
 /// Computes the prompt in sequence 0, saves its pages and drops it.
 fn save_prompt(driver: &mut dyn Driver) {
-    let whole = Row { sample: false, tokens: prompt(), ..row(0, 0, &[]) };
+    let whole = Row { sample: false, tokens: prompt().into(), ..row(0, 0, &[]) };
     assert_eq!(run(driver, vec![Op::Drop { asid: Asid(0), from: 0 }], vec![whole]), [RowDone::Computed]);
     let saves = std::iter::zip(pages(), SLOTS).map(|(page, slot)| Op::Save { asid: Asid(0), page, slot });
     let ops = saves.chain([Op::Drop { asid: Asid(0), from: 0 }]).collect();
@@ -140,7 +140,7 @@ fn damaged_page_fails_alone_and_leaves_the_sequence_as_it_was() {
         &[(prompt(), spec(sampling(|_| {})))],
         8,
     );
-    let rest = Row { sample: false, tokens: prompt()[64..].to_vec(), ..row(2, 64, &[]) };
+    let rest = Row { sample: false, tokens: prompt()[64..].into(), ..row(2, 64, &[]) };
     assert_eq!(run(driver.as_mut(), vec![], vec![rest]), [RowDone::Computed]);
     assert_eq!(go_on(driver.as_mut(), 2, 8), expected[0]);
 }
@@ -184,7 +184,7 @@ fn full_disk_fails_the_save_and_nothing_else() {
     let full = std::fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
     let area = Area { host: tempfile::tempfile().unwrap(), disk: full };
     let mut driver = area.mount(&random_model("tiny"), |_| {});
-    let whole = Row { sample: false, tokens: prompt(), ..row(0, 0, &[]) };
+    let whole = Row { sample: false, tokens: prompt().into(), ..row(0, 0, &[]) };
     run(driver.as_mut(), vec![], vec![whole]);
     let save = |slot| Op::Save { asid: Asid(0), page: pages()[0], slot };
     let done = run_whole(driver.as_mut(), vec![save(Slot::Disk(0)), save(Slot::Host(0))], vec![]);
@@ -192,7 +192,7 @@ fn full_disk_fails_the_save_and_nothing_else() {
     assert!(done.pages[1].is_ok());
     let without = LoadRequest { swap: None, ..request(&random_model("tiny")) };
     let mut without = load(&without).unwrap();
-    run(without.as_mut(), vec![], vec![Row { sample: false, tokens: prompt(), ..row(0, 0, &[]) }]);
+    run(without.as_mut(), vec![], vec![Row { sample: false, tokens: prompt().into(), ..row(0, 0, &[]) }]);
     let done = run_whole(without.as_mut(), vec![save(Slot::Host(0))], vec![]);
     assert!(matches!(&done.pages[0], Err(fault) if fault.message.contains("no swap file")), "{done:?}");
 }
