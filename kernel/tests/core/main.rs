@@ -2,7 +2,6 @@
 //! is repeatable to the last effect.
 
 mod contexts;
-mod cost;
 mod devices;
 mod drafting;
 mod fairness;
