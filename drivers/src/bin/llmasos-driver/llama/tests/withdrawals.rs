@@ -15,8 +15,8 @@ fn prompt(seed: u32) -> Vec<Token> {
 fn step(number: u64) -> Step {
     let ops = vec![Op::SamplerOpen { asid: Asid(0), sampler: spec(sampling(|_| {})).into() }];
     let rows = vec![
-        Row { tokens: prompt(1), ..row(0, 3, &[]) },
-        Row { sample: false, tokens: prompt(2), ..row(1, 0, &[]) },
+        Row { tokens: prompt(1).into(), ..row(0, 3, &[]) },
+        Row { sample: false, tokens: prompt(2).into(), ..row(1, 0, &[]) },
     ];
     Step { number, ops, rows }
 }
