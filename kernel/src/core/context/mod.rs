@@ -22,7 +22,7 @@ mod tokens;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use drivers::wire::TokenizeRequest;
+use drivers::wire::{PAGE_TOKENS, TokenizeRequest};
 use syscalls::call::{Fork, Message, OnFull, ReadTokens, Share};
 use syscalls::{ContextId, Pid, Token};
 
@@ -108,6 +108,11 @@ impl Context {
     /// The call of the generation that has begun.
     pub(super) fn generating(&self) -> Option<CallNo> {
         self.generation.as_ref().map(|g| g.call)
+    }
+
+    /// Pages that its log takes.
+    pub(super) fn pages(&self) -> u32 {
+        self.length().div_ceil(PAGE_TOKENS)
     }
 
     /// Frames that it maps.
