@@ -69,6 +69,8 @@ pub(super) struct Context {
     pub on_full: OnFull,
     /// How much of the log was ever computed: below this, computing is computing again.
     pub evaluated: u32,
+    /// Tokens at the beginning that are the system messages of a conversation.
+    pub instructions: u32,
     /// The conversation, where `append` was given messages; generated answers included.
     pub messages: Vec<Message>,
     /// The last message is the answer that a further generation continues.
