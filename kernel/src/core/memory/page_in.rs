@@ -133,6 +133,10 @@ impl Kernel {
             let rest = &context.log[at as usize..];
             let Some((node, common)) = model.tree.saved_behind(&context.space, parent, rest) else { break };
             let keep = (at + common).min(useful);
+            // The end of a log alone is not worth a step without a row.
+            if !any && keep - at < SHARED_TOKENS_MIN {
+                break;
+            }
             if !model.worth_loading(node, keep - at) {
                 break;
             }
