@@ -197,6 +197,7 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.lend_to_computing(id, Default::default());
         self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
         self.count_rows(&model.in_flight.take().map_or(vec![], |step| step.groups), -1);

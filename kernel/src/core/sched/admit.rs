@@ -8,6 +8,7 @@ use syscalls::ContextId;
 use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::memory::{Outlook, Reach, Room};
+use super::PrefixWaits;
 
 /// Generations in line that are looked at before a step; more would make the step wait.
 const ADMISSIONS_LOOKED_AT: usize = 32;
@@ -50,8 +51,15 @@ impl Kernel {
         lacking.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Brings generations that wait into memory, as far as there is room.
-    pub(super) fn admit_waiting(&mut self, model: ModelId) {
+    /// Brings generations that wait into memory, as far as there is room. Tells who of them waits for a prefix, and
+    /// for whom.
+    pub(super) fn admit_waiting(&mut self, model: ModelId) -> PrefixWaits {
+        let mut for_prefixes = PrefixWaits::new();
+        self.admit_in_turn(model, &mut for_prefixes);
+        for_prefixes
+    }
+
+    fn admit_in_turn(&mut self, model: ModelId, for_prefixes: &mut PrefixWaits) {
         let mut passed = BTreeSet::new();
         while passed.len() < ADMISSIONS_LOOKED_AT {
             let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
@@ -60,7 +68,8 @@ impl Kernel {
                 return;
             }
             let share = match self.outlook(first) {
-                Outlook::Wait => {
+                Outlook::Wait(computing) => {
+                    self.note_prefix_wait(for_prefixes, computing, first);
                     passed.insert(first);
                     continue;
                 }
