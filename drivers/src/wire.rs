@@ -355,6 +355,14 @@ pub struct ChatRequest {
     pub held: Vec<Token>,
 }
 
+impl ChatRequest {
+    /// The system messages that the conversation begins with.
+    pub fn instructions(&self) -> &[Message] {
+        let system = self.messages.iter().take_while(|message| message.role == "system");
+        &self.messages[..system.count()]
+    }
+}
+
 /// How to bring the context to the whole conversation with the assistant's turn opened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatDelta {
@@ -362,6 +370,8 @@ pub struct ChatDelta {
     pub keep: u32,
     /// These come behind them.
     pub append: Vec<Token>,
+    /// So many tokens at the beginning of the whole are the system messages that it begins with.
+    pub instructions: u32,
 }
 
 /// A failure that the driver explains.

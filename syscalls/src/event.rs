@@ -28,6 +28,9 @@ pub enum Event {
     },
     /// The context was full and slides (`on_full`): its oldest part is gone, and the rest is computed again.
     Slid {
+        /// Tokens at the beginning that stayed: instructions, or the first page.
+        #[serde(default)]
+        kept: Tokens,
         /// Tokens that were dropped.
         tokens: Tokens,
         /// Messages of the conversation that were dropped instead, oldest first.
@@ -35,6 +38,9 @@ pub enum Event {
     },
     /// The context was full and compacts (`on_full`): a summary, written by the model, stands for its oldest part.
     Compacted {
+        /// Tokens at the beginning that stayed: instructions, or the first page.
+        #[serde(default)]
+        kept: Tokens,
         /// Tokens that were dropped.
         tokens: Tokens,
         /// Tokens of the summary.

@@ -10,7 +10,7 @@ use drivers::gguf::random::Shape;
 use harness::Daemon;
 use harness::bench::random::Random;
 use harness::output::greedy;
-use syscalls::call::{Attention, Mount};
+use syscalls::call::{Attention, Mount, OnFull, Open, Segments, Share, Unshare};
 use syscalls::client::blocking::Client;
 use syscalls::client::mount;
 use syscalls::reply::{Finish, Frame, GeneratedReply, Reply, Stats};
@@ -167,4 +167,35 @@ fn fork_of_a_deep_context_evaluates_nothing_and_every_copy_goes_on() {
     let evaluated = after.prompt_tokens_evaluated - forked.prompt_tokens_evaluated;
     assert!(evaluated <= u64::from(copies), "{after:?}");
     assert_eq!(after.tokens_recomputed, before.tokens_recomputed, "{after:?}");
+}
+
+#[test]
+fn segment_outlives_the_daemon_killed_and_ended_and_goes_for_good_when_it_is_removed() {
+    let mut daemon = Daemon::start();
+    daemon.mount_sim("m", "pool=4096,context=1024");
+    let mut client = daemon.client();
+    let rules = "Everything that an agent has to know. ".repeat(8);
+    let context = open(&mut client);
+    client.append_text(context, &rules).expect("fits");
+    let alone = client.generate(greedy(context, 16), |_| {}).expect("generates").text;
+    let again = open(&mut client);
+    client.append_text(again, &rules).expect("fits");
+    let share = Share { context: again, name: "rules".into(), length: None, mode: 0o640 };
+    client.call(share).expect("own context");
+    let listed = client.call(Segments {}).expect("lists");
+    drop(client);
+    for end in [Daemon::kill9, |daemon: &mut Daemon| assert!(daemon.terminate().success())] {
+        end(&mut daemon);
+        daemon.restart();
+        let mut client = daemon.client();
+        assert_eq!(client.call(Segments {}).expect("lists"), listed);
+        let on_rules =
+            Open { model: None, tokens_max: None, on_full: OnFull::Stop, prefix: Some("rules".into()) };
+        let context = client.open_with(on_rules).expect("opens when its model has been loaded").context;
+        assert_eq!(client.generate(greedy(context, 16), |_| {}).expect("generates").text, alone);
+    }
+    daemon.client().call(Unshare { name: "rules".into() }).expect("his own");
+    daemon.kill9();
+    daemon.restart();
+    assert_eq!(daemon.client().call(Segments {}), Ok(Reply::Segments(vec![])));
 }

@@ -90,6 +90,8 @@ script! {
     context: u32 = 4096, number;
     /// Cells of the KV pool; as many as the context if 0.
     pool: u32 = 0, number;
+    /// Cells that there really are, where fewer than the pool has; all of them if 0.
+    cells: u32 = 0, number;
     /// Bytes of the weights, spread evenly over the layers.
     weights: u64 = 0, number;
     /// Bytes of the KV entries of one token, spread likewise.

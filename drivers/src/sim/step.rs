@@ -54,7 +54,8 @@ impl SimDriver {
         clock: Arc<dyn Clock>,
         swap: SimSwap,
     ) -> Self {
-        let pool = description.pool_tokens;
+        let said = description.pool_tokens;
+        let pool = if script.cells == 0 { said } else { script.cells.min(said) };
         SimDriver {
             text: Arc::new(SimText::new(&script, clock.clone())),
             cells: vec![Cell { token: Token(0), hash: 0, holders: 0 }; pool as usize],

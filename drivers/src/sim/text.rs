@@ -76,6 +76,13 @@ impl SimText {
     }
 
     fn render(&self, messages: &[Message]) -> Result<Vec<Token>, DriverFault> {
+        let mut tokens = self.render_messages(messages)?;
+        tokens.push(IM_START);
+        self.express(ASSISTANT_START, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    fn render_messages(&self, messages: &[Message]) -> Result<Vec<Token>, DriverFault> {
         let mut tokens = vec![BOS];
         for message in messages {
             tokens.push(IM_START);
@@ -83,8 +90,6 @@ impl SimText {
             tokens.push(IM_END);
             self.express("\n", &mut tokens)?;
         }
-        tokens.push(IM_START);
-        self.express(ASSISTANT_START, &mut tokens)?;
         Ok(tokens)
     }
 }
@@ -149,6 +154,10 @@ impl TextCodec for SimText {
         }
         let tokens = self.render(&request.messages)?;
         let keep = tokens.iter().zip(&request.held).take_while(|(new, held)| new == held).count();
-        Ok(ChatDelta { keep: keep as u32, append: tokens[keep..].to_vec() })
+        let instructions = match request.instructions() {
+            [] => 0,
+            system => self.render_messages(system)?.len() as u32,
+        };
+        Ok(ChatDelta { keep: keep as u32, append: tokens[keep..].to_vec(), instructions })
     }
 }

@@ -2,8 +2,8 @@
 
 use drivers::wire::{LoadRequest, Question, Step};
 use serde::{Deserialize, Serialize};
-use syscalls::call::Mount;
-use syscalls::{CallId, Event, Frame};
+use syscalls::call::{Message, Mount};
+use syscalls::{CallId, Event, Frame, Token};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
 
@@ -57,6 +57,31 @@ pub enum LogLevel {
 pub enum Record {
     /// A model that is mounted again at the next start.
     Mount(Mount),
+    /// A shared segment.
+    Segment(Box<SegmentRecord>),
+}
+
+/// A shared segment as it outlives the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    /// Its name.
+    pub name: String,
+    /// The name of its model.
+    pub model: String,
+    /// Of the model's file: tokens say nothing to another model.
+    pub fingerprint: u64,
+    /// Its number among all that there have been.
+    pub number: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+    /// The conversation, where the whole of one was published.
+    pub messages: Vec<Message>,
+    /// The last of these messages is an answer that goes on.
+    pub answering: bool,
 }
 
 impl Record {
@@ -64,6 +89,14 @@ impl Record {
     pub fn key(&self) -> String {
         match self {
             Record::Mount(mount) => format!("mount/{}", mount.name.as_deref().unwrap_or_default()),
+            Record::Segment(segment) => SegmentRecord::key_of(&segment.name),
         }
+    }
+}
+
+impl SegmentRecord {
+    /// The key of the segment of a name.
+    pub fn key_of(name: &str) -> String {
+        format!("segment/{name}")
     }
 }

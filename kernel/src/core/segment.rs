@@ -4,6 +4,9 @@
 //! long as its model is mounted. What of it is in the pool when it is published stays there as a remnant that gives
 //! way last; what is not is computed by the first context that needs it, or loaded. Contexts that were opened on a
 //! segment share its pages whoever owns them, and nothing beyond it.
+//!
+//! Each has a record in the store, so it outlives the daemon as well. After a restart none of it is in the pool. Where
+//! another file has been mounted under the model's name meanwhile its tokens say something else, and it goes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +18,10 @@ use syscalls::reply::SegmentInfo;
 use syscalls::{ContextId, Errno, Fault, Reply, Token, Tokens};
 
 use super::Kernel;
+use super::effect::{Effect, LogLevel, Record, SegmentRecord};
 use super::event::ModelId;
 use super::memory::{Remnant, Resident, Root, Space};
-use super::model::shown;
+use super::model::{Model, shown};
 
 /// The bit that lets the owner open on a segment, and the one that lets everybody.
 const OWNER_READS: u32 = 0o400;
@@ -31,6 +35,8 @@ pub(super) struct Segment {
     pub uid: u32,
     pub mode: u32,
     pub model: ModelId,
+    /// Of the model's file.
+    pub fingerprint: u64,
     pub log: Arc<Vec<Token>>,
     /// The conversation, where the whole of one was published.
     pub messages: Vec<Message>,
@@ -128,6 +134,7 @@ impl Kernel {
         let context = self.context(id)?;
         let whole = length == had && context.generation.is_none();
         let segment = Segment {
+            fingerprint: self.model(model)?.fingerprint(),
             number: self.segments.next,
             uid,
             mode: args.mode,
@@ -143,8 +150,62 @@ impl Kernel {
         self.segments.next += 1;
         self.forget_segment(&args.name);
         self.pin(id, &segment);
+        self.out.push(Effect::Persist(self.segment_record(&args.name, &segment)));
         self.segments.by_name.insert(args.name, segment);
         Ok(Reply::Done {})
+    }
+
+    fn segment_record(&self, name: &str, segment: &Segment) -> Record {
+        Record::Segment(Box::new(SegmentRecord {
+            name: name.to_owned(),
+            model: self.models.get(&segment.model).map(|m| m.name.clone()).unwrap_or_default(),
+            fingerprint: segment.fingerprint,
+            number: segment.number,
+            uid: segment.uid,
+            mode: segment.mode,
+            tokens: segment.log.to_vec(),
+            messages: segment.messages.clone(),
+            answering: segment.answering,
+        }))
+    }
+
+    /// Publishes again what was published when the daemon ended.
+    pub(super) fn restore_segment(&mut self, record: SegmentRecord) {
+        let Some(model) = self.models.values().find(|m| m.name == record.model).map(|m| m.id) else {
+            let line = format!("segment {} goes: its model {} is not mounted", record.name, record.model);
+            self.out.push(Effect::Log(LogLevel::Warn, line));
+            return self.out.push(Effect::Forget(SegmentRecord::key_of(&record.name)));
+        };
+        self.segments.next = self.segments.next.max(record.number.saturating_add(1));
+        let segment = Segment {
+            number: record.number,
+            uid: record.uid,
+            mode: record.mode,
+            model,
+            fingerprint: record.fingerprint,
+            log: Arc::new(record.tokens),
+            messages: record.messages,
+            answering: record.answering,
+        };
+        self.segments.by_name.insert(record.name, segment);
+    }
+
+    /// Takes segments out that were made on another file under the name of a model that has been loaded.
+    pub(super) fn check_segments_of(&mut self, model: ModelId) {
+        let Some(fingerprint) = self.models.get(&model).map(Model::fingerprint) else { return };
+        let others = self.segments.by_name.iter();
+        let others = others.filter(|(_, s)| s.model == model && s.fingerprint != fingerprint);
+        for name in others.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            let line = format!("segment {name} goes: its model is another file than when it was shared");
+            self.out.push(Effect::Log(LogLevel::Warn, line));
+            self.withdraw_segment(&name);
+        }
+    }
+
+    /// Takes a segment out, in the store too.
+    fn withdraw_segment(&mut self, name: &str) {
+        self.out.push(Effect::Forget(SegmentRecord::key_of(name)));
+        self.forget_segment(name);
     }
 
     /// Keeps what a context has of a new segment in the pool, if a sequence id is free for it.
@@ -177,7 +238,7 @@ impl Kernel {
     pub(super) fn unshare(&mut self, name: &str, uid: u32, admin: bool) -> Result<(), Fault> {
         self.segments.named(name)?;
         self.segments.check_owner(name, uid, admin)?;
-        self.forget_segment(name);
+        self.withdraw_segment(name);
         Ok(())
     }
 
@@ -198,7 +259,10 @@ impl Kernel {
 
     /// Removes the segments of a model that goes.
     pub(super) fn forget_segments_of(&mut self, model: ModelId) {
-        self.segments.by_name.retain(|_, s| s.model != model);
+        let of_model = self.segments.by_name.iter().filter(|(_, s)| s.model == model);
+        for name in of_model.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.withdraw_segment(&name);
+        }
     }
 
     /// All segments, by name.

@@ -147,6 +147,24 @@ fn soft_limit_lets_others_go_first_and_holds_nobody_alone() {
 }
 
 #[test]
+fn soft_limit_holds_nobody_although_more_than_are_looked_at_are_above_it() {
+    let (mut machine, _) = Machine::with_model("pool=65536,context=1024,sequences=3");
+    let greedy = machine.connect(1000);
+    machine.call(greedy, limit("soft", GroupLimit::ResidentFramesSoft, 1)).expect("own group");
+    let pid = machine.spawn_in(greedy, "soft");
+    let first = machine.open_as(greedy, pid, "idle and above the limit");
+    machine.call_as(greedy, Some(pid), generate(first, 5)).expect("nobody else waits");
+    let contexts: Vec<_> = (0..40).map(|n| machine.open_as(greedy, pid, &format!("greedy {n}"))).collect();
+    machine.call_as(greedy, Some(pid), Kill { pid, signal: Signal::Stop }).expect("it stops");
+    let calls: Vec<_> =
+        contexts.iter().map(|c| machine.begin_as(greedy, Some(pid), generate(*c, 10))).collect();
+    machine.call(greedy, Kill { pid, signal: Signal::Cont }).expect("it goes on");
+    for call in calls {
+        machine.finish(greedy, call).expect("it ends");
+    }
+}
+
+#[test]
 fn pressure_tells_what_work_waits_for() {
     let (mut machine, admin) = Machine::with_model(&format!("{TIMED},sequences=3"));
     let conn = machine.connect(1000);

@@ -1,8 +1,9 @@
 //! Memory: eviction, waiting, preemption, limits.
 
+use kernel::core::{KernelConfig, Policy};
 use syscalls::call::*;
-use syscalls::reply::{Finish, ProcessState};
-use syscalls::{CallId, Errno, Reply, Tokens};
+use syscalls::reply::{Finish, GeneratedReply, ProcessState};
+use syscalls::{CallId, Errno, Fault, Reply, Tokens};
 
 use crate::machine::{ADMIN, Machine, generate, generated, open, reference};
 
@@ -214,4 +215,138 @@ fn limits_of_nothing_are_one_clear_fault_each() {
     assert_eq!(refused(Limit::GeneratedTokens, "its limit is 0"), Errno::E2BIG);
     let context = machine.open_with(conn, &prompt(2, 100));
     assert_eq!(machine.generate(conn, context, 5).finish, Finish::Length, "nobody else is concerned");
+}
+
+/// What a process is to generate: so many tokens behind a prompt of so many.
+struct Wants {
+    prompt: usize,
+    tokens: u32,
+}
+
+/// Lets one large and three small processes run beside each other, and tells what came of each, the large one first.
+fn large_beside_small(machine: &mut Machine, large: Wants) -> Vec<Result<GeneratedReply, Fault>> {
+    let small = || Wants { prompt: 60, tokens: 100 };
+    let all: Vec<Wants> = std::iter::once(large).chain((0..3).map(|_| small())).collect();
+    let mut calls = Vec::new();
+    for (n, Wants { prompt: length, tokens }) in all.iter().enumerate() {
+        let conn = machine.connect(ADMIN);
+        let context = machine.open_with(conn, &prompt(n as u32, *length));
+        calls.push((conn, machine.begin(conn, generate(context, *tokens))));
+    }
+    let came = |(conn, call)| match machine.finish(conn, call) {
+        Ok(Reply::Generated(reply)) => Ok(reply),
+        Ok(other) => panic!("{other:?}"),
+        Err(fault) => Err(fault),
+    };
+    let came: Vec<_> = calls.into_iter().map(came).collect();
+    for (n, reply) in came.iter().enumerate().skip(1) {
+        let text = reply.as_ref().map(|r| r.text.clone());
+        assert_eq!(text, Ok(reference("", &prompt(n as u32, 60), 100)), "neighbours never fail");
+    }
+    came
+}
+
+/// A machine whose worker has fewer cells than it says, without swap and with it.
+fn short_of_cells(cells: u32, host: u64) -> Machine {
+    Machine::with_swap(&format!("pool=1024,context=1024,cells={cells}"), host, 0).0
+}
+
+#[test]
+fn worker_with_fewer_cells_than_it_said_fails_nobody_who_fits_alone() {
+    for (cells, host) in [(400, 0), (400, 64), (320, 0), (600, 64)] {
+        let mut machine = short_of_cells(cells, host);
+        let came = large_beside_small(&mut machine, Wants { prompt: 200, tokens: 100 });
+        let text = came[0].as_ref().map(|r| r.text.clone());
+        assert_eq!(text, Ok(reference("", &prompt(0, 200), 100)), "it waits, or is computed again");
+        assert!(machine.logs.iter().any(|line| line.contains("less than it said")), "{:?}", machine.logs);
+    }
+}
+
+#[test]
+fn only_the_process_that_does_not_fit_alone_fails_when_memory_runs_out() {
+    for host in [0, 64] {
+        let mut machine = short_of_cells(400, host);
+        let came = large_beside_small(&mut machine, Wants { prompt: 200, tokens: 500 });
+        let fault = came[0].as_ref().expect_err("700 tokens in 400 cells");
+        assert_eq!(fault.errno, Errno::ENOMEM);
+        assert!(fault.message.contains("frames") && fault.message.contains("mount the model"), "{fault}");
+        let conn = machine.connect(ADMIN);
+        let fresh = machine.open_with(conn, "afterwards");
+        assert_eq!(machine.generate(conn, fresh, 30).text, reference("", "afterwards", 30));
+    }
+}
+
+#[test]
+fn process_with_the_highest_score_gives_way_first_when_the_worker_is_short() {
+    // The large one is first in every other respect: its generation was asked for first.
+    let mut machine = short_of_cells(640, 0);
+    let conn = machine.connect(ADMIN);
+    let pids: Vec<_> = [300, 60, 60]
+        .into_iter()
+        .enumerate()
+        .map(|(n, length)| {
+            let process = machine.connect(ADMIN);
+            let context = machine.open_with(process, &prompt(n as u32, length));
+            machine.begin(process, generate(context, 200));
+            machine.pid(process)
+        })
+        .collect();
+    while !machine.logs.iter().any(|line| line.contains("less than it said")) {
+        assert!(machine.turn(), "the cells are never short");
+    }
+    let list = machine.ps(conn);
+    let of = |pid| list.iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(of(pids[0]).waits_for.as_deref(), Some("frames of m"));
+    assert!(pids[1..].iter().all(|pid| of(*pid).frames > 0 && of(*pid).oom_score > 0), "{list:?}");
+    machine.run();
+}
+
+#[test]
+fn context_too_large_for_its_limit_fails_before_anybody_gives_way() {
+    let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
+    let context = machine.open_with(conn, &prompt(1, 120));
+    machine.generate(conn, context, 5);
+    let pid = machine.pid(conn);
+    machine.call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) }).expect("own limit");
+    let large = machine.open_with(conn, &prompt(9, 250));
+    let fault = machine.call(conn, generate(large, 5)).expect_err("four frames");
+    assert!(fault.message.contains("needs 4 frames") && fault.message.contains("limit is 3"), "{fault}");
+    let list = machine.ps(conn);
+    assert_eq!(
+        list.iter().find(|p| p.pid == pid).map(|p| p.frames),
+        Some(2),
+        "its idle context keeps its own"
+    );
+}
+
+#[test]
+fn copy_of_a_page_of_its_own_is_no_frame_beyond_the_limit() {
+    let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
+    let neighbour = machine.connect(ADMIN);
+    let first = machine.open_with(neighbour, &prompt(1, 150));
+    machine.generate(neighbour, first, 2);
+    let pid = machine.pid(conn);
+    machine.call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) }).expect("own limit");
+    // It shares the neighbour's pages up to the middle of the third one, and goes on in a page of its own.
+    let second = machine.open_with(conn, &format!("{}y", prompt(1, 150)));
+    let text = machine.generate(conn, second, 30).text;
+    assert_eq!(text, reference("", &format!("{}y", prompt(1, 150)), 30));
+}
+
+#[test]
+fn process_at_its_own_limit_lets_those_behind_it_in() {
+    let mut machine = Machine::new(KernelConfig { policy: Policy::Fifo, ..KernelConfig::default() });
+    let conn = machine.connect(ADMIN);
+    machine.mount(conn, "m", "pool=2048,context=1024").expect("it mounts");
+    let pid = machine.pid(conn);
+    machine.call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) }).expect("own limit");
+    let own: Vec<_> = (0..2).map(|n| machine.open_with(conn, &prompt(n, 100))).collect();
+    let calls: Vec<_> = own.iter().map(|c| machine.begin(conn, generate(*c, 80))).collect();
+    let other = machine.connect(ADMIN);
+    let context = machine.open_with(other, &prompt(7, 100));
+    let call = machine.begin(other, generate(context, 5));
+    machine.finish(other, call).expect("there is room");
+    assert!(calls.iter().all(|c| machine.reply(conn, *c).is_none()), "it did not wait for them");
+    machine.run();
+    assert!(calls.iter().all(|c| machine.reply(conn, *c).is_some_and(|r| r.is_ok())));
 }

@@ -312,3 +312,34 @@ fn fork_bomb_of_contexts_hits_its_limit_and_nothing_else() {
     let tokens_max = Some(Tokens(512));
     assert!(matches!(machine.call(conn, Open { tokens_max, ..open() }), Ok(Reply::Opened { .. })));
 }
+
+/// A process of the class `batch` computes a prompt, slowly because another one is preferred to it, and one in a hurry
+/// begins with the same text. Tells the prompt tokens that were computed, and how far the preferred one was when the
+/// one in a hurry had its answer.
+fn prefix_in_a_hurry(class: Class) -> (u64, u64) {
+    let (mut machine, admin) =
+        Machine::with_model("pool=65536,context=16384,batch=128,step_us=1000,token_us=1000");
+    let (slow, preferred) = (machine.connect_as(7, Class::Batch, 0), machine.connect(7));
+    let (common, other) = (text(1, 2000), text(2, 12_000));
+    let (_, first) = machine.begin_on(slow, &common, 4);
+    (0..4).for_each(|_| assert!(machine.turn()));
+    let (_, _) = machine.begin_on(preferred, &other, 4);
+    (0..4).for_each(|_| assert!(machine.turn()));
+    let conn = machine.connect_as(7, class, 0);
+    let (_, call) = machine.begin_on(conn, &format!("{common}!"), 4);
+    assert_eq!(generated(machine.finish(conn, call)).text, reference("", &format!("{common}!"), 4));
+    let pid = machine.pid(preferred);
+    let reached = machine.ps(admin).into_iter().find(|p| p.pid == pid).map(|p| p.prompt_tokens_evaluated);
+    assert_eq!(generated(machine.finish(slow, first)).text, reference("", &common, 4));
+    machine.run();
+    (machine.stat(admin).prompt_tokens_evaluated, reached.expect("it lives"))
+}
+
+#[test]
+fn process_that_computes_a_prefix_for_one_in_a_hurry_runs_in_its_class() {
+    let (evaluated, reached) = prefix_in_a_hurry(Class::Interactive);
+    assert!(evaluated <= 2000 + 12_000 + 64, "{evaluated}: nothing is computed twice");
+    assert!(reached < 3000, "the one in a hurry has waited for {reached} tokens of the class between");
+    let (_, reached) = prefix_in_a_hurry(Class::Batch);
+    assert!(reached > 9000, "and nobody else is preferred for it: {reached}");
+}

@@ -107,8 +107,10 @@ impl History {
         let corrupt = [0, 0, 1, 7][chance.below(4)];
         let load_us = [0, 100, 5000][chance.below(3)];
         let ranges = !chance.once_in(8);
+        // Workers that have all the cells that they say, and some with fewer, but enough for every context alone.
+        let cells = [0, 0, 0, 256 + 64 * chance.below(4)][chance.below(4)];
         let script = format!(
-            "eos=40,context=256,pool={pool},sequences={sequences},batch={batch},step_us=900,row_us=100,token_us={token_us},drafts={drafts},\
+            "cells={cells},eos=40,context=256,pool={pool},sequences={sequences},batch={batch},step_us=900,row_us=100,token_us={token_us},drafts={drafts},\
              host_pages={host_pages},disk_pages={disk_pages},corrupt_every={corrupt},load_us={load_us},\
              save_us=50,ranges={ranges},kv=1,compute=50"
         );

@@ -1,5 +1,7 @@
 //! Shared segments: who may open on them, what is shared, and how long they live.
 
+use kernel::core::Event as Input;
+use kernel::core::effect::Record;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
 use syscalls::reply::SegmentInfo;
@@ -198,4 +200,103 @@ fn share_misused_is_refused() {
     let fault = machine.call(other, Share { context, name: "s64".into(), length: None, mode: 0o600 });
     assert_eq!(fault.expect_err("one too many").errno, Errno::EMFILE);
     assert!(machine.connect(ADMIN) > other);
+}
+
+impl Machine {
+    /// The daemon ends, and another one begins with what the store holds and these changes to it.
+    fn restarted(&mut self, change: impl Fn(&mut Record)) -> (Machine, ConnId) {
+        self.event(Input::Terminate);
+        let mut records: Vec<Record> = self.records.values().cloned().collect();
+        records.iter_mut().for_each(change);
+        // The host does not say in which order they come.
+        records.reverse();
+        let mut next = Machine::default();
+        next.records = records.iter().map(|r| (r.key(), r.clone())).collect();
+        next.event(Input::Booted { records });
+        let admin = next.connect(ADMIN);
+        (next, admin)
+    }
+}
+
+/// A machine with a segment of 300 tokens that everybody may open on.
+fn shared_rules() -> (Machine, ConnId) {
+    let (mut machine, _) = Machine::with_model("pool=4096,context=1024");
+    let owner = machine.connect(7);
+    let context = machine.open_with(owner, &text(1, 300));
+    machine.generate(owner, context, 1);
+    machine.call(owner, Truncate { context, length: Tokens(300) }).expect("own context");
+    machine.share(owner, context, 0o604).expect("own context");
+    (machine, owner)
+}
+
+#[test]
+fn segment_is_there_after_a_restart_with_its_owner_its_bits_and_its_tokens() {
+    let (mut before, owner) = shared_rules();
+    let listed = before.segments(owner);
+    let (mut machine, admin) = before.restarted(|_| {});
+    assert_eq!(machine.segments(admin), listed, "before its model has been loaded");
+    let other = machine.connect(8);
+    // The call waits for the model.
+    let context = machine.open_on_rules(other).expect("everybody may");
+    machine.append(other, context, "and a question").expect("it fits");
+    let expected = reference("", &format!("{}and a question", text(1, 300)), 20);
+    assert_eq!(machine.generate(other, context, 20).text, expected);
+    let second = machine.open_on_rules(other).expect("everybody may");
+    let evaluated = machine.evaluated(admin);
+    machine.generate(other, second, 1);
+    assert!(machine.evaluated(admin) - evaluated <= 1, "and it is shared as before");
+    let fault = machine.call(other, Unshare { name: "rules".into() }).expect_err("not his own");
+    assert_eq!(fault.errno, Errno::EPERM);
+    let owner = machine.connect(7);
+    machine.call(owner, Unshare { name: "rules".into() }).expect("his own");
+    let (mut machine, admin) = machine.restarted(|_| {});
+    assert_eq!(machine.segments(admin), []);
+}
+
+#[test]
+fn segment_replaced_after_a_restart_is_met_by_nobody_who_opened_on_the_first() {
+    let (mut before, _) = shared_rules();
+    let (mut machine, _) = before.restarted(|_| {});
+    let owner = machine.connect(7);
+    let first = machine.open_on_rules(owner).expect("his own");
+    machine.generate(owner, first, 1);
+    let context = machine.open_with(owner, &text(2, 200));
+    machine.share(owner, context, 0o600).expect("his own name");
+    let second = machine.open_on_rules(owner).expect("his own");
+    assert_eq!(machine.generate(owner, second, 20).text, reference("", &text(2, 200), 20));
+    machine.call(owner, Truncate { context: first, length: Tokens(300) }).expect("own context");
+    assert_eq!(machine.generate(owner, first, 20).text, reference("", &text(1, 300), 20));
+}
+
+#[test]
+fn segment_of_another_file_under_the_same_name_goes_and_the_log_says_so() {
+    let (mut before, _) = shared_rules();
+    let (mut machine, admin) = before.restarted(|record| {
+        if let Record::Mount(mount) = record {
+            mount.path = mount.path.replace("pool=", "seed=5,pool=");
+        }
+    });
+    machine.run();
+    assert_eq!(machine.segments(admin), []);
+    let fault = machine.open_on_rules(admin).expect_err("gone");
+    assert_eq!(fault.errno, Errno::ENOENT);
+    assert!(
+        machine.logs.iter().any(|l| l.contains("rules") && l.contains("another file")),
+        "{:?}",
+        machine.logs
+    );
+    assert!(machine.records.keys().all(|key| !key.starts_with("segment/")), "{:?}", machine.records.keys());
+}
+
+#[test]
+fn segment_goes_from_the_store_with_its_model() {
+    let (mut machine, _) = shared_rules();
+    let admin = machine.connect(ADMIN);
+    machine.call(admin, Unmount { name: "m".into(), force: true }).expect("the administrator");
+    assert!(machine.records.is_empty(), "{:?}", machine.records.keys());
+    let (mut orphaned, _) = shared_rules();
+    orphaned.records.retain(|key, _| key.starts_with("segment/"));
+    let (mut machine, admin) = orphaned.restarted(|_| {});
+    assert_eq!(machine.segments(admin), []);
+    assert!(machine.records.is_empty(), "{:?}", machine.records.keys());
 }

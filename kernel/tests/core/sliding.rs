@@ -63,7 +63,10 @@ fn generation_longer_than_the_window_goes_on_from_the_first_page_and_the_latest_
                 log.push(tokens[0]);
                 at += 1;
             }
-            Event::Slid { tokens, .. } => drop(log.drain(64..64 + tokens.0 as usize)),
+            Event::Slid { kept, tokens, .. } => {
+                assert_eq!(kept.0, 64);
+                drop(log.drain(64..64 + tokens.0 as usize));
+            }
             _ => {}
         }
     }
@@ -168,7 +171,8 @@ fn context_that_compacts_goes_on_from_a_summary_of_its_own() {
                 }
                 log.push(tokens[0]);
             }
-            Event::Compacted { tokens, summary } => {
+            Event::Compacted { kept, tokens, summary } => {
+                assert_eq!(kept.0, 64);
                 // What the model says to the part that goes and the kernel's instruction.
                 let mut asked = log[..64 + tokens.0 as usize].to_vec();
                 let instruction = "\n\nSummary of everything above, in a few sentences:\n";
@@ -191,6 +195,78 @@ fn context_that_compacts_goes_on_from_a_summary_of_its_own() {
     let pid = machine.pid(conn);
     let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
     assert_eq!(info.contexts, 1, "the kernel's own context is gone");
+}
+
+/// A conversation that begins with so long instructions, and generates so much that its window is filled over and over.
+fn instructed(machine: &mut Machine, conn: ConnId, on_full: OnFull, length: usize) -> (String, Vec<Event>) {
+    let open = Open { on_full, tokens_max: Some(Tokens(512)), ..open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
+    let system = "rules ".repeat(100)[..length].to_owned();
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let messages = Some(vec![message("system", &system), message("user", "tell me a story")]);
+    machine
+        .call(conn, Append { context, text: None, tokens: None, messages, special: false })
+        .expect("it fits");
+    let call = machine.begin(conn, generate(context, 700));
+    assert_eq!(generated(machine.finish(conn, call)).tokens.len(), 700);
+    let log = machine.log(conn, context);
+    let said: Vec<u8> = log.iter().filter_map(|t| u8::try_from(t.0).ok()).collect();
+    (String::from_utf8_lossy(&said).into_owned(), machine.events(conn, call).to_vec())
+}
+
+#[test]
+fn instructions_stay_to_the_token_when_a_context_slides_or_compacts() {
+    for on_full in [OnFull::Slide, OnFull::Compact] {
+        let (mut machine, conn) = Machine::with_model("template=chatml,pool=4096,context=1024");
+        let (said, events) = instructed(&mut machine, conn, on_full, 200);
+        let begins = format!("system\n{}\n", &"rules ".repeat(100)[..200]);
+        assert!(said.starts_with(&begins) && !said.contains("story"), "{said}");
+        // With the token that begins the text, and those around the message.
+        let kept = begins.len() as u32 + 3;
+        let moves: Vec<_> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Slid { kept, .. } => Some((OnFull::Slide, kept.0)),
+                Event::Compacted { kept, .. } => Some((OnFull::Compact, kept.0)),
+                _ => None,
+            })
+            .collect();
+        assert!(moves.len() > 1 && moves.iter().all(|m| *m == (on_full, kept)), "{moves:?}, not {kept}");
+    }
+}
+
+#[test]
+fn instructions_longer_than_half_of_the_window_slide_like_the_rest_and_the_log_says_so() {
+    for on_full in [OnFull::Slide, OnFull::Compact] {
+        let (mut machine, conn) = Machine::with_model("template=chatml,pool=4096,context=1024");
+        let (said, events) = instructed(&mut machine, conn, on_full, 300);
+        assert!(said.starts_with("system\nrules ") && !said.contains("story"), "{said}");
+        let first = events.iter().find(|e| !matches!(e, Event::Tokens { .. }));
+        assert!(matches!(first, Some(Event::Slid { kept: Tokens(64), .. })), "{first:?}");
+        let told = machine.logs.iter().filter(|l| l.contains("more than half of its window of 512")).count();
+        assert_eq!(told, 1, "{:?}", machine.logs);
+    }
+}
+
+#[test]
+fn segment_that_a_context_was_opened_on_stays_when_it_slides() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let context = machine.open_with(conn, &"all begin so ".repeat(10));
+    let share = Share { context, name: "rules".into(), length: None, mode: 0o600 };
+    machine.call(conn, share).expect("own context");
+    let prefix = Some("rules".into());
+    let open = Open { on_full: OnFull::Slide, tokens_max: Some(Tokens(300)), prefix, ..open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
+    let call = machine.begin(conn, generate(context, 600));
+    generated(machine.finish(conn, call));
+    let kept: Vec<_> = machine
+        .events(conn, call)
+        .iter()
+        .filter_map(|e| if let Event::Slid { kept, .. } = e { Some(kept.0) } else { None })
+        .collect();
+    assert!(kept.len() > 2 && kept.iter().all(|k| *k == 130), "{kept:?}");
+    let begins: Vec<Token> = "all begin so ".repeat(10).bytes().map(|b| Token(b.into())).collect();
+    assert!(machine.log(conn, context).starts_with(&begins));
 }
 
 #[test]

@@ -109,8 +109,9 @@ pub enum OnFull {
     /// The call ends and says so.
     #[default]
     Stop,
-    /// The oldest part is dropped behind the first page, half of the window at a time, or in a conversation the
-    /// oldest messages behind the instructions.
+    /// The oldest part is dropped, half of the window at a time, or in a conversation the oldest messages. The
+    /// beginning stays: system messages, or the segment that the context was opened on; the first page where there
+    /// are none, or where these are longer than half of the window.
     Slide,
     /// As `slide`, but when a generation fills the context, a summary that the model writes takes the place of what
     /// is dropped.

@@ -115,6 +115,7 @@ impl Kernel {
         self.cut(id, delta.keep);
         self.extend(id, &delta.append);
         let Some(context) = self.contexts.get_mut(&id) else { return Ok(Reply::Done {}) };
+        context.instructions = delta.instructions.min(context.length());
         context.messages = request.messages;
         context.answering = false;
         let length = Tokens(context.length());

@@ -1,10 +1,11 @@
-//! A context that compacts when it is full: its oldest part behind the first page is replaced with a summary that the
-//! model itself writes.
+//! A context that compacts when it is full: its oldest part behind its instructions is replaced with a summary that the
+//! model itself writes. What counts as instructions is what stays when a context slides.
 //!
 //! The summary is a generation of the kernel's own, on a copy of the beginning with an instruction behind it. It is
 //! charged to the process, and scheduled like any other of its generations. Meanwhile the context does not run. If
-//! there is no summary, or none that is shorter than what it stands for, the context slides instead. The same happens
-//! where `append` finds it full: a call that adds text is not made to wait for the model.
+//! there is no summary, none that is shorter than what it stands for, or too little beside the instructions, the
+//! context slides instead. The same happens where `append` finds it full: a call that adds text is not made to wait
+//! for the model.
 
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ pub(in crate::core) struct Compaction {
 impl Kernel {
     /// Makes room in a full context, as it was opened to.
     pub(in crate::core) fn shorten(&mut self, id: ContextId) {
-        let compacts = self.contexts.get(&id).is_some_and(|c| c.on_full == OnFull::Compact);
+        let compacts =
+            self.contexts.get(&id).is_some_and(|c| c.on_full == OnFull::Compact && !c.is_overinstructed());
         if !compacts || !self.compact(id) {
             self.slide(id);
         }
@@ -122,10 +124,11 @@ fn summary_of(reply: Reply) -> Option<Vec<Token>> {
 }
 
 /// The event that tells of tokens that were dropped for a summary, or for nothing.
-pub(super) fn event(dropped: u32, summary: usize) -> Event {
+pub(super) fn event(kept: u32, dropped: u32, summary: usize) -> Event {
+    let (kept, tokens) = (Tokens(kept), Tokens(dropped));
     match summary {
-        0 => Event::Slid { tokens: Tokens(dropped), messages: 0 },
-        n => Event::Compacted { tokens: Tokens(dropped), summary: Tokens(n as u32) },
+        0 => Event::Slid { kept, tokens, messages: 0 },
+        n => Event::Compacted { kept, tokens, summary: Tokens(n as u32) },
     }
 }
 

@@ -19,6 +19,7 @@ struct Beginning {
     space: Option<Space>,
     log: Arc<Vec<Token>>,
     evaluated: u32,
+    instructions: u32,
     messages: Vec<Message>,
     answering: bool,
     on_full: OnFull,
@@ -37,18 +38,23 @@ impl Kernel {
         let identity = &self.process(owner)?.id;
         let (uid, admin) = (identity.uid, self.process(owner)?.admin);
         let segment = segment.map(|name| self.segments.readable(name, uid, admin)).transpose()?;
+        let empty = Beginning {
+            space: None,
+            log: Arc::default(),
+            evaluated: 0,
+            instructions: 0,
+            messages: vec![],
+            answering: false,
+            on_full,
+        };
         let beginning = match segment {
-            None => {
-                let log = Arc::default();
-                Beginning { space: None, log, evaluated: 0, messages: vec![], answering: false, on_full }
-            }
+            None => empty,
             Some(segment) => Beginning {
                 space: Some(segment.space(uid)),
                 log: segment.log.clone(),
-                evaluated: 0,
                 messages: segment.messages.clone(),
                 answering: segment.answering,
-                on_full,
+                ..empty
             },
         };
         let length = beginning.log.len();
@@ -95,6 +101,7 @@ impl Kernel {
                 Arc::new(parent.log[..length as usize].to_vec())
             },
             evaluated: parent.evaluated.min(length),
+            instructions: parent.instructions.min(length),
             messages: if whole { parent.messages.clone() } else { vec![] },
             answering: whole && parent.answering,
             on_full: parent.on_full,
@@ -130,6 +137,7 @@ impl Kernel {
             tokens_max,
             on_full: beginning.on_full,
             evaluated: beginning.evaluated,
+            instructions: beginning.instructions,
             messages: beginning.messages,
             answering: beginning.answering,
             queue: VecDeque::new(),

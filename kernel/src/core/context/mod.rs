@@ -22,7 +22,7 @@ mod tokens;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use drivers::wire::TokenizeRequest;
+use drivers::wire::{PAGE_TOKENS, TokenizeRequest};
 use syscalls::call::{Fork, Message, OnFull, ReadTokens, Share};
 use syscalls::{ContextId, Pid, Token};
 
@@ -69,6 +69,8 @@ pub(super) struct Context {
     pub on_full: OnFull,
     /// How much of the log was ever computed: below this, computing is computing again.
     pub evaluated: u32,
+    /// Tokens at the beginning that are the system messages of a conversation.
+    pub instructions: u32,
     /// The conversation, where `append` was given messages; generated answers included.
     pub messages: Vec<Message>,
     /// The last message is the answer that a further generation continues.
@@ -108,6 +110,11 @@ impl Context {
     /// The call of the generation that has begun.
     pub(super) fn generating(&self) -> Option<CallNo> {
         self.generation.as_ref().map(|g| g.call)
+    }
+
+    /// Pages that its log takes.
+    pub(super) fn pages(&self) -> u32 {
+        self.length().div_ceil(PAGE_TOKENS)
     }
 
     /// Frames that it maps.

@@ -1,8 +1,10 @@
-//! A context that slides when it is full: the oldest tokens behind the first page go, and the rest moves up.
+//! A context that slides when it is full: the oldest tokens behind its instructions go, and the rest moves up.
 //!
-//! The first page stays because attention leans on the first positions whatever they say (attention sinks): without
-//! them a model loses the thread at once. What moves up has other positions than it was computed at, so it is
-//! computed again from the log; half of the window goes at a time, so that this is rare.
+//! Instructions are the system messages of a conversation, or the segment that the context was opened on, to the
+//! token. Where these are longer than half of the window, too little would be left to slide: the first page alone
+//! stays then, and the log says so. It stays in any case, because attention leans on the first positions whatever they
+//! say (attention sinks): without them a model loses the thread at once. What moves up has other positions than it was
+//! computed at, so it is computed again from the log; half of the window goes at a time, so that this is rare.
 
 use std::sync::Arc;
 
@@ -12,12 +14,24 @@ use syscalls::{ContextId, Event, Token, Tokens};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
+use super::super::effect::{Effect, LogLevel};
 use super::{Context, compact};
 
 impl Context {
+    /// Tokens at the beginning that are to stay.
+    fn instructed(&self) -> u32 {
+        self.instructions.max(self.space.common)
+    }
+
+    /// Whether these are too many to stay.
+    pub(super) fn is_overinstructed(&self) -> bool {
+        self.instructed() > self.tokens_max / 2
+    }
+
     /// Tokens at the beginning that stay for ever.
     fn sink(&self) -> u32 {
-        PAGE_TOKENS.min(self.tokens_max / 4)
+        let first_page = PAGE_TOKENS.min(self.tokens_max / 4);
+        if self.is_overinstructed() { first_page } else { first_page.max(self.instructed()) }
     }
 
     /// Tokens that go at a time: half of what does not stay, in whole pages if it has one.
@@ -44,10 +58,18 @@ impl Context {
 }
 
 impl Kernel {
-    /// Drops the oldest tokens behind the first page: half of the window, or what is there.
+    /// Drops the oldest tokens behind what stays: half of the window, or what is there.
     pub(in crate::core) fn slide(&mut self, id: ContextId) {
         let Some(context) = self.contexts.get(&id) else { return };
         let (from, to) = context.oldest();
+        if context.is_overinstructed() {
+            let line = format!(
+                "context {id} begins with {} tokens of instructions, more than half of its window of {}: they slide like the rest; open it with a larger tokens_max",
+                context.instructed(),
+                context.tokens_max
+            );
+            self.out.push(Effect::Log(LogLevel::Warn, line));
+        }
         if from < to {
             self.replace(id, from, to, &[]);
         }
@@ -67,6 +89,7 @@ impl Kernel {
         let dropped = to - from;
         context.evaluated = context.evaluated.saturating_sub(dropped).max(from.min(context.evaluated));
         context.condemned = None;
+        context.instructions = if from < context.instructions { 0 } else { context.instructions };
         let (owner, served) = (context.owner, context.served());
         if let Some(process) = self.processes.living_mut(owner) {
             process.context_tokens -= u64::from(dropped - added);
@@ -75,7 +98,7 @@ impl Kernel {
         self.leave_segment(id, from);
         self.enroll_context(id);
         if let Some(call) = served {
-            self.report(call, compact::event(dropped, summary.len()));
+            self.report(call, compact::event(from, dropped, summary.len()));
         }
     }
 
@@ -98,7 +121,7 @@ impl Kernel {
         if self.ask(model, call, Some(id), Question::Chat(request)).is_err() {
             return false;
         }
-        self.report(call, Event::Slid { tokens: Tokens(0), messages: dropped as u32 });
+        self.report(call, Event::Slid { kept: Tokens(0), tokens: Tokens(0), messages: dropped as u32 });
         true
     }
 }

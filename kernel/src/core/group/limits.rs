@@ -71,25 +71,27 @@ impl Kernel {
         }
         let owner = self.contexts.get(&id).map(|c| c.owner);
         let Some(process) = owner.and_then(|pid| self.processes.living(pid)) else { return Room::Wait };
+        if let Some(fault) = self.too_large(id) {
+            return Room::Never(fault);
+        }
         let groups: Vec<GroupId> = self.groups.around(process.id.group).collect();
         for group in groups {
             let Some(most) = self.groups.get(group).and_then(|g| g.limits.resident_frames) else { continue };
             while self.group_usage(group).frames + u64::from(lacks) > most {
                 let members = self.resident_in(group, id);
                 match members.iter().find(|c| self.gives_way(id, **c, resident)) {
-                    Some(other) => self.release_pages(*other),
-                    None if !members.is_empty() => return Room::Wait,
-                    None => {
-                        let (name, has) = (self.groups.name(group), self.group_usage(group).frames);
-                        let message = format!(
-                            "group {name} has {has} frames and needs {lacks} more; its limit is {most}, raise it with setgroup"
-                        );
-                        return Room::Never(Fault::new(Errno::ENOMEM, message));
-                    }
+                    Some(other) => self.push_out(*other),
+                    None => return Room::OwnLimit,
                 }
             }
         }
         Room::Made
+    }
+
+    fn push_out(&mut self, id: ContextId) {
+        if let Some(model) = self.contexts.get(&id).map(|c| c.model) {
+            self.swap_out(model, id);
+        }
     }
 
     /// The contexts of a group that have frames, but for one, last those whose generation was asked for first.

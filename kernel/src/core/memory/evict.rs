@@ -15,8 +15,9 @@ use super::slots::Budget;
 use super::tree::{NodeId, Saved, Space};
 use super::{PageRef, Resident};
 
-/// Tokens below which a page is not saved: so few are computed beside other rows at next to no cost.
-const SAVED_TOKENS_MIN: u32 = 16;
+/// Tokens below which a page is saved only where a slot is free: it takes as much room as a whole one, and another
+/// page is not to go for it.
+const DISPLACING_TOKENS_MIN: u32 = 16;
 
 /// A sequence with what is known of it, whoever has it.
 pub(super) struct Held {
@@ -94,7 +95,10 @@ impl Model {
     /// a slot.
     fn save_if_last(&mut self, held: &Held, page: &PageRef, (from, to): (u32, u32), payment: &mut Payment) {
         let shared = self.memory.as_ref().is_none_or(|m| m.pool.is_shared(page) || !m.ranges);
-        if shared || to < from + SAVED_TOKENS_MIN || self.slots.room() == 0 {
+        if shared || to <= from || self.slots.room() == 0 {
+            return;
+        }
+        if to - from < DISPLACING_TOKENS_MIN && !self.slots.any_free(payment.budget) {
             return;
         }
         if !self.paging.pays(self.sched.cost.prefill_us(to - from)) {

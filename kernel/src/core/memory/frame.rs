@@ -28,6 +28,8 @@ pub(in crate::core) struct Pool {
     free: Vec<Frame>,
     /// The page in each frame, by the frame's number.
     pages: Vec<Option<Page>>,
+    /// Frames that the worker turned out not to have.
+    retired: u32,
     /// Frames with a page, and owners of all pages: the sums by which each step is checked.
     used: u32,
     owners: u64,
@@ -39,12 +41,20 @@ impl Pool {
         let frames = tokens / PAGE_TOKENS;
         // The lowest frame is handed out first: a stack, filled from the top.
         let free = (0..frames).rev().map(Frame).collect();
-        Pool { free, pages: (0..frames).map(|_| None).collect(), used: 0, owners: 0 }
+        Pool { free, pages: (0..frames).map(|_| None).collect(), retired: 0, used: 0, owners: 0 }
     }
 
     /// All frames.
     pub(in crate::core) fn total(&self) -> u32 {
-        self.pages.len() as u32
+        self.pages.len() as u32 - self.retired
+    }
+
+    /// Never hands out again what is free now, and tells how many frames that is: the worker has no room behind them.
+    pub(in crate::core) fn retire_free(&mut self) -> u32 {
+        let unreal = self.free();
+        self.free.clear();
+        self.retired += unreal;
+        unreal
     }
 
     /// Frames without a page.
@@ -122,7 +132,7 @@ impl Pool {
     pub(in crate::core) fn check(&self, references: usize) {
         let pages = self.pages.iter().flatten();
         let (allocated, owners) = pages.fold((0, 0), |(n, o), p| (n + 1, o + p.owners as usize));
-        assert_eq!(self.free.len() + allocated, self.pages.len(), "frames are lost or there twice");
+        assert_eq!(self.free.len() + allocated, self.total() as usize, "frames are lost or there twice");
         assert_eq!(owners, references, "page tables and pages disagree about owners");
         assert_eq!((self.used as usize, self.owners as usize), (allocated, owners), "the sums are wrong");
     }
@@ -146,6 +156,19 @@ mod tests {
         pool.release(second);
         assert_eq!(pool.free(), 2);
         pool.check(0);
+    }
+
+    #[test]
+    fn frames_retired_are_handed_out_no_more_and_missed_by_nobody() {
+        let mut pool = Pool::new(4 * PAGE_TOKENS);
+        let page = pool.allocate().unwrap();
+        assert_eq!(pool.retire_free(), 3);
+        assert_eq!((pool.total(), pool.free()), (1, 0));
+        assert!(pool.allocate().is_none());
+        pool.check(1);
+        pool.release(page);
+        assert_eq!(pool.free(), 1);
+        pool.check_sums();
     }
 
     #[test]

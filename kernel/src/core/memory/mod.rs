@@ -13,8 +13,8 @@
 //! **Who gives.** What a context needs beyond what is free comes, in this order, from remnants and contexts that do
 //! not run, page by page from their ends, and from running ones that come after it: those of a lower class, or,
 //! where it is resident itself and only grows, those whose generation began later. Otherwise it waits. The context
-//! whose generation is first of all can take from every other, so somebody always gets on, and a context that
-//! cannot have enough although it is alone is larger than the pool.
+//! whose generation is first of all can take from every other, so somebody always gets on. What fails at last, and
+//! who is pushed out where the worker has less than it said, stands in `shortage.rs`.
 //!
 //! **Where it goes.** A page whose last owner gives it up is saved in a slot of the host tier, and from there goes
 //! to the disk tier ([`Slots`]). That is a cache: the log is the truth, so a page that could not be saved, is found
@@ -29,6 +29,7 @@ mod paging;
 mod reclaim;
 mod remnant;
 mod residency;
+mod shortage;
 mod slots;
 mod tree;
 
@@ -43,8 +44,9 @@ pub(super) use asid::{Asids, Lease};
 pub(super) use frame::{PageRef, Pool};
 pub(super) use page_in::{Outlook, PageIn};
 pub(super) use paging::{PageSent, PagingCost, loading};
-pub(super) use reclaim::{Reach, Room, oom_score};
+pub(super) use reclaim::{Reach, Room};
 pub(super) use remnant::Remnant;
+pub(super) use shortage::oom_score;
 pub(super) use slots::{Budget, Slots};
 pub(super) use tree::{NodeId, Root, Space, Tree};
 

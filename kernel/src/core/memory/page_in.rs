@@ -2,14 +2,14 @@
 //! saved pages, wait for a context that is computing it already, or compute it.
 //!
 //! Nobody waits in a circle, and nobody for one that cannot get on: a context waits only for running ones that
-//! have a row in every step that has room for their class, of its own class or a higher one, and among running
-//! ones for those that are further on (or as far, and older). So the first of all waits for nobody.
+//! lack neither frames nor tokens of their rate, and among running ones for those that are further on (or as far, and
+//! older). So the first of all waits for nobody. Whoever is waited for runs at least in the waiter's class meanwhile
+//! (`process/inherit.rs`), so nobody waits for steps of a lower class than his own.
 
 use std::cmp::Reverse;
 
 use drivers::wire::{Op, PAGE_TOKENS, PageLabel};
 use syscalls::ContextId;
-use syscalls::call::Class;
 
 use super::super::Kernel;
 use super::super::context::Context;
@@ -27,8 +27,8 @@ const SHARED_TOKENS_MIN: u32 = 16;
 
 /// How a context that waits in line should come into memory.
 pub(in crate::core) enum Outlook {
-    /// Not now: somebody computes what it could share.
-    Wait,
+    /// Not now: this one computes what it could share.
+    Wait(ContextId),
     /// With so many tokens of this sequence, or with none.
     Share(Option<(ContextId, u32)>),
 }
@@ -41,7 +41,7 @@ pub(in crate::core) enum PageIn {
     /// The next step loads pages for it.
     Loads,
     /// It waits for another context.
-    Waits,
+    Waits(ContextId),
 }
 
 impl Kernel {
@@ -52,8 +52,10 @@ impl Kernel {
         let useful = context.length().saturating_sub(1);
         let Some(found) = self.find_prefix(context) else { return Outlook::Share(None) };
         // Also for what is saved: who is computing loads it first, and both have it then in the same frames.
-        if found.coming.min(useful) >= found.resident.min(useful) + SHARED_TOKENS_MIN {
-            return Outlook::Wait;
+        if let Some(computing) = found.computing
+            && found.coming.min(useful) >= found.resident.min(useful) + SHARED_TOKENS_MIN
+        {
+            return Outlook::Wait(computing);
         }
         Outlook::Share(share_of(&found, useful))
     }
@@ -62,7 +64,6 @@ impl Kernel {
     fn find_prefix(&self, context: &Context) -> Option<Found> {
         let model = self.models.get(&context.model)?;
         let memory = model.memory.as_ref().filter(|m| m.ranges)?;
-        let class = self.processes.living(context.owner)?.id.class;
         let own = (context.id, context.computed());
         let view = |holder: ContextId| {
             if let Some(remnant) = memory.remnants.get(&holder) {
@@ -70,24 +71,24 @@ impl Kernel {
                 return Some(View { log: &remnant.log, computed, active: false });
             }
             let other = self.contexts.get(&holder)?;
-            let active = self.may_wait_for(context, class, other);
+            let active = self.may_wait_for(context, other);
             Some(View { log: &other.log, computed: other.computed(), active })
         };
         Some(model.tree.find(&context.space, &context.log, own, view))
     }
 
-    fn may_wait_for(&self, context: &Context, class: Class, other: &Context) -> bool {
+    fn may_wait_for(&self, context: &Context, other: &Context) -> bool {
         let Some(model) = self.models.get(&context.model) else { return false };
         let first = || {
             let progress = |c: &Context| (c.computed(), Reverse(c.id));
             context.resident.is_none() || progress(other) > progress(context)
         };
-        let its_class = || self.processes.living(other.owner).map(|p| p.id.class);
+        let has_rate = || self.processes.living(other.owner).is_some_and(|p| self.empty_until(p).is_none());
         other.prefills()
             && !model.suspects.contains(&other.id)
             && !model.sched.held_back.contains(&other.id)
             && first()
-            && its_class().is_some_and(|its| its <= class)
+            && has_rate()
     }
 
     /// Does for a running context with a prompt what is cheaper than computing it.
@@ -102,8 +103,11 @@ impl Kernel {
             self.rebase(id, giver, length);
         }
         let computed = self.contexts.get(&id).map_or(0, |c| c.computed());
-        if may_wait && found.coming.min(useful) >= computed + SHARED_TOKENS_MIN {
-            return PageIn::Waits;
+        if let Some(computing) = found.computing
+            && may_wait
+            && found.coming.min(useful) >= computed + SHARED_TOKENS_MIN
+        {
+            return PageIn::Waits(computing);
         }
         if self.load_pages(id, useful) { PageIn::Loads } else { PageIn::Ready }
     }
@@ -133,6 +137,10 @@ impl Kernel {
             let rest = &context.log[at as usize..];
             let Some((node, common)) = model.tree.saved_behind(&context.space, parent, rest) else { break };
             let keep = (at + common).min(useful);
+            // The end of a log alone is not worth a step without a row.
+            if !any && keep - at < SHARED_TOKENS_MIN {
+                break;
+            }
             if !model.worth_loading(node, keep - at) {
                 break;
             }

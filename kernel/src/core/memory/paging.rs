@@ -1,8 +1,8 @@
 //! What came of saving, loading and moving pages, and what it costs.
 
 use drivers::wire::{DriverFault, Op, PAGE_TOKENS, PageLabel, Slot};
-use syscalls::ContextId;
 use syscalls::event::PageChange;
+use syscalls::{ContextId, Errno};
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
@@ -98,6 +98,9 @@ impl Kernel {
                 (PageSent::Load { context, .. }, _) if failed == Some(*context) => {}
                 (PageSent::Load { context, node, slot, page, keep }, Ok(_)) => {
                     self.page_loaded(model, *context, (*node, *slot), page, *keep);
+                }
+                (PageSent::Load { context, .. }, Err(fault)) if fault.errno == Errno::ENOMEM => {
+                    failed = Some(*context);
                 }
                 (PageSent::Load { context, node, slot, .. }, Err(fault)) => {
                     failed = Some(*context);

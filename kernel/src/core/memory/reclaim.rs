@@ -1,14 +1,13 @@
 //! Making room: who has to give pages back when somebody needs them.
 
 use syscalls::call::Class;
-use syscalls::{ContextId, Errno, Fault, Pid};
+use syscalls::{ContextId, Fault, Pid};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
 use super::super::model::Model;
-use super::super::process::Process;
-use super::super::sched::{Place, weight};
+use super::super::sched::Place;
 
 /// What came of asking for room.
 pub(in crate::core) enum Room {
@@ -16,6 +15,8 @@ pub(in crate::core) enum Room {
     Made,
     /// It is not there while others run.
     Wait,
+    /// It is not there while others of the same process or group run: whoever is behind it in line need not wait.
+    OwnLimit,
     /// It cannot be there.
     Never(Fault),
 }
@@ -27,12 +28,6 @@ pub(in crate::core) enum Reach {
     LowerClasses,
     /// From those of lower classes and from later generations: it is in and grows.
     Juniors,
-}
-
-/// How much a process is in the way where memory is short: its frames, weighed by class and nice.
-pub(in crate::core) fn oom_score(process: &Process) -> u64 {
-    let by_class = 1 << (process.id.class as u32);
-    (process.frames * by_class).saturating_mul(weight(0)) / weight(process.id.nice)
 }
 
 /// Whoever gives pages back.
@@ -51,7 +46,10 @@ impl Kernel {
     /// Brings a context that waits into memory, with room for its whole log.
     pub(in crate::core) fn admit(&mut self, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
-        let model = context.model;
+        let (model, owner, pages) = (context.model, context.owner, context.pages());
+        if let Some(room) = self.within_limit(owner, id, pages) {
+            return room;
+        }
         if share.is_some_and(|(giver, length)| self.adopt(giver, id, length, false)) {
             share = None;
         }
@@ -91,6 +89,8 @@ impl Kernel {
         loop {
             let Some(context) = self.contexts.get(&id) else { return Room::Wait };
             let (model_id, owner, length) = (context.model, context.owner, context.length());
+            // A page of its own in place of a shared one is no page more.
+            let more = context.pages().saturating_sub(context.frames());
             let Some(memory) = self.models.get(&model_id).and_then(|m| m.memory.as_ref()) else {
                 return Room::Wait;
             };
@@ -99,7 +99,7 @@ impl Kernel {
             if lacks == 0 {
                 return Room::Made;
             }
-            if let Some(room) = self.within_limit(owner, id, lacks) {
+            if let Some(room) = self.within_limit(owner, id, more) {
                 return room;
             }
             if self.frames_free(model_id) >= lacks {
@@ -109,7 +109,7 @@ impl Kernel {
             match self.victim(model_id, id, None, reach) {
                 Some(Victim::Cached(victim)) => self.evict(model_id, victim, lacks),
                 Some(Victim::Running(victim)) => self.swap_out(model_id, victim),
-                None => return self.no_room(model_id, id, lacks),
+                None => return self.no_room(model_id, id),
             }
         }
     }
@@ -131,11 +131,11 @@ impl Kernel {
     }
 
     /// Checks a process's own limit of frames: contexts of its own that do not run give theirs first.
-    fn within_limit(&mut self, owner: Pid, id: ContextId, lacks: u32) -> Option<Room> {
+    fn within_limit(&mut self, owner: Pid, id: ContextId, more: u32) -> Option<Room> {
         loop {
             let process = self.processes.living(owner)?;
             let most = process.limits.resident_frames?;
-            if process.frames + u64::from(lacks) <= most {
+            if process.frames + u64::from(more) <= most {
                 return None;
             }
             let others =
@@ -153,16 +153,10 @@ impl Kernel {
                 self.swap_out(model, junior);
                 continue;
             }
-            if others().any(|c| c.resident.is_some()) {
-                return Some(Room::Wait);
-            }
-            let (has, pid) = (process.frames, owner);
-            return Some(Room::Never(Fault::new(
-                Errno::ENOMEM,
-                format!(
-                    "process {pid} has {has} frames and needs {lacks} more; its limit is {most}, raise it with setlimit"
-                ),
-            )));
+            return Some(match others().any(|c| c.resident.is_some()) {
+                true => Room::OwnLimit,
+                false => self.no_room_alone(id),
+            });
         }
     }
 
@@ -238,19 +232,11 @@ impl Kernel {
         Some((class, context.generating()?))
     }
 
-    fn no_room(&self, model: ModelId, id: ContextId, lacks: u32) -> Room {
+    fn no_room(&self, model: ModelId, id: ContextId) -> Room {
         let Some(model) = self.models.get(&model) else { return Room::Wait };
-        let Some(memory) = &model.memory else { return Room::Wait };
-        let others = model.sched.running().any(|c| c != id) || model.in_flight.is_some();
-        if others {
-            return Room::Wait;
+        match model.sched.running().any(|c| c != id) || model.in_flight.is_some() {
+            true => Room::Wait,
+            false => self.no_room_alone(id),
         }
-        let (free, total) = (memory.pool.free(), memory.pool.total());
-        Room::Never(Fault::new(
-            Errno::ENOMEM,
-            format!(
-                "context {id} needs {lacks} more frames; {free} of {total} are free and nobody can give more: mount the model with a larger --context"
-            ),
-        ))
     }
 }

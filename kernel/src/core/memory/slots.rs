@@ -92,6 +92,10 @@ impl Tier {
         Some(number)
     }
 
+    fn any_free(&self, left: u64, room: u64) -> bool {
+        left >= room && (!self.free.is_empty() || self.next < self.end)
+    }
+
     /// Slots with a page, or with one on its way.
     fn taken(&self) -> u32 {
         self.next - self.free.len() as u32 - self.retired
@@ -171,6 +175,11 @@ impl Slots {
             Some((to, lost)) => Placed { slot, lost, moved: Some((down, to)) },
             None => Placed { slot, lost: Some(down), moved: None },
         })
+    }
+
+    /// Whether a page can be saved without another one having to go.
+    pub(in crate::core) fn any_free(&self, budget: &Budget) -> bool {
+        self.host.any_free(budget.host, self.room) || self.disk.any_free(budget.disk, self.room)
     }
 
     /// A slot on disk, in place of the page used longest ago if need be.

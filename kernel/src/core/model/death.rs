@@ -100,6 +100,7 @@ impl Kernel {
             model.contexts.iter().filter(|c| self.contexts.get(c).is_some_and(|c| c.resident.is_some()));
         let resident: Vec<ContextId> = on_it.copied().collect();
         self.forget_unwritten(id);
+        self.lend_to_computing(id, Default::default());
         let Some(model) = self.models.get_mut(&id) else { return };
         model.tree.forget_pool();
         for context in &resident {

@@ -135,6 +135,11 @@ impl Model {
         WorkerId { model: self.id, incarnation: self.incarnation }
     }
 
+    /// Of its file; 0 before it has been loaded for the first time.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.description.as_ref().map_or(0, |d| d.fingerprint)
+    }
+
     /// Whether its worker takes steps.
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready

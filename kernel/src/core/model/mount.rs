@@ -31,15 +31,21 @@ impl Kernel {
         id
     }
 
-    /// Mounts again what was mounted when the daemon ended.
+    /// Mounts again what was mounted when the daemon ended, and publishes what was shared on it.
     pub(in crate::core) fn booted(&mut self, records: Vec<Record>) {
+        let mut segments = Vec::new();
         for record in records {
-            let Record::Mount(mount) = record;
-            let Some(name) = mount.name.clone() else { continue };
-            if self.models.values().all(|m| m.name != name) {
-                self.enter_model(name, mount);
+            match record {
+                Record::Mount(mount) => {
+                    let Some(name) = mount.name.clone() else { continue };
+                    if self.models.values().all(|m| m.name != name) {
+                        self.enter_model(name, mount);
+                    }
+                }
+                Record::Segment(segment) => segments.push(segment),
             }
         }
+        segments.into_iter().for_each(|segment| self.restore_segment(*segment));
     }
 
     /// Has a new worker of a model started.
@@ -92,6 +98,7 @@ impl Kernel {
         model.description = Some(description);
         let (name, mount) = (model.name.clone(), model.mount.clone());
         self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is ready")));
+        self.check_segments_of(worker.model);
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
         }
@@ -190,6 +197,7 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.lend_to_computing(id, Default::default());
         self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };
         self.count_rows(&model.in_flight.take().map_or(vec![], |step| step.groups), -1);

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use drivers::wire::PAGE_TOKENS;
 use syscalls::ContextId;
 
 use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::memory::{Outlook, Reach, Room};
+use super::PrefixWaits;
 
 /// Generations in line that are looked at before a step; more would make the step wait.
 const ADMISSIONS_LOOKED_AT: usize = 32;
@@ -27,7 +27,7 @@ impl Kernel {
             }
             match self.grow_in_group(id) {
                 Room::Made => {}
-                Room::Wait => drop(waits.insert(id)),
+                Room::Wait | Room::OwnLimit => drop(waits.insert(id)),
                 Room::Never(fault) => self.fail_generation(id, fault),
             }
         }
@@ -51,8 +51,15 @@ impl Kernel {
         lacking.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Brings generations that wait into memory, as far as there is room.
-    pub(super) fn admit_waiting(&mut self, model: ModelId) {
+    /// Brings generations that wait into memory, as far as there is room. Tells who of them waits for a prefix, and
+    /// for whom.
+    pub(super) fn admit_waiting(&mut self, model: ModelId) -> PrefixWaits {
+        let mut for_prefixes = PrefixWaits::new();
+        self.admit_in_turn(model, &mut for_prefixes);
+        for_prefixes
+    }
+
+    fn admit_in_turn(&mut self, model: ModelId, for_prefixes: &mut PrefixWaits) {
         let mut passed = BTreeSet::new();
         while passed.len() < ADMISSIONS_LOOKED_AT {
             let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
@@ -61,7 +68,8 @@ impl Kernel {
                 return;
             }
             let share = match self.outlook(first) {
-                Outlook::Wait => {
+                Outlook::Wait(computing) => {
+                    self.note_prefix_wait(for_prefixes, computing, first);
                     passed.insert(first);
                     continue;
                 }
@@ -69,7 +77,7 @@ impl Kernel {
             };
             match self.room_in_group(first, &passed) {
                 Room::Made => {}
-                Room::Wait => {
+                Room::Wait | Room::OwnLimit => {
                     passed.insert(first);
                     continue;
                 }
@@ -81,15 +89,33 @@ impl Kernel {
             match self.admit(first, share) {
                 Room::Made => {}
                 Room::Wait => return,
+                Room::OwnLimit => drop(passed.insert(first)),
                 Room::Never(fault) => self.fail_generation(first, fault),
             }
+        }
+        self.admit_anyway(model);
+    }
+
+    /// Brings the first in line in where nobody runs and all that were looked at have let others go first: the soft
+    /// limit of a group holds nobody who is alone.
+    fn admit_anyway(&mut self, model: ModelId) {
+        let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
+        let first = sched.line.first_but(&BTreeSet::new()).filter(|_| sched.running_total() == 0);
+        let Some((id, Outlook::Share(share))) = first.map(|id| (id, self.outlook(id))) else { return };
+        let pages = self.contexts.get(&id).map_or(0, |c| c.pages());
+        let room = match self.group_room(id, pages, false) {
+            Room::Made => self.admit(id, share),
+            other => other,
+        };
+        if let Room::Never(fault) = room {
+            self.fail_generation(id, fault);
         }
     }
 
     fn grow_in_group(&mut self, id: ContextId) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
         // A page of its own in place of a shared one is no page more.
-        let more = context.length().div_ceil(PAGE_TOKENS).saturating_sub(context.frames());
+        let more = context.pages().saturating_sub(context.frames());
         match self.group_room(id, more, true) {
             Room::Made => self.grow(id, Reach::Juniors),
             other => other,
@@ -100,7 +126,7 @@ impl Kernel {
     fn room_in_group(&mut self, id: ContextId, passed: &BTreeSet<ContextId>) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
         let (owner, model) = (context.owner, context.model);
-        let lacks = context.length().div_ceil(PAGE_TOKENS);
+        let lacks = context.pages();
         if self.above_soft_limit(owner) {
             let mut passed = passed.clone();
             passed.insert(id);

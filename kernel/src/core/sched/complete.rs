@@ -1,6 +1,6 @@
 //! What a step came to: entries counted, tokens handed to generations, time charged to processes.
 
-use drivers::wire::{Chosen, PAGE_TOKENS, RowDone, Sampled, StepDone};
+use drivers::wire::{Chosen, DriverFault, PAGE_TOKENS, RowDone, Sampled, StepDone};
 use syscalls::call::Class;
 use syscalls::{ContextId, Errno, Fault};
 
@@ -8,6 +8,7 @@ use super::super::Kernel;
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::generate::Taken;
 use super::super::group::{GROUP_WEIGHT, GroupId};
+use super::super::memory::PageSent;
 use super::super::process::Process;
 use super::account::VIRTUAL_US;
 use super::cost::{Cost, Decode, Prefill};
@@ -32,9 +33,13 @@ impl Kernel {
             model.sched.count_withdrawn(&step, &done.rows);
         }
         self.worker_progressed(worker.model);
+        let short = is_short(&step, &done);
         self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(done.rows) {
             self.row_done(worker.model, row, done);
+        }
+        if short {
+            self.worker_short(worker.model);
         }
         self.step_ran(worker.model, &step, elapsed_us);
     }
@@ -44,7 +49,7 @@ impl Kernel {
         let Some(context) = self.contexts.get(&id) else { return };
         let goes_on = context.generating() == Some(row.call);
         match done {
-            RowDone::Failed(fault) if goes_on => {
+            RowDone::Failed(fault) if goes_on && fault.errno != Errno::ENOMEM => {
                 self.fail_generation(id, Fault::new(fault.errno, fault.message));
             }
             RowDone::Failed(_) | RowDone::Withdrawn => {}
@@ -252,6 +257,14 @@ impl Process {
             bucket.take(now, 1);
         }
     }
+}
+
+/// Whether the worker had no room for what the kernel had counted frames for.
+fn is_short(step: &InFlight, done: &StepDone) -> bool {
+    let lacks = |fault: &DriverFault| fault.errno == Errno::ENOMEM;
+    let loads = step.pages.iter().zip(&done.pages).filter(|(sent, _)| matches!(sent, PageSent::Load { .. }));
+    let mut loads = loads.filter_map(|(_, done)| done.as_ref().err());
+    loads.any(lacks) || done.rows.iter().any(|row| matches!(row, RowDone::Failed(fault) if lacks(fault)))
 }
 
 /// Whether a worker's answer is one to this step. It runs foreign C++ on foreign files: nothing is taken on trust.

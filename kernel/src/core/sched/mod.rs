@@ -128,7 +128,12 @@ pub(super) struct Sched {
     pub full: bool,
     /// Running contexts that have no row in the step that is planned: nobody waits for what these compute.
     pub held_back: BTreeSet<ContextId>,
+    /// Who waits for a prefix that another process computes, at the last plan.
+    pub for_prefixes: PrefixWaits,
 }
+
+/// Processes that compute what others wait for, each with the process and the context that waits.
+pub(super) type PrefixWaits = BTreeSet<(Pid, Pid, ContextId)>;
 
 impl Sched {
     /// The contexts in memory with a generation, by process.

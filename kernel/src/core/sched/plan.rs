@@ -16,7 +16,7 @@ use super::account::Account;
 use super::choose::Chooser;
 use super::policy::fair::{Backlogged, hold_back};
 use super::policy::{Rank, View};
-use super::{Plan, RowSent};
+use super::{Plan, PrefixWaits, RowSent};
 
 /// A context that can have a row.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +76,9 @@ impl Kernel {
         if let Some(model) = self.models.get_mut(&id) {
             model.sched.held_back = held_back;
         }
-        self.admit_waiting(id);
-        let waits = self.page_in_running(id);
+        let mut for_prefixes = self.admit_waiting(id);
+        let waits = self.page_in_running(id, &mut for_prefixes);
+        self.lend_to_computing(id, for_prefixes);
         let (mut candidates, mut backlogged, throttled_until) = self.candidates(id, &waits);
         let policy = self.config.policy;
         let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
@@ -164,12 +165,22 @@ impl Kernel {
         (candidates, backlogged, throttled_until)
     }
 
-    /// Has pages brought in for the running contexts that have a prompt, and tells which of them have no row.
-    fn page_in_running(&mut self, model_id: ModelId) -> BTreeSet<ContextId> {
+    /// Has pages brought in for the running contexts that have a prompt, and tells which of them have no row. Those
+    /// that wait for a prefix are added to `for_prefixes`.
+    fn page_in_running(&mut self, model_id: ModelId, for_prefixes: &mut PrefixWaits) -> BTreeSet<ContextId> {
         let Some(model) = self.models.get(&model_id) else { return BTreeSet::new() };
         let goes_on = |c: &ContextId| !model.sched.held_back.contains(c) && !model.suspects.contains(c);
         let prefilling: Vec<_> = model.sched.running().filter(|c| self.prefills(*c) && goes_on(c)).collect();
-        prefilling.into_iter().filter(|id| self.page_in(*id, true) != PageIn::Ready).collect()
+        let mut rowless = BTreeSet::new();
+        for id in prefilling {
+            match self.page_in(id, true) {
+                PageIn::Ready => continue,
+                PageIn::Loads => {}
+                PageIn::Waits(computing) => self.note_prefix_wait(for_prefixes, computing, id),
+            }
+            rowless.insert(id);
+        }
+        rowless
     }
 
     fn prefills(&self, id: ContextId) -> bool {
@@ -177,7 +188,7 @@ impl Kernel {
     }
 
     /// When a process that has used its rate up, or that of a group, may have rows again.
-    fn empty_until(&self, process: &Process) -> Option<Now> {
+    pub(in crate::core) fn empty_until(&self, process: &Process) -> Option<Now> {
         let own = process.bucket.as_ref().and_then(|bucket| bucket.empty_until(self.now));
         own.max(self.groups.empty_until(process.id.group, self.now))
     }

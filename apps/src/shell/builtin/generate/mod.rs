@@ -196,7 +196,7 @@ impl Shown {
             Event::Slid { tokens, .. } => {
                 eprintln!("generate: the context was full; its oldest {tokens} tokens were dropped");
             }
-            Event::Compacted { tokens, summary } => {
+            Event::Compacted { tokens, summary, .. } => {
                 eprintln!(
                     "generate: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
                 );

@@ -50,6 +50,23 @@ impl Template {
     ///
     /// EINVAL with the template's reason.
     pub fn render(&self, messages: &[Message]) -> Result<String, DriverFault> {
+        self.put(messages, true)
+    }
+
+    /// Puts messages into the template as the beginning of a conversation that goes on. A template that wants
+    /// somebody to have said something gets an empty message of the user behind them.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL with the template's reason.
+    pub fn render_beginning(&self, messages: &[Message]) -> Result<String, DriverFault> {
+        self.put(messages, false).or_else(|_| {
+            let said = Message { role: "user".into(), content: String::new() };
+            self.put(&[messages, &[said]].concat(), false)
+        })
+    }
+
+    fn put(&self, messages: &[Message], assistant_next: bool) -> Result<String, DriverFault> {
         let refused = |why: &str| {
             DriverFault::new(Errno::EINVAL, format!("the model's chat template refuses the messages: {why}"))
         };
@@ -59,7 +76,7 @@ impl Template {
         let template = environment.get_template(NAME).map_err(|e| refused(&reason(&e)))?;
         let variables = context! {
             messages => Value::from_serialize(messages),
-            add_generation_prompt => true,
+            add_generation_prompt => assistant_next,
             bos_token => self.begin,
             eos_token => self.end,
         };
@@ -196,6 +213,17 @@ mod tests {
                         <|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n\
                         <|im_start|>assistant\n";
         assert_eq!(text.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn beginning_of_a_conversation_ends_with_its_messages() {
+        let read = |source: &str| Template::read(source.into(), "<s>".into(), "</s>".into());
+        let system = [Message { role: "system".into(), content: "Be brief.".into() }];
+        let text = read(CHATML).render_beginning(&system);
+        assert_eq!(text.as_deref(), Ok("<s><|im_start|>system\nBe brief.<|im_end|>\n"));
+        let inside = "{% if messages[1].role != 'user' %}{{ raise_exception('nobody speaks') }}{% endif %}\
+                      [INST]{{ messages[0].content }}\n{{ messages[1].content }}[/INST]";
+        assert_eq!(read(inside).render_beginning(&system).as_deref(), Ok("[INST]Be brief.\n[/INST]"));
     }
 
     #[test]

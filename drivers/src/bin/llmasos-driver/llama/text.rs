@@ -60,10 +60,19 @@ impl LlamaText {
         self.template.is_some()
     }
 
-    fn render(&self, template: &Template, request: &ChatRequest) -> Result<Vec<Token>, DriverFault> {
-        let text = template.render(&request.messages)?;
-        self.alphabet.check(&text, true)?;
-        let mut tokens = self.model.tokenize(&text, false, true)?;
+    /// Tokens at the beginning of a conversation that are its system messages; none where the template does not tell.
+    fn instructions(&self, template: &Template, request: &ChatRequest, whole: &[Token]) -> u32 {
+        let system = request.instructions();
+        if system.is_empty() {
+            return 0;
+        }
+        let beginning = template.render_beginning(system).and_then(|text| self.rendered(&text));
+        beginning.map_or(0, |begins| common(&begins, whole) as u32)
+    }
+
+    fn rendered(&self, text: &str) -> Result<Vec<Token>, DriverFault> {
+        self.alphabet.check(text, true)?;
+        let mut tokens = self.model.tokenize(text, false, true)?;
         if let Some(begin) = self.begin.filter(|begin| tokens.first() != Some(begin)) {
             tokens.insert(0, begin);
         }
@@ -99,10 +108,16 @@ impl TextCodec for LlamaText {
                 "the model has no chat template, so it follows no conversation; append text instead";
             return Err(DriverFault::new(Errno::ENOSYS, message));
         };
-        let tokens = self.render(template, request)?;
-        let keep = tokens.iter().zip(&request.held).take_while(|(new, held)| new == held).count();
-        Ok(ChatDelta { keep: keep as u32, append: tokens[keep..].to_vec() })
+        let tokens = self.rendered(&template.render(&request.messages)?)?;
+        let keep = common(&tokens, &request.held);
+        let instructions = self.instructions(template, request, &tokens);
+        Ok(ChatDelta { keep: keep as u32, append: tokens[keep..].to_vec(), instructions })
     }
+}
+
+/// Tokens that two texts have in common at their beginnings.
+fn common(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
 #[cfg(test)]
@@ -145,6 +160,18 @@ mod tests {
         assert!(next.keep > 0 && next.keep as usize <= held.len());
         let whole = [&held[..next.keep as usize], &next.append[..]].concat();
         assert_eq!(bytes(&text, &whole), "<user>Hi\n<assistant>Hello\n<user>Bye\n<assistant>");
+    }
+
+    #[test]
+    fn system_messages_at_the_beginning_are_told_by_their_tokens() {
+        let text = chat_model();
+        let messages = vec![message("system", "Be brief"), message("user", "Hi")];
+        let delta = text.chat(&ChatRequest { messages, held: vec![] }).expect("renders");
+        let system = &delta.append[..delta.instructions as usize];
+        assert!(bytes(&text, system).starts_with("<system>Be brief"), "{}", bytes(&text, system));
+        assert!(!bytes(&text, system).contains("Hi"), "{}", bytes(&text, system));
+        let none = ChatRequest { messages: vec![message("user", "Hi")], held: vec![] };
+        assert_eq!(text.chat(&none).expect("renders").instructions, 0);
     }
 
     #[test]

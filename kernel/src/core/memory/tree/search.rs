@@ -30,6 +30,8 @@ pub(in crate::core) struct Found {
     pub available: u32,
     /// So many tokens will be in the pool without anybody's doing.
     pub coming: u32,
+    /// This one computes them, or the last of them.
+    pub computing: Option<ContextId>,
 }
 
 /// Tokens that two lists have in common at their beginnings.
@@ -105,8 +107,8 @@ impl<'a, V: Fn(ContextId) -> Option<View<'a>>> Search<'a, V> {
             self.available_ends = true;
             self.part_in_slot(at, start, rest);
         }
-        if next.is_some_and(|n| self.anybody_computes(n)) {
-            self.found.coming = self.found.coming.max(start + PAGE_TOKENS);
+        if let Some(computing) = next.and_then(|n| self.who_computes(n)) {
+            self.take_coming(start + PAGE_TOKENS, computing);
         } else if !self.coming_ends && holder.is_none() {
             self.coming_ends = true;
             self.part_coming(at, start, rest);
@@ -126,9 +128,16 @@ impl<'a, V: Fn(ContextId) -> Option<View<'a>>> Search<'a, V> {
         self.tree.node(id).holders.iter().find(|h| **h != self.own.0).copied()
     }
 
-    fn anybody_computes(&self, id: NodeId) -> bool {
-        let coming = &self.tree.node(id).coming;
-        coming.iter().any(|h| *h != self.own.0 && (self.view)(*h).is_some_and(|v| v.active))
+    fn take_coming(&mut self, length: u32, computing: ContextId) {
+        if length > self.found.coming {
+            self.found.coming = length;
+            self.found.computing = Some(computing);
+        }
+    }
+
+    fn who_computes(&self, id: NodeId) -> Option<ContextId> {
+        let mut coming = self.others(&self.tree.node(id).coming);
+        coming.find(|holder| (self.view)(*holder).is_some_and(|v| v.active))
     }
 
     fn others<'b>(&self, set: &'b BTreeSet<ContextId>) -> impl Iterator<Item = ContextId> + use<'b, 'a, V> {
@@ -168,19 +177,22 @@ impl<'a, V: Fn(ContextId) -> Option<View<'a>>> Search<'a, V> {
 
     /// The longest part of the next page that somebody is to compute.
     fn part_coming(&mut self, at: NodeId, start: u32, rest: &[Token]) {
-        let mut longest = 0;
+        let mut longest: Option<(u32, ContextId)> = None;
+        let mut note = |common: u32, computing: ContextId| {
+            if common > longest.map_or(0, |(length, _)| length) {
+                longest = Some((common, computing));
+            }
+        };
         for holder in self.others(&self.tree.node(at).tails) {
             let Some(v) = (self.view)(holder).filter(|v| v.active) else { continue };
             let Some(tail) = v.log.get(start as usize..) else { continue };
-            longest = longest.max(in_common(tail, rest));
+            note(in_common(tail, rest), holder);
         }
         for (child, common) in self.tree.around(at, rest) {
-            if self.anybody_computes(child) {
-                longest = longest.max(common);
-            }
+            self.who_computes(child).into_iter().for_each(|computing| note(common, computing));
         }
-        if longest > 0 {
-            self.found.coming = self.found.coming.max(start + longest);
+        if let Some((length, computing)) = longest {
+            self.take_coming(start + length, computing);
         }
     }
 }
