@@ -1,8 +1,9 @@
 //! What is estimated from a header, against what llama.cpp says that it allocates when it loads the file.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
 use drivers::estimate::{Estimate, estimate};
 use drivers::gguf::TensorType;
@@ -22,13 +23,19 @@ const ABOVE_MAX_BYTES: u64 = 2 << 20;
 /// llama.cpp tells sizes in hundredths of a mebibyte.
 const ROUNDING_BYTES: u64 = (1 << 20) / 100;
 
-/// A log in memory.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread logs while it is asked to keep it.
+    static KEPT: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
-impl Write for Lines {
+/// Where all threads log to. A subscriber for each thread would not do: which levels are heard at all is one number for
+/// the whole process, and changes under a thread when another one's subscriber goes.
+struct OfThisThread;
+
+impl Write for OfThisThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        KEPT.with_borrow_mut(|kept| kept.iter_mut().for_each(|kept| kept.extend_from_slice(bytes)));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -36,34 +43,36 @@ impl Write for Lines {
     }
 }
 
-impl Lines {
-    /// The bytes of the last buffer of a kind.
-    fn last(&self, kind: &str) -> u64 {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let size =
-            text.lines().rev().find_map(|line| line.split_once(&format!("{kind} buffer size ="))).unwrap().1;
-        let mebibytes: f64 = size.trim().strip_suffix(" MiB").unwrap().trim().parse().unwrap();
-        (mebibytes * f64::from(1 << 20)) as u64
-    }
+/// What is logged by the way.
+fn logged<T>(act: impl FnOnce() -> T) -> (T, String) {
+    static SUBSCRIBED: Once = Once::new();
+    SUBSCRIBED.call_once(|| {
+        let log = tracing_subscriber::fmt().with_max_level(LevelFilter::DEBUG).with_ansi(false);
+        log.with_writer(|| OfThisThread).init();
+    });
+    KEPT.set(Some(Vec::new()));
+    let result = act();
+    (result, String::from_utf8(KEPT.take().unwrap()).unwrap())
+}
+
+/// The bytes of the last buffer of a kind in a log.
+fn last(log: &str, kind: &str) -> u64 {
+    let size =
+        log.lines().rev().find_map(|line| line.split_once(&format!("{kind} buffer size ="))).unwrap().1;
+    let mebibytes: f64 = size.trim().strip_suffix(" MiB").unwrap().trim().parse().unwrap();
+    (mebibytes * f64::from(1 << 20)) as u64
 }
 
 /// Loads a model in main memory and compares every buffer.
 fn check(path: &Path, attention: Attention, context_tokens: Option<u32>) {
     let device = Some("cpu".into());
     let request = LoadRequest { attention, context_tokens, device, sequences_max: 256, ..request(path) };
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let driver = tracing::subscriber::with_default(log, || load(&request).unwrap());
+    let (driver, log) = logged(|| load(&request).unwrap());
     let estimate: Estimate = estimate(&request).unwrap();
     assert_eq!(estimate.pool_tokens, driver.description().pool_tokens);
     let needs = estimate.split(estimate.pool_tokens, 0, false).host;
-    let (weights, pool) = (lines.last("model"), lines.last("KV"));
-    let compute = lines.last("compute") + lines.last("output");
+    let (weights, pool) = (last(&log, "model"), last(&log, "KV"));
+    let compute = last(&log, "compute") + last(&log, "output");
     let name = path.file_name().unwrap().to_str().unwrap();
     let of = |what: &str| format!("{what} of {name}, {attention:?}, {context_tokens:?}");
     println!(
