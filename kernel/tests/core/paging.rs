@@ -129,12 +129,25 @@ fn contexts_taking_turns_compute_only_what_is_new() {
         let (mut machine, conn) = turns(TURNS, host, disk);
         let stats = machine.stat(conn);
         let computed = stats.prompt_tokens_evaluated + stats.tokens_recomputed;
-        // A few tokens of a page are computed rather than kept.
+        // Of the ends of logs a few are computed rather than kept.
         let most = TURNS_NEW + 24 * 4 * 16;
         assert!(computed <= most, "{computed} of {most} with {host} and {disk} slots");
         assert!(stats.swap_out_bytes > 0 && stats.swap_in_bytes > 0 && stats.refaults > 0, "{stats:?}");
         assert_eq!((stats.pages_host == 0, stats.pages_disk == 0), (host == 0, disk == 0), "{stats:?}");
         assert!(stats.pages_host <= host && stats.pages_disk <= disk);
+    }
+}
+
+#[test]
+fn last_tokens_of_a_log_come_back_with_its_pages_and_take_the_slot_of_none() {
+    // Three pages and twelve tokens, in a pool for one such context; slots for all of two, and for their pages alone.
+    for (host, again) in [(64, 0), (6, 12)] {
+        let (mut machine, conn) = Machine::with_swap("pool=256,context=256", host, 0);
+        let contexts: Vec<ContextId> = (1..=2).map(|n| machine.open_with(conn, &text(n, 200))).collect();
+        contexts.iter().for_each(|c| drop(machine.generate(conn, *c, 5)));
+        let reply = machine.generate(conn, contexts[0], 5);
+        assert_eq!(reply.text, reference("", &text(1, 200), 10)[5..]);
+        assert_eq!(machine.stat(conn).tokens_recomputed, again, "{host} slots");
     }
 }
 

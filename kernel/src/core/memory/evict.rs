@@ -15,8 +15,8 @@ use super::slots::Budget;
 use super::tree::{NodeId, Saved, Space};
 use super::{PageRef, Resident};
 
-/// Tokens below which a page is saved only where a slot is free: it takes as much room as a whole one, and another
-/// page is not to go for it.
+/// Tokens below which a page is saved only where slots are free for it and all pages before it: it takes as much room as
+/// a whole one, and none of these is to go for it.
 const DISPLACING_TOKENS_MIN: u32 = 16;
 
 /// A sequence with what is known of it, whoever has it.
@@ -98,7 +98,8 @@ impl Model {
         if shared || to <= from || self.slots.room() == 0 {
             return;
         }
-        if to - from < DISPLACING_TOKENS_MIN && !self.slots.any_free(payment.budget) {
+        let spare = || self.slots.free(payment.budget) > u64::from(from / PAGE_TOKENS);
+        if to - from < DISPLACING_TOKENS_MIN && !spare() {
             return;
         }
         if !self.paging.pays(self.sched.cost.prefill_us(to - from)) {

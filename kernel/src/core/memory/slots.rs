@@ -92,8 +92,8 @@ impl Tier {
         Some(number)
     }
 
-    fn any_free(&self, left: u64, room: u64) -> bool {
-        left >= room && (!self.free.is_empty() || self.next < self.end)
+    fn free(&self, left: u64, room: u64) -> u64 {
+        (left / room.max(1)).min(self.free.len() as u64 + u64::from(self.end - self.next))
     }
 
     /// Slots with a page, or with one on its way.
@@ -177,9 +177,9 @@ impl Slots {
         })
     }
 
-    /// Whether a page can be saved without another one having to go.
-    pub(in crate::core) fn any_free(&self, budget: &Budget) -> bool {
-        self.host.any_free(budget.host, self.room) || self.disk.any_free(budget.disk, self.room)
+    /// Pages that can be saved without another one having to go.
+    pub(in crate::core) fn free(&self, budget: &Budget) -> u64 {
+        self.host.free(budget.host, self.room) + self.disk.free(budget.disk, self.room)
     }
 
     /// A slot on disk, in place of the page used longest ago if need be.
