@@ -124,6 +124,17 @@ impl Cost {
         self.decode[bucket(decode.rows)].at(decode.depth as f64).map(|us| us as u64)
     }
 
+    /// What rows at a position are expected to add to a pure decode step that takes so long. Where a step of so many
+    /// rows has not been seen, each adds as much as in the next smaller one that has; nothing if there is none.
+    pub(super) fn rows_added_us(&self, decode: Decode, us: u64, position: u32, rows: u32) -> Option<u64> {
+        (1..=rows).rev().find_map(|seen| {
+            let mut with = decode;
+            (0..seen).for_each(|_| with.add(position));
+            let added = self.decode_measured_us(with)?.saturating_sub(us);
+            Some(added * u64::from(rows) / u64::from(seen))
+        })
+    }
+
     /// The expected time of a chunk, in nanoseconds; nothing before the first one.
     fn prefill_ns(&self, position: u32, tokens: u32) -> Option<u64> {
         let middle = f64::from(position) + f64::from(tokens) / 2.0;

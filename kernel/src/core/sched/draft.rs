@@ -119,18 +119,15 @@ impl Kernel {
         for row in &mut plan.rows {
             let Some((drafter, log, most)) = self.drafter(row) else { continue };
             let guesses = drafter.guesses(log, most.min(room as usize));
+            let Some(before_us) = model.sched.cost.decode_measured_us(decode) else { return };
             let pays = |count: &usize| {
-                let before = model.sched.cost.decode_measured_us(decode);
-                let mut with = decode;
-                (0..*count).for_each(|_| with.add(row.position));
-                let after = model.sched.cost.decode_measured_us(with);
-                match (before, after) {
-                    (Some(before), Some(after)) => {
-                        let added_us = after.saturating_sub(before);
-                        drafter.gain(*count as u64) * before > added_us * rows * WHOLE
+                let (cost, count) = (&model.sched.cost, *count as u32);
+                match cost.rows_added_us(decode, before_us, row.position, count) {
+                    Some(added_us) => {
+                        drafter.gain(u64::from(count)) * before_us > added_us * rows * WHOLE
                     }
                     // One that is likely right shows what it costs.
-                    _ => drafter.right > WHOLE / 2,
+                    None => count == 1 && drafter.right > WHOLE * 3 / 4,
                 }
             };
             let count = (1..=guesses.len()).rev().find(pays).unwrap_or(0);
