@@ -9,7 +9,7 @@ use super::Kernel;
 use super::context::Context;
 use super::event::ModelId;
 use super::process::Run;
-use super::sched::Place;
+use super::sched::{Owner, Place};
 
 impl Kernel {
     /// Checks what must hold between any two events.
@@ -23,6 +23,7 @@ impl Kernel {
         }
         for model in self.models.keys() {
             self.check_memory(*model);
+            self.check_running(*model);
         }
         for context in self.contexts.values() {
             self.check_context(context);
@@ -104,6 +105,27 @@ impl Kernel {
         for process in self.processes.all_living() {
             let pid = process.id.pid;
             assert_eq!(process.swap_pages, charged.get(&pid).copied().unwrap_or_default(), "process {pid}");
+        }
+    }
+
+    /// The generations in memory are all in the array, in their order, and what is copied there is what it was copied
+    /// from.
+    fn check_running(&self, id: ModelId) {
+        let model = &self.models[&id];
+        let runs = |c: &ContextId| self.contexts[c].place == Place::Running;
+        let mut expected: Vec<(Pid, ContextId)> =
+            model.contexts.iter().filter(|c| runs(c)).map(|c| (self.contexts[c].owner, *c)).collect();
+        expected.sort_unstable();
+        let running = &model.sched.running;
+        assert!(running.iter().map(|r| (r.owner.pid, r.context)).eq(expected.iter().copied()));
+        for runner in running.iter() {
+            let (pid, account) = (runner.owner.pid, runner.owner.account);
+            let process = self.processes.living(pid).expect("a running context has a living owner");
+            assert_eq!(runner.owner, Owner::of(process, account), "the copy of process {pid} is old");
+            assert!(model.sched.accounts.is_of(account, pid), "process {pid} has another's account");
+            assert_eq!(Some(runner.call), self.contexts[&runner.context].generating());
+            let load = expected.iter().filter(|(owner, _)| *owner == pid).count();
+            assert_eq!(running.of(pid) as usize, load, "process {pid}");
         }
     }
 

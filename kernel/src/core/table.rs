@@ -5,7 +5,6 @@
 //! a rule there are few. An entry that outlives its neighbours keeps a shelf and a block of pointers alive and nothing
 //! more.
 
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use syscalls::{ContextId, Pid};
@@ -120,28 +119,48 @@ impl At {
 /// The map.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
-    shelves: BTreeMap<u64, Box<Shelf<V>>>,
+    /// By their numbers. As a rule there is one, and what is looked for is not far away.
+    shelves: Vec<(u64, Box<Shelf<V>>)>,
     length: usize,
     keys: PhantomData<K>,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Table { shelves: BTreeMap::new(), length: 0, keys: PhantomData }
+        Table { shelves: Vec::new(), length: 0, keys: PhantomData }
     }
 }
 
 impl<K: Number, V> Table<K, V> {
+    /// Where a shelf stands, or would.
+    fn find(&self, shelf: u64) -> Result<usize, usize> {
+        match self.shelves.as_slice() {
+            [(only, _)] if *only == shelf => Ok(0),
+            shelves => shelves.binary_search_by_key(&shelf, |(number, _)| *number),
+        }
+    }
+
+    /// Where a shelf stands, which is made where there is none.
+    fn make(&mut self, shelf: u64) -> usize {
+        self.find(shelf).unwrap_or_else(|at| {
+            self.shelves.insert(at, (shelf, Box::default()));
+            at
+        })
+    }
+
     /// The entry of a number.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         let at = At::of(key.number());
-        self.shelves.get(&at.shelf)?.entries[at.block].as_ref()?.entries[at.place].as_deref()
+        let (_, shelf) = &self.shelves[self.find(at.shelf).ok()?];
+        shelf.entries[at.block].as_ref()?.entries[at.place].as_deref()
     }
 
     /// The entry of a number, to be changed.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = At::of(key.number());
-        self.shelves.get_mut(&at.shelf)?.entries[at.block].as_mut()?.entries[at.place].as_deref_mut()
+        let found = self.find(at.shelf).ok()?;
+        let (_, shelf) = &mut self.shelves[found];
+        shelf.entries[at.block].as_mut()?.entries[at.place].as_deref_mut()
     }
 
     /// Whether a number has an entry.
@@ -152,8 +171,8 @@ impl<K: Number, V> Table<K, V> {
     /// Enters something under a number, and gives back what was there.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = At::of(key.number());
-        let shelf = self.shelves.entry(at.shelf).or_default();
-        let before = shelf.get_or_default(at.block).replace(at.place, value);
+        let shelf = self.make(at.shelf);
+        let before = self.shelves[shelf].1.get_or_default(at.block).replace(at.place, value);
         self.length += usize::from(before.is_none());
         before
     }
@@ -161,7 +180,8 @@ impl<K: Number, V> Table<K, V> {
     /// Takes the entry of a number out.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let at = At::of(key.number());
-        let shelf = self.shelves.get_mut(&at.shelf)?;
+        let found = self.find(at.shelf).ok()?;
+        let (_, shelf) = &mut self.shelves[found];
         let block = shelf.entries[at.block].as_mut()?;
         let value = block.take(at.place)?;
         self.length -= 1;
@@ -169,25 +189,9 @@ impl<K: Number, V> Table<K, V> {
             shelf.take(at.block);
         }
         if shelf.used == 0 {
-            self.shelves.remove(&at.shelf);
+            self.shelves.remove(found);
         }
         Some(value)
-    }
-
-    /// The entry of a number, made where there is none.
-    pub(super) fn get_or_default(&mut self, key: K) -> &mut V
-    where
-        V: Default,
-    {
-        let at = At::of(key.number());
-        let block = self.shelves.entry(at.shelf).or_default().get_or_default(at.block);
-        let before = block.used;
-        let entry = block.entries[at.place].get_or_insert_with(|| {
-            block.used += 1;
-            Box::default()
-        });
-        self.length += block.used - before;
-        entry
     }
 
     /// How many entries there are.
@@ -216,14 +220,6 @@ impl<K: Number, V> Table<K, V> {
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
-
-    /// All entries in the order of their numbers, to be changed.
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        fn there<T>(boxes: &mut Boxes<T>) -> impl Iterator<Item = &mut T> {
-            boxes.entries.iter_mut().filter_map(|entry| entry.as_deref_mut())
-        }
-        self.shelves.values_mut().flat_map(|shelf| there(shelf).flat_map(there))
-    }
 }
 
 impl<K: Number, V> std::ops::Index<&K> for Table<K, V> {
@@ -236,6 +232,8 @@ impl<K: Number, V> std::ops::Index<&K> for Table<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -250,10 +248,8 @@ mod tests {
             }
             assert_eq!((table.get(&key), table.len()), (map.get(&key), map.len()));
         }
-        table.values_mut().chain(map.values_mut()).for_each(|value| *value += 1);
         for n in [3, 1 << 40, u64::MAX] {
-            *table.get_or_default(CallNo(n)) += n;
-            *map.entry(CallNo(n)).or_default() += n;
+            assert_eq!(table.insert(CallNo(n), n), map.insert(CallNo(n), n));
         }
         assert!(table.iter().eq(map.iter().map(|(k, v)| (*k, v))));
         let keys: Vec<CallNo> = table.keys().collect();

@@ -233,6 +233,11 @@ impl Groups {
         }
     }
 
+    /// Whether some group has a limit of tokens a second.
+    pub(super) fn any_rated(&self) -> bool {
+        self.rated
+    }
+
     /// When a group may generate again; nothing if it may now.
     pub(super) fn empty_until(&self, id: GroupId, now: Now) -> Option<Now> {
         if !self.rated {

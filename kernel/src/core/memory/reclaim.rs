@@ -175,13 +175,23 @@ impl Kernel {
         let own = self.seniority(id)?;
         let sched = &self.models.get(&model)?.sched;
         let in_step = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.in_step);
-        let running = sched.running().filter(|c| usable(c) && !in_step(c));
-        let last = running.filter_map(|c| Some((self.seniority(c)?, c))).max()?;
-        let taken = match reach {
-            Reach::LowerClasses => last.0.0 > own.0,
-            Reach::Juniors => last.0 > own,
+        let gives = |theirs: (Class, CallNo)| match reach {
+            Reach::LowerClasses => theirs.0 > own.0,
+            Reach::Juniors => theirs > own,
         };
-        taken.then_some(Victim::Running(last.1))
+        let mut last = None;
+        // Whether one is in the step is looked up last, and of few.
+        for runner in sched.running.iter().rev() {
+            let found = Some((runner.seniority(), runner.context));
+            if found > last
+                && gives(runner.seniority())
+                && usable(&runner.context)
+                && !in_step(&runner.context)
+            {
+                last = found;
+            }
+        }
+        last.map(|(_, context)| Victim::Running(context))
     }
 
     /// Of the remnants and idle contexts that were used longest ago, the one with the longest rest for what its
@@ -212,7 +222,7 @@ impl Kernel {
     /// Whether the process of a context runs others: it may come back to this one soon.
     fn owner_runs(&self, id: ContextId) -> bool {
         let Some(context) = self.contexts.get(&id) else { return false };
-        self.models.get(&context.model).is_some_and(|m| m.sched.running_of(context.owner) > 0)
+        self.models.get(&context.model).is_some_and(|m| m.sched.running.of(context.owner) > 0)
     }
 
     /// What it is expected to cost to take the last page of a sequence and to bring it back, in microseconds.
@@ -234,7 +244,7 @@ impl Kernel {
 
     fn no_room(&self, model: ModelId, id: ContextId) -> Room {
         let Some(model) = self.models.get(&model) else { return Room::Wait };
-        match model.sched.running().any(|c| c != id) || model.in_flight.is_some() {
+        match model.sched.running.iter().any(|runner| runner.context != id) || model.in_flight.is_some() {
             true => Room::Wait,
             false => self.no_room_alone(id),
         }

@@ -27,7 +27,7 @@ use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::ModelId;
 use super::super::process::Process;
-use super::super::sched::weight;
+use super::super::sched::{Runner, weight};
 use super::reclaim::Room;
 
 /// How much a process is in the way where memory is short:
@@ -99,7 +99,7 @@ impl Kernel {
         if !unused.is_empty() {
             return unused.into_iter().for_each(|holder| self.swap_out(id, holder));
         }
-        let (running, victim) = (model.sched.running_total(), self.shortage_victim(id));
+        let (running, victim) = (model.sched.running.len(), self.shortage_victim(id));
         let Some(victim) = victim else { return };
         if running > 1 {
             self.swap_out(id, victim);
@@ -136,11 +136,11 @@ impl Kernel {
     /// whose generation was asked for last. Nobody comes in again beside those of his own class before one of them
     /// ends, so no two push each other out in turns.
     fn shortage_victim(&self, id: ModelId) -> Option<ContextId> {
-        let running = self.models.get(&id)?.sched.running();
-        let standing = |context: ContextId| {
-            let owner = self.contexts.get(&context)?.owner;
-            let (class, call) = self.seniority(context)?;
-            Some(((class, oom_score(self.processes.living(owner)?), call), context))
+        let running = self.models.get(&id)?.sched.running.iter();
+        let standing = |runner: &Runner| {
+            let (class, call) = runner.seniority();
+            let process = self.processes.living(runner.owner.pid)?;
+            Some(((class, oom_score(process), call), runner.context))
         };
         running.filter_map(standing).max().map(|(_, context)| context)
     }

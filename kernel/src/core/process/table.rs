@@ -10,9 +10,10 @@ use super::{Identity, Process, Zombie};
 
 /// One entry: a process is alive or a zombie, and never both.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "who lives is looked up for every row, and is behind one pointer already")]
 enum Entry {
-    Living(Box<Process>),
-    Zombie(Zombie),
+    Living(Process),
+    Zombie(Box<Zombie>),
 }
 
 /// All processes, by pid. Pids count up and are not used again.
@@ -48,7 +49,7 @@ impl ProcessTable {
     pub(in crate::core) fn enter(&mut self, process: Process) {
         let pid = process.id.pid;
         self.children.insert((process.id.parent, pid));
-        let before = self.entries.insert(pid, Entry::Living(Box::new(process)));
+        let before = self.entries.insert(pid, Entry::Living(process));
         assert!(before.is_none(), "pid {pid} was given twice");
     }
 
@@ -87,7 +88,7 @@ impl ProcessTable {
     /// The living processes, by pid.
     pub(in crate::core) fn all_living(&self) -> impl Iterator<Item = &Process> {
         self.entries.values().filter_map(|e| match e {
-            Entry::Living(process) => Some(&**process),
+            Entry::Living(process) => Some(process),
             Entry::Zombie(_) => None,
         })
     }
@@ -112,7 +113,7 @@ impl ProcessTable {
         let Some(Entry::Living(process)) = self.entries.remove(&pid) else {
             unreachable!("only a living process ends");
         };
-        self.entries.insert(pid, Entry::Zombie(Zombie { id: process.id, status }));
+        self.entries.insert(pid, Entry::Zombie(Box::new(Zombie { id: process.id, status })));
     }
 
     /// Removes a zombie and tells its status.

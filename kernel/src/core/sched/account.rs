@@ -62,10 +62,17 @@ impl Account {
     }
 }
 
+/// Where the account of a process stands. It is the process's until that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) struct AccountNo(u32);
+
 /// All accounts of one model.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Accounts {
-    processes: Table<Pid, Account>,
+    /// In one array, since every row of every step asks for its account several times.
+    accounts: Vec<Account>,
+    free: Vec<AccountNo>,
+    numbers: Table<Pid, AccountNo>,
     groups: BTreeMap<(Class, GroupId), Attained>,
     /// The least virtual time among the backlogged members of a group, at the last plan in which it had some.
     clocks: BTreeMap<(Class, GroupId), u64>,
@@ -76,12 +83,35 @@ pub(in crate::core) struct Accounts {
 impl Accounts {
     /// What a process has attained; nothing yet for one that has never run here.
     pub(super) fn process(&self, pid: Pid) -> Option<&Account> {
-        self.processes.get(&pid)
+        self.numbers.get(&pid).map(|number| self.at(*number))
     }
 
     /// The account of a process, opened where it has none.
-    pub(super) fn process_mut(&mut self, pid: Pid) -> &mut Account {
-        self.processes.get_or_default(pid)
+    pub(super) fn open(&mut self, pid: Pid) -> AccountNo {
+        if let Some(number) = self.numbers.get(&pid) {
+            return *number;
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.accounts.push(Account::default());
+            AccountNo(self.accounts.len() as u32 - 1)
+        });
+        self.numbers.insert(pid, number);
+        number
+    }
+
+    /// An account.
+    pub(super) fn at(&self, number: AccountNo) -> &Account {
+        &self.accounts[number.0 as usize]
+    }
+
+    /// An account, to be changed.
+    pub(super) fn at_mut(&mut self, number: AccountNo) -> &mut Account {
+        &mut self.accounts[number.0 as usize]
+    }
+
+    /// Whose account it is.
+    pub(in crate::core) fn is_of(&self, number: AccountNo, pid: Pid) -> bool {
+        self.numbers.get(&pid) == Some(&number)
     }
 
     /// What a group has attained in a class.
@@ -108,7 +138,10 @@ impl Accounts {
 
     /// Forgets a process that has ended.
     pub(super) fn forget(&mut self, pid: Pid) {
-        self.processes.remove(&pid);
+        if let Some(number) = self.numbers.remove(&pid) {
+            *self.at_mut(number) = Account::default();
+            self.free.push(number);
+        }
     }
 
     /// Forgets a group that has been removed.
@@ -121,8 +154,8 @@ impl Accounts {
     /// that it would have missed.
     pub(in crate::core) fn renice(&mut self, pid: Pid, class: Class, nice: i8) {
         let pace = self.paces[class as usize].saturating_add(stride(nice));
-        if let Some(account) = self.processes.get_mut(&pid) {
-            let attained = account.of_mut(class);
+        if let Some(number) = self.numbers.get(&pid).copied() {
+            let attained = self.at_mut(number).of_mut(class);
             attained.pace = attained.pace.min(pace);
         }
     }
@@ -131,7 +164,7 @@ impl Accounts {
     pub(in crate::core) fn level(&mut self) {
         self.clocks.clear();
         self.groups.clear();
-        self.processes.values_mut().for_each(|account| account.classes = Default::default());
+        self.accounts.iter_mut().for_each(|account| account.classes = Default::default());
         self.paces = [0; 4];
     }
 }

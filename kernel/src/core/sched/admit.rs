@@ -9,6 +9,7 @@ use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::memory::{Outlook, Reach, Room};
 use super::PrefixWaits;
+use super::running::Runner;
 
 /// Generations in line that are looked at before a step; more would make the step wait.
 const ADMISSIONS_LOOKED_AT: usize = 32;
@@ -19,7 +20,7 @@ impl Kernel {
     pub(super) fn grow_running(&mut self, model: ModelId) -> BTreeSet<ContextId> {
         let lacking = self.lacking_frames(model);
         let mut waits = BTreeSet::new();
-        let before = self.models.get(&model).map_or(0, |m| m.sched.running_total());
+        let before = self.models.get(&model).map_or(0, |m| m.sched.running.len());
         for id in lacking {
             // One before it may have taken its pages in the meantime.
             if self.contexts.get(&id).is_none_or(|c| c.resident.is_none()) {
@@ -32,7 +33,7 @@ impl Kernel {
             }
         }
         if let Some(model) = self.models.get_mut(&model) {
-            model.sched.full |= model.sched.running_total() < before;
+            model.sched.full |= model.sched.running.len() < before;
         }
         waits
     }
@@ -41,12 +42,12 @@ impl Kernel {
     fn lacking_frames(&self, model: ModelId) -> Vec<ContextId> {
         let Some(model) = self.models.get(&model) else { return vec![] };
         let Some(memory) = &model.memory else { return vec![] };
-        let lacks = |id: &ContextId| {
-            let context = self.contexts.get(id);
+        let lacks = |runner: &&Runner| {
+            let context = self.contexts.get(&runner.context);
             context.is_some_and(|c| c.resident.as_ref().is_some_and(|r| memory.lacks(r, c.length()) > 0))
         };
-        let lacking = model.sched.running().filter(lacks);
-        let mut lacking: Vec<_> = lacking.filter_map(|c| Some((self.seniority(c)?, c))).collect();
+        let lacking = model.sched.running.iter().filter(lacks);
+        let mut lacking: Vec<_> = lacking.map(|runner| (runner.seniority(), runner.context)).collect();
         lacking.sort_unstable();
         lacking.into_iter().map(|(_, id)| id).collect()
     }
@@ -100,7 +101,7 @@ impl Kernel {
     /// limit of a group holds nobody who is alone.
     fn admit_anyway(&mut self, model: ModelId) {
         let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
-        let first = sched.line.first_but(&BTreeSet::new()).filter(|_| sched.running_total() == 0);
+        let first = sched.line.first_but(&BTreeSet::new()).filter(|_| sched.running.len() == 0);
         let Some((id, Outlook::Share(share))) = first.map(|id| (id, self.outlook(id))) else { return };
         let pages = self.contexts.get(&id).map_or(0, |c| c.pages());
         let room = match self.group_room(id, pages, false) {
@@ -141,7 +142,7 @@ impl Kernel {
     /// Whether a context that waits is of a higher class than some context that runs, or nobody runs.
     fn outranks_running(&self, model: ModelId, id: ContextId) -> bool {
         let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return false };
-        let lowest = sched.running().filter_map(|c| self.seniority(c)).map(|(class, _)| class).max();
+        let lowest = sched.running.iter().map(|runner| runner.owner.class).max();
         let own = self.seniority(id).map(|(class, _)| class);
         lowest.is_none_or(|lowest| own.is_some_and(|own| own < lowest))
     }

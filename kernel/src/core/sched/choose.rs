@@ -56,6 +56,7 @@ impl<'a> Chooser<'a> {
         candidates: &'a [&'a Candidate],
         (room, row_tile): (u32, u32),
     ) -> Self {
+        let rows = std::mem::take(&mut sched.rows);
         Chooser {
             sched,
             config,
@@ -71,7 +72,7 @@ impl<'a> Chooser<'a> {
             prefills: None,
             protected_from: Now(u64::MAX),
             owed: [None; 4],
-            rows: Vec::with_capacity(candidates.len()),
+            rows,
         }
     }
 
@@ -93,17 +94,17 @@ impl<'a> Chooser<'a> {
     fn decode(&mut self) {
         let decoding: Vec<&Candidate> = self.on_time();
         let Some(first) = decoding.first() else { return };
-        let head_us = self.prompt_us_above(first.class);
-        let first = head_us.is_none().then_some((first.class, first.rank.tier));
+        let head_us = self.prompt_us_above(first.owner.class);
+        let first = head_us.is_none().then_some((first.owner.class, first.rank.tier));
         let head_us = head_us.unwrap_or(0);
         let mut alone = Decode::default();
-        let head = decoding.iter().take_while(|c| first == Some((c.class, c.rank.tier)));
+        let head = decoding.iter().take_while(|c| first == Some((c.owner.class, c.rank.tier)));
         head.for_each(|c| alone.add(c.position));
         // What is not known is measured now: the others sit this step out.
         let alone_us = if alone.rows > 0 { self.sched.cost.decode_measured_us(alone) } else { Some(0) };
         let most_us = alone_us.map_or(0, |us| us + (head_us + us) / SLOWDOWN);
         self.head = alone_us.filter(|_| alone.rows > 0);
-        let prompts = self.prompts().map(|c| c.class).min();
+        let prompts = self.prompts().map(|c| c.owner.class).min();
         let mut paid_us = [0; 4];
         for c in decoding {
             if self.room == 0 {
@@ -111,16 +112,19 @@ impl<'a> Chooser<'a> {
             }
             let more = self.decode.with(c.position);
             let fits = || {
-                let cheap = prompts.is_none_or(|class| class >= c.class) && first.is_some();
+                let cheap = prompts.is_none_or(|class| class >= c.owner.class) && first.is_some();
                 most_us > 0
                     && self.sched.cost.decode_measured_us(more).is_none_or(|us| {
                         us <= most_us || cheap && self.is_cheap(alone, alone_us.unwrap_or(0), more, us)
                     })
             };
-            let owed = self.sched.owed_us[c.class as usize] > paid_us[c.class as usize];
-            if first == Some((c.class, c.rank.tier)) || owed || fits() {
-                let us = self.sched.cost.decode_us(more).unwrap_or(0) / u64::from(more.rows);
-                paid_us[c.class as usize] += i64::try_from(us).unwrap_or(i64::MAX).max(1);
+            let (owed_us, paid_us) =
+                (self.sched.owed_us[c.owner.class as usize], &mut paid_us[c.owner.class as usize]);
+            if first == Some((c.owner.class, c.rank.tier)) || owed_us > *paid_us || fits() {
+                if owed_us > 0 {
+                    let us = self.sched.cost.decode_us(more).unwrap_or(0) / u64::from(more.rows);
+                    *paid_us += i64::try_from(us).unwrap_or(i64::MAX).max(1);
+                }
                 self.take_decode(c);
             }
         }
@@ -143,7 +147,7 @@ impl<'a> Chooser<'a> {
     fn take_decode(&mut self, c: &Candidate) {
         self.room -= 1;
         self.decode.add(c.position);
-        if *self.decodes.get_or_insert(c.class) == c.class {
+        if *self.decodes.get_or_insert(c.owner.class) == c.owner.class {
             self.protected_from = self.protected_from.min(c.protected_from);
         }
         self.rows.push(c.row(1));
@@ -151,7 +155,7 @@ impl<'a> Chooser<'a> {
 
     /// The expected time of the first prompt, where it is of a higher class than all that decode.
     fn prompt_us_above(&self, decodes: Class) -> Option<u64> {
-        let prompt = self.prompts().find(|c| c.class < decodes)?;
+        let prompt = self.prompts().find(|c| c.owner.class < decodes)?;
         let us = self.sched.cost.chunk_us(prompt.position, prompt.remaining.min(self.room))?;
         Some(us.min(self.config.step_us_max))
     }
@@ -165,25 +169,29 @@ impl<'a> Chooser<'a> {
         }
         let mut ahead = [(u64::MAX, u64::MAX); 4];
         for c in decoding.clone() {
-            let (step, least) = &mut ahead[c.class as usize];
-            (*step, *least) = ((*step).min(stride(c.nice)), (*least).min(c.pace));
+            let (step, least) = &mut ahead[c.owner.class as usize];
+            (*step, *least) = ((*step).min(stride(c.owner.nice)), (*least).min(c.pace));
         }
         for (class, (step, least)) in CLASSES.into_iter().zip(ahead).filter(|(_, (step, _))| *step < u64::MAX)
         {
             let pace = self.sched.accounts.pace_mut(class);
             *pace = least.max(*pace + step);
         }
-        decoding.filter(|c| c.pace <= *self.sched.accounts.pace_mut(c.class)).collect()
+        decoding.filter(|c| c.pace <= *self.sched.accounts.pace_mut(c.owner.class)).collect()
     }
 
     /// Counts the decode step for every process that has part in it. The rows of one stand together.
     fn take_steps(&mut self) {
         let mut last = None;
         for c in self.candidates.iter().copied().filter(|c| c.decodes()) {
-            let pace = *self.sched.accounts.pace_mut(c.class);
-            if last != Some(c.owner) && c.pace <= pace {
-                last = Some(c.owner);
-                self.sched.accounts.process_mut(c.owner).of_mut(c.class).take_step(pace, c.nice);
+            let pace = *self.sched.accounts.pace_mut(c.owner.class);
+            if last != Some(c.owner.pid) && c.pace <= pace {
+                last = Some(c.owner.pid);
+                self.sched
+                    .accounts
+                    .at_mut(c.owner.account)
+                    .of_mut(c.owner.class)
+                    .take_step(pace, c.owner.nice);
             }
         }
     }
@@ -200,7 +208,7 @@ impl<'a> Chooser<'a> {
         };
         for class in CLASSES {
             let Ok(owed_us) = u64::try_from(self.sched.owed_us[class as usize]) else { continue };
-            let Some(c) = self.prompts().find(|c| c.class == class) else { continue };
+            let Some(c) = self.prompts().find(|c| c.owner.class == class) else { continue };
             if owed_us == 0 || self.room == 0 || self.rows.iter().any(|r| r.class == class) {
                 continue;
             }
@@ -214,7 +222,10 @@ impl<'a> Chooser<'a> {
 
     /// Fills what the step can take beside that with chunks of prompts.
     fn prefill(&mut self) {
-        for c in self.prompts().filter(|c| self.owed[c.class as usize] != Some(c.context)).collect::<Vec<_>>()
+        for c in self
+            .prompts()
+            .filter(|c| self.owed[c.owner.class as usize] != Some(c.context))
+            .collect::<Vec<_>>()
         {
             if self.room == 0 {
                 return;
@@ -224,7 +235,7 @@ impl<'a> Chooser<'a> {
                 return;
             }
             let us = self.take_chunk(c, tokens);
-            if *self.prefills.get_or_insert(c.class) == c.class {
+            if *self.prefills.get_or_insert(c.owner.class) == c.owner.class {
                 self.head_us += us;
             }
         }
@@ -245,7 +256,7 @@ impl<'a> Chooser<'a> {
         let most = c.most().min(self.room);
         if self.protects_against(c) {
             self.chunk_beside_decoding(c, most)
-        } else if self.prefills.is_some_and(|class| class < c.class) {
+        } else if self.prefills.is_some_and(|class| class < c.owner.class) {
             let slower_us = self.head_us + self.head_us / SLOWDOWN;
             self.chunk_within(c, most, slower_us.saturating_sub(self.prefill_us))
         } else {
@@ -257,7 +268,9 @@ impl<'a> Chooser<'a> {
     /// Whether somebody decodes whose next token is not to wait for this prompt: of a higher class, or of its own and
     /// in the middle of a text when the prompt came.
     fn protects_against(&self, c: &Candidate) -> bool {
-        self.decodes.is_some_and(|class| class < c.class || class == c.class && self.protected_from < c.since)
+        self.decodes.is_some_and(|class| {
+            class < c.owner.class || class == c.owner.class && self.protected_from < c.since
+        })
     }
 
     /// Beside rows that decode in its own class or a higher one: only so much that their next tokens are not

@@ -5,6 +5,7 @@ use syscalls::call::Class;
 use syscalls::{ContextId, Errno, Fault};
 
 use super::super::Kernel;
+use super::super::context::Context;
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::generate::Taken;
 use super::super::group::{GROUP_WEIGHT, GroupId};
@@ -42,22 +43,27 @@ impl Kernel {
             self.worker_short(worker.model);
         }
         self.step_ran(worker.model, &step, elapsed_us);
+        if let Some(model) = self.models.get_mut(&worker.model) {
+            model.sched.rows = step.rows;
+            model.sched.rows.clear();
+        }
     }
 
     fn row_done(&mut self, model: ModelId, row: &RowSent, done: RowDone) {
         let id = row.context;
-        let Some(context) = self.contexts.get(&id) else { return };
-        let goes_on = context.generating() == Some(row.call);
         match done {
-            RowDone::Failed(fault) if goes_on && fault.errno != Errno::ENOMEM => {
-                self.fail_generation(id, Fault::new(fault.errno, fault.message));
+            RowDone::Failed(fault) if fault.errno != Errno::ENOMEM => {
+                let goes_on = |c: &&Context| c.generating() == Some(row.call);
+                if self.contexts.get(&id).filter(goes_on).is_some() {
+                    self.fail_generation(id, Fault::new(fault.errno, fault.message));
+                }
             }
             RowDone::Failed(_) | RowDone::Withdrawn => {}
             RowDone::Computed => self.entries_added(model, row),
             RowDone::Sampled(sampled) => {
                 self.entries_added(model, row);
                 self.clear_suspect(model, id);
-                self.take_sampled(model, row, sampled, goes_on);
+                self.take_sampled(model, row, sampled);
             }
         }
         let Some(context) = self.contexts.get_mut(&id) else { return };
@@ -70,12 +76,10 @@ impl Kernel {
 
     /// Takes the tokens that came of a row. Entries of all but the last are in the pool: those that the generation
     /// did not take any more, because it ended before them, are dropped. Nothing begins on the context until then.
-    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: Chosen, goes_on: bool) {
+    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: Chosen) {
         let guessed = sampled.len() as u32 - 1;
         for token in sampled {
-            if goes_on && self.contexts.get(&row.context).is_some_and(|c| c.generating() == Some(row.call)) {
-                self.accept(model, row.context, token);
-            }
+            self.accept(model, row, token);
         }
         if row.draft.is_empty() {
             return;
@@ -161,7 +165,8 @@ impl Kernel {
             let us = part(elapsed_us, weight, total);
             charged[row.class as usize] += us;
             let Some(process) = self.processes.living_mut(row.owner) else { continue };
-            let account = model.sched.accounts.process_mut(row.owner);
+            // Who lives has the account that it had when the step began.
+            let account = model.sched.accounts.at_mut(row.account);
             account.charge(row.class, us, process.id.nice);
             account.use_up(self.now, us);
             process.id.counters.step_us += us;
@@ -194,11 +199,11 @@ impl Kernel {
         }
     }
 
-    /// Takes the next token of a generation.
-    fn accept(&mut self, model: ModelId, id: ContextId, sampled: Sampled) {
-        let (Some(context), Some(model)) = (self.contexts.get_mut(&id), self.models.get_mut(&model)) else {
-            return;
-        };
+    /// Takes the next token of a generation, if it is still the one that the row was of.
+    fn accept(&mut self, model: ModelId, row: &RowSent, sampled: Sampled) {
+        let id = row.context;
+        let context = self.contexts.get_mut(&id).filter(|c| c.generating() == Some(row.call));
+        let (Some(context), Some(model)) = (context, self.models.get_mut(&model)) else { return };
         let Some(owner) = self.processes.living_mut(context.owner) else { return };
         context.extend(owner, &[sampled.token]);
         self.counters.tokens_generated += 1;

@@ -48,9 +48,10 @@ pub mod policy;
 mod preempt;
 mod pressure;
 mod rate;
+mod running;
 mod weight;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use syscalls::call::Class;
 use syscalls::{ContextId, Pid, Token};
@@ -60,7 +61,8 @@ use super::call::CallNo;
 use super::event::Now;
 use super::group::GroupId;
 use super::memory::PageSent;
-use account::Accounts;
+use account::{AccountNo, Accounts};
+use plan::Candidate;
 
 pub(super) use complete::died_twice;
 pub(super) use cost::Cost;
@@ -68,6 +70,7 @@ pub(super) use draft::Drafter;
 pub(super) use line::Line;
 pub(super) use pressure::Pressure;
 pub(super) use rate::Bucket;
+pub(super) use running::{Owner, Runner, Running};
 pub(super) use weight::weight;
 
 /// All classes, highest first.
@@ -102,11 +105,8 @@ impl Place {
 /// The scheduler of one model.
 #[derive(Debug, Default)]
 pub(super) struct Sched {
-    /// The contexts that run with their processes, in order. A pass over all in every step is what they are kept for,
-    /// and there are no more of them than a worker has sequences.
-    running: Vec<(Pid, ContextId)>,
-    /// How many contexts of each process run.
-    loads: BTreeMap<Pid, u32>,
+    /// The generations in memory.
+    pub running: Running,
     idle: BTreeSet<(u64, ContextId)>,
     pub line: Line,
     pub(super) accounts: Accounts,
@@ -128,6 +128,9 @@ pub(super) struct Sched {
     pub full: bool,
     /// Running contexts that have no row in the step that is planned: nobody waits for what these compute.
     pub held_back: BTreeSet<ContextId>,
+    /// Rows of a step that is done, and candidates of a plan that is made: only the room for them is used again.
+    rows: Vec<RowSent>,
+    candidates: Vec<Candidate>,
     /// Who waits for a prefix that another process computes, at the last plan.
     pub for_prefixes: PrefixWaits,
 }
@@ -136,45 +139,6 @@ pub(super) struct Sched {
 pub(super) type PrefixWaits = BTreeSet<(Pid, Pid, ContextId)>;
 
 impl Sched {
-    /// The contexts in memory with a generation, by process.
-    pub(super) fn running(&self) -> impl Iterator<Item = ContextId> {
-        self.running.iter().map(|(_, c)| *c)
-    }
-
-    /// The same, with the process of each.
-    fn running_with_owners(&self) -> impl Iterator<Item = (Pid, ContextId)> {
-        self.running.iter().copied()
-    }
-
-    /// How many contexts run.
-    pub(super) fn running_total(&self) -> usize {
-        self.running.len()
-    }
-
-    /// Contexts of a process that run.
-    pub(super) fn running_of(&self, pid: Pid) -> u32 {
-        self.loads.get(&pid).copied().unwrap_or_default()
-    }
-
-    fn enter_running(&mut self, pid: Pid, id: ContextId) {
-        if let Err(at) = self.running.binary_search(&(pid, id)) {
-            self.running.insert(at, (pid, id));
-        }
-        *self.loads.entry(pid).or_default() += 1;
-    }
-
-    fn leave_running(&mut self, pid: Pid, id: ContextId) {
-        if let Ok(at) = self.running.binary_search(&(pid, id)) {
-            self.running.remove(at);
-        }
-        if let Some(load) = self.loads.get_mut(&pid) {
-            *load -= 1;
-            if *load == 0 {
-                self.loads.remove(&pid);
-            }
-        }
-    }
-
     /// The contexts in memory without a generation, each with the number that orders it, the one that ran longest
     /// ago first.
     pub(super) fn idle_since(&self) -> impl Iterator<Item = (u64, ContextId)> {
@@ -232,6 +196,7 @@ pub(super) struct Plan {
 pub(super) struct RowSent {
     pub context: ContextId,
     pub owner: Pid,
+    pub account: AccountNo,
     pub group: GroupId,
     pub class: Class,
     pub call: CallNo,

@@ -13,6 +13,7 @@ use super::super::process::{Process, Run};
 use super::Place;
 use super::line::Standing;
 use super::policy::View;
+use super::running::{Owner, Runner};
 use super::weight::weight;
 
 impl Kernel {
@@ -55,7 +56,7 @@ impl Kernel {
             }
             Place::Waiting => model.sched.line.remove(context.owner, id),
             Place::Running => {
-                model.sched.leave_running(context.owner, id);
+                model.sched.running.leave(context.owner, id);
                 model.sched.full = false;
             }
         }
@@ -79,8 +80,13 @@ impl Kernel {
                 sched.idle.insert((tick, id));
             }
             (Place::Waiting, Some((call, deadline))) => sched.line.insert(owner, deadline, call, id),
-            (Place::Running, _) => sched.enter_running(owner, id),
-            (Place::Parked | Place::Waiting, _) => {}
+            (Place::Running, Some((call, _))) => {
+                if let Some(process) = self.processes.living(owner) {
+                    let owner = Owner::of(process, sched.accounts.open(owner));
+                    sched.running.enter(Runner { context: id, call, owner });
+                }
+            }
+            (Place::Parked | Place::Waiting | Place::Running, _) => {}
         }
         self.count_place(id, 1);
         if place == Place::Waiting {
@@ -116,7 +122,7 @@ impl Kernel {
         let policy = self.config.policy;
         let rank = policy.rank(&View { class, now: self.now, call, deadline, account });
         let load = match policy.is_fair() {
-            true => model.sched.running_of(pid) as u64 * (1 << 20) / weight(process.id.nice),
+            true => model.sched.running.of(pid) as u64 * (1 << 20) / weight(process.id.nice),
             false => 0,
         };
         model.sched.line.stand(pid, Standing { class, due: rank.due, load, rank });
@@ -125,14 +131,22 @@ impl Kernel {
     /// Brings a process to where it stands in another class, and notes it as an arrival where it has something to run.
     pub(in crate::core) fn class_changed(&mut self, pid: Pid) {
         let Some(class) = self.processes.living(pid).map(Process::class) else { return };
+        self.recall(pid);
         let models: Vec<ModelId> = self.models.keys().copied().collect();
         for id in models {
             self.stand_in_line(id, pid);
             let Some(model) = self.models.get_mut(&id) else { continue };
-            if model.sched.running_of(pid) > 0 || model.sched.line.first_of(pid).is_some() {
+            if model.sched.running.of(pid) > 0 || model.sched.line.first_of(pid).is_some() {
                 model.sched.arrive(class);
             }
         }
+    }
+
+    /// Takes again what is copied of a process into the array of generations in memory: its class, its nice value, and
+    /// whether it has a rate. Whoever changes one of these calls this.
+    pub(in crate::core) fn recall(&mut self, pid: Pid) {
+        let Some(process) = self.processes.living(pid) else { return };
+        self.models.values_mut().for_each(|model| model.sched.running.recall(process));
     }
 
     /// Brings everybody in line to where he stands under another policy.

@@ -2,32 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use syscalls::call::Class;
 use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::{ModelId, Now};
-use super::super::group::GroupId;
 use super::super::memory::{PageIn, Reach, Room};
 use super::super::model::Model;
 use super::super::process::Process;
-use super::account::Account;
 use super::choose::Chooser;
 use super::policy::fair::{Backlogged, hold_back};
 use super::policy::{Rank, View};
+use super::running::{Owner, Runner};
 use super::{Plan, PrefixWaits, RowSent};
 
 /// A context that can have a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    pub class: Class,
     pub rank: Rank,
-    pub owner: Pid,
-    pub group: GroupId,
+    pub owner: Owner,
     pub context: ContextId,
     pub call: CallNo,
-    pub nice: i8,
     pub pace: u64,
     pub prompt: u32,
     pub position: u32,
@@ -56,9 +51,10 @@ impl Candidate {
         let tokens = self.most().min(most);
         RowSent {
             context: self.context,
-            owner: self.owner,
-            group: self.group,
-            class: self.class,
+            owner: self.owner.pid,
+            account: self.owner.account,
+            group: self.owner.group,
+            class: self.owner.class,
             call: self.call,
             prompt: self.prompt,
             position: self.position,
@@ -91,14 +87,17 @@ impl Kernel {
         if policy.is_fair() {
             let plan = model.sched.plans;
             hold_back(&mut model.sched.accounts, &self.groups, &mut backlogged, plan, lag);
-            let sit_out: BTreeSet<Pid> = backlogged.iter().filter(|b| b.sits_out).map(|b| b.pid).collect();
-            candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner));
+            let sit_out: BTreeSet<Pid> =
+                backlogged.iter().filter(|b| b.sits_out).map(|b| b.owner.pid).collect();
+            candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner.pid));
         }
         let order = in_order(&candidates);
         let room = (model.batch_tokens(), model.row_tile());
         let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &order, room).choose();
         let mut backlog = [false; 4];
-        backlogged.iter().for_each(|b| backlog[b.class as usize] = true);
+        backlogged.iter().for_each(|b| backlog[b.owner.class as usize] = true);
+        candidates.clear();
+        model.sched.candidates = candidates;
         let mut plan = Plan { rows, backlog, expected_us };
         self.add_drafts(id, &mut plan);
         plan
@@ -117,28 +116,31 @@ impl Kernel {
                 if self.prefills(id) && self.page_in(id, false) == PageIn::Loads {
                     return Some(Plan::default());
                 }
-                let owner = self.contexts.get(&id)?.owner;
-                let (model, process) = (self.models.get(&model)?, self.processes.living(owner)?);
-                let row = self.candidate(Share::of(process, model), id)?.row(model.batch_tokens());
+                let model = self.models.get(&model)?;
+                let runner = model.sched.running.iter().find(|runner| runner.context == id)?;
+                let row = self.candidate(model, runner)?.row(model.batch_tokens());
                 return Some(Plan { rows: vec![row], ..Plan::default() });
             }
         }
         None
     }
 
-    /// All that can have a row, by process, and the processes.
+    /// All that can have a row, by process, the processes, and when one that has used its rate up may go on.
     fn candidates(
-        &self,
+        &mut self,
         id: ModelId,
         waits: &BTreeSet<ContextId>,
     ) -> (Vec<Candidate>, Vec<Backlogged>, Option<Now>) {
-        let Some(model) = self.models.get(&id) else { return (vec![], vec![], None) };
-        let mut throttled_until = None::<Now>;
-        let total = model.sched.running_total();
-        let (mut candidates, mut backlogged) = (Vec::with_capacity(total), Vec::<Backlogged>::new());
+        let room = self.models.get_mut(&id).map(|m| std::mem::take(&mut m.sched.candidates));
+        let (Some(mut candidates), Some(model)) = (room, self.models.get(&id)) else {
+            return (vec![], vec![], None);
+        };
+        let (mut backlogged, mut throttled_until) =
+            (Vec::with_capacity(model.sched.running.len()), None::<Now>);
         // The contexts of a process come one after another.
-        let mut last: Option<(Pid, Option<Share>)> = None;
-        for (pid, context) in model.sched.running_with_owners() {
+        let mut last: Option<(Pid, bool)> = None;
+        for runner in model.sched.running.iter() {
+            let (owner, context) = (runner.owner, runner.context);
             let held_back = &model.sched.held_back;
             let passed_over = !held_back.is_empty() && held_back.contains(&context)
                 || !waits.is_empty() && waits.contains(&context)
@@ -146,21 +148,19 @@ impl Kernel {
             if passed_over {
                 continue;
             }
-            let share = match last {
-                Some((before, share)) if before == pid => share,
+            let has_rate = match last {
+                Some((before, has_rate)) if before == owner.pid => has_rate,
                 _ => {
-                    let Some(process) = self.processes.living(pid) else { continue };
-                    let until = self.empty_until(process);
+                    let until = self.throttled_until(&owner);
                     throttled_until = [throttled_until, until].into_iter().flatten().min();
-                    let share = until.is_none().then(|| Share::of(process, model));
-                    if let Some(Share { class, group, .. }) = share {
-                        backlogged.push(Backlogged { pid, class, group, sits_out: false });
+                    if until.is_none() {
+                        backlogged.push(Backlogged { owner, sits_out: false });
                     }
-                    share
+                    until.is_none()
                 }
             };
-            last = Some((pid, share));
-            candidates.extend(share.and_then(|share| self.candidate(share, context)));
+            last = Some((owner.pid, has_rate));
+            candidates.extend(has_rate.then(|| self.candidate(model, runner)).flatten());
         }
         (candidates, backlogged, throttled_until)
     }
@@ -170,7 +170,8 @@ impl Kernel {
     fn page_in_running(&mut self, model_id: ModelId, for_prefixes: &mut PrefixWaits) -> BTreeSet<ContextId> {
         let Some(model) = self.models.get(&model_id) else { return BTreeSet::new() };
         let goes_on = |c: &ContextId| !model.sched.held_back.contains(c) && !model.suspects.contains(c);
-        let prefilling: Vec<_> = model.sched.running().filter(|c| self.prefills(*c) && goes_on(c)).collect();
+        let running = model.sched.running.iter().map(|runner| runner.context);
+        let prefilling: Vec<_> = running.filter(|c| self.prefills(*c) && goes_on(c)).collect();
         let mut rowless = BTreeSet::new();
         for id in prefilling {
             match self.page_in(id, true) {
@@ -193,26 +194,31 @@ impl Kernel {
         own.max(self.groups.empty_until(process.id.group, self.now))
     }
 
-    fn candidate(&self, share: Share, id: ContextId) -> Option<Candidate> {
-        let context = self.contexts.get(&id)?;
+    /// The same for one that runs.
+    fn throttled_until(&self, owner: &Owner) -> Option<Now> {
+        let limited = owner.rated || self.groups.any_rated();
+        self.empty_until(limited.then(|| self.processes.living(owner.pid)).flatten()?)
+    }
+
+    fn candidate(&self, model: &Model, runner: &Runner) -> Option<Candidate> {
+        let context = self.contexts.get(&runner.context)?;
         let generation = context.generation.as_ref()?;
-        let Share { class, nice, group, account, batch_tokens } = share;
-        let (now, call, deadline) = (self.now, generation.call, generation.deadline);
+        let Runner { owner, call, .. } = *runner;
+        let account = model.sched.accounts.at(owner.account);
+        let (class, now, deadline) = (owner.class, self.now, generation.deadline);
+        let (position, remaining) = (context.computed(), context.remaining());
         Some(Candidate {
-            class,
-            rank: self.config.policy.rank(&View { class, now, call, deadline, account }),
-            owner: context.owner,
-            group,
-            context: id,
+            rank: self.config.policy.rank(&View { class, now, call, deadline, account: Some(account) }),
+            owner,
+            context: runner.context,
             call,
-            nice,
-            pace: account.map_or(0, |a| a.of(class).pace),
+            pace: account.of(class).pace,
             prompt: generation.start,
-            position: context.computed(),
-            remaining: context.remaining(),
-            ahead: if context.remaining() > 1 { self.unsaved_ahead(context) } else { u32::MAX },
+            position,
+            remaining,
+            ahead: if remaining > 1 { self.unsaved_ahead(context) } else { u32::MAX },
             since: generation.since(),
-            protected_from: generation.protected_from(batch_tokens),
+            protected_from: generation.protected_from(model.batch_tokens()),
         })
     }
 }
@@ -220,25 +226,7 @@ impl Kernel {
 /// Candidates by class, rank, process and number. They come by process and number, so sorting leaves these be.
 fn in_order(candidates: &[Candidate]) -> Vec<&Candidate> {
     let mut order: Vec<(u128, &Candidate)> =
-        candidates.iter().map(|c| (c.rank.in_class(c.class), c)).collect();
+        candidates.iter().map(|c| (c.rank.in_class(c.owner.class), c)).collect();
     order.sort_by_key(|(key, _)| *key);
     order.into_iter().map(|(_, c)| c).collect()
-}
-
-/// What decides about the contexts of a process alike.
-#[derive(Clone, Copy)]
-struct Share<'a> {
-    class: Class,
-    nice: i8,
-    group: GroupId,
-    account: Option<&'a Account>,
-    batch_tokens: u32,
-}
-
-impl<'a> Share<'a> {
-    fn of(process: &Process, model: &'a Model) -> Self {
-        let account = model.sched.accounts.process(process.id.pid);
-        let (nice, group) = (process.id.nice, process.id.group);
-        Share { class: process.class(), nice, group, account, batch_tokens: model.batch_tokens() }
-    }
 }

@@ -34,6 +34,7 @@ impl Kernel {
         *limit = args.value;
         if args.limit == Limit::TokensPerSecond {
             process.bucket = args.value.map(|rate| Bucket::new(rate, now));
+            self.recall(args.pid);
         }
         DONE
     }

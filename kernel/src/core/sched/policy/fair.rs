@@ -48,11 +48,11 @@
 
 use std::collections::BTreeMap;
 
-use syscalls::Pid;
 use syscalls::call::Class;
 
 use super::super::super::group::{GroupId, Groups};
 use super::super::account::{Accounts, Attained, VIRTUAL_US};
+use super::super::running::Owner;
 use super::{Rank, View};
 
 pub(super) fn rank(view: &View) -> Rank {
@@ -62,9 +62,7 @@ pub(super) fn rank(view: &View) -> Rank {
 /// A process with something to compute.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::core::sched) struct Backlogged {
-    pub pid: Pid,
-    pub class: Class,
-    pub group: GroupId,
+    pub owner: Owner,
     /// It is ahead of others by more than the lag.
     pub sits_out: bool,
 }
@@ -82,7 +80,7 @@ pub(in crate::core::sched) fn hold_back(
     let mut least = Least::default();
     let mut services = Vec::with_capacity(backlogged.len());
     let mut last = None;
-    for Backlogged { pid, class, group, .. } in &*backlogged {
+    for Owner { account, class, group, .. } in backlogged.iter().map(|b| &b.owner) {
         let clock = match last {
             Some((class_before, group_before, clock)) if (class_before, group_before) == (*class, *group) => {
                 clock
@@ -93,7 +91,7 @@ pub(in crate::core::sched) fn hold_back(
             }
         };
         last = Some((*class, *group, clock));
-        let service = begin(accounts.process_mut(*pid).of_mut(*class), clock, plan);
+        let service = begin(accounts.at_mut(*account).of_mut(*class), clock, plan);
         least.note(*class, *group, service);
         services.push(service);
     }
@@ -102,7 +100,7 @@ pub(in crate::core::sched) fn hold_back(
     }
     let mut last = None;
     for (process, service) in backlogged.iter_mut().zip(services) {
-        let (class, group) = (process.class, process.group);
+        let Owner { class, group, .. } = process.owner;
         let (limit, group_ahead) = match last {
             Some((of, found)) if of == (class, group) => found,
             _ => {
