@@ -37,9 +37,11 @@ pub(super) enum Waits {
 /// A call without an answer.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub conn: ConnId,
-    pub id: CallId,
+    /// Who hears its events and its reply; nobody while its process is detached.
+    pub caller: Option<Caller>,
     pub pid: Pid,
+    /// Its name in the manual.
+    pub name: &'static str,
     pub since: Now,
     pub waits: Waits,
     /// The process that can end the wait, where that is known.
@@ -47,18 +49,11 @@ pub(super) struct Pending {
     pub deadline: Option<Now>,
 }
 
-/// Whom to tell of a call.
-#[derive(Clone, Copy, Debug)]
+/// Whom to tell of a call: a connection, and the number that the call has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    conn: ConnId,
-    call: CallId,
-}
-
-impl Caller {
-    /// The one that a call came from.
-    pub(super) fn of(pending: &Pending) -> Self {
-        Caller { conn: pending.conn, call: pending.id }
-    }
+    pub conn: ConnId,
+    pub call: CallId,
 }
 
 /// All calls without an answer.
@@ -92,6 +87,11 @@ impl Calls {
     /// A call without an answer.
     pub(super) fn get(&self, call: CallNo) -> Option<&Pending> {
         self.pending.get(&call)
+    }
+
+    /// A call without an answer, to be changed.
+    pub(super) fn get_mut(&mut self, call: CallNo) -> Option<&mut Pending> {
+        self.pending.get_mut(&call)
     }
 
     /// What a call waits for.
@@ -144,18 +144,23 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(pending.pid) {
             process.calls.remove(&call);
         }
-        if let Some(connection) = self.connections.get_mut(&pending.conn) {
-            connection.in_flight.remove(&pending.id);
-        }
         if let Some(pid) = pending.waits_for {
             self.inherit(pid);
         }
-        self.send(pending.conn, Frame::Reply(pending.id, result));
+        match pending.caller {
+            Some(Caller { conn, call: id }) => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.in_flight.remove(&id);
+                }
+                self.send(conn, Frame::Reply(id, result));
+            }
+            None => self.keep_result(call, &pending, result),
+        }
     }
 
     /// Sends an event of a call.
     pub(super) fn report(&mut self, call: CallNo, event: Event) {
-        if let Some(caller) = self.calls.get(call).map(Caller::of) {
+        if let Some(caller) = self.calls.get(call).and_then(|pending| pending.caller) {
             self.tell_caller(caller, event);
         }
     }

@@ -242,8 +242,18 @@ impl Machine {
     }
 
     pub fn connect_as(&mut self, uid: u32, class: Class, nice: i8) -> ConnId {
+        self.connect_for(uid, class, nice, Lifetime::Connection)
+    }
+
+    /// Connects and says hello as a process that outlives so much.
+    pub fn connect_lasting(&mut self, uid: u32, lifetime: Lifetime) -> ConnId {
+        self.connect_for(uid, Class::Normal, 0, lifetime)
+    }
+
+    pub fn connect_for(&mut self, uid: u32, class: Class, nice: i8, lifetime: Lifetime) -> ConnId {
         let conn = self.connect_silently(uid);
-        let hello = Hello { version: 1, name: Some(format!("test{}", conn.0)), class, nice, group: None };
+        let name = Some(format!("test{}", conn.0));
+        let hello = Hello { version: 1, name, class, nice, group: None, lifetime };
         let reply = self.call(conn, hello);
         assert!(matches!(reply, Ok(Reply::Hello(_))), "{reply:?}");
         conn
@@ -369,7 +379,8 @@ impl Machine {
     }
 
     pub fn spawn(&mut self, conn: ConnId, name: &str) -> Pid {
-        let spawn = Spawn { name: name.into(), class: None, nice: None, group: None, argv: vec![] };
+        let spawn =
+            Spawn { name: name.into(), class: None, nice: None, group: None, lifetime: None, argv: vec![] };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),

@@ -1,6 +1,7 @@
 //! The kernel core with sim drivers in place of workers, all in one thread and without time passing: every test
 //! is repeatable to the last effect.
 
+mod attaching;
 mod contexts;
 mod devices;
 mod drafting;

@@ -29,7 +29,14 @@ fn call_before_hello_is_a_protocol_fault() {
     let mut machine = Machine::default();
     let conn = machine.connect_silently(ADMIN);
     assert_eq!(errno(machine.call(conn, Ps {})), Errno::EPROTO);
-    let hello = Hello { version: 2, name: None, class: Class::Normal, nice: 0, group: None };
+    let hello = Hello {
+        version: 2,
+        name: None,
+        class: Class::Normal,
+        nice: 0,
+        group: None,
+        lifetime: Lifetime::Connection,
+    };
     assert_eq!(errno(machine.call(conn, hello.clone())), Errno::EPROTONOSUPPORT);
     assert!(machine.call(conn, Hello { version: 1, ..hello.clone() }).is_ok());
     assert_eq!(errno(machine.call(conn, hello)), Errno::EPROTO);
@@ -175,7 +182,7 @@ fn acting_for_others_than_descendants_is_refused() {
 }
 
 fn spawn(name: &str) -> Spawn {
-    Spawn { name: name.into(), class: None, nice: None, group: None, argv: vec![] }
+    Spawn { name: name.into(), class: None, nice: None, group: None, lifetime: None, argv: vec![] }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::Pid;
+use crate::id::{Pid, Ticket};
 
 args! {
     /// Arguments of `hello`.
@@ -22,6 +22,9 @@ args! {
         /// A group inside the user's own, such as `a/b`; the user's own if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
+        /// What the process outlives.
+        #[serde(default)]
+        lifetime: Lifetime,
     }
 
     /// Arguments of `spawn`.
@@ -37,6 +40,9 @@ args! {
         /// A group inside the parent's, such as `a/b`; the parent's if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
+        /// What the child outlives; as much as the parent if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lifetime: Option<Lifetime>,
         /// A program that the daemon starts as this process; absent for a process that the caller acts for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         argv: Vec<String>,
@@ -57,6 +63,31 @@ args! {
         /// How long to wait; for ever if absent, not at all if 0.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
+    }
+
+    /// Arguments of `detach`.
+    struct Detach {
+        /// The process; the acting one if absent. Those below it on its connection go with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<Pid>,
+    }
+
+    /// Arguments of `attach`.
+    struct Attach {
+        /// The process. Those below it that are detached come with it.
+        pid: Pid,
+        /// Takes it from the connection that has it.
+        #[serde(default)]
+        force: bool,
+    }
+
+    /// Arguments of `follow`.
+    struct Follow {
+        /// The call, as `attach` lists it.
+        call: Ticket,
+        /// Begins with one event that has the text and the tokens so far, where the call is a generation that runs.
+        #[serde(default = "yes")]
+        replay: bool,
     }
 
     /// Arguments of `kill`.
@@ -108,6 +139,25 @@ args! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a process outlives.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifetime {
+    /// Nothing: it ends with its connection.
+    #[default]
+    Connection,
+    /// Its connection: it goes on detached, until `attach`.
+    Detached,
+    /// The daemon as well: its contexts and calls are kept on disk at every step, and go on at the next start.
+    Persistent,
 }
 
 /// The scheduling class, highest first.

@@ -46,6 +46,8 @@ pub enum Reply {
         /// 0 for success, 128 + n for the end by signal n.
         status: u8,
     },
+    /// Answer to `attach`.
+    Attached(AttachedReply),
     /// Answer to `ps`.
     Processes(Vec<ProcessInfo>),
     /// Answer to `groups`.

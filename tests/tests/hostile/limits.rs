@@ -48,7 +48,14 @@ fn values_out_of_range_are_refused_with_limit_and_value() {
         let (pid, context) = (client.pid(), opened(&mut client));
         let generate = || greedy(context, 1);
         let rate = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(0) };
-        let spawn = Spawn { name: "s".into(), class: None, nice: Some(127), group: None, argv: vec![] };
+        let spawn = Spawn {
+            name: "s".into(),
+            class: None,
+            nice: Some(127),
+            group: None,
+            lifetime: None,
+            argv: vec![],
+        };
         let fork = |copies| Fork { context, copies, length: None };
         const RANGE: &str = "from -20 to 19";
         let cases: Vec<(Call, &[&str])> = vec![

@@ -27,8 +27,8 @@ pub(super) use valid::Valid;
 #[derive(Debug)]
 pub(super) struct Generation {
     pub call: CallNo,
-    /// Whose call it is, if not the kernel's own.
-    caller: Option<Caller>,
+    /// Who is told of its tokens; nobody where it is the kernel's own, or its process is detached.
+    pub caller: Option<Caller>,
     pub valid: Valid,
     /// The length of the log when it began: what is behind it is generated.
     pub start: u32,
@@ -109,6 +109,11 @@ impl Generation {
         log[start - looked_at..start].to_vec()
     }
 
+    /// The text that has become certain.
+    pub(super) fn text(&self) -> &str {
+        self.text.text()
+    }
+
     /// The tokens that came out.
     pub(super) fn tokens(&self, log: &[Token]) -> Vec<Token> {
         [self.slid.as_slice(), &log[self.start as usize..]].concat()
@@ -173,7 +178,7 @@ impl Kernel {
             Err(fault) => return Started::Done(Err(fault)),
         };
         let pending = self.calls.get(call);
-        let (since, caller) = (pending.map_or(self.now, |p| p.since), pending.map(Caller::of));
+        let (since, caller) = (pending.map_or(self.now, |p| p.since), pending.and_then(|p| p.caller));
         let deadline = valid.deadline_ms.map(|ms| Now(since.0.saturating_add(ms.saturating_mul(1000))));
         if let Some(late) = deadline.and_then(|at| self.now.0.checked_sub(at.0)) {
             let message = format!(

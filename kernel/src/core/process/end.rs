@@ -41,7 +41,7 @@ impl Kernel {
         } else {
             self.processes.reap(pid);
         }
-        if let Some(connection) = self.connections.get_mut(&conn) {
+        if let Some((conn, connection)) = conn.and_then(|c| Some((c, self.connections.get_mut(&c)?))) {
             connection.processes.remove(&pid);
             if connection.pid == Some(pid) {
                 self.out.push(Effect::Hangup { conn });
@@ -50,7 +50,7 @@ impl Kernel {
     }
 
     /// Answers those calls of `wait` of a process that can be answered now.
-    fn tell_parent(&mut self, parent: Pid) {
+    pub(super) fn tell_parent(&mut self, parent: Pid) {
         let Some(process) = self.processes.living(parent) else { return };
         let calls: Vec<CallNo> = process.calls.iter().copied().collect();
         for call in calls {

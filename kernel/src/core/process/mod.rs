@@ -9,6 +9,7 @@
 //! What `ps` calls idle, ready, running and blocked is derived from the calls and contexts of a going process and
 //! kept nowhere. Everything that schedules takes a [`Process`], and a [`Zombie`] is another type.
 
+mod attach;
 mod end;
 mod idle;
 mod inherit;
@@ -17,7 +18,7 @@ mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use syscalls::call::Class;
+use syscalls::call::{Class, Lifetime};
 use syscalls::{ContextId, Pid};
 
 use super::call::CallNo;
@@ -26,6 +27,7 @@ use super::event::{ConnId, Now};
 use super::group::GroupId;
 use super::sched::Bucket;
 
+pub(super) use attach::Ended;
 pub(super) use table::ProcessTable;
 
 /// The status of a process whose connection ended: 128 + the number of HUP.
@@ -68,8 +70,11 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct Process {
     pub id: Identity,
-    /// The connection that owns it and ends it.
-    pub conn: ConnId,
+    /// The connection that has it; none while it is detached.
+    pub conn: Option<ConnId>,
+    pub lifetime: Lifetime,
+    /// Calls that ended while it was detached, the oldest first, until their replies are fetched.
+    pub results: VecDeque<Ended>,
     /// May do what only the administrator may.
     pub admin: bool,
     pub run: Run,
@@ -100,10 +105,12 @@ pub(super) struct Process {
 
 impl Process {
     /// A process that has nothing yet.
-    pub(super) fn new(id: Identity, conn: ConnId, admin: bool) -> Self {
+    pub(super) fn new(id: Identity, conn: Option<ConnId>, lifetime: Lifetime, admin: bool) -> Self {
         Process {
             id,
             conn,
+            lifetime,
+            results: VecDeque::new(),
             admin,
             run: Run::Going,
             limits: Limits::default(),

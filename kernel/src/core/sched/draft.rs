@@ -123,9 +123,7 @@ impl Kernel {
             let pays = |count: &usize| {
                 let (cost, count) = (&model.sched.cost, *count as u32);
                 match cost.rows_added_us(decode, before_us, row.position, count) {
-                    Some(added_us) => {
-                        drafter.gain(u64::from(count)) * before_us > added_us * rows * WHOLE
-                    }
+                    Some(added_us) => drafter.gain(u64::from(count)) * before_us > added_us * rows * WHOLE,
                     // One that is likely right shows what it costs.
                     None => count == 1 && drafter.right > WHOLE * 3 / 4,
                 }

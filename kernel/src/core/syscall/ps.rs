@@ -1,6 +1,6 @@
 //! `ps`: lists processes, the kernel's own entry first.
 
-use syscalls::call::Class;
+use syscalls::call::{Class, Lifetime};
 use syscalls::reply::{ProcessInfo, ProcessState};
 use syscalls::{Pid, Reply};
 
@@ -45,6 +45,8 @@ impl Kernel {
             service_us: 0,
             group: "/".into(),
             expected_idle_us: None,
+            lifetime: Lifetime::Persistent,
+            detached: false,
             age_ms: self.now.0 / 1000,
             status: None,
         }
@@ -61,6 +63,8 @@ impl Kernel {
             group: self.groups.name(process.id.group),
             expected_idle_us: self.expected_idle_us(process.id.pid),
             oom_score: u32::try_from(oom_score(process)).unwrap_or(u32::MAX),
+            lifetime: process.lifetime,
+            detached: process.conn.is_none(),
             ..info(&process.id, self.now)
         }
     }
@@ -98,9 +102,7 @@ impl Kernel {
             Waits::Answer(model) => format!("an answer of {}", name(model)),
             Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
             Waits::Context(id) => match self.contexts.get(id) {
-                Some(_) if self.connections.get(&process.conn).is_some_and(|c| c.congested) => {
-                    "its reader".into()
-                }
+                Some(_) if !self.is_read(process) => "its reader".into(),
                 Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
                 Some(c) if c.place == Place::Waiting => format!("frames of {}", name(&c.model)),
                 Some(c) => format!("an answer of {}", name(&c.model)),
@@ -130,6 +132,8 @@ fn info(id: &Identity, now: Now) -> ProcessInfo {
         service_us: id.counters.step_us,
         group: String::new(),
         expected_idle_us: None,
+        lifetime: Lifetime::Connection,
+        detached: false,
         age_ms: now.0.saturating_sub(id.started.0) / 1000,
         status: None,
     }
