@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use syscalls::reply::Frame;
 use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
 
@@ -12,7 +13,8 @@ use super::subscription::Kinds;
 use super::table::Table;
 
 /// A call, numbered by the kernel in the order of arrival. The client's own numbers need not be in any order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct CallNo(pub u64);
 
 /// What a call waits for.
@@ -71,6 +73,11 @@ impl Calls {
     pub(super) fn number(&mut self) -> CallNo {
         self.next += 1;
         CallNo(self.next)
+    }
+
+    /// Numbers from now on come after this one.
+    pub(super) fn count_from(&mut self, call: CallNo) {
+        self.next = self.next.max(call.0);
     }
 
     /// Keeps a call until it is answered.
@@ -152,9 +159,10 @@ impl Kernel {
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.in_flight.remove(&id);
                 }
+                self.keep_heard_result(call, &pending, &result);
                 self.send(conn, Frame::Reply(id, result));
             }
-            None => self.keep_result(call, &pending, result),
+            None => self.keep_result(call, &pending, result, false),
         }
     }
 

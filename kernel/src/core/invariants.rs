@@ -171,8 +171,11 @@ impl Kernel {
                 None => assert_ne!(process.lifetime, Lifetime::Connection, "nobody hears call {number:?}"),
             }
             if let super::call::Waits::Context(context) = pending.waits {
-                let queue = &self.contexts[&context].queue;
-                assert!(queue.iter().any(|q| q.call == number), "call {number:?} is in no line");
+                let awake =
+                    self.contexts.get(&context).is_some_and(|c| c.queue.iter().any(|q| q.call == number));
+                let asleep =
+                    self.asleep.get(&context).is_some_and(|c| c.queue.iter().any(|q| q.call == number));
+                assert!(awake || asleep, "call {number:?} is in no line");
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod effect;
 pub mod event;
 mod generate;
 mod group;
+pub mod image;
 mod invariants;
 mod memory;
 mod model;
@@ -36,6 +37,7 @@ use counters::Counters;
 use device::Devices;
 use event::{ConnId, ModelId};
 use group::Groups;
+use image::{ContextImage, Journal};
 use memory::Budget;
 use model::Model;
 use process::ProcessTable;
@@ -69,6 +71,9 @@ pub struct Kernel {
     devices: Devices,
     counters: Counters,
     segments: Segments,
+    /// Contexts that outlived the daemon, until their models are loaded.
+    asleep: BTreeMap<ContextId, ContextImage>,
+    journal: Journal,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
     compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
@@ -88,6 +93,8 @@ impl Kernel {
             config,
             swap,
             segments: Segments::default(),
+            asleep: BTreeMap::new(),
+            journal: Journal::default(),
             compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),
@@ -117,6 +124,7 @@ impl Kernel {
         self.expire_calls();
         self.place_waiting();
         self.dispatch_all();
+        self.write_journal();
         let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
         let wake = throttled.chain(self.calls.next_deadline()).min();
         if wake != self.wake {
@@ -152,13 +160,15 @@ impl Kernel {
             Event::StepFailed { worker, number, fault } => self.step_failed(worker, number, &fault.message),
             Event::Answered { worker, number, answer } => self.answered(worker, number, answer),
             Event::Booted { records } => self.booted(records),
+            Event::JournalLong => self.checkpoint(),
             Event::Tick => {}
             Event::Terminate => self.terminate(),
         }
     }
 
-    /// Ends everything: calls are answered, workers told to stop.
+    /// Ends everything: what outlives the daemon is written, calls are answered, workers told to stop.
     fn terminate(&mut self) {
+        self.checkpoint_for_the_end();
         let fault = Fault::new(Errno::ECANCELED, "the daemon is going away");
         for call in self.calls.numbers().into_iter().rev() {
             self.cancel_call(call, &fault);

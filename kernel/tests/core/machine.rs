@@ -8,6 +8,7 @@ use drivers::sim::{Died, SimSwap, SimWorker};
 use drivers::wire::{LoadRequest, Question, Step};
 use kernel::core::effect::Record;
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
+use kernel::core::image::{Entry, Images};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
 use syscalls::call::*;
 use syscalls::reply::{Frame, GeneratedReply, ModelInfo, ProcessInfo, Stats};
@@ -40,6 +41,9 @@ pub struct Machine {
     /// Steps that are to be withdrawn when they run.
     pub withdrawn: BTreeSet<(WorkerId, u64)>,
     pub records: BTreeMap<String, Record>,
+    /// What the journal comes to, and how much was written to it.
+    pub images: Images,
+    pub journal_bytes: usize,
     pub hangups: Vec<ConnId>,
     pub delays: Vec<u64>,
     pub loads: Vec<LoadRequest>,
@@ -74,6 +78,8 @@ impl Machine {
             longest_step_us: 0,
             withdrawn: BTreeSet::new(),
             records: BTreeMap::new(),
+            images: Images::default(),
+            journal_bytes: 0,
             hangups: Vec::new(),
             delays: Vec::new(),
             loads: Vec::new(),
@@ -117,7 +123,26 @@ impl Machine {
         if self.events.is_multiple_of(self.check_every) {
             self.kernel.check_invariants();
         }
+        let journals = effects.iter().skip(1).filter(|e| matches!(e, Effect::Journal(_)));
+        assert_eq!(journals.count(), 0, "something is said before it is on disk");
         effects.into_iter().for_each(|effect| self.perform(effect));
+        if self.events.is_multiple_of(self.check_every) && !self.exited {
+            assert!(self.images == self.kernel.images(), "what is on disk is not what there is");
+        }
+    }
+
+    /// The daemon is killed, and another one begins with what is on disk.
+    pub fn crashed(&mut self, config: KernelConfig) -> Machine {
+        let mut next = Machine::new(config);
+        next.records = std::mem::take(&mut self.records);
+        next.images = std::mem::take(&mut self.images);
+        (next.next_conn, next.next_id) = (self.next_conn, self.next_id);
+        let mut records: Vec<Record> = next.records.values().cloned().collect();
+        // The host does not say in which order they come.
+        records.reverse();
+        records.extend(next.images.clone().into_records());
+        next.event(Event::Booted { records });
+        next
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -147,6 +172,15 @@ impl Machine {
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),
+            Effect::Journal(entries) => {
+                // As the host writes them.
+                self.journal_bytes += written(&entries).len();
+                entries.into_iter().for_each(|entry| self.images.apply(entry));
+            }
+            Effect::Checkpoint(entries) => {
+                self.images = Images::default();
+                entries.into_iter().for_each(|entry| self.images.apply(entry));
+            }
             Effect::Log(_, line) => self.logs.push(line),
             Effect::Exit => self.exited = true,
         }
@@ -395,6 +429,11 @@ impl Machine {
         });
         hello.expect("it said hello")
     }
+}
+
+/// Entries as they are on disk.
+fn written(entries: &[Entry]) -> Vec<u8> {
+    postcard::to_stdvec(entries).expect("they have a form")
 }
 
 pub fn mount(name: &str, script: &str) -> Mount {

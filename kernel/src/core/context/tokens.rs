@@ -47,11 +47,13 @@ impl Kernel {
             Arc::make_mut(&mut context.log).truncate(length as usize);
         }
         context.evaluated = context.evaluated.min(length);
+        context.kept = context.kept.map(|kept| kept.min(length));
         context.instructions = context.instructions.min(length);
         context.condemned = context.condemned.filter(|at| *at <= length);
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.context_tokens -= u64::from(dropped);
         }
         self.leave_segment(id, length);
+        self.touch(id);
     }
 }

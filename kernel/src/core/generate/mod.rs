@@ -35,22 +35,22 @@ pub(super) struct Generation {
     pub usage: Usage,
     /// When it should have ended.
     pub deadline: Option<Now>,
-    since: Now,
+    pub since: Now,
     /// Prompt tokens that were computed in the steps that it decoded in.
-    beside: u32,
+    pub beside: u32,
     /// The most tokens, from the call and from the process's limit.
-    tokens_max: u32,
-    text: TextOut,
+    pub tokens_max: u32,
+    pub text: TextOut,
     /// Kept for the reply where no events carry them.
-    logprobs: Vec<TokenLogprob>,
+    pub logprobs: Vec<TokenLogprob>,
     /// A row of it has been submitted.
-    submitted: bool,
+    pub submitted: bool,
     /// Guesses its tokens, where the model checks guesses.
     pub drafter: Option<Box<Drafter>>,
     /// Tokens of it that are no longer in the log, because the context slid.
-    slid: Vec<Token>,
+    pub slid: Vec<Token>,
     /// The tokens before it that the sampler looks at, as they were when the context first slid.
-    history: Option<Vec<Token>>,
+    pub history: Option<Vec<Token>>,
 }
 
 impl Generation {
@@ -131,6 +131,11 @@ pub(super) struct Taken {
 }
 
 impl Context {
+    /// Whether the reply of its generation has what the events have not: how likely tokens were.
+    pub(super) fn keeps_logprobs(&self) -> bool {
+        self.generation.as_ref().is_some_and(|g| !g.valid.stream)
+    }
+
     /// Takes a token that has been added to the log: lets its text out, and tells whether the generation ends.
     pub(super) fn take_token(&mut self, sampled: Sampled, room_left: bool, now: Now) -> Option<Taken> {
         let (full, slides) = (self.length() >= self.tokens_max, self.on_full != OnFull::Stop);
@@ -225,6 +230,7 @@ impl Kernel {
             self.rewind(id, start - 1);
         }
         self.settle(id);
+        self.touch(id);
         Started::GoesOn
     }
 
@@ -304,6 +310,7 @@ impl Kernel {
             }
         }
         self.settle(id);
+        self.touch(id);
         Some(generation)
     }
 
@@ -315,10 +322,12 @@ impl Kernel {
             _ => context.messages.push(Message { role: "assistant".into(), content: text.to_owned() }),
         }
         context.answering = true;
+        self.touch(id);
     }
 }
 
-fn token_logprob(token: Token, from: SampledLogprob) -> TokenLogprob {
+/// How likely a token was, for the reply.
+pub(super) fn token_logprob(token: Token, from: SampledLogprob) -> TokenLogprob {
     let alternative = |(token, bytes, logprob): (Token, Vec<u8>, f32)| Alternative {
         token,
         text: String::from_utf8_lossy(&bytes).into_owned(),

@@ -156,6 +156,7 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let length = context.length();
         context.condemned = Some(length);
+        self.touch(id);
         self.fail_generation(id, died_twice(id, length));
     }
 }

@@ -11,6 +11,7 @@ use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel, Record};
 use super::super::event::{ModelId, WorkerId};
 use super::super::memory::Memory;
+use super::super::process::Interrupted;
 use super::{Model, State};
 
 /// The largest pool that is believed, in tokens: the frames of a terabyte at a kilobyte a token.
@@ -31,9 +32,11 @@ impl Kernel {
         id
     }
 
-    /// Mounts again what was mounted when the daemon ended, and publishes what was shared on it.
+    /// Mounts again what was mounted when the daemon ended, publishes what was shared on it, and makes processes of those
+    /// that outlived it.
     pub(in crate::core) fn booted(&mut self, records: Vec<Record>) {
         let mut segments = Vec::new();
+        let (mut processes, mut images, mut interrupted) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
                 Record::Mount(mount) => {
@@ -43,9 +46,13 @@ impl Kernel {
                     }
                 }
                 Record::Segment(segment) => segments.push(segment),
+                Record::Process(image) => processes.push(*image),
+                Record::Context(image) => images.push(*image),
+                Record::Interrupted { pid, uid, name } => interrupted.push(Interrupted { pid, uid, name }),
             }
         }
         segments.into_iter().for_each(|segment| self.restore_segment(*segment));
+        self.restore(processes, images, interrupted);
     }
 
     /// Has a new worker of a model started.
@@ -105,6 +112,7 @@ impl Kernel {
         self.compare_with_estimate(worker.model);
         self.worker_changed(worker.model, WorkerChange::Ready, "");
         self.serve_waiters(worker.model);
+        self.wake_contexts(worker.model);
     }
 
     fn serve_waiters(&mut self, id: ModelId) {
@@ -197,6 +205,7 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.forget_asleep(|image| image.model == name, &fault);
         self.lend_to_computing(id, Default::default());
         self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };

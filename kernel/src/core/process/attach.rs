@@ -5,6 +5,7 @@
 //! makes somebody there the one who hears a call. A process and those below it on the same connection stay together,
 //! whichever way they go.
 
+use serde::{Deserialize, Serialize};
 use syscalls::call::Lifetime;
 use syscalls::event::Event;
 use syscalls::limits::RESULTS_KEPT_MAX;
@@ -15,17 +16,21 @@ use super::super::Kernel;
 use super::super::call::{CallNo, Caller, Pending, Waits};
 use super::super::effect::Effect;
 use super::super::event::ConnId;
+use super::super::image::{EndedCall, Entry};
 use super::Process;
 
-/// A call that ended when nobody heard it.
-#[derive(Clone, Debug, PartialEq)]
+/// A call that ended, and whose reply is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::core) struct Ended {
     pub call: CallNo,
     /// Its name in the manual.
-    pub name: &'static str,
+    pub name: String,
     /// The context that it was about.
     pub context: Option<ContextId>,
     pub result: Result<Reply, Fault>,
+    /// It was sent to somebody, who may not have got it before the daemon ended.
+    #[serde(default)]
+    pub sent: bool,
 }
 
 impl Kernel {
@@ -111,6 +116,7 @@ impl Kernel {
     fn reparent(&mut self, pid: Pid, parent: Pid) {
         let Some(before) = self.processes.identity(pid).map(|id| id.parent) else { return };
         self.processes.adopt(pid, parent);
+        self.touch_process(pid);
         if before != parent {
             self.tell_parent(before);
         }
@@ -128,7 +134,8 @@ impl Kernel {
                 tokens_max: Tokens(context.tokens_max),
             })
         });
-        let ended = process.results.iter().map(|ended| (ended.call, ended.name, ended.context, true));
+        let ended =
+            process.results.iter().map(|ended| (ended.call, ended.name.as_str(), ended.context, true));
         let running = process.calls.iter().filter_map(|call| {
             let pending = self.calls.get(*call)?;
             Some((*call, pending.name, pending.context(), false))
@@ -192,20 +199,46 @@ impl Kernel {
         call: CallNo,
         pending: &Pending,
         result: Result<Reply, Fault>,
+        sent: bool,
     ) {
         let of_somebody = matches!(pending.waits, Waits::Child(_) | Waits::Message | Waits::Events(_));
         let Some(process) = self.processes.living_mut(pending.pid).filter(|_| !of_somebody) else { return };
         if process.results.len() >= RESULTS_KEPT_MAX {
             process.results.pop_front();
         }
-        process.results.push_back(Ended { call, name: pending.name, context: pending.context(), result });
+        let ended = Ended { call, name: pending.name.to_owned(), context: pending.context(), result, sent };
+        if process.is_persistent() {
+            let ended = Box::new(EndedCall(ended.clone()));
+            self.journal.add(Entry::Ended { pid: pending.pid, ended });
+        }
+        process.results.push_back(ended);
+    }
+
+    /// Keeps the text of a generation that is sent to somebody who may not get it before the daemon is killed, until
+    /// the next one on its context has ended.
+    pub(in crate::core) fn keep_heard_result(
+        &mut self,
+        call: CallNo,
+        pending: &Pending,
+        result: &Result<Reply, Fault>,
+    ) {
+        let (Ok(Reply::Generated(_)), Some(context)) = (result, pending.context()) else { return };
+        let Some(process) = self.processes.living(pending.pid).filter(|p| p.is_persistent()) else { return };
+        let before = process.results.iter().filter(|e| e.sent && e.context == Some(context)).map(|e| e.call);
+        for before in before.collect::<Vec<_>>() {
+            self.fetch_result(pending.pid, before);
+        }
+        self.keep_result(call, pending, result.clone(), true);
     }
 
     /// Takes the kept reply of a call.
     pub(in crate::core) fn fetch_result(&mut self, pid: Pid, call: CallNo) -> Option<Ended> {
-        let results = &mut self.processes.living_mut(pid)?.results;
-        let at = results.iter().position(|ended| ended.call == call)?;
-        results.remove(at)
+        let process = self.processes.living_mut(pid)?;
+        let at = process.results.iter().position(|ended| ended.call == call)?;
+        if process.is_persistent() {
+            self.journal.add(Entry::Fetched { pid, call: call.0 });
+        }
+        process.results.remove(at)
     }
 }
 

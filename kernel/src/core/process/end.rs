@@ -21,6 +21,8 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &Fault::new(Errno::ECANCELED, format!("process {pid} has ended")));
         }
+        let ended = Fault::new(Errno::ECANCELED, format!("process {pid} has ended"));
+        self.forget_asleep(|image| image.owner == pid, &ended);
         for model in self.models.values_mut() {
             model.sched.forget(pid);
         }
@@ -28,10 +30,12 @@ impl Kernel {
             self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }
         self.processes.bury(pid, status);
+        self.journal.end(pid);
         self.process_ended(pid, status);
         let children: Vec<Pid> = self.processes.children(pid).collect();
         for child in children {
             self.processes.adopt(child, Pid::KERNEL);
+            self.touch_process(child);
             if self.processes.zombie(child).is_some() {
                 self.processes.reap(child);
             }

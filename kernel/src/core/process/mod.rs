@@ -18,6 +18,7 @@ mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use syscalls::call::{Class, Lifetime};
 use syscalls::{ContextId, Pid};
 
@@ -28,7 +29,7 @@ use super::group::GroupId;
 use super::sched::Bucket;
 
 pub(super) use attach::Ended;
-pub(super) use table::ProcessTable;
+pub(super) use table::{Interrupted, ProcessTable};
 
 /// The status of a process whose connection ended: 128 + the number of HUP.
 pub(super) const STATUS_HANGUP: u8 = 128 + 1;
@@ -56,7 +57,8 @@ pub(super) enum Run {
 }
 
 /// What a process may have at most; nothing where there is no limit of its own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Limits {
     pub contexts: Option<u64>,
     pub context_tokens: Option<u64>,

@@ -30,6 +30,7 @@ impl Kernel {
     fn set_run(&mut self, pid: Pid, run: Run) {
         let Some(process) = self.processes.living_mut(pid) else { return };
         process.run = run;
+        self.touch_process(pid);
         self.settle_process(pid);
     }
 

@@ -25,6 +25,17 @@ pub(in crate::core) struct ProcessTable {
     /// Living processes that outlive their connections, by user.
     lasting: BTreeSet<(u32, Pid)>,
     next: u32,
+    /// Processes of the last daemon that did not outlive it, and how many they were.
+    pub interrupted: Vec<Interrupted>,
+    pub interrupted_total: u64,
+}
+
+/// A process that ended because the daemon did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::core) struct Interrupted {
+    pub pid: Pid,
+    pub uid: u32,
+    pub name: String,
 }
 
 impl ProcessTable {
@@ -35,6 +46,8 @@ impl ProcessTable {
             children: BTreeSet::new(),
             lasting: BTreeSet::new(),
             next: Pid::KERNEL.0 + 1,
+            interrupted: Vec::new(),
+            interrupted_total: 0,
         }
     }
 
@@ -50,6 +63,11 @@ impl ProcessTable {
         }
         self.next += 1;
         Ok(Pid(self.next - 1))
+    }
+
+    /// Pids from now on come after this one.
+    pub(in crate::core) fn count_from(&mut self, last: Option<Pid>) {
+        self.next = self.next.max(last.map_or(0, |pid| pid.0.saturating_add(1)));
     }
 
     /// Enters a process under the pid that it has.

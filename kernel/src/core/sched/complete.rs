@@ -208,6 +208,11 @@ impl Kernel {
         if model.description.as_ref().is_some_and(|d| d.drafts) {
             context.learn_to_draft();
         }
+        if context.kept.is_some() {
+            self.journal.grow(context, &sampled);
+        } else if owner.is_persistent() {
+            self.journal.touch_process(owner.id.pid);
+        }
         let room_left = owner.context_tokens_left() > 0;
         let Some(Taken { told, finish, full }) = context.take_token(sampled, room_left, self.now) else {
             return;

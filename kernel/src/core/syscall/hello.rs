@@ -48,6 +48,7 @@ impl Kernel {
         };
         self.processes.enter(Process::new(id, Some(conn), args.lifetime, credentials.admin));
         self.process_started(pid);
+        self.note_begin(pid);
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.pid = Some(pid);
             connection.processes.insert(pid);

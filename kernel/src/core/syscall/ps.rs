@@ -106,7 +106,9 @@ impl Kernel {
                 Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
                 Some(c) if c.place == Place::Waiting => format!("frames of {}", name(&c.model)),
                 Some(c) => format!("an answer of {}", name(&c.model)),
-                None => "a context".into(),
+                None => {
+                    self.asleep.get(id).map_or("a context".into(), |c| format!("the loading of {}", c.model))
+                }
             },
         }
     }

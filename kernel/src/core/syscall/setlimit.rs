@@ -35,6 +35,7 @@ impl Kernel {
         if args.limit == Limit::TokensPerSecond {
             process.bucket = args.value.map(|rate| Bucket::new(rate, now));
         }
+        self.touch_process(args.pid);
         DONE
     }
 }

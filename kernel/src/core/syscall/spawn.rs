@@ -46,6 +46,7 @@ impl Kernel {
             connection.processes.insert(pid);
         }
         self.process_started(pid);
+        self.note_begin(pid);
         Ok(Next::Reply(Reply::Spawned { pid }))
     }
 }
