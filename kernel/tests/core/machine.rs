@@ -173,13 +173,11 @@ impl Machine {
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),
             Effect::Journal(entries) => {
-                // As the host writes them.
-                self.journal_bytes += written(&entries).len();
-                entries.into_iter().for_each(|entry| self.images.apply(entry));
+                self.journal_bytes += self.images.write(&entries);
             }
             Effect::Checkpoint(entries) => {
                 self.images = Images::default();
-                entries.into_iter().for_each(|entry| self.images.apply(entry));
+                self.images.write(&entries);
             }
             Effect::Log(_, line) => self.logs.push(line),
             Effect::Exit => self.exited = true,
@@ -406,7 +404,7 @@ impl Machine {
     }
 
     pub fn ps(&mut self, conn: ConnId) -> Vec<ProcessInfo> {
-        match self.call(conn, Ps {}) {
+        match self.call(conn, Ps { all: false }) {
             Ok(Reply::Processes(list)) => list,
             other => panic!("{other:?}"),
         }
@@ -431,9 +429,19 @@ impl Machine {
     }
 }
 
-/// Entries as they are on disk.
-fn written(entries: &[Entry]) -> Vec<u8> {
-    postcard::to_stdvec(entries).expect("they have a form")
+trait Disk {
+    /// Takes entries in as the host writes and reads them. Gives how many bytes they take.
+    fn write(&mut self, entries: &[Entry]) -> usize;
+}
+
+impl Disk for Images {
+    fn write(&mut self, entries: &[Entry]) -> usize {
+        let bytes = postcard::to_stdvec(entries).expect("they have a form");
+        let read: Vec<Entry> = postcard::from_bytes(&bytes).expect("they are read as they were written");
+        assert_eq!(read, entries);
+        read.into_iter().for_each(|entry| self.apply(entry));
+        bytes.len()
+    }
 }
 
 pub fn mount(name: &str, script: &str) -> Mount {

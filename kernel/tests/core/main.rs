@@ -2,6 +2,7 @@
 //! is repeatable to the last effect.
 
 mod attaching;
+mod chance;
 mod contexts;
 mod devices;
 mod drafting;
@@ -14,6 +15,7 @@ mod machine;
 mod memory;
 mod models;
 mod paging;
+mod persistence;
 mod policies;
 mod preemption;
 mod processes;

@@ -13,24 +13,8 @@ use syscalls::call::*;
 use syscalls::reply::Finish;
 use syscalls::{Call, CallId, ContextId, Errno, Event, Pid, Reply, Token, Tokens};
 
+use crate::chance::Chance;
 use crate::machine::{ADMIN, Machine, append_bytes, generate, mount, open};
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (((self.0 >> 33) as usize) * n) >> 31
-    }
-
-    fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        if of.is_empty() { None } else { Some(&of[self.below(of.len())]) }
-    }
-}
 
 /// What comes next, by all tokens so far: the sim driver's answers, asked for once each.
 struct Reference {

@@ -100,7 +100,11 @@ args! {
     }
 
     /// Arguments of `ps`.
-    struct Ps {}
+    struct Ps {
+        /// Those too that ended with the last daemon, because they did not outlive it.
+        #[serde(default)]
+        all: bool,
+    }
 
     /// Arguments of `setpriority`.
     struct Setpriority {

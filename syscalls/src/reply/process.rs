@@ -133,4 +133,6 @@ pub enum ProcessState {
     Stopped,
     /// It has ended and its parent has not waited for it.
     Zombie,
+    /// It ended with the last daemon.
+    Dead,
 }

@@ -3,7 +3,7 @@
 //! What changes with every token is short. The heads, which change with calls, are JSON inside, so that a field that
 //! comes to them later does not make older ones unreadable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use syscalls::event::TokenLogprob;
@@ -152,7 +152,8 @@ impl Images {
         }
         for (pid, image) in &self.processes {
             let pid = *pid;
-            entries.push(Entry::Process(Box::new(image.clone())));
+            let head = ProcessImage { mailbox: VecDeque::new(), results: VecDeque::new(), ..image.clone() };
+            entries.push(Entry::Process(Box::new(head)));
             let message = |(from, data): &(Pid, serde_json::Value)| Entry::Message {
                 pid,
                 from: *from,

@@ -218,7 +218,7 @@ impl Kernel {
             Call::Attach(args) => self.sys_attach(caller, &args),
             Call::Follow(args) => self.sys_follow(caller, args),
             Call::Kill(args) => self.sys_kill(caller, &args),
-            Call::Ps(_) => Ok(Next::Reply(self.sys_ps())),
+            Call::Ps(args) => Ok(Next::Reply(self.sys_ps(&args))),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),
             Call::Setpolicy(args) => self.sys_setpolicy(caller, &args),

@@ -1,6 +1,6 @@
 //! `ps`: lists processes, the kernel's own entry first.
 
-use syscalls::call::{Class, Lifetime};
+use syscalls::call::{Class, Lifetime, Ps};
 use syscalls::reply::{ProcessInfo, ProcessState};
 use syscalls::{Pid, Reply};
 
@@ -12,8 +12,11 @@ use super::super::memory::oom_score;
 use super::super::process::{Identity, Process, Run};
 use super::super::sched::Place;
 
+/// The status of a process that ended with the daemon: 128 + the number of KILL.
+const STATUS_KILLED: u8 = 128 + 9;
+
 impl Kernel {
-    pub(super) fn sys_ps(&self) -> Reply {
+    pub(super) fn sys_ps(&self, args: &Ps) -> Reply {
         let mut list = vec![self.kernel_info()];
         list.extend(self.processes.pids().filter_map(|pid| match self.processes.living(pid) {
             Some(process) => Some(self.living_info(process)),
@@ -21,6 +24,18 @@ impl Kernel {
                 let status = Some(zombie.status);
                 ProcessInfo { state: ProcessState::Zombie, status, ..info(&zombie.id, self.now) }
             }),
+        }));
+        let interrupted = self.processes.interrupted.iter().filter(|_| args.all);
+        list.extend(interrupted.map(|dead| ProcessInfo {
+            pid: dead.pid,
+            parent: Pid::KERNEL,
+            uid: dead.uid,
+            os_pid: 0,
+            name: dead.name.clone(),
+            state: ProcessState::Dead,
+            status: Some(STATUS_KILLED),
+            group: String::new(),
+            ..self.kernel_info()
         }));
         Reply::Processes(list)
     }

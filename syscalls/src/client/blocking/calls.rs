@@ -148,7 +148,7 @@ impl Client {
 
     /// Lists processes.
     pub fn ps(&mut self) -> Result<Vec<ProcessInfo>, Fault> {
-        take!(self.call(Ps {}), Reply::Processes(processes) => processes)
+        take!(self.call(Ps { all: false }), Reply::Processes(processes) => processes)
     }
 
     /// Lists groups of processes.
