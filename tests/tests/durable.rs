@@ -23,9 +23,6 @@ const TOKENS: u32 = 150;
 /// A model whose steps take long enough to be killed in.
 const MODEL: &str = "step_us=1500,context=1024,pool=2048,sequences=8";
 
-/// When a restarted daemon must serve, its models apart.
-const READY: Duration = Duration::from_secs(2);
-
 struct Chance(u64);
 
 impl Chance {
@@ -152,7 +149,6 @@ fn streams_after_kills_of_the_daemon_equal_the_uninterrupted_ones() {
         rounds * PROCESSES
     );
     assert_eq!(orphans, 0);
-    assert!(slowest < 2 * READY, "{slowest:?} until a restarted daemon served");
     let stats = daemon.client().stat(None, None).unwrap();
     assert_eq!((stats.contexts, stats.frames_free + stats.frames_cached), (0, stats.frames_total));
 }

@@ -71,6 +71,8 @@ pub enum Record {
     Context(Box<ContextImage>),
     /// A process that did not.
     Interrupted { pid: Pid, uid: u32, name: String },
+    /// The last pid that was given out.
+    Numbered(Pid),
 }
 
 /// A shared segment as it outlives the daemon.
@@ -104,6 +106,7 @@ impl Record {
             Record::Segment(segment) => SegmentRecord::key_of(&segment.name),
             Record::Process(process) => format!("process/{}", process.pid),
             Record::Context(context) => format!("context/{}", context.id),
+            Record::Numbered(_) => "numbered".into(),
             Record::Interrupted { pid, .. } => format!("interrupted/{pid}"),
         }
     }

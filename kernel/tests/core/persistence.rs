@@ -49,6 +49,12 @@ fn generation_goes_on_after_a_kill_without_being_asked_and_says_the_same() {
     let info = machine.ps(admin).into_iter().find(|p| p.pid == pid).expect("it is there before its model");
     assert_eq!((info.state, info.detached), (ProcessState::Blocked, true));
     assert_eq!(info.waits_for.as_deref(), Some("the loading of m"));
+    let early = attach(&mut machine, admin, pid);
+    assert_eq!((early.contexts[0].context, early.contexts[0].model.as_str()), (context, "m"));
+    assert!(tokens(&mut machine, admin, pid, context).len() >= 12 + 10, "its log can be read");
+    let close = machine.begin_as(admin, Some(pid), Close { context });
+    let fault = machine.reply(admin, close).expect("at once").expect_err("its model is being loaded");
+    assert_eq!(fault.errno, Errno::EAGAIN);
     machine.run();
     let user = machine.connect(7);
     let attached = attach(&mut machine, user, pid);
@@ -313,7 +319,8 @@ fn play(seed: u64) -> (usize, usize) {
         machine.call(admin, Kill { pid: *pid, signal: Signal::Kill }).expect("the administrator");
     }
     machine.run();
-    let left = Images { running: machine.images.running.clone(), ..Images::default() };
+    let Images { running, last, .. } = machine.images.clone();
+    let left = Images { running, last, ..Images::default() };
     assert!(machine.images == left, "what has ended is not on disk any more");
     (kills, tokens)
 }

@@ -55,6 +55,8 @@ pub enum Entry {
     },
     /// It is kept no longer.
     Fetched { pid: Pid, call: u64 },
+    /// Pids up to this one have been given out.
+    Numbered { pid: Pid },
 }
 
 /// A reply that is kept.
@@ -63,20 +65,33 @@ pub enum Entry {
 pub struct EndedCall(pub(in crate::core) Ended);
 
 /// All that outlives the daemon, as entries come to it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Images {
     pub processes: BTreeMap<Pid, ProcessImage>,
     pub contexts: BTreeMap<ContextId, ContextImage>,
     /// Processes that do not outlive it, with user and name.
     pub running: BTreeMap<Pid, (u32, String)>,
+    /// The last pid that was given out.
+    pub last: Pid,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        let (processes, contexts, running) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Images { processes, contexts, running, last: Pid::KERNEL }
+    }
 }
 
 impl Images {
     /// Takes a change in. One of something that is not there changes nothing.
     pub fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Began { pid, uid, name } => drop(self.running.insert(pid, (uid, name))),
+            Entry::Began { pid, uid, name } => {
+                self.last = self.last.max(pid);
+                self.running.insert(pid, (uid, name));
+            }
             Entry::Process(mut image) => {
+                self.last = self.last.max(image.pid);
                 if let Some(before) = self.processes.remove(&image.pid) {
                     (image.mailbox, image.results) = (before.mailbox, before.results);
                 }
@@ -101,6 +116,7 @@ impl Images {
             Entry::Generated { context, tokens, pieces, logprobs } => {
                 self.generated(context, tokens, pieces, logprobs);
             }
+            Entry::Numbered { pid } => self.last = self.last.max(pid),
             Entry::Closed { context } => drop(self.contexts.remove(&context)),
             Entry::Message { pid, from, data } => {
                 self.processes
@@ -146,7 +162,7 @@ impl Images {
 
     /// Entries that come to these images.
     pub fn entries(&self) -> Vec<Entry> {
-        let mut entries = Vec::new();
+        let mut entries = vec![Entry::Numbered { pid: self.last }];
         for (pid, (uid, name)) in &self.running {
             entries.push(Entry::Began { pid: *pid, uid: *uid, name: name.clone() });
         }
@@ -177,7 +193,8 @@ impl Images {
         let running = self.running.into_iter().map(interrupted);
         let processes = self.processes.into_values().map(|image| Record::Process(Box::new(image)));
         let contexts = self.contexts.into_values().map(|image| Record::Context(Box::new(image)));
-        running.chain(processes).chain(contexts).collect()
+        let numbered = (self.last > Pid::KERNEL).then_some(Record::Numbered(self.last));
+        numbered.into_iter().chain(running).chain(processes).chain(contexts).collect()
     }
 }
 

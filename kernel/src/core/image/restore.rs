@@ -39,8 +39,6 @@ impl Kernel {
         if processes.is_empty() && contexts.is_empty() && interrupted.is_empty() {
             return;
         }
-        let pids = processes.iter().map(|p| p.pid).chain(interrupted.iter().map(|i| i.pid));
-        self.processes.count_from(pids.max());
         let restored = processes.len();
         processes.into_iter().for_each(|image| self.restore_process(image));
         for pid in self.processes.pids().collect::<Vec<_>>() {

@@ -149,7 +149,8 @@ impl Kernel {
 
     /// All that outlives the daemon, as it is now.
     pub fn images(&self) -> Images {
-        let mut images = Images { contexts: self.asleep.clone(), ..Images::default() };
+        let mut images =
+            Images { contexts: self.asleep.clone(), last: self.processes.last(), ..Images::default() };
         for process in self.processes.all_living() {
             let pid = process.id.pid;
             match self.process_image(pid) {

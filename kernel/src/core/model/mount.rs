@@ -48,6 +48,7 @@ impl Kernel {
                 Record::Segment(segment) => segments.push(segment),
                 Record::Process(image) => processes.push(*image),
                 Record::Context(image) => images.push(*image),
+                Record::Numbered(last) => self.processes.count_from(last),
                 Record::Interrupted { pid, uid, name } => interrupted.push(Interrupted { pid, uid, name }),
             }
         }

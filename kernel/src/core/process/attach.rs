@@ -148,7 +148,14 @@ impl Kernel {
             context,
             ended,
         };
-        let contexts = contexts.collect();
+        let asleep = self.asleep.values().filter(|image| image.owner == pid).map(|image| ContextInfo {
+            context: image.id,
+            model: image.model.clone(),
+            length: Tokens(image.log.len() as u32),
+            tokens_max: Tokens(image.tokens_max),
+        });
+        let mut contexts: Vec<ContextInfo> = contexts.chain(asleep).collect();
+        contexts.sort_unstable_by_key(|info| info.context);
         Ok(AttachedReply { pid, contexts, calls: calls.into_iter().map(info).collect() })
     }
 

@@ -66,8 +66,13 @@ impl ProcessTable {
     }
 
     /// Pids from now on come after this one.
-    pub(in crate::core) fn count_from(&mut self, last: Option<Pid>) {
-        self.next = self.next.max(last.map_or(0, |pid| pid.0.saturating_add(1)));
+    pub(in crate::core) fn count_from(&mut self, last: Pid) {
+        self.next = self.next.max(last.0.saturating_add(1));
+    }
+
+    /// The last pid that was given out.
+    pub(in crate::core) fn last(&self) -> Pid {
+        Pid(self.next - 1)
     }
 
     /// Enters a process under the pid that it has.

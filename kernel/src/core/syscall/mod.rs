@@ -312,6 +312,11 @@ impl Kernel {
 
     /// A context of the caller. Whether others have one of that number is not for it to know.
     fn own_context(&self, caller: &Caller, id: ContextId) -> Result<&Context, Fault> {
+        if let Some(image) = self.asleep.get(&id).filter(|image| image.owner == caller.pid) {
+            let message =
+                format!("context {id} sleeps until model {} is loaded; try again then", image.model);
+            return Err(Fault::new(Errno::EAGAIN, message));
+        }
         self.contexts.get(&id).filter(|c| c.owner == caller.pid).ok_or_else(|| {
             Fault::new(Errno::EBADF, format!("process {} has no context {id}; open one first", caller.pid))
         })
