@@ -24,6 +24,8 @@ pub(super) enum Waits {
     Child(Option<Pid>),
     /// A message.
     Message,
+    /// A signal that asks its process to end.
+    Signal,
     /// Its turn on a context, and then its work there.
     Context(ContextId),
     /// The answer of a worker.
@@ -198,7 +200,12 @@ impl Kernel {
                 }
                 self.finish(call, Err(fault.clone()));
             }
-            Waits::Child(_) | Waits::Message | Waits::Mount(_) | Waits::Open(..) | Waits::Events(_) => {
+            Waits::Child(_)
+            | Waits::Message
+            | Waits::Signal
+            | Waits::Mount(_)
+            | Waits::Open(..)
+            | Waits::Events(_) => {
                 self.finish(call, Err(fault.clone()));
             }
         }

@@ -26,7 +26,7 @@ mod subscription;
 mod syscall;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syscalls::{ContextId, Errno, Fault, Pid};
 
@@ -74,6 +74,10 @@ pub struct Kernel {
     /// Contexts that outlived the daemon, until their models are loaded.
     asleep: BTreeMap<ContextId, ContextImage>,
     journal: Journal,
+    /// Processes that have used up a limit since the event came.
+    used_up: BTreeSet<Pid>,
+    /// Processes that are killed at a time, because they were asked to end.
+    to_kill: BTreeSet<(Now, Pid)>,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
     compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
@@ -95,6 +99,8 @@ impl Kernel {
             segments: Segments::default(),
             asleep: BTreeMap::new(),
             journal: Journal::default(),
+            used_up: BTreeSet::new(),
+            to_kill: BTreeSet::new(),
             compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),
@@ -122,11 +128,16 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
+        self.enforce_quotas();
+        self.kill_overdue();
+        self.stop_hung_workers();
         self.place_waiting();
         self.dispatch_all();
         self.write_journal();
         let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
-        let wake = throttled.chain(self.calls.next_deadline()).min();
+        let kill = self.to_kill.first().map(|(at, _)| *at);
+        let others = [self.calls.next_deadline(), kill, self.next_look_for_hung()];
+        let wake = throttled.chain(others.into_iter().flatten()).min();
         if wake != self.wake {
             self.wake = wake;
             self.out.push(Effect::WakeAt(wake));

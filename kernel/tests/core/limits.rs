@@ -31,7 +31,7 @@ fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
     let (mut machine, conn) = Machine::with_model(TIMED);
     let slow = machine.connect(ADMIN);
     let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(10) };
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(10), then: None };
     machine.call(slow, limit).expect("own limit");
     let context = machine.open_with(slow, "slowly");
     let begin = machine.now;
@@ -199,7 +199,7 @@ fn limits_of_zero_are_refused_or_say_what_they_forbid() {
     let context = machine.open_with(conn, "limits");
     let limit = |machine: &mut Machine, limit, value| {
         let pid = machine.pid(conn);
-        machine.call(conn, Setlimit { pid, limit, value })
+        machine.call(conn, Setlimit { pid, limit, value, then: None })
     };
     let fault = limit(&mut machine, Limit::TokensPerSecond, Some(0)).expect_err("for ever");
     assert_eq!(fault.errno, Errno::EINVAL);

@@ -26,6 +26,9 @@ pub enum Job {
     Died(WorkerId, String),
 }
 
+/// From which state to which a process came, `-` where it was not or is no longer in the table.
+pub type Transition = (String, String);
+
 pub struct Machine {
     pub kernel: Kernel,
     pub now: u64,
@@ -55,6 +58,9 @@ pub struct Machine {
     /// Invariants are checked after every event; a test with thousands of processes checks now and then.
     pub check_every: u64,
     events: u64,
+    /// The states of processes, where they are watched, and what led to them.
+    pub watched: Option<BTreeMap<Pid, String>>,
+    pub transitions: BTreeSet<Transition>,
 }
 
 impl Default for Machine {
@@ -90,6 +96,8 @@ impl Machine {
             next_conn: 0,
             check_every: 1,
             events: 0,
+            watched: None,
+            transitions: BTreeSet::new(),
         }
     }
 
@@ -126,9 +134,26 @@ impl Machine {
         let journals = effects.iter().skip(1).filter(|e| matches!(e, Effect::Journal(_)));
         assert_eq!(journals.count(), 0, "something is said before it is on disk");
         effects.into_iter().for_each(|effect| self.perform(effect));
+        self.watch();
         if self.events.is_multiple_of(self.check_every) && !self.exited {
             assert!(self.images == self.kernel.images(), "what is on disk is not what there is");
         }
+    }
+
+    /// Notes what states have changed.
+    fn watch(&mut self) {
+        let Some(before) = self.watched.take() else { return };
+        let name = |state| format!("{state:?}").to_lowercase();
+        let now: BTreeMap<Pid, String> = self.kernel.states().map(|(pid, s)| (pid, name(s))).collect();
+        let none = || "-".to_owned();
+        for pid in before.keys().chain(now.keys()) {
+            let from = before.get(pid).cloned().unwrap_or_else(none);
+            let to = now.get(pid).cloned().unwrap_or_else(none);
+            if from != to {
+                self.transitions.insert((from, to));
+            }
+        }
+        self.watched = Some(now);
     }
 
     /// The daemon is killed, and another one begins with what is on disk.

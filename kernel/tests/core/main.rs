@@ -22,6 +22,8 @@ mod processes;
 mod random;
 mod scheduling;
 mod segments;
+mod signals;
 mod sliding;
+mod states;
 mod subscriptions;
 mod workers;

@@ -128,7 +128,7 @@ fn all_that_a_process_is_comes_back() {
     before.call(conn, hello).expect("it says hello");
     let pid = before.pid(conn);
     let child = before.spawn(conn, "child");
-    let limit = Setlimit { pid, limit: Limit::ContextTokens, value: Some(500) };
+    let limit = Setlimit { pid, limit: Limit::ContextTokens, value: Some(500), then: None };
     before.call(conn, limit).expect("his own");
     before.call(admin, Send { pid, data: "one".into() }).expect("the administrator");
     before.call(admin, Send { pid, data: "two".into() }).expect("the administrator");

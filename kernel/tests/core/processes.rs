@@ -202,7 +202,7 @@ fn users_are_kept_apart() {
     assert_eq!(errno(machine.call(user, set(None, Some(Class::Realtime)))), Errno::EPERM);
     assert!(machine.call(admin, set(Some(-20), Some(Class::Realtime))).is_ok());
     assert_eq!(errno(machine.call(admin, set(Some(20), None))), Errno::EINVAL);
-    let limit = |value| Setlimit { pid, limit: Limit::Contexts, value };
+    let limit = |value| Setlimit { pid, limit: Limit::Contexts, value, then: None };
     assert!(machine.call(user, limit(Some(5))).is_ok());
     assert_eq!(errno(machine.call(user, limit(None))), Errno::EPERM);
     assert!(machine.call(admin, limit(None)).is_ok());

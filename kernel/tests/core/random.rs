@@ -14,7 +14,7 @@ use syscalls::reply::Finish;
 use syscalls::{Call, CallId, ContextId, Errno, Event, Pid, Reply, Token, Tokens};
 
 use crate::chance::Chance;
-use crate::machine::{ADMIN, Machine, append_bytes, generate, mount, open};
+use crate::machine::{ADMIN, Machine, Transition, append_bytes, generate, mount, open};
 
 /// What comes next, by all tokens so far: the sim driver's answers, asked for once each.
 struct Reference {
@@ -79,8 +79,8 @@ const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal,
 const LIFETIMES: [Lifetime; 4] =
     [Lifetime::Connection, Lifetime::Connection, Lifetime::Detached, Lifetime::Persistent];
 const SEGMENTS: [&str; 2] = ["one", "two"];
-const SIGNALS: [Signal; 6] =
-    [Signal::Stop, Signal::Cont, Signal::Int, Signal::Cont, Signal::Term, Signal::Kill];
+const SIGNALS: [Signal; 7] =
+    [Signal::Stop, Signal::Cont, Signal::Int, Signal::Cont, Signal::Term, Signal::Kill, Signal::Xcpu];
 
 impl History {
     fn new(seed: u64) -> Self {
@@ -333,8 +333,11 @@ impl History {
     fn signal(&mut self) {
         let (Some(from), Some(to)) = (self.program(), self.program()) else { return };
         let pid = self.programs[to].pid;
-        let rarely = if self.chance.once_in(5) { 6 } else { 4 };
+        let rarely = if self.chance.once_in(5) { 7 } else { 4 };
         let signal = SIGNALS[self.chance.below(rarely)];
+        if self.chance.once_in(8) {
+            self.begin(to, Sigwait { timeout_ms: None });
+        }
         self.begin(from, Kill { pid, signal });
     }
 
@@ -367,7 +370,7 @@ impl History {
         let value = (!self.chance.once_in(3)).then(|| 20 + self.chance.below(2000) as u64);
         if self.chance.once_in(2) {
             let pid = self.programs[at].pid;
-            self.machine.begin(conn, Setlimit { pid, limit: Limit::TokensPerSecond, value });
+            self.machine.begin(conn, Setlimit { pid, limit: Limit::TokensPerSecond, value, then: None });
             return;
         }
         let limits =
@@ -551,6 +554,19 @@ fn play(seed: u64, reference: &mut Reference) -> Played {
         models_unloaded: said(&history, "is unloaded"),
         pools_shrunk: said(&history, "tokens now"),
     }
+}
+
+/// The transitions between states of processes in a history.
+pub fn transitions(seed: u64) -> BTreeSet<Transition> {
+    let mut history = History::new(seed);
+    history.machine.check_every = 100;
+    history.machine.watched = Some(BTreeMap::new());
+    history.machine.event(Input::Tick);
+    history.machine.transitions.clear();
+    (0..3).for_each(|_| history.connect());
+    (0..600).for_each(|_| history.act());
+    history.settle();
+    std::mem::take(&mut history.machine.transitions)
 }
 
 #[test]

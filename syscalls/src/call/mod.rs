@@ -120,6 +120,10 @@ calls! {
     Follow "follow"(Follow) -> "generated";
     /// Sends a signal to a process.
     Kill "kill"(Kill) -> "done";
+    /// Waits for a signal that asks the acting process to end (TERM, XCPU). With such a call such a signal does not end
+    /// the process: it answers the call, and the process has the time that the reply names to finish. Then it is
+    /// killed.
+    Sigwait "sigwait"(Sigwait) -> "signalled";
     /// Lists processes.
     Ps "ps"(Ps) -> "processes";
     /// Reports the counters of the system, of one model, or of one process.

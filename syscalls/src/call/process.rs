@@ -99,6 +99,13 @@ args! {
         signal: Signal,
     }
 
+    /// Arguments of `sigwait`.
+    struct Sigwait {
+        /// How long to wait; for ever if absent, not at all if 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+    }
+
     /// Arguments of `ps`.
     struct Ps {
         /// Those too that ended with the last daemon, because they did not outlive it.
@@ -127,6 +134,10 @@ args! {
         /// The new value; none lifts the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<u64>,
+        /// What happens when the process has used it up, of `generated_tokens` (`refuse` if absent) and `service_us`
+        /// (`signal` if absent).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<AtLimit>,
     }
 
     /// Arguments of `send`.
@@ -187,7 +198,7 @@ pub enum Class {
 pub enum Signal {
     /// Ends the calls that run; the process lives on.
     Int,
-    /// Asks the process to end.
+    /// Asks the process to end: it does at once, or, if it waits for signals with `sigwait`, has some time to finish.
     #[default]
     Term,
     /// Ends the process.
@@ -196,6 +207,8 @@ pub enum Signal {
     Stop,
     /// Goes on after STOP.
     Cont,
+    /// The process has used up a limit. As TERM.
+    Xcpu,
 }
 
 impl Signal {
@@ -207,6 +220,7 @@ impl Signal {
             Signal::Term => 15,
             Signal::Cont => 18,
             Signal::Stop => 19,
+            Signal::Xcpu => 24,
         }
     }
 }
@@ -225,6 +239,20 @@ pub enum Limit {
     GeneratedTokens,
     /// Pages of its contexts that are saved in host memory and on disk; further ones are computed again.
     SwapPages,
+    /// Time of models that it may have in its life, in microseconds, as `ps` counts it.
+    ServiceUs,
     /// Tokens that it may generate in a second. What it does not use is kept, up to one second's worth.
     TokensPerSecond,
+}
+
+/// What happens when a process has used up a limit of its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AtLimit {
+    /// Its generations end, and further ones are refused.
+    Refuse,
+    /// It is stopped as by STOP; raise the limit and send CONT.
+    Stop,
+    /// It gets XCPU, which ends it.
+    Signal,
 }

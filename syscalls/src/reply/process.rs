@@ -121,6 +121,8 @@ pub struct ProcessInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
+    /// It has not made a call yet.
+    New,
     /// None of its calls needs the model.
     Idle,
     /// It has work for the next step.

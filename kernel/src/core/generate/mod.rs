@@ -247,6 +247,14 @@ impl Kernel {
             return Err(died_twice(id, at));
         }
         let process = self.process(context.owner)?;
+        let (served, most) = (process.id.counters.step_us, process.limits.service_us.unwrap_or(u64::MAX));
+        if served >= most {
+            let message = format!(
+                "process {} has had {served} us of models and its limit is {most}; raise it with setlimit",
+                process.id.pid
+            );
+            return Err(Fault::new(Errno::E2BIG, message));
+        }
         match process.generated_tokens_left() {
             0 => Err(Fault::new(
                 Errno::E2BIG,

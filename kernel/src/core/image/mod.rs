@@ -42,6 +42,9 @@ pub struct ProcessImage {
     pub group: String,
     /// STOP holds it.
     pub stopped: bool,
+    /// It was asked to end, and has not yet.
+    #[serde(default)]
+    pub ending: bool,
     pub(in crate::core) limits: Limits,
     /// Tokens that it has generated: what its limit looks at.
     pub tokens_generated: u64,

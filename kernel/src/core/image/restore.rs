@@ -39,6 +39,12 @@ impl Kernel {
         if processes.is_empty() && contexts.is_empty() && interrupted.is_empty() {
             return;
         }
+        // One that was asked to end has lost whom it would have told that it is done.
+        let (ended, processes): (Vec<_>, Vec<_>) = processes.into_iter().partition(|image| image.ending);
+        if !ended.is_empty() {
+            let line = format!("{} processes that were asked to end have ended with the daemon", ended.len());
+            self.out.push(Effect::Log(LogLevel::Info, line));
+        }
         let restored = processes.len();
         processes.into_iter().for_each(|image| self.restore_process(image));
         for pid in self.processes.pids().collect::<Vec<_>>() {

@@ -196,6 +196,7 @@ impl Kernel {
             nice: id.nice,
             group: self.groups.name(id.group),
             stopped: process.run == Run::Stopped,
+            ending: process.kill_at.is_some(),
             limits: process.limits,
             tokens_generated: id.counters.tokens_generated,
             mailbox: Default::default(),

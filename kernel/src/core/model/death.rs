@@ -50,8 +50,10 @@ impl Kernel {
 
     /// A worker did what it was told.
     pub(in crate::core) fn worker_progressed(&mut self, id: ModelId) {
+        let now = self.now;
         if let Some(model) = self.models.get_mut(&id) {
             model.deaths_in_a_row = 0;
+            model.heard = now;
         }
     }
 

@@ -9,7 +9,7 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel, Record};
-use super::super::event::{ModelId, WorkerId};
+use super::super::event::{ModelId, Now, WorkerId};
 use super::super::memory::Memory;
 use super::super::process::Interrupted;
 use super::{Model, State};
@@ -59,17 +59,21 @@ impl Kernel {
     /// Has a new worker of a model started.
     pub(in crate::core) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
         self.resize_at_start(id);
+        let now = self.now;
         let Some(model) = self.models.get_mut(&id) else { return };
         model.incarnation += 1;
         model.worker_os_pid = 0;
+        model.heard = Now(now.0.saturating_add(delay_ms.saturating_mul(1000)));
         let load = Box::new(model.load_request(&self.config, &self.devices));
         self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
         self.worker_changed(id, WorkerChange::Starting, "");
     }
 
     pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
+        let now = self.now;
         let Some(model) = self.live_model(worker) else { return };
         model.worker_os_pid = os_pid;
+        model.heard = now;
         let what = format!("loading {}", model.name);
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         for (call, _) in model.waiters.clone() {

@@ -13,6 +13,7 @@ impl Kernel {
     pub(in crate::core) fn end_process(&mut self, pid: Pid, status: u8) {
         let Some(process) = self.processes.living(pid) else { return };
         let (conn, parent, process_group) = (process.conn, process.id.parent, process.id.group);
+        let kill_at = process.kill_at;
         let calls: Vec<CallNo> = process.calls.iter().rev().copied().collect();
         let contexts: Vec<_> = process.contexts.iter().copied().collect();
         for call in calls {
@@ -20,6 +21,9 @@ impl Kernel {
         }
         for context in contexts {
             self.close_context(context, &Fault::new(Errno::ECANCELED, format!("process {pid} has ended")));
+        }
+        if let Some(at) = kill_at {
+            self.to_kill.remove(&(at, pid));
         }
         let ended = Fault::new(Errno::ECANCELED, format!("process {pid} has ended"));
         self.forget_asleep(|image| image.owner == pid, &ended);

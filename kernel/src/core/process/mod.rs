@@ -13,13 +13,14 @@ mod attach;
 mod end;
 mod idle;
 mod inherit;
+mod quota;
 mod signal;
 mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use syscalls::call::{Class, Lifetime};
+use syscalls::call::{AtLimit, Class, Lifetime};
 use syscalls::{ContextId, Pid};
 
 use super::call::CallNo;
@@ -66,6 +67,10 @@ pub(super) struct Limits {
     pub generated_tokens: Option<u64>,
     pub swap_pages: Option<u64>,
     pub tokens_per_second: Option<u64>,
+    pub service_us: Option<u64>,
+    /// What happens when these two are used up.
+    pub generated_then: Option<AtLimit>,
+    pub service_then: Option<AtLimit>,
 }
 
 /// A process that lives.
@@ -80,6 +85,8 @@ pub(super) struct Process {
     /// May do what only the administrator may.
     pub admin: bool,
     pub run: Run,
+    /// When it is killed, because it was asked to end.
+    pub kill_at: Option<Now>,
     pub limits: Limits,
     /// What its limit of tokens a second leaves now, where it has one.
     pub bucket: Option<Bucket>,
@@ -115,6 +122,7 @@ impl Process {
             results: VecDeque::new(),
             admin,
             run: Run::Going,
+            kill_at: None,
             limits: Limits::default(),
             bucket: None,
             contexts: BTreeSet::new(),
@@ -141,8 +149,11 @@ impl Process {
         self.limits.context_tokens.map_or(u64::MAX, |most| most.saturating_sub(self.context_tokens))
     }
 
-    /// Tokens that its limit still lets it generate.
+    /// Tokens that its limit still lets it generate, where generations end at it.
     pub(super) fn generated_tokens_left(&self) -> u64 {
+        if self.limits.then_of_tokens() != AtLimit::Refuse {
+            return u64::MAX;
+        }
         let left = |most: u64| most.saturating_sub(self.id.counters.tokens_generated);
         self.limits.generated_tokens.map_or(u64::MAX, left)
     }

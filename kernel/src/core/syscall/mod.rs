@@ -31,6 +31,7 @@ mod setpolicy;
 mod setpriority;
 mod share;
 mod shutdown;
+mod sigwait;
 mod spawn;
 mod stat;
 mod subscribe;
@@ -218,6 +219,7 @@ impl Kernel {
             Call::Attach(args) => self.sys_attach(caller, &args),
             Call::Follow(args) => self.sys_follow(caller, args),
             Call::Kill(args) => self.sys_kill(caller, &args),
+            Call::Sigwait(args) => self.sys_sigwait(caller, &args),
             Call::Ps(args) => Ok(Next::Reply(self.sys_ps(&args))),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),

@@ -40,6 +40,14 @@ impl Kernel {
         Reply::Processes(list)
     }
 
+    /// All processes in the table with what they are doing, for tests of which state leads to which.
+    pub fn states(&self) -> impl Iterator<Item = (Pid, ProcessState)> {
+        self.processes.pids().map(|pid| match self.processes.living(pid) {
+            Some(process) => (pid, self.state(process).0),
+            None => (pid, ProcessState::Zombie),
+        })
+    }
+
     fn kernel_info(&self) -> ProcessInfo {
         ProcessInfo {
             pid: Pid::KERNEL,
@@ -99,6 +107,7 @@ impl Kernel {
         let waits = process.calls.iter().filter_map(|call| self.calls.waits(*call)).next();
         match waits.map(|w| self.waits_for(process, w)) {
             Some(what) => (ProcessState::Blocked, Some(what)),
+            None if process.id.counters.calls == 0 => (ProcessState::New, None),
             None => (ProcessState::Idle, None),
         }
     }
@@ -114,6 +123,7 @@ impl Kernel {
             Waits::Child(None) => "a child".into(),
             Waits::Message => "a message".into(),
             Waits::Events(_) => "events".into(),
+            Waits::Signal => "a signal".into(),
             Waits::Answer(model) => format!("an answer of {}", name(model)),
             Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
             Waits::Context(id) => match self.contexts.get(id) {
