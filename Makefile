@@ -9,7 +9,7 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test lint bench bench-agents simulate prepare portable gpu-check clean
+.PHONY: help run build test kills lint bench bench-agents simulate prepare portable gpu-check clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -25,6 +25,9 @@ build: prepare ## builds everything for this machine
 
 test: build ## runs every test
 	$(CARGO_CC) test --release --workspace --locked --no-fail-fast
+
+kills: build ## kills the daemon 200 times under load, and compares what its processes say
+	LLMASOS_TEST_KILLS=200 $(CARGO_CC) test --release -p llmasos-tests --locked --test durable -- --nocapture streams
 
 lint: prepare ## checks formatting and lints
 	$(CARGO) fmt --all --check

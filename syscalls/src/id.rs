@@ -26,6 +26,12 @@ pub struct ContextId(pub u64);
 #[serde(transparent)]
 pub struct CallId(pub u64);
 
+/// A call as the daemon numbers it: by this it is found again from another connection than the one that began it.
+/// Never used again while the process of the call lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Ticket(pub u64);
+
 /// One entry of a model's vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -51,7 +57,7 @@ macro_rules! display_inner {
     )*};
 }
 
-display_inner!(Pid, ContextId, CallId, Token, Tokens);
+display_inner!(Pid, ContextId, CallId, Ticket, Token, Tokens);
 
 impl std::str::FromStr for Pid {
     type Err = std::num::ParseIntError;

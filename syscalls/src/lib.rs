@@ -23,5 +23,5 @@ pub mod reply;
 pub use call::{Call, Request};
 pub use errno::{Errno, Fault};
 pub use event::Event;
-pub use id::{CallId, ContextId, Pid, Token, TokenRun, Tokens};
+pub use id::{CallId, ContextId, Pid, Ticket, Token, TokenRun, Tokens};
 pub use reply::{Frame, Reply};

@@ -54,6 +54,12 @@ limits! {
     /// Processes at once, zombies included.
     pub const PROCESSES_MAX: usize = 65_536;
 
+    /// Processes of one user at once that outlive their connections.
+    pub const LASTING_PER_USER_MAX: usize = 1024;
+
+    /// Replies that are kept for one process until they are fetched; the oldest goes for the next one.
+    pub const RESULTS_KEPT_MAX: usize = 64;
+
     /// Groups of processes at once.
     pub const GROUPS_MAX: usize = 4096;
 

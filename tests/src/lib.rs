@@ -166,6 +166,16 @@ impl Daemon {
         self.wait_until_it_answers();
     }
 
+    /// Starts a daemon again as [`Daemon::restart`] does, and kills it a moment later, whether it serves by then or not.
+    pub fn restart_and_kill(&mut self, after: Duration) {
+        self.child = spawn(self.dir.path(), &self.args);
+        let begin = Instant::now();
+        while begin.elapsed() < after {
+            std::thread::yield_now();
+        }
+        self.kill9();
+    }
+
     fn wait_until_it_answers(&mut self) {
         let socket = self.socket();
         wait_for("the daemon's first answer", || {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use syscalls::reply::Frame;
 use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
 
@@ -12,7 +13,8 @@ use super::subscription::Kinds;
 use super::table::Table;
 
 /// A call, numbered by the kernel in the order of arrival. The client's own numbers need not be in any order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct CallNo(pub u64);
 
 /// What a call waits for.
@@ -22,6 +24,8 @@ pub(super) enum Waits {
     Child(Option<Pid>),
     /// A message.
     Message,
+    /// A signal that asks its process to end.
+    Signal,
     /// Its turn on a context, and then its work there.
     Context(ContextId),
     /// The answer of a worker.
@@ -37,9 +41,11 @@ pub(super) enum Waits {
 /// A call without an answer.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub conn: ConnId,
-    pub id: CallId,
+    /// Who hears its events and its reply; nobody while its process is detached.
+    pub caller: Option<Caller>,
     pub pid: Pid,
+    /// Its name in the manual.
+    pub name: &'static str,
     pub since: Now,
     pub waits: Waits,
     /// The process that can end the wait, where that is known.
@@ -47,18 +53,11 @@ pub(super) struct Pending {
     pub deadline: Option<Now>,
 }
 
-/// Whom to tell of a call.
-#[derive(Clone, Copy, Debug)]
+/// Whom to tell of a call: a connection, and the number that the call has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    conn: ConnId,
-    call: CallId,
-}
-
-impl Caller {
-    /// The one that a call came from.
-    pub(super) fn of(pending: &Pending) -> Self {
-        Caller { conn: pending.conn, call: pending.id }
-    }
+    pub conn: ConnId,
+    pub call: CallId,
 }
 
 /// All calls without an answer.
@@ -78,6 +77,11 @@ impl Calls {
         CallNo(self.next)
     }
 
+    /// Numbers from now on come after this one.
+    pub(super) fn count_from(&mut self, call: CallNo) {
+        self.next = self.next.max(call.0);
+    }
+
     /// Keeps a call until it is answered.
     pub(super) fn insert(&mut self, call: CallNo, pending: Pending) {
         if let Some(deadline) = pending.deadline {
@@ -92,6 +96,11 @@ impl Calls {
     /// A call without an answer.
     pub(super) fn get(&self, call: CallNo) -> Option<&Pending> {
         self.pending.get(&call)
+    }
+
+    /// A call without an answer, to be changed.
+    pub(super) fn get_mut(&mut self, call: CallNo) -> Option<&mut Pending> {
+        self.pending.get_mut(&call)
     }
 
     /// What a call waits for.
@@ -144,18 +153,24 @@ impl Kernel {
         if let Some(process) = self.processes.living_mut(pending.pid) {
             process.calls.remove(&call);
         }
-        if let Some(connection) = self.connections.get_mut(&pending.conn) {
-            connection.in_flight.remove(&pending.id);
-        }
         if let Some(pid) = pending.waits_for {
             self.inherit(pid);
         }
-        self.send(pending.conn, Frame::Reply(pending.id, result));
+        match pending.caller {
+            Some(Caller { conn, call: id }) => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.in_flight.remove(&id);
+                }
+                self.keep_heard_result(call, &pending, &result);
+                self.send(conn, Frame::Reply(id, result));
+            }
+            None => self.keep_result(call, &pending, result, false),
+        }
     }
 
     /// Sends an event of a call.
     pub(super) fn report(&mut self, call: CallNo, event: Event) {
-        if let Some(caller) = self.calls.get(call).map(Caller::of) {
+        if let Some(caller) = self.calls.get(call).and_then(|pending| pending.caller) {
             self.tell_caller(caller, event);
         }
     }
@@ -185,7 +200,12 @@ impl Kernel {
                 }
                 self.finish(call, Err(fault.clone()));
             }
-            Waits::Child(_) | Waits::Message | Waits::Mount(_) | Waits::Open(..) | Waits::Events(_) => {
+            Waits::Child(_)
+            | Waits::Message
+            | Waits::Signal
+            | Waits::Mount(_)
+            | Waits::Open(..)
+            | Waits::Events(_) => {
                 self.finish(call, Err(fault.clone()));
             }
         }

@@ -64,6 +64,10 @@ pub struct KernelConfig {
     pub fair_lag_tokens: u32,
     /// How long a step that decodes may become by prompts beside it, in percent of its time without them.
     pub latency_target_percent: u32,
+    /// How long a process that asked for signals may take to end after TERM, before it is killed.
+    pub term_grace_ms: u64,
+    /// How long a worker may take over one step before it counts as hung.
+    pub worker_patience_ms: u64,
     /// Bytes of main memory for pages that had to leave device memory; 0 for none.
     pub swap_host_bytes: u64,
     /// Bytes of files for pages that had to leave that; 0 for none.
@@ -86,6 +90,8 @@ impl Default for KernelConfig {
             fair_lag_us: 1_000_000,
             fair_lag_tokens: 8192,
             latency_target_percent: 200,
+            term_grace_ms: 10_000,
+            worker_patience_ms: 120_000,
             swap_host_bytes: 0,
             swap_disk_bytes: 0,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use syscalls::call::Lifetime;
 use syscalls::limits::CONNECTIONS_MAX;
 use syscalls::reply::{Frame, NO_CALL};
 use syscalls::{CallId, Errno, Fault, Pid};
@@ -45,12 +46,15 @@ impl Kernel {
         self.connections.insert(conn, connection);
     }
 
-    /// The connection is gone: nobody hears the answers, so its processes end first and silently.
+    /// The connection is gone, and nobody hears the answers. Those of its processes that outlive it go on detached, and
+    /// the others end.
     pub(super) fn disconnected(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
-        for pid in connection.processes {
-            self.end_process(pid, STATUS_HANGUP);
-        }
+        let lasts =
+            |pid: &Pid| self.processes.living(*pid).is_some_and(|p| p.lifetime != Lifetime::Connection);
+        let (lasting, others): (Vec<Pid>, Vec<Pid>) = connection.processes.iter().partition(|pid| lasts(pid));
+        lasting.into_iter().for_each(|pid| self.let_go(pid));
+        others.into_iter().for_each(|pid| self.end_process(pid, STATUS_HANGUP));
     }
 
     pub(super) fn set_congested(&mut self, conn: ConnId, congested: bool) {

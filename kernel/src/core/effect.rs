@@ -3,9 +3,10 @@
 use drivers::wire::{LoadRequest, Question, Step};
 use serde::{Deserialize, Serialize};
 use syscalls::call::{Message, Mount};
-use syscalls::{CallId, Event, Frame, Token};
+use syscalls::{CallId, Event, Frame, Pid, Token};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
+use super::image::{ContextImage, Entry, ProcessImage};
 
 /// Something for the host to do. Effects are performed in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,11 @@ pub enum Effect {
     Persist(Record),
     /// Remove the record of this key from the store.
     Forget(String),
+    /// Write what changed of processes that outlive the daemon. It survives the daemon's death when the effects behind it
+    /// are performed. Comes at most once an event, first of all.
+    Journal(Vec<Entry>),
+    /// Write these entries in the place of all before them.
+    Checkpoint(Vec<Entry>),
     /// Say something in the log. Never holds prompts or generated text.
     Log(LogLevel, String),
     /// End the daemon, after all that was sent is written.
@@ -59,6 +65,14 @@ pub enum Record {
     Mount(Mount),
     /// A shared segment.
     Segment(Box<SegmentRecord>),
+    /// A process that outlived the daemon.
+    Process(Box<ProcessImage>),
+    /// A context of such a process.
+    Context(Box<ContextImage>),
+    /// A process that did not.
+    Interrupted { pid: Pid, uid: u32, name: String },
+    /// The last pid that was given out.
+    Numbered(Pid),
 }
 
 /// A shared segment as it outlives the daemon.
@@ -90,6 +104,10 @@ impl Record {
         match self {
             Record::Mount(mount) => format!("mount/{}", mount.name.as_deref().unwrap_or_default()),
             Record::Segment(segment) => SegmentRecord::key_of(&segment.name),
+            Record::Process(process) => format!("process/{}", process.pid),
+            Record::Context(context) => format!("context/{}", context.id),
+            Record::Numbered(_) => "numbered".into(),
+            Record::Interrupted { pid, .. } => format!("interrupted/{pid}"),
         }
     }
 }

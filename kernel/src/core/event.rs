@@ -75,6 +75,8 @@ pub enum Event {
     Answered { worker: WorkerId, number: u64, answer: Result<Answer, DriverFault> },
     /// What the store held when the daemon started. Comes first, once.
     Booted { records: Vec<Record> },
+    /// The host has many entries of the journal, or could not write the last of them: it wants them all in one.
+    JournalLong,
     /// The time of the last `WakeAt` has come, or time passed in some other way.
     Tick,
     /// The daemon was asked to end (TERM, INT).

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drivers::wire::PAGE_TOKENS;
+use syscalls::call::Lifetime;
+use syscalls::limits::RESULTS_KEPT_MAX;
 use syscalls::{ContextId, Pid};
 
 use super::Kernel;
@@ -135,8 +137,7 @@ impl Kernel {
         let process = self.processes.living(context.owner).expect("a context has a living owner");
         assert!(process.contexts.contains(&id));
         assert!(context.length() <= context.tokens_max);
-        let reads = self.connections.get(&process.conn).is_some_and(|c| !c.congested);
-        let may_run = process.run == Run::Going && reads && !context.is_compacting();
+        let may_run = process.run == Run::Going && self.is_read(process) && !context.is_compacting();
         let runs = context.generation.is_some() && may_run;
         assert_eq!(context.place.runs(), runs, "{id} is {:?}", context.place);
         let in_memory = matches!(context.place, Place::Running | Place::Idle(_));
@@ -166,8 +167,14 @@ impl Kernel {
             assert_eq!((process.context_tokens, process.frames), (tokens, frames), "process {pid}");
             assert!(process.contexts.iter().copied().eq(contexts), "process {pid}");
             assert!(process.calls.iter().all(|call| self.calls.waits(*call).is_some()), "process {pid}");
-            let connection = self.connections.get(&process.conn).expect("a process has a connection");
-            assert!(connection.processes.contains(&pid));
+            match process.conn {
+                Some(conn) => {
+                    let connection = self.connections.get(&conn).expect("its connection is there");
+                    assert!(connection.processes.contains(&pid));
+                }
+                None => assert_ne!(process.lifetime, Lifetime::Connection, "process {pid} is nobody's"),
+            }
+            assert!(process.results.len() <= RESULTS_KEPT_MAX);
         }
     }
 
@@ -177,9 +184,20 @@ impl Kernel {
             let pending = self.calls.get(number).expect("it is listed");
             let process = self.processes.living(pending.pid).expect("a call has a living process");
             assert!(process.calls.contains(&number));
+            match pending.caller {
+                Some(caller) => {
+                    let connection = self.connections.get(&caller.conn).expect("its connection is there");
+                    assert!(connection.in_flight.contains(&caller.call));
+                    assert_eq!(process.conn, Some(caller.conn), "a stranger hears call {number:?}");
+                }
+                None => assert_ne!(process.lifetime, Lifetime::Connection, "nobody hears call {number:?}"),
+            }
             if let super::call::Waits::Context(context) = pending.waits {
-                let queue = &self.contexts[&context].queue;
-                assert!(queue.iter().any(|q| q.call == number), "call {number:?} is in no line");
+                let awake =
+                    self.contexts.get(&context).is_some_and(|c| c.queue.iter().any(|q| q.call == number));
+                let asleep =
+                    self.asleep.get(&context).is_some_and(|c| c.queue.iter().any(|q| q.call == number));
+                assert!(awake || asleep, "call {number:?} is in no line");
             }
         }
     }

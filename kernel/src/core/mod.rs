@@ -14,6 +14,7 @@ pub mod effect;
 pub mod event;
 mod generate;
 mod group;
+pub mod image;
 mod invariants;
 mod memory;
 mod model;
@@ -25,7 +26,7 @@ mod subscription;
 mod syscall;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syscalls::{ContextId, Errno, Fault, Pid};
 
@@ -36,6 +37,7 @@ use counters::Counters;
 use device::Devices;
 use event::{ConnId, ModelId};
 use group::Groups;
+use image::{ContextImage, Journal};
 use memory::Budget;
 use model::Model;
 use process::ProcessTable;
@@ -69,6 +71,13 @@ pub struct Kernel {
     devices: Devices,
     counters: Counters,
     segments: Segments,
+    /// Contexts that outlived the daemon, until their models are loaded.
+    asleep: BTreeMap<ContextId, ContextImage>,
+    journal: Journal,
+    /// Processes that have used up a limit since the event came.
+    used_up: BTreeSet<Pid>,
+    /// Processes that are killed at a time, because they were asked to end.
+    to_kill: BTreeSet<(Now, Pid)>,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
     compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
@@ -88,6 +97,10 @@ impl Kernel {
             config,
             swap,
             segments: Segments::default(),
+            asleep: BTreeMap::new(),
+            journal: Journal::default(),
+            used_up: BTreeSet::new(),
+            to_kill: BTreeSet::new(),
             compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),
@@ -115,10 +128,16 @@ impl Kernel {
         self.now = now.max(self.now);
         self.take_in(event);
         self.expire_calls();
+        self.enforce_quotas();
+        self.kill_overdue();
+        self.stop_hung_workers();
         self.place_waiting();
         self.dispatch_all();
+        self.write_journal();
         let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
-        let wake = throttled.chain(self.calls.next_deadline()).min();
+        let kill = self.to_kill.first().map(|(at, _)| *at);
+        let others = [self.calls.next_deadline(), kill, self.next_look_for_hung()];
+        let wake = throttled.chain(others.into_iter().flatten()).min();
         if wake != self.wake {
             self.wake = wake;
             self.out.push(Effect::WakeAt(wake));
@@ -152,13 +171,15 @@ impl Kernel {
             Event::StepFailed { worker, number, fault } => self.step_failed(worker, number, &fault.message),
             Event::Answered { worker, number, answer } => self.answered(worker, number, answer),
             Event::Booted { records } => self.booted(records),
+            Event::JournalLong => self.checkpoint(),
             Event::Tick => {}
             Event::Terminate => self.terminate(),
         }
     }
 
-    /// Ends everything: calls are answered, workers told to stop.
+    /// Ends everything: what outlives the daemon is written, calls are answered, workers told to stop.
     fn terminate(&mut self) {
+        self.checkpoint_for_the_end();
         let fault = Fault::new(Errno::ECANCELED, "the daemon is going away");
         for call in self.calls.numbers().into_iter().rev() {
             self.cancel_call(call, &fault);

@@ -22,6 +22,7 @@ use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
 use super::reactor::Reactor;
 use super::settings::Settings;
+use super::store::journal::Journal;
 use super::store::{StoreError, StoreThread};
 use super::swap::Swaps;
 use crate::core::effect::Record;
@@ -77,8 +78,11 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
     let _data_lock = own_data(&settings.data)?;
     let (socket, listener) = listener::bind(&settings.socket, settings.socket_mode)?;
     let store_path = settings.data.join("store");
-    let (store, records) = StoreThread::open(&store_path)
+    let (store, mut records) = StoreThread::open(&store_path)
         .map_err(|source| DaemonError::Store { path: store_path.clone(), source })?;
+    let (journal, images) = Journal::open(&settings.data.join("processes"))
+        .map_err(|source| DaemonError::Data { path: settings.data.clone(), source })?;
+    records.extend(images.into_records());
     let system = |what| move |source| DaemonError::System { what, source };
     let listener = UnixListener::from_std(listener).map_err(system("to listen"))?;
 
@@ -92,7 +96,7 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
     if settings.kernel.devices_to_come {
         tokio::spawn(find_devices(driver.clone(), urgent.clone()));
     }
-    let reactor = Reactor::new(kernel, store, Swaps::new(&settings.data), driver, urgent, inputs);
+    let reactor = Reactor::new(kernel, store, journal, Swaps::new(&settings.data), driver, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);
     running.await;

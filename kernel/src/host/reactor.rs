@@ -21,12 +21,14 @@ use super::connection::{Connection, Flushed, Level, Reader, answer_id};
 use super::input::Input;
 use super::inspect::Inspector;
 use super::log;
+use super::store::journal::Journal;
 use super::store::{Change, StoreThread};
 use super::swap::Swaps;
 use super::workers::Workers;
 use crate::core::Kernel;
 use crate::core::effect::{Effect, Record};
 use crate::core::event::{ConnId, Credentials, Event, Now};
+use crate::core::image::Entry;
 
 /// Inputs of one turn: enough to gather the writes of a burst, few enough that nobody waits long for his.
 const TURN_INPUTS_MAX: usize = 64;
@@ -53,6 +55,9 @@ pub struct Reactor {
     swaps: Swaps,
     wake_at: Option<Instant>,
     store: StoreThread,
+    journal: Journal,
+    /// The last write of the journal failed.
+    journal_fails: bool,
     /// The room for requests that wait.
     memory: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
@@ -66,6 +71,7 @@ impl Reactor {
     pub fn new(
         kernel: Kernel,
         store: StoreThread,
+        journal: Journal,
         swaps: Swaps,
         driver: PathBuf,
         urgent: mpsc::Sender<Input>,
@@ -84,6 +90,8 @@ impl Reactor {
             swaps,
             wake_at: None,
             store,
+            journal,
+            journal_fails: false,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
             inputs,
             give_up_at: None,
@@ -252,6 +260,8 @@ impl Reactor {
             Effect::WakeAt(at) => self.wake_at = at.map(|at| self.started + Duration::from_micros(at.0)),
             Effect::Persist(record) => self.keep(Change::Persist(record)).await,
             Effect::Forget(key) => self.keep(Change::Forget(key)).await,
+            Effect::Journal(entries) => self.write(&entries),
+            Effect::Checkpoint(entries) => self.rewrite(&entries),
             Effect::Log(level, message) => log::say(level, &message),
             Effect::Exit => self.ended = true,
         }
@@ -262,6 +272,34 @@ impl Reactor {
         self.write_all();
         if let Err(e) = self.store.make(change).await {
             tracing::error!("a record could not be kept, so the next start will not know of it: {e}");
+        }
+    }
+
+    /// Writes what changed of processes that outlive the daemon. What was not written comes again with all else.
+    fn write(&mut self, entries: &[Entry]) {
+        if let Err(e) = self.journal.append(entries) {
+            log::once(
+                &mut self.journal_fails,
+                &format!("{e}; processes do not outlive the daemon until it can"),
+            );
+        }
+        if self.journal.is_long() && !self.pending.contains(&Event::JournalLong) {
+            self.pending.push_back(Event::JournalLong);
+        }
+    }
+
+    fn rewrite(&mut self, entries: &[Entry]) {
+        match self.journal.rewrite(entries) {
+            Ok(()) if std::mem::take(&mut self.journal_fails) => {
+                tracing::info!("the journal of processes is written again");
+            }
+            Ok(()) => {}
+            Err(e) => {
+                log::once(
+                    &mut self.journal_fails,
+                    &format!("{e}; processes do not outlive the daemon until it can"),
+                );
+            }
         }
     }
 

@@ -218,14 +218,14 @@ fn context_of_another_process_is_not_there() {
 fn contexts_beyond_the_limit_are_refused() {
     let (mut machine, conn) = Machine::with_model("");
     let pid = machine.pid(conn);
-    let limit = Setlimit { pid, limit: Limit::Contexts, value: Some(3) };
+    let limit = Setlimit { pid, limit: Limit::Contexts, value: Some(3), then: None };
     machine.call(conn, limit).expect("own limit");
     let context = machine.open_with(conn, "abc");
     let fault = machine.call(conn, Fork { context, copies: 3, length: None }).expect_err("four in all");
     assert_eq!(fault.errno, Errno::EMFILE);
     assert!(fault.message.contains('3'), "{fault}");
     machine.fork(conn, context, 2);
-    let limit = Setlimit { pid, limit: Limit::ContextTokens, value: Some(10) };
+    let limit = Setlimit { pid, limit: Limit::ContextTokens, value: Some(10), then: None };
     machine.call(conn, limit).expect("own limit");
     assert_eq!(machine.append(conn, context, "de").expect_err("11 tokens").errno, Errno::E2BIG);
     assert_eq!(machine.generate(conn, context, 9).finish, Finish::ContextFull);

@@ -118,7 +118,7 @@ fn generation_with_seed_repeats_and_without_does_not() {
 fn generation_limit_of_process_ends_it() {
     let (mut machine, conn) = Machine::with_model("");
     let pid = machine.pid(conn);
-    let limit = Setlimit { pid, limit: Limit::GeneratedTokens, value: Some(8) };
+    let limit = Setlimit { pid, limit: Limit::GeneratedTokens, value: Some(8), then: None };
     machine.call(conn, limit).expect("own limit");
     let context = machine.open_with(conn, "limits");
     assert_eq!(machine.generate(conn, context, 100).tokens.len(), 8);

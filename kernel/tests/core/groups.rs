@@ -31,8 +31,14 @@ impl Machine {
     }
 
     fn spawn_in(&mut self, conn: ConnId, group: &str) -> Pid {
-        let spawn =
-            Spawn { name: "p".into(), class: None, nice: None, group: Some(group.into()), argv: vec![] };
+        let spawn = Spawn {
+            name: "p".into(),
+            class: None,
+            nice: None,
+            group: Some(group.into()),
+            lifetime: None,
+            argv: vec![],
+        };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),

@@ -31,7 +31,7 @@ fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
     let (mut machine, conn) = Machine::with_model(TIMED);
     let slow = machine.connect(ADMIN);
     let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(10) };
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(10), then: None };
     machine.call(slow, limit).expect("own limit");
     let context = machine.open_with(slow, "slowly");
     let begin = machine.now;
@@ -74,8 +74,14 @@ fn rate_of_a_group_holds_for_all_in_it() {
 fn child_that_is_waited_for_runs_in_the_waiters_class() {
     let (mut machine, normal) = Machine::with_model(TIMED);
     let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
-    let spawn =
-        Spawn { name: "helper".into(), class: Some(Class::Batch), nice: None, group: None, argv: vec![] };
+    let spawn = Spawn {
+        name: "helper".into(),
+        class: Some(Class::Batch),
+        nice: None,
+        group: None,
+        lifetime: None,
+        argv: vec![],
+    };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
     let Ok(Reply::Opened { context, .. }) = machine.call_as(watched, Some(pid), crate::machine::open())
     else {
@@ -99,8 +105,14 @@ fn child_that_is_waited_for_runs_in_the_waiters_class() {
 fn class_is_given_back_when_the_wait_is_over() {
     let (mut machine, normal) = Machine::with_model(TIMED);
     let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
-    let spawn =
-        Spawn { name: "helper".into(), class: Some(Class::Batch), nice: None, group: None, argv: vec![] };
+    let spawn = Spawn {
+        name: "helper".into(),
+        class: Some(Class::Batch),
+        nice: None,
+        group: None,
+        lifetime: None,
+        argv: vec![],
+    };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
     let waiting = machine.begin(watched, Wait { pid: Some(pid), timeout_ms: Some(10) });
     machine.pass_ms(20);
@@ -187,7 +199,7 @@ fn limits_of_zero_are_refused_or_say_what_they_forbid() {
     let context = machine.open_with(conn, "limits");
     let limit = |machine: &mut Machine, limit, value| {
         let pid = machine.pid(conn);
-        machine.call(conn, Setlimit { pid, limit, value })
+        machine.call(conn, Setlimit { pid, limit, value, then: None })
     };
     let fault = limit(&mut machine, Limit::TokensPerSecond, Some(0)).expect_err("for ever");
     assert_eq!(fault.errno, Errno::EINVAL);

@@ -8,6 +8,7 @@ use drivers::sim::{Died, SimSwap, SimWorker};
 use drivers::wire::{LoadRequest, Question, Step};
 use kernel::core::effect::Record;
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
+use kernel::core::image::{Entry, Images};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
 use syscalls::call::*;
 use syscalls::reply::{Frame, GeneratedReply, ModelInfo, ProcessInfo, Stats};
@@ -25,6 +26,9 @@ pub enum Job {
     Died(WorkerId, String),
 }
 
+/// From which state to which a process came, `-` where it was not or is no longer in the table.
+pub type Transition = (String, String);
+
 pub struct Machine {
     pub kernel: Kernel,
     pub now: u64,
@@ -40,6 +44,9 @@ pub struct Machine {
     /// Steps that are to be withdrawn when they run.
     pub withdrawn: BTreeSet<(WorkerId, u64)>,
     pub records: BTreeMap<String, Record>,
+    /// What the journal comes to, and how much was written to it.
+    pub images: Images,
+    pub journal_bytes: usize,
     pub hangups: Vec<ConnId>,
     pub delays: Vec<u64>,
     pub loads: Vec<LoadRequest>,
@@ -51,6 +58,9 @@ pub struct Machine {
     /// Invariants are checked after every event; a test with thousands of processes checks now and then.
     pub check_every: u64,
     events: u64,
+    /// The states of processes, where they are watched, and what led to them.
+    pub watched: Option<BTreeMap<Pid, String>>,
+    pub transitions: BTreeSet<Transition>,
 }
 
 impl Default for Machine {
@@ -74,6 +84,8 @@ impl Machine {
             longest_step_us: 0,
             withdrawn: BTreeSet::new(),
             records: BTreeMap::new(),
+            images: Images::default(),
+            journal_bytes: 0,
             hangups: Vec::new(),
             delays: Vec::new(),
             loads: Vec::new(),
@@ -84,6 +96,8 @@ impl Machine {
             next_conn: 0,
             check_every: 1,
             events: 0,
+            watched: None,
+            transitions: BTreeSet::new(),
         }
     }
 
@@ -117,7 +131,43 @@ impl Machine {
         if self.events.is_multiple_of(self.check_every) {
             self.kernel.check_invariants();
         }
+        let journals = effects.iter().skip(1).filter(|e| matches!(e, Effect::Journal(_)));
+        assert_eq!(journals.count(), 0, "something is said before it is on disk");
         effects.into_iter().for_each(|effect| self.perform(effect));
+        self.watch();
+        if self.events.is_multiple_of(self.check_every) && !self.exited {
+            assert!(self.images == self.kernel.images(), "what is on disk is not what there is");
+        }
+    }
+
+    /// Notes what states have changed.
+    fn watch(&mut self) {
+        let Some(before) = self.watched.take() else { return };
+        let name = |state| format!("{state:?}").to_lowercase();
+        let now: BTreeMap<Pid, String> = self.kernel.states().map(|(pid, s)| (pid, name(s))).collect();
+        let none = || "-".to_owned();
+        for pid in before.keys().chain(now.keys()) {
+            let from = before.get(pid).cloned().unwrap_or_else(none);
+            let to = now.get(pid).cloned().unwrap_or_else(none);
+            if from != to {
+                self.transitions.insert((from, to));
+            }
+        }
+        self.watched = Some(now);
+    }
+
+    /// The daemon is killed, and another one begins with what is on disk.
+    pub fn crashed(&mut self, config: KernelConfig) -> Machine {
+        let mut next = Machine::new(config);
+        next.records = std::mem::take(&mut self.records);
+        next.images = std::mem::take(&mut self.images);
+        (next.next_conn, next.next_id) = (self.next_conn, self.next_id);
+        let mut records: Vec<Record> = next.records.values().cloned().collect();
+        // The host does not say in which order they come.
+        records.reverse();
+        records.extend(next.images.clone().into_records());
+        next.event(Event::Booted { records });
+        next
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -147,6 +197,13 @@ impl Machine {
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),
+            Effect::Journal(entries) => {
+                self.journal_bytes += self.images.write(&entries);
+            }
+            Effect::Checkpoint(entries) => {
+                self.images = Images::default();
+                self.images.write(&entries);
+            }
             Effect::Log(_, line) => self.logs.push(line),
             Effect::Exit => self.exited = true,
         }
@@ -242,8 +299,18 @@ impl Machine {
     }
 
     pub fn connect_as(&mut self, uid: u32, class: Class, nice: i8) -> ConnId {
+        self.connect_for(uid, class, nice, Lifetime::Connection)
+    }
+
+    /// Connects and says hello as a process that outlives so much.
+    pub fn connect_lasting(&mut self, uid: u32, lifetime: Lifetime) -> ConnId {
+        self.connect_for(uid, Class::Normal, 0, lifetime)
+    }
+
+    pub fn connect_for(&mut self, uid: u32, class: Class, nice: i8, lifetime: Lifetime) -> ConnId {
         let conn = self.connect_silently(uid);
-        let hello = Hello { version: 1, name: Some(format!("test{}", conn.0)), class, nice, group: None };
+        let name = Some(format!("test{}", conn.0));
+        let hello = Hello { version: 1, name, class, nice, group: None, lifetime };
         let reply = self.call(conn, hello);
         assert!(matches!(reply, Ok(Reply::Hello(_))), "{reply:?}");
         conn
@@ -362,14 +429,15 @@ impl Machine {
     }
 
     pub fn ps(&mut self, conn: ConnId) -> Vec<ProcessInfo> {
-        match self.call(conn, Ps {}) {
+        match self.call(conn, Ps { all: false }) {
             Ok(Reply::Processes(list)) => list,
             other => panic!("{other:?}"),
         }
     }
 
     pub fn spawn(&mut self, conn: ConnId, name: &str) -> Pid {
-        let spawn = Spawn { name: name.into(), class: None, nice: None, group: None, argv: vec![] };
+        let spawn =
+            Spawn { name: name.into(), class: None, nice: None, group: None, lifetime: None, argv: vec![] };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),
@@ -383,6 +451,21 @@ impl Machine {
             _ => None,
         });
         hello.expect("it said hello")
+    }
+}
+
+trait Disk {
+    /// Takes entries in as the host writes and reads them. Gives how many bytes they take.
+    fn write(&mut self, entries: &[Entry]) -> usize;
+}
+
+impl Disk for Images {
+    fn write(&mut self, entries: &[Entry]) -> usize {
+        let bytes = postcard::to_stdvec(entries).expect("they have a form");
+        let read: Vec<Entry> = postcard::from_bytes(&bytes).expect("they are read as they were written");
+        assert_eq!(read, entries);
+        read.into_iter().for_each(|entry| self.apply(entry));
+        bytes.len()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The kernel core with sim drivers in place of workers, all in one thread and without time passing: every test
 //! is repeatable to the last effect.
 
+mod attaching;
+mod chance;
 mod contexts;
 mod devices;
 mod drafting;
@@ -13,12 +15,15 @@ mod machine;
 mod memory;
 mod models;
 mod paging;
+mod persistence;
 mod policies;
 mod preemption;
 mod processes;
 mod random;
 mod scheduling;
 mod segments;
+mod signals;
 mod sliding;
+mod states;
 mod subscriptions;
 mod workers;

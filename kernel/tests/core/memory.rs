@@ -129,7 +129,7 @@ fn process_waiting_for_frames_says_so() {
 fn frames_limit_of_a_process_is_its_own_trouble() {
     let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
     let pid = machine.pid(conn);
-    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) };
+    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3), then: None };
     machine.call(conn, limit).expect("own limit");
     let contexts: Vec<_> = (0..3).map(|n| machine.open_with(conn, &prompt(n, 120))).collect();
     for (n, context) in contexts.iter().enumerate() {
@@ -164,7 +164,7 @@ fn contexts_of_one_process_at_its_frames_limit_take_turns() {
     let (mut machine, conn) = Machine::with_model("pool=2048,context=1024");
     let pid = machine.pid(conn);
     // Each wants four frames in the end, and there are five.
-    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(5) };
+    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(5), then: None };
     machine.call(conn, limit).expect("own limit");
     let contexts: Vec<_> = (0..2).map(|n| machine.open_with(conn, &prompt(n, 120))).collect();
     let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 120))).collect();
@@ -198,7 +198,7 @@ fn limits_of_nothing_are_one_clear_fault_each() {
         let process = machine.connect(ADMIN);
         let context = machine.open_with(process, &prompt(1, 100));
         let pid = machine.pid(process);
-        machine.call(process, Setlimit { pid, limit, value: Some(0) }).expect("own limit");
+        machine.call(process, Setlimit { pid, limit, value: Some(0), then: None }).expect("own limit");
         let call: syscalls::Call = match limit {
             Limit::Contexts => open().into(),
             Limit::ContextTokens => crate::machine::append_bytes(context, "more").into(),
@@ -307,7 +307,9 @@ fn context_too_large_for_its_limit_fails_before_anybody_gives_way() {
     let context = machine.open_with(conn, &prompt(1, 120));
     machine.generate(conn, context, 5);
     let pid = machine.pid(conn);
-    machine.call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) }).expect("own limit");
+    machine
+        .call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3), then: None })
+        .expect("own limit");
     let large = machine.open_with(conn, &prompt(9, 250));
     let fault = machine.call(conn, generate(large, 5)).expect_err("four frames");
     assert!(fault.message.contains("needs 4 frames") && fault.message.contains("limit is 3"), "{fault}");
@@ -326,7 +328,9 @@ fn copy_of_a_page_of_its_own_is_no_frame_beyond_the_limit() {
     let first = machine.open_with(neighbour, &prompt(1, 150));
     machine.generate(neighbour, first, 2);
     let pid = machine.pid(conn);
-    machine.call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) }).expect("own limit");
+    machine
+        .call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3), then: None })
+        .expect("own limit");
     // It shares the neighbour's pages up to the middle of the third one, and goes on in a page of its own.
     let second = machine.open_with(conn, &format!("{}y", prompt(1, 150)));
     let text = machine.generate(conn, second, 30).text;
@@ -339,7 +343,9 @@ fn process_at_its_own_limit_lets_those_behind_it_in() {
     let conn = machine.connect(ADMIN);
     machine.mount(conn, "m", "pool=2048,context=1024").expect("it mounts");
     let pid = machine.pid(conn);
-    machine.call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3) }).expect("own limit");
+    machine
+        .call(conn, Setlimit { pid, limit: Limit::ResidentFrames, value: Some(3), then: None })
+        .expect("own limit");
     let own: Vec<_> = (0..2).map(|n| machine.open_with(conn, &prompt(n, 100))).collect();
     let calls: Vec<_> = own.iter().map(|c| machine.begin(conn, generate(*c, 80))).collect();
     let other = machine.connect(ADMIN);

@@ -240,7 +240,9 @@ fn work_for_twice_the_pool_all_finishes_in_full() {
 fn swap_limit_of_a_process_makes_it_compute_again_and_nobody_else() {
     let (mut machine, conn) = Machine::with_swap("pool=512,context=512", 4096, 0);
     let pid = machine.pid(conn);
-    machine.call(conn, Setlimit { pid, limit: Limit::SwapPages, value: Some(2) }).expect("own limit");
+    machine
+        .call(conn, Setlimit { pid, limit: Limit::SwapPages, value: Some(2), then: None })
+        .expect("own limit");
     let contexts: Vec<ContextId> = (1..=4).map(|n| machine.open_with(conn, &text(n, 300))).collect();
     contexts.iter().for_each(|c| drop(machine.generate(conn, *c, 4)));
     let Ok(Reply::Stat(stats)) = machine.call(conn, Stat { pid: Some(pid), model: None }) else { panic!() };

@@ -28,8 +28,15 @@ impl Machine {
 fn call_before_hello_is_a_protocol_fault() {
     let mut machine = Machine::default();
     let conn = machine.connect_silently(ADMIN);
-    assert_eq!(errno(machine.call(conn, Ps {})), Errno::EPROTO);
-    let hello = Hello { version: 2, name: None, class: Class::Normal, nice: 0, group: None };
+    assert_eq!(errno(machine.call(conn, Ps { all: false })), Errno::EPROTO);
+    let hello = Hello {
+        version: 2,
+        name: None,
+        class: Class::Normal,
+        nice: 0,
+        group: None,
+        lifetime: Lifetime::Connection,
+    };
     assert_eq!(errno(machine.call(conn, hello.clone())), Errno::EPROTONOSUPPORT);
     assert!(machine.call(conn, Hello { version: 1, ..hello.clone() }).is_ok());
     assert_eq!(errno(machine.call(conn, hello)), Errno::EPROTO);
@@ -128,7 +135,7 @@ fn kill_of_own_process_answers_then_hangs_up() {
     assert!(machine.call(other, kill(pid, Signal::Kill)).is_ok());
     assert_eq!(generated(machine.finish(other, running)).finish, Finish::Interrupted);
     assert_eq!(machine.hangups, [other]);
-    assert_eq!(errno(machine.call(other, Ps {})), Errno::ESRCH);
+    assert_eq!(errno(machine.call(other, Ps { all: false })), Errno::ESRCH);
     machine.event(Event::Disconnected { conn: other });
     machine.run();
     assert_eq!(machine.state(conn, pid), None, "a child of the kernel is reaped at once");
@@ -164,18 +171,18 @@ fn acting_for_others_than_descendants_is_refused() {
         Ok(Reply::Spawned { pid }) => pid,
         reply => panic!("{reply:?}"),
     };
-    assert!(machine.call_as(one, Some(grandchild), Ps {}).is_ok());
-    assert_eq!(errno(machine.call_as(two, Some(child), Ps {})), Errno::EPERM);
-    assert_eq!(errno(machine.call_as(one, Some(Pid(99)), Ps {})), Errno::ESRCH);
+    assert!(machine.call_as(one, Some(grandchild), Ps { all: false }).is_ok());
+    assert_eq!(errno(machine.call_as(two, Some(child), Ps { all: false })), Errno::EPERM);
+    assert_eq!(errno(machine.call_as(one, Some(Pid(99)), Ps { all: false })), Errno::ESRCH);
     // The orphan belongs to the kernel, and is out of its grandparent's reach.
     machine.call_as(one, Some(child), Exit { status: 0 }).expect("own child");
-    assert_eq!(errno(machine.call_as(one, Some(grandchild), Ps {})), Errno::EPERM);
+    assert_eq!(errno(machine.call_as(one, Some(grandchild), Ps { all: false })), Errno::EPERM);
     let wait = Wait { pid: Some(grandchild), timeout_ms: None };
     assert_eq!(errno(machine.call(one, wait)), Errno::ECHILD);
 }
 
 fn spawn(name: &str) -> Spawn {
-    Spawn { name: name.into(), class: None, nice: None, group: None, argv: vec![] }
+    Spawn { name: name.into(), class: None, nice: None, group: None, lifetime: None, argv: vec![] }
 }
 
 #[test]
@@ -195,7 +202,7 @@ fn users_are_kept_apart() {
     assert_eq!(errno(machine.call(user, set(None, Some(Class::Realtime)))), Errno::EPERM);
     assert!(machine.call(admin, set(Some(-20), Some(Class::Realtime))).is_ok());
     assert_eq!(errno(machine.call(admin, set(Some(20), None))), Errno::EINVAL);
-    let limit = |value| Setlimit { pid, limit: Limit::Contexts, value };
+    let limit = |value| Setlimit { pid, limit: Limit::Contexts, value, then: None };
     assert!(machine.call(user, limit(Some(5))).is_ok());
     assert_eq!(errno(machine.call(user, limit(None))), Errno::EPERM);
     assert!(machine.call(admin, limit(None)).is_ok());
@@ -232,7 +239,7 @@ fn requests_with_one_number_at_once_are_refused() {
     let mut machine = Machine::default();
     let conn = machine.connect(ADMIN);
     let id = machine.begin(conn, Receive { timeout_ms: None });
-    let request = syscalls::Request { id, pid: None, call: Ps {}.into() };
+    let request = syscalls::Request { id, pid: None, call: Ps { all: false }.into() };
     machine.event(Event::Request { conn, request });
     assert_eq!(errno(machine.reply(conn, id).expect("it is refused")), Errno::EINVAL);
 }
@@ -244,7 +251,7 @@ fn calls_in_flight_beyond_the_limit_are_refused() {
     for _ in 0..1024 {
         machine.begin(conn, Receive { timeout_ms: None });
     }
-    assert_eq!(errno(machine.call(conn, Ps {})), Errno::EAGAIN);
+    assert_eq!(errno(machine.call(conn, Ps { all: false })), Errno::EAGAIN);
 }
 
 #[test]

@@ -11,26 +11,10 @@ use kernel::core::event::ConnId;
 use kernel::core::{DeviceConfig, KernelConfig, Policy};
 use syscalls::call::*;
 use syscalls::reply::Finish;
-use syscalls::{CallId, ContextId, Errno, Event, Reply, Token, Tokens};
+use syscalls::{Call, CallId, ContextId, Errno, Event, Pid, Reply, Token, Tokens};
 
-use crate::machine::{ADMIN, Machine, append_bytes, generate, mount, open};
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (((self.0 >> 33) as usize) * n) >> 31
-    }
-
-    fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        if of.is_empty() { None } else { Some(&of[self.below(of.len())]) }
-    }
-}
+use crate::chance::Chance;
+use crate::machine::{ADMIN, Machine, Transition, append_bytes, generate, mount, open};
 
 /// What comes next, by all tokens so far: the sim driver's answers, asked for once each.
 struct Reference {
@@ -64,9 +48,10 @@ impl Reference {
     }
 }
 
-/// One program that talks to the kernel.
+/// One process that somebody acts for on a connection: the connection's own, or one that was attached there.
 struct Program {
     conn: ConnId,
+    pid: Pid,
     contexts: Vec<ContextId>,
     calls: Vec<(CallId, ContextId)>,
     /// Calls of `open`, some of which wait for a model to be loaded.
@@ -79,6 +64,8 @@ struct History {
     chance: Chance,
     programs: Vec<Program>,
     generated: Vec<(ConnId, CallId, ContextId)>,
+    /// Processes that may be detached.
+    lasting: BTreeSet<Pid>,
     /// Calls that open contexts which slide or compact.
     sliding: BTreeSet<(ConnId, CallId)>,
     /// Contexts that slide, compact or are cut, and their copies: what a reply has may be behind something else by
@@ -89,9 +76,11 @@ struct History {
 /// Names of models. The first is mounted at the beginning, all of them come and go.
 const MODELS: [&str; 3] = ["m", "n", "o"];
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
+const LIFETIMES: [Lifetime; 4] =
+    [Lifetime::Connection, Lifetime::Connection, Lifetime::Detached, Lifetime::Persistent];
 const SEGMENTS: [&str; 2] = ["one", "two"];
-const SIGNALS: [Signal; 6] =
-    [Signal::Stop, Signal::Cont, Signal::Int, Signal::Cont, Signal::Term, Signal::Kill];
+const SIGNALS: [Signal; 7] =
+    [Signal::Stop, Signal::Cont, Signal::Int, Signal::Cont, Signal::Term, Signal::Kill, Signal::Xcpu];
 
 impl History {
     fn new(seed: u64) -> Self {
@@ -140,6 +129,7 @@ impl History {
             chance,
             programs: Vec::new(),
             generated: Vec::new(),
+            lasting: BTreeSet::new(),
             sliding: BTreeSet::new(),
             moving: BTreeSet::new(),
         }
@@ -169,6 +159,8 @@ impl History {
             69..70 if self.chance.once_in(2) => self.unmount(),
             70..71 => self.subscribe(),
             71..73 => self.share(),
+            73..74 if self.programs.len() > 2 && self.chance.once_in(2) => self.detach(),
+            74..76 => self.attach(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -189,8 +181,54 @@ impl History {
             if uid != ADMIN {
                 (class, nice) = (class.max(Class::Normal), nice.max(0));
             }
-            let conn = self.machine.connect_as(uid, class, nice);
-            self.programs.push(Program { conn, contexts: vec![], calls: vec![], opening: vec![] });
+            let lifetime = LIFETIMES[self.chance.below(4)];
+            let conn = self.machine.connect_for(uid, class, nice, lifetime);
+            let pid = self.machine.pid(conn);
+            if lifetime != Lifetime::Connection {
+                self.lasting.insert(pid);
+            }
+            self.programs.push(Program { conn, pid, contexts: vec![], calls: vec![], opening: vec![] });
+        }
+    }
+
+    /// Makes a call for one of the processes.
+    fn begin(&mut self, at: usize, call: impl Into<Call>) -> CallId {
+        let Program { conn, pid, .. } = self.programs[at];
+        self.machine.begin_as(conn, Some(pid), call)
+    }
+
+    /// Takes a process off its connection.
+    fn detach(&mut self) {
+        let Some(at) = self.program() else { return };
+        let pid = self.programs[at].pid;
+        self.lasting.insert(pid);
+        self.begin(at, Detach { pid: None });
+        self.programs.remove(at);
+    }
+
+    /// Puts a process on another connection, by force where it has one, and follows all its calls there.
+    fn attach(&mut self) {
+        let pids: Vec<Pid> = self.lasting.iter().copied().collect();
+        let (Some(at), Some(pid)) = (self.program(), self.chance.one_of(&pids).copied()) else { return };
+        let conn = self.programs[at].conn;
+        let force = self.chance.once_in(3);
+        let id = self.begin(at, Attach { pid, force });
+        let Some(Ok(Reply::Attached(attached))) = self.machine.reply(conn, id) else { return };
+        self.programs.retain(|p| p.pid != pid);
+        let contexts = attached.contexts.iter().map(|c| c.context).collect();
+        self.programs.push(Program { conn, pid, contexts, calls: vec![], opening: vec![] });
+        let at = self.programs.len() - 1;
+        for call in attached.calls {
+            let replay = self.chance.once_in(2);
+            let id = self.begin(at, Follow { call: call.ticket, replay });
+            match (call.call.as_str(), call.context) {
+                ("generate", Some(context)) => {
+                    self.programs[at].calls.push((id, context));
+                    self.generated.push((conn, id, context));
+                }
+                ("open", _) => self.programs[at].opening.push(id),
+                _ => {}
+            }
         }
     }
 
@@ -211,7 +249,7 @@ impl History {
         let on_full = [OnFull::Stop, OnFull::Stop, OnFull::Slide, OnFull::Compact][self.chance.below(4)];
         let model = MODELS[self.chance.below(MODELS.len())].to_owned();
         let model = prefix.is_none().then_some(model);
-        let id = self.machine.begin(conn, Open { model, prefix, on_full, ..open() });
+        let id = self.begin(at, Open { model, prefix, on_full, ..open() });
         if on_full != OnFull::Stop {
             self.sliding.insert((conn, id));
         }
@@ -236,10 +274,10 @@ impl History {
     }
 
     fn append(&mut self) {
-        let Some((_, conn, context)) = self.pick() else { return };
+        let Some((at, _, context)) = self.pick() else { return };
         let word = ["alpha ", "beta ", "gamma and delta "][self.chance.below(3)];
         let times = 1 + self.chance.below(6);
-        self.machine.begin(conn, append_bytes(context, &word.repeat(times)));
+        self.begin(at, append_bytes(context, &word.repeat(times)));
     }
 
     fn generate(&mut self) {
@@ -247,7 +285,7 @@ impl History {
         let tokens = 1 + self.chance.below(60) as u32;
         let deadline_ms = self.chance.once_in(4).then(|| 1 + self.chance.below(100) as i64);
         let stream = self.chance.once_in(2);
-        let id = self.machine.begin(conn, Generate { stream, deadline_ms, ..generate(context, tokens) });
+        let id = self.begin(at, Generate { stream, deadline_ms, ..generate(context, tokens) });
         self.programs[at].calls.push((id, context));
         self.generated.push((conn, id, context));
     }
@@ -256,7 +294,7 @@ impl History {
         let Some((at, conn, context)) = self.pick() else { return };
         let copies = 1 + self.chance.below(3) as u32;
         let length = self.chance.once_in(3).then(|| Tokens(self.chance.below(80) as u32));
-        let id = self.machine.begin(conn, Fork { context, copies, length });
+        let id = self.begin(at, Fork { context, copies, length });
         if let Some(Ok(Reply::Forked { contexts })) = self.machine.reply(conn, id) {
             if self.moving.contains(&context) {
                 self.moving.extend(&contexts);
@@ -266,39 +304,41 @@ impl History {
     }
 
     fn close(&mut self) {
-        let Some((at, conn, context)) = self.pick() else { return };
-        self.machine.begin(conn, Close { context });
+        let Some((at, _, context)) = self.pick() else { return };
+        self.begin(at, Close { context });
         self.programs[at].contexts.retain(|c| *c != context);
     }
 
     fn truncate(&mut self) {
-        let Some((_, conn, context)) = self.pick() else { return };
+        let Some((at, _, context)) = self.pick() else { return };
         let length = Tokens(self.chance.below(150) as u32);
         self.moving.insert(context);
-        self.machine.begin(conn, Truncate { context, length });
+        self.begin(at, Truncate { context, length });
         // What is appended afterwards may end like an answer that was cut off.
         self.generated.retain(|(_, _, of)| *of != context);
     }
 
     fn share(&mut self) {
-        let Some((_, conn, context)) = self.pick() else { return };
+        let Some((at, _, context)) = self.pick() else { return };
         let name = SEGMENTS[self.chance.below(SEGMENTS.len())].into();
         if self.chance.once_in(4) {
-            self.machine.begin(conn, Unshare { name });
+            self.begin(at, Unshare { name });
             return;
         }
         let length = self.chance.once_in(2).then(|| Tokens(1 + self.chance.below(150) as u32));
         let mode = [0o600, 0o644][self.chance.below(2)];
-        self.machine.begin(conn, Share { context, name, length, mode });
+        self.begin(at, Share { context, name, length, mode });
     }
 
     fn signal(&mut self) {
         let (Some(from), Some(to)) = (self.program(), self.program()) else { return };
-        let (from, to) = (self.programs[from].conn, self.programs[to].conn);
-        let rarely = if self.chance.once_in(5) { 6 } else { 4 };
+        let pid = self.programs[to].pid;
+        let rarely = if self.chance.once_in(5) { 7 } else { 4 };
         let signal = SIGNALS[self.chance.below(rarely)];
-        let pid = self.machine.pid(to);
-        self.machine.begin(from, Kill { pid, signal });
+        if self.chance.once_in(8) {
+            self.begin(to, Sigwait { timeout_ms: None });
+        }
+        self.begin(from, Kill { pid, signal });
     }
 
     fn congest(&mut self) {
@@ -310,7 +350,7 @@ impl History {
 
     fn setpriority(&mut self) {
         let Some(at) = self.program() else { return };
-        let pid = self.machine.pid(self.programs[at].conn);
+        let pid = self.programs[at].pid;
         let class = Some(CLASSES[self.chance.below(4)]);
         let nice = Some(self.chance.below(40) as i8 - 20);
         let conn = self.programs[at].conn;
@@ -329,8 +369,8 @@ impl History {
         let conn = self.programs[at].conn;
         let value = (!self.chance.once_in(3)).then(|| 20 + self.chance.below(2000) as u64);
         if self.chance.once_in(2) {
-            let pid = self.machine.pid(conn);
-            self.machine.begin(conn, Setlimit { pid, limit: Limit::TokensPerSecond, value });
+            let pid = self.programs[at].pid;
+            self.machine.begin(conn, Setlimit { pid, limit: Limit::TokensPerSecond, value, then: None });
             return;
         }
         let limits =
@@ -346,10 +386,10 @@ impl History {
     /// One sends another a message and waits for one.
     fn converse(&mut self) {
         let (Some(from), Some(to)) = (self.program(), self.program()) else { return };
-        let (from, to) = (self.programs[from].conn, self.programs[to].conn);
-        let pid = self.machine.pid(to);
-        self.machine.begin(from, Send { pid, data: 1.into() });
-        self.machine.begin(from, Receive { timeout_ms: Some(self.chance.below(50) as u64) });
+        let pid = self.programs[to].pid;
+        self.begin(from, Send { pid, data: 1.into() });
+        let timeout_ms = Some(self.chance.below(50) as u64);
+        self.begin(from, Receive { timeout_ms });
     }
 
     /// A subscriber is told of everything, whether it reads or not.
@@ -361,8 +401,9 @@ impl History {
 
     fn disconnect(&mut self) {
         let Some(at) = self.program() else { return };
-        let program = self.programs.remove(at);
-        self.machine.event(Input::Disconnected { conn: program.conn });
+        let conn = self.programs[at].conn;
+        self.programs.retain(|p| p.conn != conn);
+        self.machine.event(Input::Disconnected { conn });
     }
 
     /// Contexts that were opened are there, and connections that the kernel hung up are gone.
@@ -392,8 +433,8 @@ impl History {
         for at in 0..self.programs.len() {
             let conn = self.programs[at].conn;
             self.machine.event(Input::OutputLow { conn });
-            let pid = self.machine.pid(conn);
-            self.machine.begin(conn, Kill { pid, signal: Signal::Cont });
+            let pid = self.programs[at].pid;
+            self.begin(at, Kill { pid, signal: Signal::Cont });
         }
         self.run_in_time();
         self.collect();
@@ -430,11 +471,11 @@ impl History {
         for at in 0..self.programs.len() {
             let conn = self.programs[at].conn;
             for context in self.programs[at].contexts.clone() {
-                let id = self.machine.begin(conn, ReadTokens { context, from: Tokens(0), to: None });
+                let id = self.begin(at, ReadTokens { context, from: Tokens(0), to: None });
                 let Some(Ok(Reply::Tokens(log))) = self.machine.reply(conn, id) else { continue };
                 // What is no byte that was appended was generated; both end at different places, so a suffix
                 // generated now must follow from all that the context has been through.
-                let id = self.machine.begin(conn, generate(context, 3));
+                let id = self.begin(at, generate(context, 3));
                 self.run_in_time();
                 let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
                 let moved = |e: &Event| matches!(e, Event::Slid { .. } | Event::Compacted { .. });
@@ -457,12 +498,13 @@ impl History {
         let mut checked = 0;
         for (conn, id, context) in std::mem::take(&mut self.generated) {
             let Some(Ok(Reply::Generated(reply))) = self.machine.reply(conn, id) else { continue };
-            let alive = self.programs.iter().any(|p| p.conn == conn && p.contexts.contains(&context));
-            if !alive || reply.finish == Finish::ContextFull || self.moving.contains(&context) {
+            let owner = self.programs.iter().find(|p| p.conn == conn && p.contexts.contains(&context));
+            let Some(pid) = owner.map(|p| p.pid) else { continue };
+            if reply.finish == Finish::ContextFull || self.moving.contains(&context) {
                 continue;
             }
             let read = ReadTokens { context, from: Tokens(0), to: Some(reply.length) };
-            let call = self.machine.begin(conn, read);
+            let call = self.machine.begin_as(conn, Some(pid), read);
             let Some(Ok(Reply::Tokens(log))) = self.machine.reply(conn, call) else { continue };
             if !log.ends_with(&reply.tokens) {
                 continue;
@@ -500,6 +542,10 @@ fn play(seed: u64, reference: &mut Reference) -> Played {
     }
     history.machine.run();
     let conn = history.machine.connect(ADMIN);
+    for process in history.machine.ps(conn).into_iter().filter(|p| p.detached) {
+        history.machine.begin(conn, Kill { pid: process.pid, signal: Signal::Kill });
+    }
+    history.machine.run();
     let stats = history.machine.stat(conn);
     let free = stats.frames_free + stats.frames_cached;
     assert_eq!((stats.contexts, free), (0, stats.frames_total), "something is left behind");
@@ -508,6 +554,19 @@ fn play(seed: u64, reference: &mut Reference) -> Played {
         models_unloaded: said(&history, "is unloaded"),
         pools_shrunk: said(&history, "tokens now"),
     }
+}
+
+/// The transitions between states of processes in a history.
+pub fn transitions(seed: u64) -> BTreeSet<Transition> {
+    let mut history = History::new(seed);
+    history.machine.check_every = 100;
+    history.machine.watched = Some(BTreeMap::new());
+    history.machine.event(Input::Tick);
+    history.machine.transitions.clear();
+    (0..3).for_each(|_| history.connect());
+    (0..600).for_each(|_| history.act());
+    history.settle();
+    std::mem::take(&mut history.machine.transitions)
 }
 
 #[test]

@@ -273,7 +273,9 @@ fn segment_that_a_context_was_opened_on_stays_when_it_slides() {
 fn context_that_cannot_compact_slides() {
     let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
     let pid = machine.pid(conn);
-    machine.call(conn, Setlimit { pid, limit: Limit::Contexts, value: Some(1) }).expect("own limit");
+    machine
+        .call(conn, Setlimit { pid, limit: Limit::Contexts, value: Some(1), then: None })
+        .expect("own limit");
     let open = Open { on_full: OnFull::Compact, tokens_max: Some(Tokens(256)), ..open() };
     let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("it opens") };
     machine.call(conn, append_bytes(context, &"no room for another ".repeat(8))).expect("it fits");

@@ -153,3 +153,39 @@ fn worker_dying_idle_over_and_over_goes_offline_and_says_so() {
     machine.call(conn, Unmount { name: "m".into(), force: true }).expect("it can be taken away");
     assert!(machine.mount(conn, "m", "").is_ok());
 }
+
+#[test]
+fn worker_that_hangs_in_a_step_is_replaced_and_costs_no_token() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "hang");
+    let running = machine.begin(conn, generate(context, 30));
+    while machine.events(conn, running).len() < 10 {
+        assert!(machine.turn());
+    }
+    // The step is never heard of again.
+    machine.jobs.clear();
+    machine.pass_ms(119_000);
+    assert_eq!(machine.stat(conn).worker_restarts, 0, "it may take so long");
+    let wake = machine.wake.expect("the kernel looks at the clock").0;
+    assert!(wake <= machine.now + 121_000_000, "in time");
+    machine.now = wake;
+    machine.event(kernel::core::Event::Tick);
+    assert_eq!(machine.stat(conn).worker_restarts, 1);
+    assert!(machine.logs.iter().any(|line| line.contains("counts as hung")), "{:?}", machine.logs);
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "hang", 30));
+    assert_eq!(machine.wake, None, "nobody has anything to do");
+}
+
+#[test]
+fn worker_that_hangs_over_a_question_gets_more_time_and_is_replaced() {
+    let (mut machine, conn) = Machine::with_model("");
+    let asking =
+        machine.begin(conn, Tokenize { model: None, text: "quiet".into(), bos: false, special: false });
+    machine.jobs.clear();
+    machine.pass_ms(599_000);
+    assert_eq!(machine.stat(conn).worker_restarts, 0);
+    machine.now = machine.wake.expect("the kernel looks at the clock").0;
+    machine.event(kernel::core::Event::Tick);
+    assert_eq!(machine.stat(conn).worker_restarts, 1);
+    assert!(matches!(machine.finish(conn, asking), Ok(Reply::Tokens(_))), "the next one answers it");
+}

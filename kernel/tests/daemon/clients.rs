@@ -171,13 +171,13 @@ fn calls_too_many_in_flight_are_refused_one_by_one() {
     let waiting: Vec<CallId> = (0..CALLS_IN_FLIGHT_MAX)
         .map(|_| client.start(Wait { pid: Some(child), timeout_ms: None }).unwrap())
         .collect();
-    let refused = client.call(Ps {}).expect_err("one too many");
+    let refused = client.call(Ps { all: false }).expect_err("one too many");
     assert_eq!(refused.errno, Errno::EAGAIN);
     assert!(refused.message.contains(&CALLS_IN_FLIGHT_MAX.to_string()), "{refused}");
     // Nothing but the end of the child frees a place, and another client can see to that.
     daemon.client().kill(child, syscalls::call::Signal::Kill).unwrap();
     waiting.into_iter().for_each(|id| drop(client.finish(id, |_| {})));
-    assert!(client.call(Ps {}).is_ok());
+    assert!(client.call(Ps { all: false }).is_ok());
 }
 
 #[test]

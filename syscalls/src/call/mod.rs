@@ -107,8 +107,23 @@ calls! {
     Exit "exit"(Exit) -> "done";
     /// Waits until a child has ended, and reaps it.
     Wait "wait"(Wait) -> "waited";
+    /// Takes a process off its connection. It goes on: events of its calls are dropped, and their replies are kept until
+    /// they are fetched, the last of them. Its requests without a reply get ECANCELED, and those that wait for
+    /// children, messages or events end. With the process that a connection began with, the connection ends. Only for
+    /// its user and the administrator.
+    Detach "detach"(Detach) -> "done";
+    /// Takes a detached process over: it becomes a child of the acting one, which acts for it from now on and may
+    /// `wait` for it. Only for its user and the administrator.
+    Attach "attach"(Attach) -> "attached";
+    /// Continues a call of an attached process that was begun on another connection: its events come from now on, and
+    /// its reply is the reply. One that has ended in the meantime answers at once, and is then forgotten.
+    Follow "follow"(Follow) -> "generated";
     /// Sends a signal to a process.
     Kill "kill"(Kill) -> "done";
+    /// Waits for a signal that asks the acting process to end (TERM, XCPU). With such a call such a signal does not end
+    /// the process: it answers the call, and the process has the time that the reply names to finish. Then it is
+    /// killed.
+    Sigwait "sigwait"(Sigwait) -> "signalled";
     /// Lists processes.
     Ps "ps"(Ps) -> "processes";
     /// Reports the counters of the system, of one model, or of one process.

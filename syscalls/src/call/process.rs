@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::Pid;
+use crate::id::{Pid, Ticket};
 
 args! {
     /// Arguments of `hello`.
@@ -22,6 +22,9 @@ args! {
         /// A group inside the user's own, such as `a/b`; the user's own if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
+        /// What the process outlives.
+        #[serde(default)]
+        lifetime: Lifetime,
     }
 
     /// Arguments of `spawn`.
@@ -37,6 +40,9 @@ args! {
         /// A group inside the parent's, such as `a/b`; the parent's if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
+        /// What the child outlives; as much as the parent if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lifetime: Option<Lifetime>,
         /// A program that the daemon starts as this process; absent for a process that the caller acts for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         argv: Vec<String>,
@@ -59,6 +65,31 @@ args! {
         timeout_ms: Option<u64>,
     }
 
+    /// Arguments of `detach`.
+    struct Detach {
+        /// The process; the acting one if absent. Those below it on its connection go with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<Pid>,
+    }
+
+    /// Arguments of `attach`.
+    struct Attach {
+        /// The process. Those below it that are detached come with it.
+        pid: Pid,
+        /// Takes it from the connection that has it.
+        #[serde(default)]
+        force: bool,
+    }
+
+    /// Arguments of `follow`.
+    struct Follow {
+        /// The call, as `attach` lists it.
+        call: Ticket,
+        /// Begins with one event that has the text and the tokens so far, where the call is a generation that runs.
+        #[serde(default = "yes")]
+        replay: bool,
+    }
+
     /// Arguments of `kill`.
     struct Kill {
         /// The process.
@@ -68,8 +99,19 @@ args! {
         signal: Signal,
     }
 
+    /// Arguments of `sigwait`.
+    struct Sigwait {
+        /// How long to wait; for ever if absent, not at all if 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+    }
+
     /// Arguments of `ps`.
-    struct Ps {}
+    struct Ps {
+        /// Those too that ended with the last daemon, because they did not outlive it.
+        #[serde(default)]
+        all: bool,
+    }
 
     /// Arguments of `setpriority`.
     struct Setpriority {
@@ -92,6 +134,10 @@ args! {
         /// The new value; none lifts the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<u64>,
+        /// What happens when the process has used it up, of `generated_tokens` (`refuse` if absent) and `service_us`
+        /// (`signal` if absent).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<AtLimit>,
     }
 
     /// Arguments of `send`.
@@ -108,6 +154,25 @@ args! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a process outlives.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifetime {
+    /// Nothing: it ends with its connection.
+    #[default]
+    Connection,
+    /// Its connection: it goes on detached, until `attach`.
+    Detached,
+    /// The daemon as well: its contexts and calls are kept on disk at every step, and go on at the next start.
+    Persistent,
 }
 
 /// The scheduling class, highest first.
@@ -133,7 +198,7 @@ pub enum Class {
 pub enum Signal {
     /// Ends the calls that run; the process lives on.
     Int,
-    /// Asks the process to end.
+    /// Asks the process to end: it does at once, or, if it waits for signals with `sigwait`, has some time to finish.
     #[default]
     Term,
     /// Ends the process.
@@ -142,6 +207,8 @@ pub enum Signal {
     Stop,
     /// Goes on after STOP.
     Cont,
+    /// The process has used up a limit. As TERM.
+    Xcpu,
 }
 
 impl Signal {
@@ -153,6 +220,7 @@ impl Signal {
             Signal::Term => 15,
             Signal::Cont => 18,
             Signal::Stop => 19,
+            Signal::Xcpu => 24,
         }
     }
 }
@@ -171,6 +239,20 @@ pub enum Limit {
     GeneratedTokens,
     /// Pages of its contexts that are saved in host memory and on disk; further ones are computed again.
     SwapPages,
+    /// Time of models that it may have in its life, in microseconds, as `ps` counts it.
+    ServiceUs,
     /// Tokens that it may generate in a second. What it does not use is kept, up to one second's worth.
     TokensPerSecond,
+}
+
+/// What happens when a process has used up a limit of its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AtLimit {
+    /// Its generations end, and further ones are refused.
+    Refuse,
+    /// It is stopped as by STOP; raise the limit and send CONT.
+    Stop,
+    /// It gets XCPU, which ends it.
+    Signal,
 }

@@ -9,7 +9,7 @@ pub mod blocking;
 use std::io;
 use std::path::Path;
 
-use crate::call::{Attention, Class, Hello, Mount, Request};
+use crate::call::{Attention, Class, Hello, Lifetime, Mount, Request};
 use crate::codec::Line;
 use crate::errno::{Errno, Fault};
 use crate::id::{CallId, ContextId, Tokens};
@@ -21,7 +21,14 @@ const READ_BYTES: usize = 64 << 10;
 
 /// The arguments of a `hello` by a program that is called `name`, in class `normal`.
 pub fn hello(name: &str) -> Hello {
-    Hello { version: ABI_VERSION, name: Some(name.into()), class: Class::default(), nice: 0, group: None }
+    Hello {
+        version: ABI_VERSION,
+        name: Some(name.into()),
+        class: Class::default(),
+        nice: 0,
+        group: None,
+        lifetime: Lifetime::default(),
+    }
 }
 
 /// The arguments of a `mount` under a name, all else as the daemon chooses.

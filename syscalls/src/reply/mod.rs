@@ -8,6 +8,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::call::Signal;
 use crate::id::{ContextId, Pid, Token, Tokens};
 
 mod frame;
@@ -46,6 +47,15 @@ pub enum Reply {
         /// 0 for success, 128 + n for the end by signal n.
         status: u8,
     },
+    /// Answer to `sigwait`.
+    Signalled {
+        /// The signal.
+        signal: Signal,
+        /// The process is killed after so many milliseconds.
+        grace_ms: u64,
+    },
+    /// Answer to `attach`.
+    Attached(AttachedReply),
     /// Answer to `ps`.
     Processes(Vec<ProcessInfo>),
     /// Answer to `groups`.

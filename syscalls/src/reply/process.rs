@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::call::Class;
-use crate::id::Pid;
+use crate::call::{Class, Lifetime};
+use crate::id::{ContextId, Pid, Ticket, Tokens};
 
 /// Answer to `hello`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,45 @@ pub struct HelloReply {
     pub uid: u32,
     /// The longest line, in bytes, that the daemon reads.
     pub line_bytes_max: u32,
+}
+
+/// Answer to `attach`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttachedReply {
+    /// The process.
+    pub pid: Pid,
+    /// Its contexts.
+    pub contexts: Vec<ContextInfo>,
+    /// Its calls that run, and those that have ended and whose replies nobody has fetched, in the order in which they
+    /// came.
+    pub calls: Vec<CallInfo>,
+}
+
+/// A context of an attached process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContextInfo {
+    /// Its number.
+    pub context: ContextId,
+    /// The name of its model.
+    pub model: String,
+    /// How many tokens it has.
+    pub length: Tokens,
+    /// How many it can have.
+    pub tokens_max: Tokens,
+}
+
+/// A call of an attached process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CallInfo {
+    /// What `follow` finds it by.
+    pub ticket: Ticket,
+    /// Its name.
+    pub call: String,
+    /// The context that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ContextId>,
+    /// Its reply is there.
+    pub ended: bool,
 }
 
 /// One process, as `ps` shows it.
@@ -65,6 +104,12 @@ pub struct ProcessInfo {
     /// How long it usually rests between generations, in microseconds, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_idle_us: Option<u64>,
+    /// What it outlives.
+    #[serde(default)]
+    pub lifetime: Lifetime,
+    /// No connection has it.
+    #[serde(default)]
+    pub detached: bool,
     /// Since its start, in milliseconds.
     pub age_ms: u64,
     /// The exit status of a zombie.
@@ -76,6 +121,8 @@ pub struct ProcessInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
+    /// It has not made a call yet.
+    New,
     /// None of its calls needs the model.
     Idle,
     /// It has work for the next step.
@@ -88,4 +135,6 @@ pub enum ProcessState {
     Stopped,
     /// It has ended and its parent has not waited for it.
     Zombie,
+    /// It ended with the last daemon.
+    Dead,
 }

@@ -81,6 +81,9 @@ pub struct SysinfoReply {
     pub policy: String,
     /// Since the daemon's start, in milliseconds.
     pub uptime_ms: u64,
+    /// Processes that ended with the last daemon, although nobody wanted it.
+    #[serde(default)]
+    pub interrupted: u64,
     /// The devices that models are loaded to, main memory first.
     #[serde(default)]
     pub devices: Vec<DeviceInfo>,

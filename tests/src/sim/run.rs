@@ -85,7 +85,7 @@ impl Operator {
 
     /// Device time that processes were charged with, in the order of their numbers in `pids`.
     fn service_us(&self, world: &mut World, programs: &Programs) -> Result<Vec<u64>> {
-        let Reply::Processes(list) = world.finish(self.conn, None, Ps {})? else {
+        let Reply::Processes(list) = world.finish(self.conn, None, Ps { all: false })? else {
             bail!("ps has another reply")
         };
         let by_pid = list.iter().map(|p| (p.pid, p.service_us)).collect::<std::collections::BTreeMap<_, _>>();

@@ -219,6 +219,8 @@ impl<A> World<A> {
             | Effect::DropSwap { .. }
             | Effect::Persist(_)
             | Effect::Forget(_)
+            | Effect::Journal(_)
+            | Effect::Checkpoint(_)
             | Effect::Log(..)
             | Effect::Exit => {}
         }

@@ -47,8 +47,15 @@ fn values_out_of_range_are_refused_with_limit_and_value() {
         let mut client = daemon.client();
         let (pid, context) = (client.pid(), opened(&mut client));
         let generate = || greedy(context, 1);
-        let rate = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(0) };
-        let spawn = Spawn { name: "s".into(), class: None, nice: Some(127), group: None, argv: vec![] };
+        let rate = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(0), then: None };
+        let spawn = Spawn {
+            name: "s".into(),
+            class: None,
+            nice: Some(127),
+            group: None,
+            lifetime: None,
+            argv: vec![],
+        };
         let fork = |copies| Fork { context, copies, length: None };
         const RANGE: &str = "from -20 to 19";
         let cases: Vec<(Call, &[&str])> = vec![
@@ -106,7 +113,7 @@ fn limits_of_zero_say_what_they_forbid_and_to_whom() {
         for (limit, errno) in cases {
             let mut client = daemon.client();
             let (pid, context) = (client.pid(), opened(&mut client));
-            client.call(Setlimit { pid, limit, value: Some(0) }).expect("own limit");
+            client.call(Setlimit { pid, limit, value: Some(0), then: None }).expect("own limit");
             let fault = match limit {
                 Limit::Contexts => client.open(None).map(drop),
                 Limit::ContextTokens => client.append_text(context, "more").map(drop),
@@ -117,7 +124,9 @@ fn limits_of_zero_say_what_they_forbid_and_to_whom() {
         // Without pages in slots, what is taken is computed again: nothing is forbidden.
         let mut client = daemon.client();
         let (pid, context) = (client.pid(), opened(&mut client));
-        client.call(Setlimit { pid, limit: Limit::SwapPages, value: Some(0) }).expect("own limit");
+        client
+            .call(Setlimit { pid, limit: Limit::SwapPages, value: Some(0), then: None })
+            .expect("own limit");
         client.generate(greedy(context, 5), |_| {}).expect("generates");
     });
 }

@@ -78,6 +78,7 @@ fn of_system(signal: Signal) -> signal::Signal {
         Signal::Kill => signal::SIGKILL,
         Signal::Stop => signal::SIGSTOP,
         Signal::Cont => signal::SIGCONT,
+        Signal::Xcpu => signal::SIGXCPU,
     }
 }
 

@@ -15,8 +15,10 @@ use failure::Failure;
 pub mod arguments;
 pub mod failure;
 
+mod attach;
 mod bg;
 mod cd;
+mod detach;
 mod devices;
 mod exit;
 mod export;
@@ -90,6 +92,8 @@ pub const ALL: &[Builtin] = &[
     ps::BUILTIN,
     kill::BUILTIN,
     wait::BUILTIN,
+    detach::BUILTIN,
+    attach::BUILTIN,
     nice::BUILTIN,
     policy::BUILTIN,
     groups::BUILTIN,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use nix::unistd::{Uid, User};
 use syscalls::Pid;
+use syscalls::call::Lifetime;
 use syscalls::reply::{ProcessInfo, ProcessState};
 
 use super::arguments::{self, Daemon, Invocation, name_of};
@@ -19,7 +20,8 @@ pub const BUILTIN: Builtin =
 
 /// Lists processes
 ///
-/// STATE is idle, ready, running, blocked, stopped or zombie. NI is the nice value, CTX the number of contexts,
+/// STATE is idle, ready, running, blocked, stopped or zombie. LASTS has a d for a process that outlives its connection,
+/// a p for one that outlives the daemon too, and a capital letter while no connection has it. NI is the nice value, CTX the number of contexts,
 /// TOKENS what they hold, FRAMES the device memory that they map, OOM how much that is in the way where memory is
 /// short. EVAL and GEN count tokens evaluated and generated, TIME is the model's time that the process has had.
 #[derive(Debug, Parser)]
@@ -34,13 +36,14 @@ struct Args {
     daemon: Daemon,
 }
 
-const LISTING: Listing<14> = Listing {
+const LISTING: Listing<15> = Listing {
     field: "processes",
     columns: [
         ("PID", Align::Right),
         ("PPID", Align::Right),
         ("USER", Align::Left),
         ("STATE", Align::Left),
+        ("LASTS", Align::Left),
         ("CLASS", Align::Left),
         ("NI", Align::Right),
         ("CTX", Align::Right),
@@ -65,13 +68,14 @@ fn run(invocation: &Invocation) -> Outcome {
     Ok(0)
 }
 
-fn cells(process: &ProcessInfo, depth: usize, users: &mut BTreeMap<u32, String>) -> [String; 14] {
+fn cells(process: &ProcessInfo, depth: usize, users: &mut BTreeMap<u32, String>) -> [String; 15] {
     let user = users.entry(process.uid).or_insert_with(|| user_name(process.uid));
     [
         process.pid.to_string(),
         process.parent.to_string(),
         user.clone(),
         state(process),
+        lasts(process).into(),
         name_of(process.class),
         process.nice.to_string(),
         process.contexts.to_string(),
@@ -99,6 +103,17 @@ fn state(process: &ProcessInfo) -> String {
         (ProcessState::Blocked, Some(what), _) => format!("{state} ({what})"),
         (ProcessState::Zombie, _, Some(status)) => format!("{state} ({status})"),
         _ => state,
+    }
+}
+
+/// What it outlives, and whether it has to do so now.
+fn lasts(process: &ProcessInfo) -> &'static str {
+    match (process.lifetime, process.detached) {
+        (Lifetime::Connection, _) => "-",
+        (Lifetime::Detached, false) => "d",
+        (Lifetime::Detached, true) => "D",
+        (Lifetime::Persistent, false) => "p",
+        (Lifetime::Persistent, true) => "P",
     }
 }
 
@@ -147,6 +162,8 @@ mod tests {
             service_us: 0,
             group: String::new(),
             expected_idle_us: None,
+            lifetime: Lifetime::Connection,
+            detached: false,
             age_ms: 0,
             status: None,
         }

@@ -30,6 +30,9 @@ impl Kernel {
         self.leave_remnant(id);
         self.unplace(id);
         let Some(context) = self.contexts.remove(&id) else { return };
+        if context.kept.is_some() {
+            self.journal.close(id);
+        }
         if let Some(model) = self.models.get_mut(&model) {
             model.contexts.remove(&id);
             model.suspects.remove(&id);

@@ -65,6 +65,8 @@ impl Kernel {
         let helper = self.copy(id, owner, model, tokens_max, to);
         if let Some(helper) = self.contexts.get_mut(&helper) {
             helper.on_full = OnFull::Stop;
+            // After a restart the context is full again, and another summary is begun.
+            helper.kept = None;
         }
         let (told, call) = (self.calls.number(), self.calls.number());
         self.compactions.insert(call, id);

@@ -10,6 +10,7 @@ use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token};
 use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::memory::Space;
+use super::super::process::Process;
 use super::super::sched::Place;
 use super::Context;
 
@@ -147,8 +148,10 @@ impl Kernel {
             place: Place::Parked,
             in_step: false,
             condemned: None,
+            kept: self.processes.living(owner).is_some_and(Process::is_persistent).then_some(0),
         };
         self.contexts.insert(id, context);
+        self.touch(id);
         id
     }
 

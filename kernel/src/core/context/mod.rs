@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use drivers::wire::{PAGE_TOKENS, TokenizeRequest};
+use serde::{Deserialize, Serialize};
 use syscalls::call::{Fork, Message, OnFull, ReadTokens, Share};
 use syscalls::{ContextId, Pid, Token};
 
@@ -35,7 +36,7 @@ use super::sched::Place;
 pub(super) use queue::Started;
 
 /// Something to do to a context.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Work {
     AppendText(TokenizeRequest),
     AppendTokens(Vec<Token>),
@@ -52,6 +53,8 @@ pub(super) enum Work {
 pub(super) struct Queued {
     pub call: CallNo,
     pub work: Option<Work>,
+    /// What a worker was asked for it, where the context outlives the daemon.
+    pub asked: Option<Box<Work>>,
 }
 
 /// One context.
@@ -89,6 +92,8 @@ pub(super) struct Context {
     pub in_step: bool,
     /// The length at which its worker died twice: a generation from there on is refused.
     pub condemned: Option<u32>,
+    /// So much of its log is on disk, where it outlives the daemon.
+    pub kept: Option<u32>,
 }
 
 impl Context {

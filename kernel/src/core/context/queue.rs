@@ -42,7 +42,8 @@ impl Kernel {
             );
             return self.finish(call, Err(Fault::new(Errno::EAGAIN, message)));
         }
-        context.queue.push_back(Queued { call, work: Some(work) });
+        context.queue.push_back(Queued { call, work: Some(work), asked: None });
+        self.touch(id);
         self.advance(id);
     }
 
@@ -56,6 +57,10 @@ impl Kernel {
             };
             let Some(head) = context.queue.front_mut() else { return };
             let (call, Some(work)) = (head.call, head.work.take()) else { return };
+            if context.kept.is_some() && matches!(work, Work::AppendText(_) | Work::AppendMessages(_)) {
+                head.asked = Some(Box::new(work.clone()));
+            }
+            self.touch(id);
             match self.start(id, call, work) {
                 Started::Done(result) => self.leave_line(id, call, result),
                 Started::GoesOn => return,
@@ -86,12 +91,14 @@ impl Kernel {
         if let Some(context) = self.contexts.get_mut(&id) {
             context.queue.retain(|q| q.call != call);
         }
+        self.touch(id);
         self.finish(call, result);
     }
 
     /// Withdraws one call: a generation that has begun answers with what has come, anything else with the fault.
     pub(in crate::core) fn withdraw(&mut self, id: ContextId, call: CallNo, fault: &Fault) {
         let Some(context) = self.contexts.get(&id) else {
+            self.withdraw_asleep(id, call);
             return self.finish(call, Err(fault.clone()));
         };
         if context.generating() == Some(call) {

@@ -89,6 +89,7 @@ impl Kernel {
         let dropped = to - from;
         context.evaluated = context.evaluated.saturating_sub(dropped).max(from.min(context.evaluated));
         context.condemned = None;
+        context.kept = context.kept.map(|kept| kept.min(from));
         context.instructions = if from < context.instructions { 0 } else { context.instructions };
         let (owner, served) = (context.owner, context.served());
         if let Some(process) = self.processes.living_mut(owner) {
@@ -97,6 +98,7 @@ impl Kernel {
         self.rewind(id, from);
         self.leave_segment(id, from);
         self.enroll_context(id);
+        self.touch(id);
         if let Some(call) = served {
             self.report(call, compact::event(from, dropped, summary.len()));
         }

@@ -27,30 +27,30 @@ pub(super) use valid::Valid;
 #[derive(Debug)]
 pub(super) struct Generation {
     pub call: CallNo,
-    /// Whose call it is, if not the kernel's own.
-    caller: Option<Caller>,
+    /// Who is told of its tokens; nobody where it is the kernel's own, or its process is detached.
+    pub caller: Option<Caller>,
     pub valid: Valid,
     /// The length of the log when it began: what is behind it is generated.
     pub start: u32,
     pub usage: Usage,
     /// When it should have ended.
     pub deadline: Option<Now>,
-    since: Now,
+    pub since: Now,
     /// Prompt tokens that were computed in the steps that it decoded in.
-    beside: u32,
+    pub beside: u32,
     /// The most tokens, from the call and from the process's limit.
-    tokens_max: u32,
-    text: TextOut,
+    pub tokens_max: u32,
+    pub text: TextOut,
     /// Kept for the reply where no events carry them.
-    logprobs: Vec<TokenLogprob>,
+    pub logprobs: Vec<TokenLogprob>,
     /// A row of it has been submitted.
-    submitted: bool,
+    pub submitted: bool,
     /// Guesses its tokens, where the model checks guesses.
     pub drafter: Option<Box<Drafter>>,
     /// Tokens of it that are no longer in the log, because the context slid.
-    slid: Vec<Token>,
+    pub slid: Vec<Token>,
     /// The tokens before it that the sampler looks at, as they were when the context first slid.
-    history: Option<Vec<Token>>,
+    pub history: Option<Vec<Token>>,
 }
 
 impl Generation {
@@ -109,6 +109,11 @@ impl Generation {
         log[start - looked_at..start].to_vec()
     }
 
+    /// The text that has become certain.
+    pub(super) fn text(&self) -> &str {
+        self.text.text()
+    }
+
     /// The tokens that came out.
     pub(super) fn tokens(&self, log: &[Token]) -> Vec<Token> {
         [self.slid.as_slice(), &log[self.start as usize..]].concat()
@@ -126,6 +131,11 @@ pub(super) struct Taken {
 }
 
 impl Context {
+    /// Whether the reply of its generation has what the events have not: how likely tokens were.
+    pub(super) fn keeps_logprobs(&self) -> bool {
+        self.generation.as_ref().is_some_and(|g| !g.valid.stream)
+    }
+
     /// Takes a token that has been added to the log: lets its text out, and tells whether the generation ends.
     pub(super) fn take_token(&mut self, sampled: Sampled, room_left: bool, now: Now) -> Option<Taken> {
         let (full, slides) = (self.length() >= self.tokens_max, self.on_full != OnFull::Stop);
@@ -173,7 +183,7 @@ impl Kernel {
             Err(fault) => return Started::Done(Err(fault)),
         };
         let pending = self.calls.get(call);
-        let (since, caller) = (pending.map_or(self.now, |p| p.since), pending.map(Caller::of));
+        let (since, caller) = (pending.map_or(self.now, |p| p.since), pending.and_then(|p| p.caller));
         let deadline = valid.deadline_ms.map(|ms| Now(since.0.saturating_add(ms.saturating_mul(1000))));
         if let Some(late) = deadline.and_then(|at| self.now.0.checked_sub(at.0)) {
             let message = format!(
@@ -220,6 +230,7 @@ impl Kernel {
             self.rewind(id, start - 1);
         }
         self.settle(id);
+        self.touch(id);
         Started::GoesOn
     }
 
@@ -236,6 +247,14 @@ impl Kernel {
             return Err(died_twice(id, at));
         }
         let process = self.process(context.owner)?;
+        let (served, most) = (process.id.counters.step_us, process.limits.service_us.unwrap_or(u64::MAX));
+        if served >= most {
+            let message = format!(
+                "process {} has had {served} us of models and its limit is {most}; raise it with setlimit",
+                process.id.pid
+            );
+            return Err(Fault::new(Errno::E2BIG, message));
+        }
         match process.generated_tokens_left() {
             0 => Err(Fault::new(
                 Errno::E2BIG,
@@ -299,6 +318,7 @@ impl Kernel {
             }
         }
         self.settle(id);
+        self.touch(id);
         Some(generation)
     }
 
@@ -310,10 +330,12 @@ impl Kernel {
             _ => context.messages.push(Message { role: "assistant".into(), content: text.to_owned() }),
         }
         context.answering = true;
+        self.touch(id);
     }
 }
 
-fn token_logprob(token: Token, from: SampledLogprob) -> TokenLogprob {
+/// How likely a token was, for the reply.
+pub(super) fn token_logprob(token: Token, from: SampledLogprob) -> TokenLogprob {
     let alternative = |(token, bytes, logprob): (Token, Vec<u8>, f32)| Alternative {
         token,
         text: String::from_utf8_lossy(&bytes).into_owned(),

@@ -1,8 +1,10 @@
 //! From the bytes of tokens to text that can be shown: characters that span tokens are put together, and stop
 //! strings are found before any part of them is let out.
 
+use serde::{Deserialize, Serialize};
+
 /// Text on its way out of a generation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::core) struct TextOut {
     /// Bytes of a character that is not complete.
     bytes: Vec<u8>,

@@ -2,6 +2,7 @@
 //! get has been through it.
 
 use drivers::wire::SamplingSpec;
+use serde::{Deserialize, Serialize};
 use syscalls::call::{Generate, Sampling};
 use syscalls::limits::{
     CONTEXT_TOKENS_MAX, GRAMMAR_BYTES_MAX, LOGPROBS_MAX, STOP_STRING_BYTES_MAX, STOP_STRINGS_MAX,
@@ -9,7 +10,7 @@ use syscalls::limits::{
 use syscalls::{Errno, Fault};
 
 /// Arguments that can be carried out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::core) struct Valid {
     /// The most tokens to generate.
     pub max_tokens: Option<u32>,

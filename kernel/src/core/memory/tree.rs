@@ -19,6 +19,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use drivers::wire::{PAGE_TOKENS, Slot};
+use serde::{Deserialize, Serialize};
 use syscalls::{ContextId, Pid, Token};
 
 use super::digest::Digest;
@@ -38,7 +39,7 @@ const PAGE: usize = PAGE_TOKENS as usize;
 pub(in crate::core) struct NodeId(u32);
 
 /// Whose pages these are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(in crate::core) enum Root {
     /// A user's own.
     User(u32),
@@ -47,7 +48,7 @@ pub(in crate::core) enum Root {
 }
 
 /// Where in the tree a log belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::core) struct Space {
     pub root: Root,
     pub uid: u32,

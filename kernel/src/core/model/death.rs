@@ -50,8 +50,10 @@ impl Kernel {
 
     /// A worker did what it was told.
     pub(in crate::core) fn worker_progressed(&mut self, id: ModelId) {
+        let now = self.now;
         if let Some(model) = self.models.get_mut(&id) {
             model.deaths_in_a_row = 0;
+            model.heard = now;
         }
     }
 
@@ -156,6 +158,7 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let length = context.length();
         context.condemned = Some(length);
+        self.touch(id);
         self.fail_generation(id, died_twice(id, length));
     }
 }

@@ -12,6 +12,7 @@
 //! its log, and no call fails for it, but those that kill it twice.
 
 mod death;
+mod hang;
 mod mount;
 mod questions;
 
@@ -59,6 +60,8 @@ pub(super) struct Model {
     pub placement: Option<Placement>,
     /// When it was last of use: loaded, asked, opened, or in a step.
     pub last_use: Now,
+    /// When its worker last said something, or was first given something to do.
+    pub heard: Now,
     /// The tokens that its pool is to have after the step that runs.
     pub resize: Option<u32>,
     /// Its worker cannot change its pool.
@@ -106,6 +109,7 @@ impl Model {
             estimate: None,
             placement: None,
             last_use: Now(0),
+            heard: Now(0),
             resize: None,
             keeps_pool: false,
             description: None,

@@ -9,8 +9,9 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel, Record};
-use super::super::event::{ModelId, WorkerId};
+use super::super::event::{ModelId, Now, WorkerId};
 use super::super::memory::Memory;
+use super::super::process::Interrupted;
 use super::{Model, State};
 
 /// The largest pool that is believed, in tokens: the frames of a terabyte at a kilobyte a token.
@@ -31,9 +32,11 @@ impl Kernel {
         id
     }
 
-    /// Mounts again what was mounted when the daemon ended, and publishes what was shared on it.
+    /// Mounts again what was mounted when the daemon ended, publishes what was shared on it, and makes processes of those
+    /// that outlived it.
     pub(in crate::core) fn booted(&mut self, records: Vec<Record>) {
         let mut segments = Vec::new();
+        let (mut processes, mut images, mut interrupted) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
                 Record::Mount(mount) => {
@@ -43,25 +46,34 @@ impl Kernel {
                     }
                 }
                 Record::Segment(segment) => segments.push(segment),
+                Record::Process(image) => processes.push(*image),
+                Record::Context(image) => images.push(*image),
+                Record::Numbered(last) => self.processes.count_from(last),
+                Record::Interrupted { pid, uid, name } => interrupted.push(Interrupted { pid, uid, name }),
             }
         }
         segments.into_iter().for_each(|segment| self.restore_segment(*segment));
+        self.restore(processes, images, interrupted);
     }
 
     /// Has a new worker of a model started.
     pub(in crate::core) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
         self.resize_at_start(id);
+        let now = self.now;
         let Some(model) = self.models.get_mut(&id) else { return };
         model.incarnation += 1;
         model.worker_os_pid = 0;
+        model.heard = Now(now.0.saturating_add(delay_ms.saturating_mul(1000)));
         let load = Box::new(model.load_request(&self.config, &self.devices));
         self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
         self.worker_changed(id, WorkerChange::Starting, "");
     }
 
     pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
+        let now = self.now;
         let Some(model) = self.live_model(worker) else { return };
         model.worker_os_pid = os_pid;
+        model.heard = now;
         let what = format!("loading {}", model.name);
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         for (call, _) in model.waiters.clone() {
@@ -105,6 +117,7 @@ impl Kernel {
         self.compare_with_estimate(worker.model);
         self.worker_changed(worker.model, WorkerChange::Ready, "");
         self.serve_waiters(worker.model);
+        self.wake_contexts(worker.model);
     }
 
     fn serve_waiters(&mut self, id: ModelId) {
@@ -197,6 +210,7 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &fault);
         }
+        self.forget_asleep(|image| image.model == name, &fault);
         self.lend_to_computing(id, Default::default());
         self.worker_changed(id, WorkerChange::Gone, "unmounted");
         let Some(mut model) = self.models.remove(&id) else { return };

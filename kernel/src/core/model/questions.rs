@@ -155,8 +155,12 @@ impl Kernel {
 
     /// Sends the questions that are due.
     pub(in crate::core) fn send_questions(&mut self, id: ModelId) {
+        let now = self.now;
         let Some(model) = self.models.get_mut(&id).filter(|m| m.state == State::Ready) else { return };
         let worker = model.worker();
+        if !model.questions.any_asked() {
+            model.heard = now;
+        }
         while let Some(number) = model.questions.next_due(model.in_flight.is_some()) {
             let Some(open) = model.questions.open.get(&number) else { continue };
             self.out.push(Effect::Ask { worker, number, question: open.question.clone() });

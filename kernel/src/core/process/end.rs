@@ -13,6 +13,7 @@ impl Kernel {
     pub(in crate::core) fn end_process(&mut self, pid: Pid, status: u8) {
         let Some(process) = self.processes.living(pid) else { return };
         let (conn, parent, process_group) = (process.conn, process.id.parent, process.id.group);
+        let kill_at = process.kill_at;
         let calls: Vec<CallNo> = process.calls.iter().rev().copied().collect();
         let contexts: Vec<_> = process.contexts.iter().copied().collect();
         for call in calls {
@@ -21,6 +22,11 @@ impl Kernel {
         for context in contexts {
             self.close_context(context, &Fault::new(Errno::ECANCELED, format!("process {pid} has ended")));
         }
+        if let Some(at) = kill_at {
+            self.to_kill.remove(&(at, pid));
+        }
+        let ended = Fault::new(Errno::ECANCELED, format!("process {pid} has ended"));
+        self.forget_asleep(|image| image.owner == pid, &ended);
         for model in self.models.values_mut() {
             model.sched.forget(pid);
         }
@@ -28,10 +34,12 @@ impl Kernel {
             self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }
         self.processes.bury(pid, status);
+        self.journal.end(pid);
         self.process_ended(pid, status);
         let children: Vec<Pid> = self.processes.children(pid).collect();
         for child in children {
             self.processes.adopt(child, Pid::KERNEL);
+            self.touch_process(child);
             if self.processes.zombie(child).is_some() {
                 self.processes.reap(child);
             }
@@ -41,7 +49,7 @@ impl Kernel {
         } else {
             self.processes.reap(pid);
         }
-        if let Some(connection) = self.connections.get_mut(&conn) {
+        if let Some((conn, connection)) = conn.and_then(|c| Some((c, self.connections.get_mut(&c)?))) {
             connection.processes.remove(&pid);
             if connection.pid == Some(pid) {
                 self.out.push(Effect::Hangup { conn });
@@ -50,7 +58,7 @@ impl Kernel {
     }
 
     /// Answers those calls of `wait` of a process that can be answered now.
-    fn tell_parent(&mut self, parent: Pid) {
+    pub(super) fn tell_parent(&mut self, parent: Pid) {
         let Some(process) = self.processes.living(parent) else { return };
         let calls: Vec<CallNo> = process.calls.iter().copied().collect();
         for call in calls {

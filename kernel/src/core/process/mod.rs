@@ -9,15 +9,18 @@
 //! What `ps` calls idle, ready, running and blocked is derived from the calls and contexts of a going process and
 //! kept nowhere. Everything that schedules takes a [`Process`], and a [`Zombie`] is another type.
 
+mod attach;
 mod end;
 mod idle;
 mod inherit;
+mod quota;
 mod signal;
 mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use syscalls::call::Class;
+use serde::{Deserialize, Serialize};
+use syscalls::call::{AtLimit, Class, Lifetime};
 use syscalls::{ContextId, Pid};
 
 use super::call::CallNo;
@@ -26,7 +29,8 @@ use super::event::{ConnId, Now};
 use super::group::GroupId;
 use super::sched::Bucket;
 
-pub(super) use table::ProcessTable;
+pub(super) use attach::Ended;
+pub(super) use table::{Interrupted, ProcessTable};
 
 /// The status of a process whose connection ended: 128 + the number of HUP.
 pub(super) const STATUS_HANGUP: u8 = 128 + 1;
@@ -54,7 +58,8 @@ pub(super) enum Run {
 }
 
 /// What a process may have at most; nothing where there is no limit of its own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Limits {
     pub contexts: Option<u64>,
     pub context_tokens: Option<u64>,
@@ -62,17 +67,26 @@ pub(super) struct Limits {
     pub generated_tokens: Option<u64>,
     pub swap_pages: Option<u64>,
     pub tokens_per_second: Option<u64>,
+    pub service_us: Option<u64>,
+    /// What happens when these two are used up.
+    pub generated_then: Option<AtLimit>,
+    pub service_then: Option<AtLimit>,
 }
 
 /// A process that lives.
 #[derive(Debug)]
 pub(super) struct Process {
     pub id: Identity,
-    /// The connection that owns it and ends it.
-    pub conn: ConnId,
+    /// The connection that has it; none while it is detached.
+    pub conn: Option<ConnId>,
+    pub lifetime: Lifetime,
+    /// Calls that ended while it was detached, the oldest first, until their replies are fetched.
+    pub results: VecDeque<Ended>,
     /// May do what only the administrator may.
     pub admin: bool,
     pub run: Run,
+    /// When it is killed, because it was asked to end.
+    pub kill_at: Option<Now>,
     pub limits: Limits,
     /// What its limit of tokens a second leaves now, where it has one.
     pub bucket: Option<Bucket>,
@@ -100,12 +114,15 @@ pub(super) struct Process {
 
 impl Process {
     /// A process that has nothing yet.
-    pub(super) fn new(id: Identity, conn: ConnId, admin: bool) -> Self {
+    pub(super) fn new(id: Identity, conn: Option<ConnId>, lifetime: Lifetime, admin: bool) -> Self {
         Process {
             id,
             conn,
+            lifetime,
+            results: VecDeque::new(),
             admin,
             run: Run::Going,
+            kill_at: None,
             limits: Limits::default(),
             bucket: None,
             contexts: BTreeSet::new(),
@@ -132,8 +149,11 @@ impl Process {
         self.limits.context_tokens.map_or(u64::MAX, |most| most.saturating_sub(self.context_tokens))
     }
 
-    /// Tokens that its limit still lets it generate.
+    /// Tokens that its limit still lets it generate, where generations end at it.
     pub(super) fn generated_tokens_left(&self) -> u64 {
+        if self.limits.then_of_tokens() != AtLimit::Refuse {
+            return u64::MAX;
+        }
         let left = |most: u64| most.saturating_sub(self.id.counters.tokens_generated);
         self.limits.generated_tokens.map_or(u64::MAX, left)
     }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use syscalls::limits::PROCESSES_MAX;
+use syscalls::call::Lifetime;
+use syscalls::limits::{LASTING_PER_USER_MAX, PROCESSES_MAX};
 use syscalls::{Errno, Fault, Pid};
 
 use super::super::table::Table;
@@ -22,13 +23,33 @@ pub(in crate::core) struct ProcessTable {
     entries: Table<Pid, Entry>,
     /// Every entry with its parent before it.
     children: BTreeSet<(Pid, Pid)>,
+    /// Living processes that outlive their connections, by user.
+    lasting: BTreeSet<(u32, Pid)>,
     next: u32,
+    /// Processes of the last daemon that did not outlive it, and how many they were.
+    pub interrupted: Vec<Interrupted>,
+    pub interrupted_total: u64,
+}
+
+/// A process that ended because the daemon did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::core) struct Interrupted {
+    pub pid: Pid,
+    pub uid: u32,
+    pub name: String,
 }
 
 impl ProcessTable {
     /// An empty table.
     pub(in crate::core) fn new() -> Self {
-        ProcessTable { entries: Table::default(), children: BTreeSet::new(), next: Pid::KERNEL.0 + 1 }
+        ProcessTable {
+            entries: Table::default(),
+            children: BTreeSet::new(),
+            lasting: BTreeSet::new(),
+            next: Pid::KERNEL.0 + 1,
+            interrupted: Vec::new(),
+            interrupted_total: 0,
+        }
     }
 
     /// The pid of the next process.
@@ -45,12 +66,56 @@ impl ProcessTable {
         Ok(Pid(self.next - 1))
     }
 
+    /// Pids from now on come after this one.
+    pub(in crate::core) fn count_from(&mut self, last: Pid) {
+        self.next = self.next.max(last.0.saturating_add(1));
+    }
+
+    /// The last pid that was given out.
+    pub(in crate::core) fn last(&self) -> Pid {
+        Pid(self.next - 1)
+    }
+
     /// Enters a process under the pid that it has.
     pub(in crate::core) fn enter(&mut self, process: Process) {
         let pid = process.id.pid;
         self.children.insert((process.id.parent, pid));
+        if process.lifetime != Lifetime::Connection {
+            self.lasting.insert((process.id.uid, pid));
+        }
         let before = self.entries.insert(pid, Entry::Living(process));
         assert!(before.is_none(), "pid {pid} was given twice");
+    }
+
+    /// Checks that a user may have `more` processes that outlive their connections.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE where he has as many as there may be.
+    pub(in crate::core) fn check_lasting(&self, uid: u32, more: usize) -> Result<(), Fault> {
+        let has = self.lasting.range((uid, Pid(0))..=(uid, Pid(u32::MAX))).count();
+        if has + more <= LASTING_PER_USER_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "user {uid} has {has} processes that outlive their connections and would get {more} more; the limit is {LASTING_PER_USER_MAX}, end some"
+        );
+        Err(Fault::new(Errno::EMFILE, message))
+    }
+
+    /// Whether a living process ends with its connection.
+    pub(in crate::core) fn is_bound(&self, pid: Pid) -> bool {
+        self.living(pid).is_some_and(|p| p.lifetime == Lifetime::Connection)
+    }
+
+    /// Lets a living process outlive more than before.
+    pub(in crate::core) fn prolong(&mut self, pid: Pid, lifetime: Lifetime) {
+        let Some(process) = self.living_mut(pid) else { return };
+        process.lifetime = process.lifetime.max(lifetime);
+        let (uid, lasts) = (process.id.uid, process.lifetime != Lifetime::Connection);
+        if lasts {
+            self.lasting.insert((uid, pid));
+        }
     }
 
     /// The process, if it lives.
@@ -113,6 +178,7 @@ impl ProcessTable {
         let Some(Entry::Living(process)) = self.entries.remove(&pid) else {
             unreachable!("only a living process ends");
         };
+        self.lasting.remove(&(process.id.uid, pid));
         self.entries.insert(pid, Entry::Zombie(Box::new(Zombie { id: process.id, status })));
     }
 

@@ -172,6 +172,9 @@ impl Kernel {
             process.id.counters.step_us += us;
             process.id.counters.steps += u64::from(account.served != step.number);
             account.served = step.number;
+            if process.limits.service_us.is_some_and(|most| process.id.counters.step_us >= most) {
+                self.used_up.insert(row.owner);
+            }
             match groups.last_mut() {
                 Some((of, sum)) if *of == (row.class, row.group) => *sum += us,
                 _ => groups.push(((row.class, row.group), us)),
@@ -209,9 +212,17 @@ impl Kernel {
         self.counters.tokens_generated += 1;
         model.counters.tokens_generated += 1;
         owner.count_token(self.now);
+        if owner.limits.generated_tokens.is_some_and(|most| owner.id.counters.tokens_generated >= most) {
+            self.used_up.insert(owner.id.pid);
+        }
         self.groups.take_tokens(owner.id.group, self.now, 1);
         if model.description.as_ref().is_some_and(|d| d.drafts) {
             context.learn_to_draft();
+        }
+        if context.kept.is_some() {
+            self.journal.grow(context, &sampled);
+        } else if owner.is_persistent() {
+            self.journal.touch_process(owner.id.pid);
         }
         let room_left = owner.context_tokens_left() > 0;
         let Some(Taken { told, finish, full }) = context.take_token(sampled, room_left, self.now) else {

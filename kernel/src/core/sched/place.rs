@@ -22,8 +22,7 @@ impl Kernel {
         let Some(context) = self.contexts.get(&id) else { return };
         let owner = context.owner;
         let Some(process) = self.processes.living(owner) else { return };
-        let congested = self.connections.get(&process.conn).is_none_or(|c| c.congested);
-        let may_run = process.run == Run::Going && !congested && !context.is_compacting();
+        let may_run = process.run == Run::Going && self.is_read(process) && !context.is_compacting();
         let runs = context.generation.is_some() && may_run;
         let wanted = match (runs, context.resident.is_some()) {
             (true, true) => Place::Running,

@@ -1,6 +1,6 @@
 //! `hello`: opens the conversation and creates the caller's process.
 
-use syscalls::call::{Class, Hello};
+use syscalls::call::{Class, Hello, Lifetime};
 use syscalls::limits::{ABI_VERSION, LINE_BYTES_MAX, NICE_MAX, NICE_MIN};
 use syscalls::reply::HelloReply;
 use syscalls::{Errno, Fault, Pid, Reply};
@@ -31,6 +31,7 @@ impl Kernel {
         };
         check_name("a process", &name)?;
         check_priority(credentials.admin, (Class::Normal, 0), (args.class, args.nice))?;
+        self.check_lifetime(credentials.uid, args.lifetime)?;
         let pid = self.processes.next_pid()?;
         let group = self.enter_group(GroupId::ROOT, credentials.uid, args.group.as_deref(), pid)?;
         let id = Identity {
@@ -45,8 +46,9 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        self.processes.enter(Process::new(id, conn, credentials.admin));
+        self.processes.enter(Process::new(id, Some(conn), args.lifetime, credentials.admin));
         self.process_started(pid);
+        self.note_begin(pid);
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.pid = Some(pid);
             connection.processes.insert(pid);
@@ -62,6 +64,14 @@ impl Kernel {
 }
 
 impl Kernel {
+    /// Checks that a user may have one more process that outlives so much.
+    pub(super) fn check_lifetime(&self, uid: u32, lifetime: Lifetime) -> Result<(), Fault> {
+        match lifetime {
+            Lifetime::Connection => Ok(()),
+            Lifetime::Detached | Lifetime::Persistent => self.processes.check_lasting(uid, 1),
+        }
+    }
+
     /// Enters a process into the group that a path names inside another; inside the user's own from the root on.
     pub(super) fn enter_group(
         &mut self,

@@ -6,10 +6,13 @@
 
 mod absent;
 mod append;
+mod attach;
 mod close;
+mod detach;
 mod detokenize;
 mod embed;
 mod exit;
+mod follow;
 mod fork;
 mod generate;
 mod groups;
@@ -28,6 +31,7 @@ mod setpolicy;
 mod setpriority;
 mod share;
 mod shutdown;
+mod sigwait;
 mod spawn;
 mod stat;
 mod subscribe;
@@ -39,7 +43,7 @@ mod unmount;
 mod wait;
 
 use drivers::wire::Question;
-use syscalls::call::Signal;
+use syscalls::call::{Follow, Signal};
 use syscalls::limits::{CALLS_IN_FLIGHT_MAX, NAME_BYTES_MAX};
 use syscalls::reply::Frame;
 use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request};
@@ -75,6 +79,10 @@ enum Next {
     End(Pid, u8),
     /// It is here, and then this process gets a signal.
     Signal(Pid, Signal),
+    /// It is here, and then this process is taken off its connection.
+    Detach(Pid),
+    /// It is the reply of this other call.
+    Follow(CallNo, Follow),
     /// It is here, and then the daemon ends.
     Terminate,
 }
@@ -123,12 +131,8 @@ impl Kernel {
             return Err(Fault::new(Errno::EINVAL, message));
         }
         let pid = acting.unwrap_or(own);
+        self.check_acts_for(conn, own, pid)?;
         let process = self.process(pid)?;
-        if process.conn != conn || !self.processes.descends(pid, own) {
-            let message =
-                format!("process {pid} is no descendant of process {own}, so {own} cannot act for it");
-            return Err(Fault::new(Errno::EPERM, message));
-        }
         let caller = Caller { conn, pid, uid: process.id.uid, admin: process.admin };
         if let Some(process) = self.processes.living_mut(pid) {
             process.id.counters.calls += 1;
@@ -136,8 +140,19 @@ impl Kernel {
         Ok(caller)
     }
 
+    /// Checks that a process may act for another: it is on the same connection and below it.
+    fn check_acts_for(&self, conn: ConnId, own: Pid, pid: Pid) -> Result<(), Fault> {
+        let process = self.process(pid)?;
+        if process.conn == Some(conn) && self.processes.descends(pid, own) {
+            return Ok(());
+        }
+        let message = format!("process {pid} is no descendant of process {own}, so {own} cannot act for it");
+        Err(Fault::new(Errno::EPERM, message))
+    }
+
     /// Carries a call out, and makes its outcome take effect.
     fn act(&mut self, caller: &Caller, id: CallId, call: Call) {
+        let name = call.name();
         match self.carry_out(caller, call) {
             Ok(Next::Reply(reply)) => self.send(caller.conn, Frame::Reply(id, Ok(reply))),
             Err(fault) => self.send(caller.conn, Frame::Reply(id, Err(fault))),
@@ -149,16 +164,26 @@ impl Kernel {
                 self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
                 self.signal(pid, signal);
             }
+            Ok(Next::Detach(pid)) => {
+                self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
+                self.detach(pid);
+            }
+            Ok(Next::Follow(call, args)) => {
+                if let Some(connection) = self.connections.get_mut(&caller.conn) {
+                    connection.in_flight.insert(id);
+                }
+                self.follow(call, super::call::Caller { conn: caller.conn, call: id }, args.replay);
+            }
             Ok(Next::Terminate) => {
                 self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
                 self.terminate();
             }
             Ok(Next::Queue(context, work)) => {
-                let call = self.keep(caller, id, Waits::Context(context), None);
+                let call = self.keep(caller, id, name, Waits::Context(context), None);
                 self.enqueue(context, call, work);
             }
             Ok(Next::Ask(model, question)) => {
-                let call = self.keep(caller, id, Waits::Answer(model), None);
+                let call = self.keep(caller, id, name, Waits::Answer(model), None);
                 if let Err(fault) = self.ask(model, call, None, question) {
                     self.finish(call, Err(fault));
                 }
@@ -170,7 +195,7 @@ impl Kernel {
                     _ => None,
                 };
                 let events = if let Waits::Events(kinds) = waits { Some(kinds) } else { None };
-                let call = self.keep(caller, id, waits, timeout_ms);
+                let call = self.keep(caller, id, name, waits, timeout_ms);
                 if let Some(kinds) = events {
                     self.subscriptions.insert(call, caller.conn, kinds);
                 }
@@ -190,8 +215,12 @@ impl Kernel {
             Call::Spawn(args) => self.sys_spawn(caller, args),
             Call::Exit(args) => self.sys_exit(caller, &args),
             Call::Wait(args) => self.sys_wait(caller, &args),
+            Call::Detach(args) => self.sys_detach(caller, &args),
+            Call::Attach(args) => self.sys_attach(caller, &args),
+            Call::Follow(args) => self.sys_follow(caller, args),
             Call::Kill(args) => self.sys_kill(caller, &args),
-            Call::Ps(_) => Ok(Next::Reply(self.sys_ps())),
+            Call::Sigwait(args) => self.sys_sigwait(caller, &args),
+            Call::Ps(args) => Ok(Next::Reply(self.sys_ps(&args))),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),
             Call::Setpolicy(args) => self.sys_setpolicy(caller, &args),
@@ -224,12 +253,20 @@ impl Kernel {
     }
 
     /// Keeps a call until its reply has come about.
-    fn keep(&mut self, caller: &Caller, id: CallId, waits: Waits, timeout_ms: Option<u64>) -> CallNo {
+    fn keep(
+        &mut self,
+        caller: &Caller,
+        id: CallId,
+        name: &'static str,
+        waits: Waits,
+        timeout_ms: Option<u64>,
+    ) -> CallNo {
         let call = self.calls.number();
         let deadline = timeout_ms.map(|ms| Now(self.now.0.saturating_add(ms.saturating_mul(1000))));
         let waits_for = self.waited_for(caller.pid, &waits);
-        let (conn, pid, since) = (caller.conn, caller.pid, self.now);
-        self.calls.insert(call, Pending { conn, id, pid, since, waits, waits_for, deadline });
+        let (pid, since) = (caller.pid, self.now);
+        let heard = Some(super::call::Caller { conn: caller.conn, call: id });
+        self.calls.insert(call, Pending { caller: heard, pid, name, since, waits, waits_for, deadline });
         if let Some(pid) = waits_for {
             self.inherit(pid);
         }
@@ -277,6 +314,11 @@ impl Kernel {
 
     /// A context of the caller. Whether others have one of that number is not for it to know.
     fn own_context(&self, caller: &Caller, id: ContextId) -> Result<&Context, Fault> {
+        if let Some(image) = self.asleep.get(&id).filter(|image| image.owner == caller.pid) {
+            let message =
+                format!("context {id} sleeps until model {} is loaded; try again then", image.model);
+            return Err(Fault::new(Errno::EAGAIN, message));
+        }
         self.contexts.get(&id).filter(|c| c.owner == caller.pid).ok_or_else(|| {
             Fault::new(Errno::EBADF, format!("process {} has no context {id}; open one first", caller.pid))
         })

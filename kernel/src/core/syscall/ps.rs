@@ -1,6 +1,6 @@
 //! `ps`: lists processes, the kernel's own entry first.
 
-use syscalls::call::Class;
+use syscalls::call::{Class, Lifetime, Ps};
 use syscalls::reply::{ProcessInfo, ProcessState};
 use syscalls::{Pid, Reply};
 
@@ -12,8 +12,11 @@ use super::super::memory::oom_score;
 use super::super::process::{Identity, Process, Run};
 use super::super::sched::Place;
 
+/// The status of a process that ended with the daemon: 128 + the number of KILL.
+const STATUS_KILLED: u8 = 128 + 9;
+
 impl Kernel {
-    pub(super) fn sys_ps(&self) -> Reply {
+    pub(super) fn sys_ps(&self, args: &Ps) -> Reply {
         let mut list = vec![self.kernel_info()];
         list.extend(self.processes.pids().filter_map(|pid| match self.processes.living(pid) {
             Some(process) => Some(self.living_info(process)),
@@ -22,7 +25,27 @@ impl Kernel {
                 ProcessInfo { state: ProcessState::Zombie, status, ..info(&zombie.id, self.now) }
             }),
         }));
+        let interrupted = self.processes.interrupted.iter().filter(|_| args.all);
+        list.extend(interrupted.map(|dead| ProcessInfo {
+            pid: dead.pid,
+            parent: Pid::KERNEL,
+            uid: dead.uid,
+            os_pid: 0,
+            name: dead.name.clone(),
+            state: ProcessState::Dead,
+            status: Some(STATUS_KILLED),
+            group: String::new(),
+            ..self.kernel_info()
+        }));
         Reply::Processes(list)
+    }
+
+    /// All processes in the table with what they are doing, for tests of which state leads to which.
+    pub fn states(&self) -> impl Iterator<Item = (Pid, ProcessState)> {
+        self.processes.pids().map(|pid| match self.processes.living(pid) {
+            Some(process) => (pid, self.state(process).0),
+            None => (pid, ProcessState::Zombie),
+        })
     }
 
     fn kernel_info(&self) -> ProcessInfo {
@@ -45,6 +68,8 @@ impl Kernel {
             service_us: 0,
             group: "/".into(),
             expected_idle_us: None,
+            lifetime: Lifetime::Persistent,
+            detached: false,
             age_ms: self.now.0 / 1000,
             status: None,
         }
@@ -61,6 +86,8 @@ impl Kernel {
             group: self.groups.name(process.id.group),
             expected_idle_us: self.expected_idle_us(process.id.pid),
             oom_score: u32::try_from(oom_score(process)).unwrap_or(u32::MAX),
+            lifetime: process.lifetime,
+            detached: process.conn.is_none(),
             ..info(&process.id, self.now)
         }
     }
@@ -80,6 +107,7 @@ impl Kernel {
         let waits = process.calls.iter().filter_map(|call| self.calls.waits(*call)).next();
         match waits.map(|w| self.waits_for(process, w)) {
             Some(what) => (ProcessState::Blocked, Some(what)),
+            None if process.id.counters.calls == 0 => (ProcessState::New, None),
             None => (ProcessState::Idle, None),
         }
     }
@@ -95,16 +123,17 @@ impl Kernel {
             Waits::Child(None) => "a child".into(),
             Waits::Message => "a message".into(),
             Waits::Events(_) => "events".into(),
+            Waits::Signal => "a signal".into(),
             Waits::Answer(model) => format!("an answer of {}", name(model)),
             Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
             Waits::Context(id) => match self.contexts.get(id) {
-                Some(_) if self.connections.get(&process.conn).is_some_and(|c| c.congested) => {
-                    "its reader".into()
-                }
+                Some(_) if !self.is_read(process) => "its reader".into(),
                 Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
                 Some(c) if c.place == Place::Waiting => format!("frames of {}", name(&c.model)),
                 Some(c) => format!("an answer of {}", name(&c.model)),
-                None => "a context".into(),
+                None => {
+                    self.asleep.get(id).map_or("a context".into(), |c| format!("the loading of {}", c.model))
+                }
             },
         }
     }
@@ -130,6 +159,8 @@ fn info(id: &Identity, now: Now) -> ProcessInfo {
         service_us: id.counters.step_us,
         group: String::new(),
         expected_idle_us: None,
+        lifetime: Lifetime::Connection,
+        detached: false,
         age_ms: now.0.saturating_sub(id.started.0) / 1000,
         status: None,
     }

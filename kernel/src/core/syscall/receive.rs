@@ -5,11 +5,17 @@ use syscalls::{Errno, Fault, Reply};
 
 use super::super::Kernel;
 use super::super::call::Waits;
+use super::super::image::Entry;
 use super::{Caller, Next, Outcome};
 
 impl Kernel {
     pub(super) fn sys_receive(&mut self, caller: &Caller, args: &Receive) -> Outcome {
-        let message = self.processes.living_mut(caller.pid).and_then(|p| p.mailbox.pop_front());
+        let process = self.processes.living_mut(caller.pid);
+        let persistent = process.as_ref().is_some_and(|p| p.is_persistent());
+        let message = process.and_then(|p| p.mailbox.pop_front());
+        if persistent && message.is_some() {
+            self.journal.add(Entry::MessageTaken { pid: caller.pid });
+        }
         match message {
             Some((from, data)) => Ok(Next::Reply(Reply::Message { from, data })),
             None if args.timeout_ms == Some(0) => {

@@ -6,6 +6,7 @@ use syscalls::{Errno, Fault, Reply};
 
 use super::super::Kernel;
 use super::super::call::{CallNo, Waits};
+use super::super::image::Entry;
 use super::{Caller, DONE, Outcome};
 
 impl Kernel {
@@ -34,6 +35,10 @@ impl Kernel {
             return Err(Fault::new(Errno::EAGAIN, message));
         }
         if let Some(receiver) = self.processes.living_mut(args.pid) {
+            if receiver.is_persistent() {
+                let (pid, from, data) = (args.pid, caller.pid, args.data.clone());
+                self.journal.add(Entry::Message { pid, from, data });
+            }
             receiver.mailbox.push_back((caller.pid, args.data));
         }
         DONE

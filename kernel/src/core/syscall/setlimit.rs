@@ -15,14 +15,24 @@ impl Kernel {
         if args.limit == Limit::TokensPerSecond {
             check_rate(args.value)?;
         }
+        if args.then.is_some() && !matches!(args.limit, Limit::GeneratedTokens | Limit::ServiceUs) {
+            let message = "only generated_tokens and service_us can be used up; leave then out";
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
         let now = self.now;
         let Some(process) = self.processes.living_mut(args.pid) else { return DONE };
+        let (milder, limited) = process.limits.is_milder(args);
+        if milder && limited && !caller.admin {
+            let message = "only the administrator can change what happens at a limit to something milder";
+            return Err(Fault::new(Errno::EPERM, message));
+        }
         let limit = match args.limit {
             Limit::Contexts => &mut process.limits.contexts,
             Limit::ContextTokens => &mut process.limits.context_tokens,
             Limit::ResidentFrames => &mut process.limits.resident_frames,
             Limit::GeneratedTokens => &mut process.limits.generated_tokens,
             Limit::SwapPages => &mut process.limits.swap_pages,
+            Limit::ServiceUs => &mut process.limits.service_us,
             Limit::TokensPerSecond => &mut process.limits.tokens_per_second,
         };
         let raised = limit.is_some_and(|had| args.value.is_none_or(|wanted| wanted > had));
@@ -32,10 +42,16 @@ impl Kernel {
             return Err(Fault::new(Errno::EPERM, message));
         }
         *limit = args.value;
+        match args.limit {
+            Limit::GeneratedTokens => process.limits.generated_then = args.then,
+            Limit::ServiceUs => process.limits.service_then = args.then,
+            _ => {}
+        }
         if args.limit == Limit::TokensPerSecond {
             process.bucket = args.value.map(|rate| Bucket::new(rate, now));
             self.recall(args.pid);
         }
+        self.touch_process(args.pid);
         DONE
     }
 }

@@ -18,6 +18,7 @@ impl Kernel {
         for model in self.models.values_mut() {
             model.sched.accounts.renice(args.pid, wanted.0, wanted.1);
         }
+        self.touch_process(args.pid);
         self.class_changed(args.pid);
         self.inherit(args.pid);
         DONE

@@ -22,6 +22,8 @@ impl Kernel {
         let (class, nice) = (args.class.unwrap_or(had.0), args.nice.unwrap_or(had.1));
         let (os_pid, limits, group) = (parent.id.os_pid, parent.limits, parent.id.group);
         check_priority(caller.admin, had, (class, nice))?;
+        let lifetime = args.lifetime.unwrap_or(parent.lifetime);
+        self.check_lifetime(caller.uid, lifetime)?;
         let pid = self.processes.next_pid()?;
         let group = self.enter_group(group, caller.uid, args.group.as_deref(), pid)?;
         let id = Identity {
@@ -36,7 +38,7 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        let mut process = Process::new(id, caller.conn, caller.admin);
+        let mut process = Process::new(id, Some(caller.conn), lifetime, caller.admin);
         process.limits = limits;
         process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
         self.processes.enter(process);
@@ -44,6 +46,7 @@ impl Kernel {
             connection.processes.insert(pid);
         }
         self.process_started(pid);
+        self.note_begin(pid);
         Ok(Next::Reply(Reply::Spawned { pid }))
     }
 }

@@ -18,6 +18,7 @@ impl Kernel {
             memory_bytes: host.memory_bytes,
             policy: self.config.policy.name().into(),
             uptime_ms: self.now.0 / 1000,
+            interrupted: self.processes.interrupted_total,
             devices: self.device_infos(),
         })
     }

@@ -14,7 +14,8 @@ impl Kernel {
             return Err(Fault::new(Errno::EPERM, message));
         }
         let model = self.model_named(&args.name)?;
-        let (id, contexts) = (model.id, model.contexts.len());
+        let asleep = self.asleep.values().filter(|image| image.model == args.name).count();
+        let (id, contexts) = (model.id, model.contexts.len() + asleep);
         let waiters = model.waiters.len();
         if !args.force && contexts + waiters > 0 {
             let message = format!(

@@ -35,6 +35,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     require("step_us_max", &kernel.step_us_max, kernel.step_us_max >= 1, || {
         "a step needs at least 1 microsecond".into()
     })?;
+    require("worker_patience_ms", &kernel.worker_patience_ms, kernel.worker_patience_ms >= 1000, || {
+        "a worker needs at least 1000 ms for a step, or slow steps count as hung".into()
+    })?;
     require(
         "latency_target_percent",
         &kernel.latency_target_percent,

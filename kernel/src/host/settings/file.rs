@@ -34,6 +34,8 @@ pub(super) struct File {
     pub fair_lag_us: u64,
     pub fair_lag_tokens: u32,
     pub latency_target_percent: u32,
+    pub term_grace_ms: u64,
+    pub worker_patience_ms: u64,
     pub swap_host_bytes: Option<u64>,
     pub swap_disk_bytes: u64,
 }
@@ -58,6 +60,8 @@ impl Default for File {
             fair_lag_us: kernel.fair_lag_us,
             fair_lag_tokens: kernel.fair_lag_tokens,
             latency_target_percent: kernel.latency_target_percent,
+            term_grace_ms: kernel.term_grace_ms,
+            worker_patience_ms: kernel.worker_patience_ms,
             swap_host_bytes: None,
             swap_disk_bytes: SWAP_DISK_BYTES,
         }

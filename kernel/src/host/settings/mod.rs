@@ -110,6 +110,8 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             fair_lag_us: file.fair_lag_us,
             fair_lag_tokens: file.fair_lag_tokens,
             latency_target_percent: file.latency_target_percent,
+            term_grace_ms: file.term_grace_ms,
+            worker_patience_ms: file.worker_patience_ms,
             swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
             swap_disk_bytes: file.swap_disk_bytes,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),

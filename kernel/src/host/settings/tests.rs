@@ -108,6 +108,7 @@ fn value_out_of_range_names_the_limit() {
     assert!(refused("(sequences_max: 300)").contains("300; from 1 to 256"));
     let policy = refused("(policy: \"lottery\")");
     assert!(policy.contains("choose one of fifo, rr, fair, mlfq, edf"), "{policy}");
+    assert!(refused("(worker_patience_ms: 999)").contains("999; a worker"));
     assert!(refused("(latency_target_percent: 100)").contains("100; a step"));
     assert!(refused("(log: \"loud\")").contains("error, warn, info"));
     assert!(refused("(mounts: [(path: \"m.gguf\", name: \"m\")])").contains("from / on"));

@@ -4,7 +4,11 @@
 //! disk never stops the main loop from reading; the loop waits where an effect demands that a record is durable
 //! before the next one. Nothing here is fatal while the daemon runs: what cannot be written is reported in the
 //! log, and a database that cannot be read is moved aside and begun anew.
+//!
+//! What changes with every step, the images of processes that outlive the daemon, goes to a [`journal`] beside it: a file
+//! that is only appended to, one write a step. sled's flush waits for the disk, which takes longer than many a step.
 
+pub mod journal;
 pub mod sled;
 
 use std::io;
@@ -170,7 +174,7 @@ fn records(store: &mut impl Store) -> Result<Vec<Record>, StoreError> {
 }
 
 /// The name that a damaged folder is moved to: the first of `NAME.damaged-1`, `NAME.damaged-2`, … that is free.
-fn set_aside_name(folder: &Path) -> PathBuf {
+pub(super) fn set_aside_name(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut numbers = 1..;
     let free =

@@ -21,8 +21,8 @@ fn calls_in_flight_get_their_own_frames() {
     });
     run(async {
         let client = Client::connect(&daemon.socket, "test").await.expect("connects");
-        let mut first = client.start(Ps {}).await.expect("sent");
-        let second = client.clone().start(Ps {}).await.expect("sent");
+        let mut first = client.start(Ps { all: false }).await.expect("sent");
+        let second = client.clone().start(Ps { all: false }).await.expect("sent");
         assert!(matches!(first.next_event().await, Some(Event::Tokens { text, .. }) if text == "one"));
         assert_eq!(first.next_event().await, None);
         assert_eq!(first.reply().await, Ok(Reply::Text("1".into())));
@@ -39,10 +39,10 @@ fn calls_pending_fail_when_the_connection_ends() {
     });
     run(async {
         let client = Client::connect(&daemon.socket, "test").await.expect("connects");
-        let first = client.start(Ps {}).await.expect("sent");
+        let first = client.start(Ps { all: false }).await.expect("sent");
         assert_eq!(client.call(Models {}).await, Ok(Reply::Models(vec![])));
         assert_eq!(first.reply().await.expect_err("gone").errno, Errno::ECONNRESET);
-        assert_eq!(client.call(Ps {}).await.expect_err("gone for good").errno, Errno::ECONNRESET);
+        assert_eq!(client.call(Ps { all: false }).await.expect_err("gone for good").errno, Errno::ECONNRESET);
     });
     daemon.end();
 }
@@ -59,7 +59,7 @@ fn call_dropped_does_not_disturb_the_others() {
     });
     run(async {
         let client = Client::connect(&daemon.socket, "test").await.expect("connects");
-        drop(client.start(Ps {}).await.expect("sent"));
+        drop(client.start(Ps { all: false }).await.expect("sent"));
         assert_eq!(client.call(Models {}).await, Ok(Reply::Models(vec![])));
     });
     daemon.end();

@@ -6,14 +6,14 @@
 use super::super::{Opened, mount, unexpected};
 use super::Client;
 use crate::call::{
-    Append, Close, Detokenize, Embed, Fork, Generate, Groups, Kill, Message, Models, Mount, Open, Ps,
-    Segments, Shutdown, Signal, Spawn, Stat, Sysinfo, Tokenize, Truncate, Unmount, Wait,
+    Append, Attach, Close, Detach, Detokenize, Embed, Follow, Fork, Generate, Groups, Kill, Message, Models,
+    Mount, Open, Ps, Segments, Shutdown, Signal, Spawn, Stat, Sysinfo, Tokenize, Truncate, Unmount, Wait,
 };
 use crate::errno::Fault;
 use crate::event::Event;
-use crate::id::{ContextId, Pid, Token, Tokens};
+use crate::id::{ContextId, Pid, Ticket, Token, Tokens};
 use crate::reply::{
-    GeneratedReply, GroupInfo, ModelInfo, ProcessInfo, Reply, SegmentInfo, Stats, SysinfoReply,
+    AttachedReply, GeneratedReply, GroupInfo, ModelInfo, ProcessInfo, Reply, SegmentInfo, Stats, SysinfoReply,
 };
 
 /// Takes the one kind of reply that a call has.
@@ -109,8 +109,31 @@ impl Client {
 
     /// Creates a child for this program to act for, with [`Client::call_as`].
     pub fn spawn(&mut self, name: &str) -> Result<Pid, Fault> {
-        let spawn = Spawn { name: name.into(), class: None, nice: None, group: None, argv: Vec::new() };
+        let spawn = Spawn {
+            name: name.into(),
+            class: None,
+            nice: None,
+            group: None,
+            lifetime: None,
+            argv: Vec::new(),
+        };
         take!(self.call(spawn), Reply::Spawned { pid } => pid)
+    }
+
+    /// Takes a process off its connection; without a pid the client's own, whose connection ends.
+    pub fn detach(&mut self, pid: Option<Pid>) -> Result<(), Fault> {
+        take!(self.call(Detach { pid }), Reply::Done {} => ())
+    }
+
+    /// Takes a detached process over, or with `force` one that another connection has.
+    pub fn attach(&mut self, pid: Pid, force: bool) -> Result<AttachedReply, Fault> {
+        take!(self.call(Attach { pid, force }), Reply::Attached(attached) => attached)
+    }
+
+    /// Continues a call of an attached process, from its beginning; `on_event` gets the tokens.
+    pub fn follow(&mut self, pid: Pid, call: Ticket, on_event: impl FnMut(Event)) -> Result<Reply, Fault> {
+        let id = self.start_as(pid, Follow { call, replay: true })?;
+        self.finish(id, on_event)
     }
 
     /// Waits for a child, or for any; gives its pid and exit status.
@@ -125,7 +148,7 @@ impl Client {
 
     /// Lists processes.
     pub fn ps(&mut self) -> Result<Vec<ProcessInfo>, Fault> {
-        take!(self.call(Ps {}), Reply::Processes(processes) => processes)
+        take!(self.call(Ps { all: false }), Reply::Processes(processes) => processes)
     }
 
     /// Lists groups of processes.

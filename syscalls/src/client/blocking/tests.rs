@@ -169,7 +169,7 @@ fn daemon_that_goes_away_gives_econnreset() {
     let mut client = Client::connect(&daemon.socket, "test").expect("connects");
     assert_eq!(client.ps().expect_err("gone").errno, Errno::ECONNRESET);
     daemon.end();
-    assert_eq!(client.start(Ps {}).expect_err("still gone").errno, Errno::ECONNRESET);
+    assert_eq!(client.start(Ps { all: false }).expect_err("still gone").errno, Errno::ECONNRESET);
 }
 
 #[test]

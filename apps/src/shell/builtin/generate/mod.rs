@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Parser;
-use syscalls::call::{Class, Generate, Hello, Message, OnFull, Open};
+use syscalls::call::{Class, Generate, Hello, Lifetime, Message, OnFull, Open, Signal};
 use syscalls::client::blocking::{Client, Interrupter};
 use syscalls::client::{Opened, hello};
 use syscalls::reply::{Finish, GeneratedReply};
@@ -73,6 +73,12 @@ struct Args {
     /// Tells on standard error what it took
     #[arg(long)]
     stats: bool,
+    /// Prints the number of the process and leaves; `attach` reads the text later
+    #[arg(long, conflicts_with_all = ["json", "stats"])]
+    detach: bool,
+    /// Goes on after a restart of the daemon, at the same token
+    #[arg(long)]
+    persistent: bool,
     /// The prompt; - is standard input, as it is
     #[arg(required = true, value_name = "PROMPT")]
     words: Vec<String>,
@@ -86,7 +92,12 @@ fn run(invocation: &Invocation) -> Outcome {
     let sampling = args.sampling.read()?;
     let watched = if io::stdout().is_terminal() { Class::Interactive } else { Class::Normal };
     let class = args.class.unwrap_or(watched);
-    let mut client = args.daemon.connect_with(Hello { class, ..hello("generate") })?;
+    let lifetime = match (args.persistent, args.detach) {
+        (true, _) => Lifetime::Persistent,
+        (false, true) => Lifetime::Detached,
+        (false, false) => Lifetime::Connection,
+    };
+    let mut client = args.daemon.connect_with(Hello { class, lifetime, ..hello("generate") })?;
     let interrupted = interrupt::on_sigint(client.interrupter())?;
 
     let (model, prefix, on_full) = (args.model.clone(), args.prefix.clone(), args.on_full);
@@ -101,6 +112,9 @@ fn run(invocation: &Invocation) -> Outcome {
         stream: !args.json,
         deadline_ms: args.deadline.map(i64::from),
     };
+    if args.detach {
+        return leave(client, &args, &opened, text, generate);
+    }
     let result =
         append(&mut client, &args, &opened, text).and_then(|()| stream(&mut client, generate, args.json));
     match result {
@@ -113,6 +127,25 @@ fn run(invocation: &Invocation) -> Outcome {
             Ok(if generated.finish == Finish::Interrupted { INTERRUPTED } else { 0 })
         }
     }
+}
+
+/// Begins to generate, and leaves the process to itself.
+fn leave(mut client: Client, args: &Args, opened: &Opened, text: String, generate: Generate) -> Outcome {
+    append(&mut client, args, opened, text)?;
+    let id = client.start(generate)?;
+    let pid = client.pid();
+    client.detach(None)?;
+    // A call that runs is answered so when its process is detached; anything else is its own failure.
+    if let Err(fault) = client.finish(id, |_| {})
+        && fault.errno != Errno::ECANCELED
+    {
+        args.daemon.connect("generate")?.kill(pid, Signal::Kill)?;
+        return Err(fault.into());
+    }
+    let mut output = Output::stdout();
+    output.write(&format!("{pid}\n"))?;
+    output.end()?;
+    Ok(0)
 }
 
 fn ended_by_signal(fault: &Fault) -> bool {

@@ -1,0 +1,120 @@
+use std::fs;
+
+use syscalls::Pid;
+
+use super::*;
+
+fn began(pid: u32) -> Entry {
+    Entry::Began { pid: Pid(pid), uid: 7, name: format!("process {pid}") }
+}
+
+/// A journal with three batches, and its folder.
+fn filled() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("processes");
+    let (mut journal, images) = Journal::open(&path).expect("opens");
+    assert_eq!(images, Images::default());
+    for pid in 2..5 {
+        journal.append(&[began(pid), began(pid + 10), Entry::Gone { pid: Pid(pid + 10) }]).expect("room");
+    }
+    (folder, path)
+}
+
+fn pids(path: &Path) -> Vec<u32> {
+    let (_, images) = Journal::open(path).expect("opens");
+    images.running.keys().map(|pid| pid.0).collect()
+}
+
+#[test]
+fn batches_written_are_there_after_a_restart_and_more_can_come() {
+    let (_folder, path) = filled();
+    assert_eq!(pids(&path), [2, 3, 4]);
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    journal.append(&[Entry::Gone { pid: Pid(3) }]).expect("room");
+    assert_eq!(pids(&path), [2, 4]);
+    journal.rewrite(&[began(9)]).expect("room");
+    journal.append(&[began(10)]).expect("room");
+    assert_eq!(pids(&path), [9, 10]);
+}
+
+#[test]
+fn batch_cut_anywhere_is_left_out_and_those_before_it_stay() {
+    let (folder, path) = filled();
+    let whole = fs::read(&path).expect("reads");
+    let mut seen = std::collections::BTreeSet::new();
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).expect("writes");
+        let found = pids(&path);
+        assert!([2, 3, 4].starts_with(&found), "{found:?} of {length} bytes");
+        seen.insert(found.len());
+        let (mut journal, _) = Journal::open(&path).expect("opens");
+        journal.append(&[began(8)]).expect("room");
+        assert_eq!(pids(&path).last(), Some(&8), "it goes on behind {length} bytes");
+    }
+    assert_eq!(seen.len(), 3, "of none, one and two batches");
+    assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1, "nothing was damaged");
+}
+
+#[test]
+fn bit_flipped_ends_what_is_used_and_the_file_is_kept() {
+    let (folder, path) = filled();
+    let whole = fs::read(&path).expect("reads");
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 4;
+    fs::write(&path, &bytes).expect("writes");
+    assert_eq!(pids(&path), [2]);
+    let aside = folder.path().join("processes.damaged-1");
+    assert_eq!(fs::read(aside).expect("it is kept"), bytes);
+    assert_eq!(pids(&path), [2], "and what is used is sound");
+}
+
+#[test]
+fn file_of_a_newer_version_is_kept_and_another_one_begun() {
+    let (folder, path) = filled();
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[MAGIC.len()] += 1;
+    fs::write(&path, &bytes).expect("writes");
+    assert!(pids(&path).is_empty());
+    assert_eq!(fs::read(folder.path().join("processes.damaged-1")).expect("it is kept"), bytes);
+    fs::write(&path, "precious words of somebody else").expect("writes");
+    assert!(pids(&path).is_empty());
+    assert!(folder.path().join("processes.damaged-2").exists());
+}
+
+#[test]
+fn write_that_fails_is_made_up_for_when_there_is_room() {
+    let (folder, path) = filled();
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    journal.file = File::open(&path).expect("opens to be read alone");
+    assert!(journal.append(&[began(5)]).is_err());
+    assert!(!journal.is_long(), "not at once");
+    journal.lacks = Some(Instant::now());
+    assert!(journal.is_long(), "it wants everything anew");
+    journal.append(&[began(6)]).expect("is left out, because it builds on what is missing");
+    let path_of_new = folder.path().join("processes.new");
+    fs::create_dir(&path_of_new).expect("is in the way");
+    assert!(journal.rewrite(&[began(5), began(6)]).is_err());
+    assert_eq!(pids(&path), [2, 3, 4], "the file is as it was");
+    fs::remove_dir(&path_of_new).expect("is there");
+    journal.rewrite(&[began(5), began(6)]).expect("room");
+    assert!(!journal.is_long());
+    journal.append(&[began(7)]).expect("room");
+    assert_eq!(pids(&path), [5, 6, 7]);
+}
+
+#[test]
+fn journal_that_grows_is_written_anew_at_twice_its_length() {
+    let (_folder, path) = filled();
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    let big = vec![Entry::Began { pid: Pid(2), uid: 0, name: "x".repeat(1 << 20) }];
+    (0..8).for_each(|_| journal.append(&big).expect("room"));
+    assert!(journal.is_long());
+    let mut many: Vec<Entry> = Vec::new();
+    (0..9).for_each(|_| many.extend(big.clone()));
+    journal.rewrite(&many).expect("room");
+    assert!(!journal.is_long());
+    (0..8).for_each(|_| journal.append(&big).expect("room"));
+    assert!(!journal.is_long(), "it has not doubled");
+    (0..2).for_each(|_| journal.append(&big).expect("room"));
+    assert!(journal.is_long());
+}
