@@ -6,18 +6,10 @@ use syscalls::call::Class;
 use super::super::KernelConfig;
 use super::super::event::Now;
 use super::cost::{Decode, Prefill};
+use super::limits::{DecodeLimits, SLOWDOWN, target_us};
 use super::plan::Candidate;
 use super::weight::stride;
 use super::{CLASSES, OWED_SHARE, RowSent, Sched};
-
-/// Lower classes and tiers have rows while the step is not expected to become longer than with the higher ones alone
-/// by more than one part in so many, ...
-const SLOWDOWN: u64 = 4;
-
-/// ... and beside that, within the latency target, while each of them costs no more than one part in so many of what
-/// a row of the higher ones costs alone: rows that share a pass over the weights are cheap on most devices, and to
-/// leave them out would be waste.
-const CHEAP: u64 = 2;
 
 /// What chunks may take beside the fastest rows, in microseconds: nobody notices a gap of this length.
 const BESIDE_US_MIN: u64 = 2_000;
@@ -94,33 +86,19 @@ impl<'a> Chooser<'a> {
     fn decode(&mut self) {
         let decoding: Vec<&Candidate> = self.on_time();
         let Some(first) = decoding.first() else { return };
-        let head_us = self.prompt_us_above(first.owner.class);
-        let first = head_us.is_none().then_some((first.owner.class, first.rank.tier));
-        let head_us = head_us.unwrap_or(0);
-        let mut alone = Decode::default();
-        let head = decoding.iter().take_while(|c| first == Some((c.owner.class, c.rank.tier)));
-        head.for_each(|c| alone.add(c.position));
-        // What is not known is measured now: the others sit this step out.
-        let alone_us = if alone.rows > 0 { self.sched.cost.decode_measured_us(alone) } else { Some(0) };
-        let most_us = alone_us.map_or(0, |us| us + (head_us + us) / SLOWDOWN);
-        self.head = alone_us.filter(|_| alone.rows > 0);
+        let above_us = self.prompt_us_above(first.owner.class);
         let prompts = self.prompts().map(|c| c.owner.class).min();
+        let limits = DecodeLimits::new(&self.sched.cost, self.config, &decoding, above_us, prompts);
+        self.head = limits.head_us();
         let mut paid_us = [0; 4];
         for c in decoding {
             if self.room == 0 {
                 break;
             }
             let more = self.decode.with(c.position);
-            let fits = || {
-                let cheap = prompts.is_none_or(|class| class >= c.owner.class) && first.is_some();
-                most_us > 0
-                    && self.sched.cost.decode_measured_us(more).is_none_or(|us| {
-                        us <= most_us || cheap && self.is_cheap(alone, alone_us.unwrap_or(0), more, us)
-                    })
-            };
             let (owed_us, paid_us) =
                 (self.sched.owed_us[c.owner.class as usize], &mut paid_us[c.owner.class as usize]);
-            if first == Some((c.owner.class, c.rank.tier)) || owed_us > *paid_us || fits() {
+            if owed_us > *paid_us || limits.fits(&self.sched.cost, c, more) {
                 if owed_us > 0 {
                     let us = self.sched.cost.decode_us(more).unwrap_or(0) / u64::from(more.rows);
                     *paid_us += i64::try_from(us).unwrap_or(i64::MAX).max(1);
@@ -131,24 +109,11 @@ impl<'a> Chooser<'a> {
         self.take_steps();
     }
 
-    /// Whether rows beside those that take `alone_us` alone are within the latency target of these, and worth it.
-    fn is_cheap(&self, alone: Decode, alone_us: u64, more: Decode, us: u64) -> bool {
-        let riders = u64::from(more.rows.saturating_sub(alone.rows));
-        let row_us = alone_us / u64::from(alone.rows.max(1));
-        let realtime = self.decodes == Some(Class::Realtime);
-        !realtime && us <= self.target_us(alone_us) && us.saturating_sub(alone_us) <= riders * row_us / CHEAP
-    }
-
-    /// How long a step may become that takes so long without what comes beside.
-    fn target_us(&self, us: u64) -> u64 {
-        us.saturating_mul(u64::from(self.config.latency_target_percent.max(100))) / 100
-    }
-
     fn take_decode(&mut self, c: &Candidate) {
         self.room -= 1;
         self.decode.add(c.position);
         if *self.decodes.get_or_insert(c.owner.class) == c.owner.class {
-            self.protected_from = self.protected_from.min(c.protected_from);
+            self.protected_from = self.protected_from.min(c.since);
         }
         self.rows.push(c.row(1));
     }
@@ -293,7 +258,7 @@ impl<'a> Chooser<'a> {
     fn beside_us(&self) -> Option<u64> {
         let us = self.sched.cost.decode_us(self.decode)?;
         let head_us = self.head.unwrap_or(us).min(us);
-        Some(self.target_us(head_us).saturating_sub(us).max(BESIDE_US_MIN))
+        Some(target_us(self.config, head_us).saturating_sub(us).max(BESIDE_US_MIN))
     }
 
     /// Cuts a chunk so that all rows of the step together fill the tiles in which the device computes them: the rest

@@ -41,6 +41,7 @@ mod complete;
 mod cost;
 mod dispatch;
 mod draft;
+mod limits;
 mod line;
 mod place;
 mod plan;

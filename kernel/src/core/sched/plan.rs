@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use syscalls::call::Class;
 use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
@@ -29,16 +30,20 @@ pub(super) struct Candidate {
     pub remaining: u32,
     /// Tokens before the next ones that are saved, and that are loaded rather than computed.
     pub ahead: u32,
-    /// When its call came.
+    /// When the call of a prompt came; where it decodes, the time from which on the latency target protects it against
+    /// prompts that come.
     pub since: Now,
-    /// From when on its rows are protected by the latency target.
-    pub protected_from: Now,
 }
 
 impl Candidate {
     /// Whether it lacks one token only, and so goes on with a generation.
     pub(super) fn decodes(&self) -> bool {
         self.remaining == 1
+    }
+
+    /// The class and the tier in it that it stands in.
+    pub(super) fn standing(&self) -> (Class, u8) {
+        (self.owner.class, self.rank.tier)
     }
 
     /// Tokens that its next row can have.
@@ -217,8 +222,10 @@ impl Kernel {
             position,
             remaining,
             ahead: if remaining > 1 { self.unsaved_ahead(context) } else { u32::MAX },
-            since: generation.since(),
-            protected_from: generation.protected_from(model.batch_tokens()),
+            since: match remaining {
+                1 => generation.protected_from(model.batch_tokens()),
+                _ => generation.since(),
+            },
         })
     }
 }
