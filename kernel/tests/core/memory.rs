@@ -1,5 +1,6 @@
 //! Memory: eviction, waiting, preemption, limits.
 
+use kernel::core::event::ConnId;
 use kernel::core::{KernelConfig, Policy};
 use syscalls::call::*;
 use syscalls::reply::{Finish, GeneratedReply, ProcessState};
@@ -355,4 +356,47 @@ fn process_at_its_own_limit_lets_those_behind_it_in() {
     assert!(calls.iter().all(|c| machine.reply(conn, *c).is_none()), "it did not wait for them");
     machine.run();
     assert!(calls.iter().all(|c| machine.reply(conn, *c).is_some_and(|r| r.is_ok())));
+}
+
+#[test]
+fn context_that_cannot_come_in_takes_nothing_from_those_that_run() {
+    // Sixteen frames. Somebody in a hurry runs, and of two others the later one has had to give way to the earlier.
+    let (mut machine, _) = Machine::with_model("pool=1024,context=1024,step_us=1000,row_us=10");
+    let begin = |machine: &mut Machine, class: Class, n: u32, length: usize| {
+        let conn = machine.connect_as(ADMIN, class, 0);
+        let context = machine.open_with(conn, &prompt(n, length));
+        (
+            conn,
+            machine.begin(
+                conn,
+                Generate { ignore_eos: true, ..generate(context, if length > 500 { 10 } else { 600 }) },
+            ),
+        )
+    };
+    let hurried = begin(&mut machine, Class::Interactive, 1, 300);
+    let first = begin(&mut machine, Class::Normal, 2, 180);
+    let second = begin(&mut machine, Class::Normal, 3, 190);
+    let come = |machine: &Machine, of: (ConnId, CallId)| machine.events(of.0, of.1).len();
+    while come(&machine, first) < 180 {
+        assert!(machine.turn());
+    }
+    let waits = come(&machine, second);
+    assert!(waits < 180, "it had to give way: {waits}");
+    // Another one in a hurry needs more than all that the others have.
+    let large = begin(&mut machine, Class::Interactive, 4, 900);
+    (0..20).for_each(|_| {
+        machine.turn();
+    });
+    assert!(come(&machine, first) >= 195, "{} of 200: it goes on", come(&machine, first));
+    assert_eq!(come(&machine, large), 0);
+    // When that has gone, nobody comes in before a generation ends.
+    let pid = machine.pid(large.0);
+    machine.call(large.0, Kill { pid, signal: Signal::Int }).expect("its own");
+    (0..20).for_each(|_| {
+        machine.turn();
+    });
+    assert_eq!(come(&machine, second), waits, "those that run would take its pages again");
+    for (conn, call) in [hurried, first, second] {
+        assert_eq!(generated(machine.finish(conn, call)).tokens.len(), 600);
+    }
 }

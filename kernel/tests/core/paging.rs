@@ -152,6 +152,19 @@ fn last_tokens_of_a_log_come_back_with_its_pages_and_take_the_slot_of_none() {
 }
 
 #[test]
+fn context_that_comes_in_keeps_its_saved_pages_where_the_tier_is_full() {
+    // Three whole pages each, in a pool for one; slots for those of the first and one of the second.
+    let (mut machine, conn) = Machine::with_swap("pool=256,context=256", 4, 0);
+    let contexts: Vec<ContextId> = (1..=2).map(|n| machine.open_with(conn, &text(n, 200))).collect();
+    contexts.iter().for_each(|c| drop(machine.generate(conn, *c, 5)));
+    let reply = machine.generate(conn, contexts[0], 5);
+    assert_eq!(reply.text, reference("", &text(1, 200), 10)[5..]);
+    let stats = machine.stat(conn);
+    assert!(stats.tokens_recomputed <= 16, "only the end of its log: {}", stats.tokens_recomputed);
+    assert_eq!(stats.pages_host, 4, "what is left goes to the one that left");
+}
+
+#[test]
 fn without_tiers_contexts_taking_turns_are_computed_again() {
     let (mut machine, conn) = turns(TURNS, 0, 0);
     let stats = machine.stat(conn);

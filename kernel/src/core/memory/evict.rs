@@ -67,6 +67,32 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Lets the whole pages that are saved of a context which comes in, behind those that it shares, keep their slots,
+    /// whoever else is saved meanwhile: they are about to be loaded. The first ones count as used last.
+    pub(super) fn keep_saved(&mut self, id: ContextId, share: Option<(ContextId, u32)>) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let model_id = context.model;
+        let shared = share.map_or(0, |(_, length)| (length / PAGE_TOKENS) as usize);
+        let path = share.and_then(|(giver, _)| self.resident(model_id, giver)).map(|r| r.path.as_slice());
+        let mut parent = shared.checked_sub(1).and_then(|last| path?.get(last).copied());
+        let Some(model) = self.models.get_mut(&model_id) else { return };
+        model.slots.keep();
+        let mut saved = Vec::new();
+        for page in context.log.chunks_exact(PAGE_TOKENS as usize).skip(shared) {
+            let found = model.tree.saved_behind(&context.space, parent, page);
+            let Some((node, PAGE_TOKENS)) = found else { break };
+            saved.push(node);
+            parent = Some(node);
+        }
+        for node in saved.into_iter().rev() {
+            if let Some(saved) = model.tree.saved(node) {
+                model.touch(node, saved);
+            }
+        }
+    }
+}
+
 impl Model {
     /// Takes pages from the end of a sequence until so many frames are free.
     fn trim(&mut self, held: &mut Held, frames_wanted: u32, payment: &mut Payment) {

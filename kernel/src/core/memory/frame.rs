@@ -100,6 +100,15 @@ impl Pool {
         }
     }
 
+    /// Frames that are in these tables, each counted once.
+    pub(in crate::core) fn frames_of<'a>(&self, references: impl Iterator<Item = &'a PageRef>) -> u32 {
+        if self.owners == u64::from(self.used) {
+            return references.count() as u32;
+        }
+        let mut seen = vec![false; self.pages.len()];
+        references.filter(|page| !std::mem::replace(&mut seen[page.0 as usize], true)).count() as u32
+    }
+
     /// Frames that nobody has but the tables that these references are in.
     pub(in crate::core) fn owned_alone<'a>(&self, references: impl Iterator<Item = &'a PageRef>) -> u32 {
         let mut counts = std::collections::BTreeMap::new();

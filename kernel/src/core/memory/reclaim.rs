@@ -1,5 +1,6 @@
 //! Making room: who has to give pages back when somebody needs them.
 
+use drivers::wire::PAGE_TOKENS;
 use syscalls::call::Class;
 use syscalls::{ContextId, Fault, Pid};
 
@@ -7,6 +8,7 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
 use super::super::model::Model;
+use super::super::process::Process;
 use super::super::sched::Place;
 
 /// What came of asking for room.
@@ -44,12 +46,38 @@ const CACHED_LOOKED_AT: usize = 4;
 
 impl Kernel {
     /// Brings a context that waits into memory, with room for its whole log.
-    pub(in crate::core) fn admit(&mut self, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
+    pub(in crate::core) fn admit(&mut self, id: ContextId, share: Option<(ContextId, u32)>) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
         let (model, owner, pages) = (context.model, context.owner, context.pages());
         if let Some(room) = self.within_limit(owner, id, pages) {
             return room;
         }
+        if self.is_out_of_reach(model, id, share.map_or(0, |(_, length)| length)) {
+            return self.no_room(model, id);
+        }
+        self.keep_saved(id, share);
+        let room = self.admit_with(model, id, share);
+        if let Some(model) = self.models.get_mut(&model) {
+            model.slots.keep_none();
+        }
+        room
+    }
+
+    /// Whether a context that wants to come in, and may share so much, would lack frames although all gave theirs that
+    /// have to. Then nobody gives any.
+    fn is_out_of_reach(&self, model: ModelId, id: ContextId, shared: u32) -> bool {
+        let (Some(model), Some(context)) = (self.models.get(&model), self.contexts.get(&id)) else {
+            return true;
+        };
+        let Some(memory) = &model.memory else { return true };
+        let class = self.processes.living(context.owner).map(Process::class);
+        let stay = model.sched.running.iter().filter(|runner| Some(runner.owner.class) <= class);
+        let stay = stay.filter_map(|runner| self.contexts.get(&runner.context)?.resident.as_ref());
+        let most = memory.pool.total() - memory.pool.frames_of(stay.flat_map(|r| &r.pages));
+        most + shared.div_ceil(PAGE_TOKENS) < context.pages()
+    }
+
+    fn admit_with(&mut self, model: ModelId, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
         if share.is_some_and(|(giver, length)| self.adopt(giver, id, length, false)) {
             share = None;
         }

@@ -14,7 +14,7 @@ use super::{PageRef, Resident, Space};
 
 impl Kernel {
     /// The part of the pool that a context or remnant has.
-    fn resident(&self, model: ModelId, id: ContextId) -> Option<&Resident> {
+    pub(super) fn resident(&self, model: ModelId, id: ContextId) -> Option<&Resident> {
         let of_context = self.contexts.get(&id).and_then(|c| c.resident.as_ref());
         let memory = self.models.get(&model)?.memory.as_ref()?;
         of_context.or_else(|| memory.remnants.get(&id).map(|r| &r.resident))

@@ -2,8 +2,9 @@
 //!
 //! A slot is free or has one page; which one, the tree knows. Numbers are handed out from 0, so the files grow no
 //! further than they are used. Where a tier is full, the page in it that was used longest ago goes one tier down,
-//! and from the last one it is gone. A slot that could not be written is never used again; where it was one that
-//! the file had to grow for, the tier stays as small as it is.
+//! and from the last one it is gone; pages of a context that comes in stay where they are while others leave for it.
+//! A slot that could not be written is never used again; where it was one that the file had to grow for, the tier stays
+//! as small as it is.
 //!
 //! All models share the budget of a tier.
 
@@ -96,6 +97,12 @@ impl Tier {
         (left / room.max(1)).min(self.free.len() as u64 + u64::from(self.end - self.next))
     }
 
+    /// The page used longest ago, if that was not later than `kept_since`, with its slot.
+    fn give_way(&mut self, kept_since: u64) -> Option<((u64, NodeId), u32)> {
+        let oldest = self.used.first_entry()?;
+        (oldest.key().0 <= kept_since).then(|| oldest.remove_entry())
+    }
+
     /// Slots with a page, or with one on its way.
     fn taken(&self) -> u32 {
         self.next - self.free.len() as u32 - self.retired
@@ -110,6 +117,8 @@ pub(in crate::core) struct Slots {
     /// Bytes of a slot; 0 where pages of the model cannot be saved.
     room: u64,
     ticks: u64,
+    /// Pages that were used later than this keep their slots.
+    kept_since: u64,
 }
 
 /// A free slot, and what had to be done for it.
@@ -125,7 +134,7 @@ pub(in crate::core) struct Placed {
 impl Slots {
     /// No slots yet.
     pub(in crate::core) fn new() -> Self {
-        Slots { host: Tier::new(), disk: Tier::new(), room: 0, ticks: 0 }
+        Slots { host: Tier::new(), disk: Tier::new(), room: 0, ticks: 0, kept_since: u64::MAX }
     }
 
     /// Learns how large a page of the model is.
@@ -143,6 +152,16 @@ impl Slots {
     pub(in crate::core) fn tick(&mut self) -> u64 {
         self.ticks += 1;
         self.ticks
+    }
+
+    /// Lets all pages that are used from now on keep their slots, until [`Slots::keep_none`].
+    pub(super) fn keep(&mut self) {
+        self.kept_since = self.ticks;
+    }
+
+    /// Lets every page give its slot again.
+    pub(super) fn keep_none(&mut self) {
+        self.kept_since = u64::MAX;
     }
 
     /// Slots that are taken in each tier.
@@ -166,7 +185,7 @@ impl Slots {
         if let Some(number) = self.host.take(&mut budget.host, self.room) {
             return Some(Placed { slot: Slot::Host(number), lost: None, moved: None });
         }
-        let Some(((_, down), number)) = self.host.used.pop_first() else {
+        let Some(((_, down), number)) = self.host.give_way(self.kept_since) else {
             let (slot, lost) = self.place_on_disk(budget)?;
             return Some(Placed { slot, lost, moved: None });
         };
@@ -187,7 +206,7 @@ impl Slots {
         if let Some(number) = self.disk.take(&mut budget.disk, self.room) {
             return Some((Slot::Disk(number), None));
         }
-        let ((_, lost), number) = self.disk.used.pop_first()?;
+        let ((_, lost), number) = self.disk.give_way(self.kept_since)?;
         Some((Slot::Disk(number), Some(lost)))
     }
 
