@@ -81,6 +81,12 @@ limits! {
     /// Shared segments of one user at once.
     pub const SEGMENTS_PER_USER_MAX: usize = 64;
 
+    /// Snapshots at once.
+    pub const SNAPSHOTS_MAX: usize = 1024;
+
+    /// Snapshots of one user at once.
+    pub const SNAPSHOTS_PER_USER_MAX: usize = 64;
+
     /// Copies that one `fork` may make.
     pub const FORK_COPIES_MAX: u32 = 1024;
 

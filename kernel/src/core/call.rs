@@ -33,9 +33,17 @@ pub(super) enum Waits {
     /// A model that is being loaded.
     Mount(ModelId),
     /// A model that is being loaded, to open a context on it.
-    Open(ModelId, Box<syscalls::call::Open>),
+    Open(ModelId, Box<Opening>),
     /// Events of these kinds.
     Events(Kinds),
+}
+
+/// How a context is opened.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Opening {
+    New(syscalls::call::Open),
+    /// From the snapshot of a name.
+    Snapshot(String),
 }
 
 /// A call without an answer.

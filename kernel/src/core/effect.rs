@@ -7,6 +7,7 @@ use syscalls::{CallId, Event, Frame, Pid, Token};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
 use super::image::{ContextImage, Entry, ProcessImage};
+use super::snapshot::SnapshotRecord;
 
 /// Something for the host to do. Effects are performed in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +66,8 @@ pub enum Record {
     Mount(Mount),
     /// A shared segment.
     Segment(Box<SegmentRecord>),
+    /// A snapshot of a context.
+    Snapshot(Box<SnapshotRecord>),
     /// A process that outlived the daemon.
     Process(Box<ProcessImage>),
     /// A context of such a process.
@@ -104,6 +107,7 @@ impl Record {
         match self {
             Record::Mount(mount) => format!("mount/{}", mount.name.as_deref().unwrap_or_default()),
             Record::Segment(segment) => SegmentRecord::key_of(&segment.name),
+            Record::Snapshot(snapshot) => SnapshotRecord::key_of(snapshot.uid, &snapshot.name),
             Record::Process(process) => format!("process/{}", process.pid),
             Record::Context(context) => format!("context/{}", context.id),
             Record::Numbered(_) => "numbered".into(),

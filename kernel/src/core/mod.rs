@@ -22,6 +22,7 @@ mod process;
 mod sched;
 mod seed;
 mod segment;
+pub mod snapshot;
 mod subscription;
 mod syscall;
 mod table;
@@ -43,6 +44,7 @@ use model::Model;
 use process::ProcessTable;
 use seed::Seeds;
 use segment::Segments;
+use snapshot::Snapshots;
 use subscription::Subscriptions;
 use table::Table;
 
@@ -71,6 +73,7 @@ pub struct Kernel {
     devices: Devices,
     counters: Counters,
     segments: Segments,
+    snapshots: Snapshots,
     /// Contexts that outlived the daemon, until their models are loaded.
     asleep: BTreeMap<ContextId, ContextImage>,
     journal: Journal,
@@ -97,6 +100,7 @@ impl Kernel {
             config,
             swap,
             segments: Segments::default(),
+            snapshots: Snapshots::default(),
             asleep: BTreeMap::new(),
             journal: Journal::default(),
             used_up: BTreeSet::new(),

@@ -24,6 +24,7 @@ mod scheduling;
 mod segments;
 mod signals;
 mod sliding;
+mod snapshots;
 mod states;
 mod subscriptions;
 mod workers;

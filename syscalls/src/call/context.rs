@@ -91,7 +91,16 @@ args! {
     struct Snapshot {
         /// The context.
         context: ContextId,
-        /// The name to keep it under.
+        /// The name to keep it under, in the place of what has it. Names are each user's own.
+        name: String,
+    }
+
+    /// Arguments of `snapshots`.
+    struct Snapshots {}
+
+    /// Arguments of `discard`.
+    struct Discard {
+        /// The name of the snapshot.
         name: String,
     }
 

@@ -152,10 +152,16 @@ calls! {
     Truncate "truncate"(Truncate) -> "done";
     /// Reads tokens of a context.
     Tokens "tokens"(ReadTokens) -> "tokens";
-    /// Writes a context to the store under a name.
+    /// Keeps a context under a name: its tokens, and the conversation that they stand for. A snapshot outlives the process,
+    /// the daemon, and the mount of its model. One of a context that generates has what has come so far.
     Snapshot "snapshot"(Snapshot) -> "done";
-    /// Opens a context from a snapshot.
+    /// Opens a context from a snapshot, on the model that it was made with, under whatever name that is mounted. EINVAL
+    /// where the model of its name is another file.
     Restore "restore"(Restore) -> "opened";
+    /// Lists the snapshots of the caller's user.
+    Snapshots "snapshots"(Snapshots) -> "snapshots";
+    /// Removes a snapshot of the caller's user.
+    Discard "discard"(Discard) -> "done";
     /// Names the beginning of a context, so that others may open on it: a shared segment. It outlives the process,
     /// and lives until `unshare`, or until the model is unmounted. Its owner may replace it by the same name.
     Share "share"(Share) -> "done";

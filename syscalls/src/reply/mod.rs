@@ -114,6 +114,8 @@ pub enum Reply {
     Models(Vec<ModelInfo>),
     /// Answer to `segments`.
     Segments(Vec<SegmentInfo>),
+    /// Answer to `snapshots`.
+    Snapshots(Vec<SnapshotInfo>),
     /// Answer to `train`.
     Trained(serde_json::Value),
     /// Answer to `compress`.

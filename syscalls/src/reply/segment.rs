@@ -19,3 +19,14 @@ pub struct SegmentInfo {
     /// Its tokens.
     pub length: Tokens,
 }
+
+/// One snapshot, as `snapshots` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotInfo {
+    /// Its name.
+    pub name: String,
+    /// The name of its model when it was made.
+    pub model: String,
+    /// How many tokens it has.
+    pub length: Tokens,
+}

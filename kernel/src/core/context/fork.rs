@@ -12,6 +12,7 @@ use super::super::event::ModelId;
 use super::super::memory::Space;
 use super::super::process::Process;
 use super::super::sched::Place;
+use super::super::snapshot::SnapshotRecord;
 use super::Context;
 
 /// What a new context begins with.
@@ -66,6 +67,27 @@ impl Kernel {
             return Err(Fault::new(Errno::ENOSPC, message));
         }
         self.check_contexts(owner, 1, length as u64)?;
+        Ok(self.enter_context(owner, model, tokens_max, beginning))
+    }
+
+    /// Opens a context that is as it was when a snapshot of it was made.
+    pub(in crate::core) fn context_from(
+        &mut self,
+        owner: Pid,
+        model: ModelId,
+        tokens_max: u32,
+        snapshot: &SnapshotRecord,
+    ) -> Result<ContextId, Fault> {
+        self.check_contexts(owner, 1, snapshot.tokens.len() as u64)?;
+        let beginning = Beginning {
+            space: None,
+            log: Arc::new(snapshot.tokens.clone()),
+            evaluated: 0,
+            instructions: snapshot.instructions,
+            messages: snapshot.messages.clone(),
+            answering: snapshot.answering,
+            on_full: snapshot.on_full,
+        };
         Ok(self.enter_context(owner, model, tokens_max, beginning))
     }
 

@@ -5,7 +5,7 @@
 //! Appending is lazy for the same reason: tokens are computed when a generation first needs them.
 //!
 //! Calls on one context are carried out one after another, in the order of arrival, with these exceptions, that
-//! would be useless in line: `fork`, `share` and `tokens` act at once on a context whose only call is a running
+//! would be useless in line: `fork`, `share`, `snapshot` and `tokens` act at once on a context whose only call is a running
 //! generation (they see it as it was at the last step), and `close` withdraws what is in line.
 //!
 //! The token that ended a generation (end-of-generation, or the end of a stop string) is part of the log, because
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use drivers::wire::{PAGE_TOKENS, TokenizeRequest};
 use serde::{Deserialize, Serialize};
-use syscalls::call::{Fork, Message, OnFull, ReadTokens, Share};
+use syscalls::call::{Fork, Message, OnFull, ReadTokens, Share, Snapshot};
 use syscalls::{ContextId, Pid, Token};
 
 use super::call::CallNo;
@@ -46,6 +46,7 @@ pub(super) enum Work {
     Fork(Fork),
     Read(ReadTokens),
     Share(Share),
+    Snapshot(Snapshot),
 }
 
 /// A call in line.

@@ -20,7 +20,7 @@ impl Context {
     /// Whether `work` need not wait for the calls in line.
     fn passes(&self, work: &Work) -> bool {
         let generating_alone = self.queue.len() == 1 && self.generation.is_some();
-        generating_alone && matches!(work, Work::Fork(_) | Work::Read(_) | Work::Share(_))
+        generating_alone && matches!(work, Work::Fork(_) | Work::Read(_) | Work::Share(_) | Work::Snapshot(_))
     }
 }
 
@@ -76,6 +76,7 @@ impl Kernel {
             Work::Generate(valid) => self.begin_generation(id, call, *valid),
             Work::Truncate(length) => Started::Done(self.truncate(id, length)),
             Work::Fork(fork) => Started::Done(self.fork(id, fork.copies, fork.length.map(|n| n.0))),
+            Work::Snapshot(args) => Started::Done(self.snapshot(id, args)),
             Work::Share(share) => Started::Done(self.share(id, share)),
             Work::Read(range) => Started::Done(self.read_tokens(id, &range)),
         }

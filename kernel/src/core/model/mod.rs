@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 use drivers::estimate::Estimate;
 use drivers::wire::{Asid, LoadRequest, ModelDescription, Op};
-use syscalls::call::{Attention, Mount, Open};
+use syscalls::call::{Attention, Mount};
 use syscalls::reply::{ModelInfo, ModelState};
 use syscalls::{ContextId, Errno, Fault};
 
 use super::Kernel;
-use super::call::CallNo;
+use super::call::{CallNo, Opening};
 use super::config::KernelConfig;
 use super::counters::Counters;
 use super::device::{Devices, Placement};
@@ -95,7 +95,7 @@ pub(super) struct Model {
     /// Deaths since a worker last did anything.
     pub deaths_in_a_row: u32,
     /// Calls of `mount` and `open` that wait until it is loaded.
-    pub waiters: Vec<(CallNo, Option<Box<Open>>)>,
+    pub waiters: Vec<(CallNo, Option<Box<Opening>>)>,
 }
 
 impl Model {

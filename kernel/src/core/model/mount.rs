@@ -6,7 +6,7 @@ use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Errno, Event, Fault, Reply};
 
 use super::super::Kernel;
-use super::super::call::CallNo;
+use super::super::call::{CallNo, Opening};
 use super::super::device::Holder;
 use super::super::effect::{Effect, LogLevel, Record};
 use super::super::event::{ModelId, Now, WorkerId};
@@ -46,6 +46,7 @@ impl Kernel {
                     }
                 }
                 Record::Segment(segment) => segments.push(segment),
+                Record::Snapshot(snapshot) => self.snapshots.insert(*snapshot),
                 Record::Process(image) => processes.push(*image),
                 Record::Context(image) => images.push(*image),
                 Record::Numbered(last) => self.processes.count_from(last),
@@ -129,7 +130,10 @@ impl Kernel {
                 Some(open) => {
                     let pid = self.calls.get(call).map(|p| p.pid);
                     let Some(pid) = pid else { continue };
-                    let reply = self.open_context(pid, id, &open);
+                    let reply = match &*open {
+                        Opening::New(open) => self.open_context(pid, id, open),
+                        Opening::Snapshot(name) => self.restore_snapshot(pid, id, name),
+                    };
                     self.finish(call, reply);
                 }
             }

@@ -5,7 +5,6 @@ use syscalls::{Call, Errno, Fault};
 /// The fault that such a call gets.
 pub(super) fn fault(call: &Call) -> Fault {
     let instead = match call {
-        Call::Snapshot(_) | Call::Restore(_) => "read a context with tokens, and append them to a new one",
         Call::Score(_) => "generate with logprobs tells how likely tokens were",
         Call::StorePut(_)
         | Call::StoreGet(_)

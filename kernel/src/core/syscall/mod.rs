@@ -32,6 +32,7 @@ mod setpriority;
 mod share;
 mod shutdown;
 mod sigwait;
+mod snapshot;
 mod spawn;
 mod stat;
 mod subscribe;
@@ -236,6 +237,10 @@ impl Kernel {
             Call::Tokens(args) => self.sys_tokens(caller, args),
             Call::Share(args) => self.sys_share(caller, args),
             Call::Unshare(args) => self.sys_unshare(caller, &args),
+            Call::Snapshot(args) => self.sys_snapshot(caller, args),
+            Call::Restore(args) => self.sys_restore(caller, args),
+            Call::Snapshots(_) => Ok(Next::Reply(self.sys_snapshots(caller))),
+            Call::Discard(args) => self.sys_discard(caller, &args),
             Call::Segments(_) => Ok(Next::Reply(self.sys_segments())),
             Call::Tokenize(args) => self.sys_tokenize(args),
             Call::Detokenize(args) => self.sys_detokenize(args),

@@ -4,7 +4,7 @@ use syscalls::call::Open;
 use syscalls::{Errno, Fault, Pid, Reply, Tokens};
 
 use super::super::Kernel;
-use super::super::call::Waits;
+use super::super::call::{Opening, Waits};
 use super::super::event::ModelId;
 use super::super::model::{Model, shown};
 use super::{Caller, Next, Outcome};
@@ -18,7 +18,7 @@ impl Kernel {
         model.check_usable()?;
         let id = model.id;
         if !model.takes_contexts() {
-            return Ok(Next::Wait(Waits::Open(id, Box::new(args)), None));
+            return Ok(Next::Wait(Waits::Open(id, Box::new(Opening::New(args))), None));
         }
         self.open_context(caller.pid, id, &args).map(Next::Reply)
     }

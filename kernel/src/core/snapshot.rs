@@ -1,0 +1,188 @@
+//! Snapshots: contexts that are kept under a name, and opened again from there, by any process of their user.
+//!
+//! A snapshot is the log of a context with the conversation that it stands for. Each has a record in the store, and
+//! outlives the process, the model's mount and the daemon. It knows its model by the fingerprint, because tokens say
+//! nothing to another model, and it carries a checksum of what it holds. Names are each user's own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use syscalls::call::{Message, OnFull, Snapshot};
+use syscalls::limits::{SNAPSHOTS_MAX, SNAPSHOTS_PER_USER_MAX};
+use syscalls::reply::SnapshotInfo;
+use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token, Tokens};
+
+use super::Kernel;
+use super::effect::{Effect, Record};
+use super::event::ModelId;
+use super::model::{Model, shown};
+
+/// A snapshot as it outlives the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    pub uid: u32,
+    pub name: String,
+    /// The name of its model, and the fingerprint of the file.
+    pub model: String,
+    pub fingerprint: u64,
+    pub tokens_max: u32,
+    pub on_full: OnFull,
+    pub instructions: u32,
+    pub messages: Vec<Message>,
+    pub answering: bool,
+    pub tokens: Vec<Token>,
+    /// Of the fingerprint and the tokens.
+    pub checksum: u32,
+}
+
+impl SnapshotRecord {
+    /// The key of a user's snapshot in the store.
+    pub fn key_of(uid: u32, name: &str) -> String {
+        format!("snapshot/{uid}/{name}")
+    }
+
+    /// What the checksum should be.
+    fn sum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.fingerprint.to_le_bytes());
+        self.tokens.iter().for_each(|token| hasher.update(&token.0.to_le_bytes()));
+        hasher.finalize()
+    }
+}
+
+/// All snapshots, by user and name.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots(BTreeMap<(u32, String), Arc<SnapshotRecord>>);
+
+impl Snapshots {
+    /// Takes in what the store held.
+    pub(super) fn insert(&mut self, record: SnapshotRecord) {
+        self.0.insert((record.uid, record.name.clone()), Arc::new(record));
+    }
+
+    fn named(&self, uid: u32, name: &str) -> Result<&Arc<SnapshotRecord>, Fault> {
+        self.0.get(&(uid, name.to_owned())).ok_or_else(|| {
+            let message =
+                format!("user {uid} has no snapshot {}; snapshots lists those there are", shown(name));
+            Fault::new(Errno::ENOENT, message)
+        })
+    }
+
+    /// Checks that a user may have one more, or replace the one of this name.
+    fn check_room(&self, uid: u32, name: &str) -> Result<(), Fault> {
+        let own = self.0.keys().filter(|(of, _)| *of == uid).count();
+        let (has, most) = match self.0.len() {
+            all if all >= SNAPSHOTS_MAX => (all, SNAPSHOTS_MAX),
+            _ => (own, SNAPSHOTS_PER_USER_MAX),
+        };
+        if has < most || self.0.contains_key(&(uid, name.to_owned())) {
+            return Ok(());
+        }
+        let message = format!("there are {has} snapshots and the limit is {most}; remove some with discard");
+        Err(Fault::new(Errno::EMFILE, message))
+    }
+}
+
+impl Kernel {
+    /// Keeps a context as it is, in the place of what had the name before.
+    pub(super) fn snapshot(&mut self, id: ContextId, args: Snapshot) -> Result<Reply, Fault> {
+        let context = self.context(id)?;
+        let uid = self.process(context.owner)?.id.uid;
+        self.snapshots.check_room(uid, &args.name)?;
+        let model = self.model(context.model)?;
+        let whole = context.generation.is_none();
+        let mut record = SnapshotRecord {
+            uid,
+            name: args.name,
+            model: model.name.clone(),
+            fingerprint: model.fingerprint(),
+            tokens_max: context.tokens_max,
+            on_full: context.on_full,
+            instructions: context.instructions,
+            messages: if whole { context.messages.clone() } else { vec![] },
+            answering: whole && context.answering,
+            tokens: context.log.to_vec(),
+            checksum: 0,
+        };
+        record.checksum = record.sum();
+        self.out.push(Effect::Persist(Record::Snapshot(Box::new(record.clone()))));
+        self.snapshots.insert(record);
+        Ok(Reply::Done {})
+    }
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT where there is none.
+    pub(super) fn discard(&mut self, uid: u32, name: &str) -> Result<(), Fault> {
+        self.snapshots.named(uid, name)?;
+        self.snapshots.0.remove(&(uid, name.to_owned()));
+        self.out.push(Effect::Forget(SnapshotRecord::key_of(uid, name)));
+        Ok(())
+    }
+
+    /// The model that a snapshot is opened on: one of the same file, by whatever name, or one of its name that has not
+    /// been loaded yet.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT where there is no such snapshot or model, EINVAL where the model is another file.
+    pub(super) fn model_of_snapshot(&self, uid: u32, name: &str) -> Result<&Model, Fault> {
+        let record = self.snapshots.named(uid, name)?;
+        let same = |m: &&Model| m.description.is_some() && m.fingerprint() == record.fingerprint;
+        if let Some(model) = self.models.values().find(same) {
+            return Ok(model);
+        }
+        let model = self.model_named(&record.model)?;
+        match model.description {
+            Some(_) => Err(other_file(record, model)),
+            None => Ok(model),
+        }
+    }
+
+    /// Opens a context from a snapshot, on a model that has been loaded.
+    pub(super) fn restore_snapshot(&mut self, pid: Pid, id: ModelId, name: &str) -> Result<Reply, Fault> {
+        let record = self.snapshots.named(self.process(pid)?.id.uid, name)?.clone();
+        let model = self.model(id)?;
+        if model.fingerprint() != record.fingerprint {
+            return Err(other_file(&record, model));
+        }
+        if record.sum() != record.checksum {
+            let message = format!("snapshot {} is damaged: its checksum is another; discard it", shown(name));
+            return Err(Fault::new(Errno::EIO, message));
+        }
+        let (model_name, window) = (model.name.clone(), model.context_tokens_max());
+        let (length, tokens_max) = (record.tokens.len() as u32, record.tokens_max.min(window));
+        if length > tokens_max {
+            let message = format!(
+                "the snapshot has {length} tokens and a context of model {model_name} holds {window}; mount it with a larger --context"
+            );
+            return Err(Fault::new(Errno::ENOSPC, message));
+        }
+        let context = self.context_from(pid, id, tokens_max, &record)?;
+        let (length, tokens_max) = (Tokens(length), Tokens(tokens_max));
+        Ok(Reply::Opened { context, model: model_name, length, tokens_max })
+    }
+
+    /// The snapshots of a user, by name.
+    pub(super) fn snapshot_list(&self, uid: u32) -> Vec<SnapshotInfo> {
+        let own = self.snapshots.0.values().filter(|record| record.uid == uid);
+        let info = |record: &Arc<SnapshotRecord>| SnapshotInfo {
+            name: record.name.clone(),
+            model: record.model.clone(),
+            length: Tokens(record.tokens.len() as u32),
+        };
+        own.map(info).collect()
+    }
+}
+
+fn other_file(record: &SnapshotRecord, model: &Model) -> Fault {
+    let message = format!(
+        "snapshot {} was made with another file than the one that is mounted as {}; mount the file that it was made with",
+        shown(&record.name),
+        model.name
+    );
+    Fault::new(Errno::EINVAL, message)
+}

@@ -1,0 +1,123 @@
+//! Snapshots: contexts that outlive their processes and the daemon, and say the same when they are opened again.
+
+use kernel::core::KernelConfig;
+use kernel::core::effect::Record;
+use kernel::core::event::ConnId;
+use syscalls::call::*;
+use syscalls::limits::SNAPSHOTS_PER_USER_MAX;
+use syscalls::{ContextId, Errno, Fault, Reply, Tokens};
+
+use crate::machine::{ADMIN, Machine, append_bytes, generate, generated, mount, reference};
+
+impl Machine {
+    fn snapshot(&mut self, conn: ConnId, context: ContextId, name: &str) -> Result<(), Fault> {
+        self.call(conn, Snapshot { context, name: name.into() }).map(drop)
+    }
+
+    fn restore(&mut self, conn: ConnId, name: &str) -> Result<(ContextId, Tokens), Fault> {
+        match self.call(conn, Restore { name: name.into() })? {
+            Reply::Opened { context, length, .. } => Ok((context, length)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn context_restored_goes_on_as_the_one_that_was_kept_would_have() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "once upon a time");
+    machine.generate(conn, context, 10);
+    machine.snapshot(conn, context, "story").expect("own context");
+    let expected = machine.generate(conn, context, 20).text;
+    machine.call(conn, Exit { status: 0 }).expect("it ends");
+    let mut next = machine.crashed(KernelConfig::default());
+    let conn = next.connect(ADMIN);
+    // The call waits for the model.
+    let (context, length) = next.restore(conn, "story").expect("own snapshot");
+    assert_eq!(length, Tokens(26));
+    assert_eq!(next.generate(conn, context, 20).text, expected);
+    let (again, _) = next.restore(conn, "story").expect("as often as one likes");
+    assert_eq!(next.generate(conn, again, 20).text, expected);
+    let Ok(Reply::Snapshots(list)) = next.call(conn, Snapshots {}) else { panic!("they are listed") };
+    assert_eq!((list[0].name.as_str(), list[0].model.as_str(), list[0].length), ("story", "m", Tokens(26)));
+    next.call(conn, Discard { name: "story".into() }).expect("own snapshot");
+    assert_eq!(next.restore(conn, "story").expect_err("gone").errno, Errno::ENOENT);
+    assert!(next.records.keys().all(|key| !key.starts_with("snapshot/")));
+}
+
+#[test]
+fn snapshot_of_a_running_generation_is_what_it_has_so_far_and_one_in_line_waits() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "running");
+    let running = machine.begin(conn, generate(context, 30));
+    while machine.events(conn, running).len() < 10 {
+        assert!(machine.turn());
+    }
+    let at_once = machine.begin(conn, Snapshot { context, name: "now".into() });
+    assert_eq!(machine.reply(conn, at_once), Some(Ok(Reply::Done {})));
+    machine.begin(conn, append_bytes(context, " and on"));
+    machine.snapshot(conn, context, "later").expect("in line");
+    machine.finish(conn, running).expect("it ends");
+    let whole = reference("", "running", 30);
+    let (now, length) = machine.restore(conn, "now").expect("own");
+    assert!((17..20).contains(&length.0), "{length}");
+    let rest = machine.generate(conn, now, 30 + 7 - length.0).text;
+    assert!(whole.ends_with(&rest) && !rest.is_empty(), "{rest}");
+    assert_eq!(machine.restore(conn, "later").expect("own").1, Tokens(7 + 30 + 7));
+}
+
+#[test]
+fn snapshot_on_another_model_is_refused_with_what_to_do() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "tokens of m");
+    machine.snapshot(conn, context, "s").expect("own context");
+    machine.call(conn, Unmount { name: "m".into(), force: true }).expect("the administrator");
+    let fault = machine.restore(conn, "s").expect_err("there is no model");
+    assert_eq!(fault.errno, Errno::ENOENT);
+    machine.mount(conn, "m", "seed=9").expect("another file");
+    let fault = machine.restore(conn, "s").expect_err("another file");
+    assert_eq!(fault.errno, Errno::EINVAL);
+    assert!(fault.message.contains("mount the file that it was made with"), "{fault}");
+    machine.call(conn, mount("same", "")).expect("the file under another name");
+    let (context, _) = machine.restore(conn, "s").expect("the same file");
+    assert_eq!(machine.generate(conn, context, 10).text, reference("", "tokens of m", 10));
+}
+
+#[test]
+fn snapshot_damaged_is_found_out() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "precious");
+    machine.snapshot(conn, context, "s").expect("own context");
+    for record in machine.records.values_mut() {
+        if let Record::Snapshot(snapshot) = record {
+            snapshot.tokens[3].0 ^= 1;
+        }
+    }
+    let mut next = machine.crashed(KernelConfig::default());
+    let conn = next.connect(ADMIN);
+    let fault = next.restore(conn, "s").expect_err("damaged");
+    assert_eq!(fault.errno, Errno::EIO);
+    assert!(fault.message.contains("damaged"), "{fault}");
+}
+
+#[test]
+fn snapshots_are_each_users_own_and_bounded() {
+    let (mut machine, _) = Machine::with_model("");
+    let (one, two) = (machine.connect(7), machine.connect(8));
+    let empty = machine.open(one);
+    assert_eq!(machine.snapshot(one, empty, "s").expect_err("nothing there").errno, Errno::EINVAL);
+    let context = machine.open_with(one, "mine");
+    assert_eq!(machine.snapshot(one, context, "").expect_err("no name").errno, Errno::EINVAL);
+    machine.snapshot(one, context, "s").expect("own context");
+    assert_eq!(machine.restore(two, "s").expect_err("another user's").errno, Errno::ENOENT);
+    for n in 1..SNAPSHOTS_PER_USER_MAX {
+        machine.snapshot(one, context, &format!("s{n}")).expect("there is room");
+    }
+    assert_eq!(machine.snapshot(one, context, "more").expect_err("full").errno, Errno::EMFILE);
+    machine.snapshot(one, context, "s").expect("in the place of itself");
+    let theirs = machine.open_with(two, "theirs");
+    machine.snapshot(two, theirs, "s").expect("his own name");
+    let (restored, _) = machine.restore(one, "s").expect("his own");
+    assert_eq!(machine.generate(one, restored, 5).text, reference("", "mine", 5));
+    assert!(generated(machine.call(one, generate(restored, 1))).tokens.len() == 1);
+}
