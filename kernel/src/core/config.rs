@@ -13,6 +13,8 @@ pub struct HostInfo {
     pub socket: String,
     /// Where it keeps its state.
     pub data: String,
+    /// What programs and workers are jailed with.
+    pub jail: String,
     /// Name of the processor.
     pub cpu: String,
     /// Processors that it may use.

@@ -22,12 +22,14 @@ use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
 use super::reactor::Reactor;
 use super::settings::Settings;
+use super::starter::Starter;
 use super::store::journal::Journal;
 use super::store::{StoreError, StoreThread};
 use super::swap::Swaps;
 use crate::core::effect::Record;
 use crate::core::event::Credentials;
 use crate::core::{HostInfo, Kernel};
+use crate::jail::{Strictness, Support, support};
 
 /// How long to wait before accepting again after the system refused, for one, because of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -53,6 +55,14 @@ pub enum DaemonError {
     /// The starter did not hand over what it names.
     #[error("--ready-fd {0} is not an open file descriptor above 2; open it in the starter")]
     ReadyFd(i32),
+    /// The jail is required, and the system has not what it takes.
+    #[error(
+        "the jail is required, and this system has {0}; use a newer kernel, or set `jail: (strictness: auto)`"
+    )]
+    Jail(Support),
+    /// The jail is required, and its helper is not there.
+    #[error("the jail is required, and there is no {0}; install it beside llmasos")]
+    NoJailHelper(PathBuf),
     /// The system refuses something else.
     #[error("the system refuses {what}: {source}")]
     System { what: &'static str, source: io::Error },
@@ -91,12 +101,14 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
     tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
     let acceptor = tokio::spawn(accept(listener, inputs.clone()));
 
-    let kernel = Kernel::new(kernel_config(&settings), machine::random_seed());
+    let starter = starter(&settings)?;
+    let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
     let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
     if settings.kernel.devices_to_come {
         tokio::spawn(find_devices(driver.clone(), urgent.clone()));
     }
-    let reactor = Reactor::new(kernel, store, journal, Swaps::new(&settings.data), driver, urgent, inputs);
+    let swaps = Swaps::new(&settings.data);
+    let reactor = Reactor::new(kernel, store, journal, swaps, driver, starter, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);
     running.await;
@@ -120,17 +132,39 @@ fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
     })
 }
 
-fn kernel_config(settings: &Settings) -> crate::core::KernelConfig {
+fn kernel_config(settings: &Settings, starter: &Starter) -> crate::core::KernelConfig {
     let host = HostInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         os_pid: std::process::id(),
         socket: settings.socket.to_string_lossy().into_owned(),
         data: settings.data.to_string_lossy().into_owned(),
+        jail: starter.describe(),
         cpu: machine::cpu_name(),
         cpus: machine::cpus(),
         memory_bytes: machine::memory_bytes(),
     };
     crate::core::KernelConfig { host, ..settings.kernel.clone() }
+}
+
+/// Makes the jail ready, and says once what it lacks.
+fn starter(settings: &Settings) -> Result<Arc<Starter>, DaemonError> {
+    let (jail, there) = (&settings.jail, support());
+    let helper = executable("llmasos-jail");
+    let found = helper.is_file();
+    let strictness = match jail.strictness {
+        Strictness::Required if !there.is_whole() => return Err(DaemonError::Jail(there)),
+        Strictness::Required if !found => return Err(DaemonError::NoJailHelper(helper)),
+        Strictness::Auto if !found => {
+            tracing::warn!("workers run without a jail: there is no llmasos-jail beside this program");
+            Strictness::Off
+        }
+        Strictness::Auto if !there.is_whole() => {
+            tracing::warn!("the jail of workers and programs lacks something: this system has {there}");
+            Strictness::Auto
+        }
+        other => other,
+    };
+    Ok(Arc::new(Starter::new(helper, strictness, &jail.worker, &jail.program)))
 }
 
 /// The remembered mounts, less those that the configuration has under the same name, and the configuration's.

@@ -17,6 +17,7 @@ pub mod output;
 pub mod reactor;
 pub mod settings;
 pub mod size;
+pub mod starter;
 pub mod store;
 pub mod swap;
 pub mod worker;

@@ -21,6 +21,7 @@ use super::connection::{Connection, Flushed, Level, Reader, answer_id};
 use super::input::Input;
 use super::inspect::Inspector;
 use super::log;
+use super::starter::Starter;
 use super::store::journal::Journal;
 use super::store::{Change, StoreThread};
 use super::swap::Swaps;
@@ -74,6 +75,7 @@ impl Reactor {
         journal: Journal,
         swaps: Swaps,
         driver: PathBuf,
+        starter: Arc<Starter>,
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
@@ -86,7 +88,7 @@ impl Reactor {
             connections_so_far: 0,
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone()),
-            workers: Workers::new(driver, urgent),
+            workers: Workers::new(driver, starter, urgent),
             swaps,
             wake_at: None,
             store,
