@@ -14,8 +14,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+/// Tries one way.
+type Way = fn(&Path) -> io::Result<()>;
+
 /// Every way out, by its word.
-const WAYS: &[(&str, fn(&Path) -> io::Result<()>)] = &[
+const WAYS: &[(&str, Way)] = &[
     ("read-shadow", |_| fs::read("/etc/shadow").map(drop)),
     ("read-secret", |target| fs::read(target.join("secret")).map(drop)),
     ("list-folder", |target| fs::read_dir(target).map(drop)),

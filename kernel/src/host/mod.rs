@@ -20,5 +20,6 @@ pub mod size;
 pub mod starter;
 pub mod store;
 pub mod swap;
+pub mod systemd;
 pub mod worker;
 pub mod workers;
