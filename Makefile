@@ -9,7 +9,7 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test kills lint bench bench-agents simulate prepare portable gpu-check clean
+.PHONY: help run build test kills lint bench bench-agents simulate prepare portable gpu-check install uninstall deb check-systemd clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -54,6 +54,22 @@ gpu-check: prepare ## builds and tests the CUDA drivers on a machine that has on
 	@command -v nvcc >/dev/null || { echo "gpu-check: no nvcc on this machine; install the CUDA toolkit" >&2; exit 1; }
 	$(CARGO_CC) build --release --workspace --bins --locked --features llmasos-drivers/cuda --target-dir target/cuda
 	$(CARGO_CC) test --release --workspace --locked --features llmasos-drivers/cuda --target-dir target/cuda
+
+# PREFIX is where programs go, DESTDIR stands before every path.
+PREFIX ?= /usr/local
+export PREFIX DESTDIR
+
+install: ## installs what was built, with units, manuals and completions
+	@kernel/dist/install $(BIN)
+
+uninstall: ## removes what was installed; the configuration and the data stay
+	@kernel/dist/install --remove
+
+deb: build ## makes a Debian package in target/deb
+	@kernel/dist/deb $(BIN) target/deb
+
+check-systemd: deb ## installs the package on a Debian with systemd as process 1, in QEMU, and uses it
+	@kernel/dist/check-systemd target/deb/*.deb
 
 clean: ## removes what was built
 	$(CARGO) clean

@@ -4,10 +4,12 @@
 //! becomes it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use kernel::host::daemon::{self, executable};
 use kernel::host::log;
 use kernel::host::settings::{Flags, Settings};
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
         return become_shell(std::env::args_os().skip(1).collect());
     }
     match Arguments::parse() {
+        Arguments::Builtin(words) if words.first().is_some_and(|word| word == "manual") => {
+            write_manual(words)
+        }
         Arguments::Daemon(flags) => serve(flags),
         Arguments::Builtin(words) => become_shell(words),
     }
@@ -55,6 +60,38 @@ fn serve(flags: Flags) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("llmasos: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Has the shell write the manual of its commands, and adds the page of the daemon, whose options are known here.
+fn write_manual(words: Vec<OsString>) -> ExitCode {
+    let shell = executable("llmsh");
+    let folder = words.get(1).cloned();
+    match Command::new(&shell).arg("--builtin").args(words).status() {
+        Ok(status) if status.success() => {}
+        Ok(_) => return ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!(
+                "llmasos: cannot run {}: {e}; it belongs beside llmasos or on the PATH",
+                shell.display()
+            );
+            return ExitCode::FAILURE;
+        }
+    }
+    let Some(folder) = folder.map(PathBuf::from).filter(|folder| folder.is_dir()) else {
+        return ExitCode::SUCCESS;
+    };
+    let mut command = Arguments::command();
+    command.build();
+    let daemon = command.find_subcommand("daemon").expect("it is a variant of the arguments").clone();
+    let page = folder.join("llmasos-daemon.1");
+    let written = File::create(&page).and_then(|mut file| clap_mangen::Man::new(daemon).render(&mut file));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("llmasos: cannot write {}: {e}", page.display());
             ExitCode::FAILURE
         }
     }

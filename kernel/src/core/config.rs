@@ -1,5 +1,6 @@
 //! What the kernel is told once, when it is made.
 
+use super::Kernel;
 use super::sched::policy::Policy;
 
 /// What the host knows of the machine and of itself; `sysinfo` reports it.
@@ -13,6 +14,8 @@ pub struct HostInfo {
     pub socket: String,
     /// Where it keeps its state.
     pub data: String,
+    /// What programs and workers are jailed with.
+    pub jail: String,
     /// Name of the processor.
     pub cpu: String,
     /// Processors that it may use.
@@ -95,5 +98,23 @@ impl Default for KernelConfig {
             swap_host_bytes: 0,
             swap_disk_bytes: 0,
         }
+    }
+}
+
+impl Kernel {
+    /// Takes over what steps and mounts to come go by. Devices, tiers of the swap area and what was told to workers
+    /// stay until the next start.
+    pub(super) fn configured(&mut self, new: KernelConfig) {
+        self.config = KernelConfig {
+            pool_tokens_min: new.pool_tokens_min,
+            default_model: new.default_model,
+            prefill_tokens_min: new.prefill_tokens_min,
+            step_us_max: new.step_us_max,
+            policy: new.policy,
+            fair_lag_us: new.fair_lag_us,
+            fair_lag_tokens: new.fair_lag_tokens,
+            latency_target_percent: new.latency_target_percent,
+            ..self.config.clone()
+        };
     }
 }

@@ -4,7 +4,7 @@ use drivers::estimate::Estimate;
 use drivers::wire::{Answer, DriverFault, ModelDescription, StepDone};
 use syscalls::Request;
 
-use super::config::DeviceConfig;
+use super::config::{DeviceConfig, KernelConfig};
 use super::effect::Record;
 
 /// Monotonic time since the daemon's start, in microseconds.
@@ -79,6 +79,8 @@ pub enum Event {
     JournalLong,
     /// The time of the last `WakeAt` has come, or time passed in some other way.
     Tick,
+    /// The configuration was read again; what can change while the daemon runs is taken over.
+    Configured { config: Box<KernelConfig> },
     /// The daemon was asked to end (TERM, INT).
     Terminate,
 }

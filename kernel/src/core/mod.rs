@@ -177,6 +177,7 @@ impl Kernel {
             Event::Booted { records } => self.booted(records),
             Event::JournalLong => self.checkpoint(),
             Event::Tick => {}
+            Event::Configured { config } => self.configured(*config),
             Event::Terminate => self.terminate(),
         }
     }

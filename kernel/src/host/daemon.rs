@@ -20,14 +20,17 @@ use super::input::Input;
 use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
-use super::reactor::Reactor;
+use super::reactor::{Means, Reactor};
 use super::settings::Settings;
+use super::starter::Starter;
 use super::store::journal::Journal;
 use super::store::{StoreError, StoreThread};
 use super::swap::Swaps;
+use super::systemd::{self, ServiceManager};
 use crate::core::effect::Record;
 use crate::core::event::Credentials;
 use crate::core::{HostInfo, Kernel};
+use crate::jail::{Strictness, Support, support};
 
 /// How long to wait before accepting again after the system refused, for one, because of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -50,9 +53,20 @@ pub enum DaemonError {
     /// The store in the data folder cannot be used.
     #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
     Store { path: PathBuf, source: StoreError },
+    /// The service manager did not hand over what can be served.
+    #[error("{0}; check the socket unit")]
+    Activation(String),
     /// The starter did not hand over what it names.
     #[error("--ready-fd {0} is not an open file descriptor above 2; open it in the starter")]
     ReadyFd(i32),
+    /// The jail is required, and the system has not what it takes.
+    #[error(
+        "the jail is required, and this system has {0}; use a newer kernel, or set `jail: (strictness: auto)`"
+    )]
+    Jail(Support),
+    /// The jail is required, and its helper is not there.
+    #[error("the jail is required, and there is no {0}; install it beside llmasos")]
+    NoJailHelper(PathBuf),
     /// The system refuses something else.
     #[error("the system refuses {what}: {source}")]
     System { what: &'static str, source: io::Error },
@@ -65,18 +79,27 @@ pub enum DaemonError {
 /// It could not be started.
 pub fn run(settings: Settings) -> Result<(), DaemonError> {
     // First of all, while no descriptor but the inherited ones is open.
+    let activated = systemd::activated().map_err(DaemonError::Activation)?;
     let ready = settings.ready_fd.map(inherited).transpose()?;
     machine::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "an event queue", source })?;
-    runtime.block_on(serve(settings, ready))
+    runtime.block_on(serve(settings, ready, activated))
 }
 
-async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonError> {
+async fn serve(
+    settings: Settings,
+    ready: Option<OwnedFd>,
+    activated: Option<std::os::unix::net::UnixListener>,
+) -> Result<(), DaemonError> {
     let _data_lock = own_data(&settings.data)?;
-    let (socket, listener) = listener::bind(&settings.socket, settings.socket_mode)?;
+    let (socket, listener) = match activated {
+        Some(listener) => (None, listener),
+        None => listener::bind(&settings.socket, settings.socket_mode).map(|(s, l)| (Some(s), l))?,
+    };
+    listener.set_nonblocking(true).map_err(|source| DaemonError::System { what: "to listen", source })?;
     let store_path = settings.data.join("store");
     let (store, mut records) = StoreThread::open(&store_path)
         .map_err(|source| DaemonError::Store { path: store_path.clone(), source })?;
@@ -91,19 +114,21 @@ async fn serve(settings: Settings, ready: Option<OwnedFd>) -> Result<(), DaemonE
     tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
     let acceptor = tokio::spawn(accept(listener, inputs.clone()));
 
-    let kernel = Kernel::new(kernel_config(&settings), machine::random_seed());
+    let starter = starter(&settings)?;
+    let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
     let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
     if settings.kernel.devices_to_come {
         tokio::spawn(find_devices(driver.clone(), urgent.clone()));
     }
-    let reactor = Reactor::new(kernel, store, journal, Swaps::new(&settings.data), driver, urgent, inputs);
+    let swaps = Swaps::new(&settings.data);
+    let means = Means { store, journal, swaps, driver, starter, flags: settings.flags.clone() };
+    let reactor = Reactor::new(kernel, means, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);
     running.await;
 
     acceptor.abort();
     drop(socket);
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     tracing::info!("the daemon has ended");
     Ok(())
 }
@@ -120,17 +145,39 @@ fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
     })
 }
 
-fn kernel_config(settings: &Settings) -> crate::core::KernelConfig {
+fn kernel_config(settings: &Settings, starter: &Starter) -> crate::core::KernelConfig {
     let host = HostInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         os_pid: std::process::id(),
         socket: settings.socket.to_string_lossy().into_owned(),
         data: settings.data.to_string_lossy().into_owned(),
+        jail: starter.describe(),
         cpu: machine::cpu_name(),
         cpus: machine::cpus(),
         memory_bytes: machine::memory_bytes(),
     };
     crate::core::KernelConfig { host, ..settings.kernel.clone() }
+}
+
+/// Makes the jail ready, and says once what it lacks.
+fn starter(settings: &Settings) -> Result<Arc<Starter>, DaemonError> {
+    let (jail, there) = (&settings.jail, support());
+    let helper = executable("llmasos-jail");
+    let found = helper.is_file();
+    let strictness = match jail.strictness {
+        Strictness::Required if !there.is_whole() => return Err(DaemonError::Jail(there)),
+        Strictness::Required if !found => return Err(DaemonError::NoJailHelper(helper)),
+        Strictness::Auto if !found => {
+            tracing::warn!("workers run without a jail: there is no llmasos-jail beside this program");
+            Strictness::Off
+        }
+        Strictness::Auto if !there.is_whole() => {
+            tracing::warn!("the jail of workers and programs lacks something: this system has {there}");
+            Strictness::Auto
+        }
+        other => other,
+    };
+    Ok(Arc::new(Starter::new(helper, strictness, &jail.worker, &jail.program)))
 }
 
 /// The remembered mounts, less those that the configuration has under the same name, and the configuration's.
@@ -146,9 +193,7 @@ fn with_configured(records: Vec<Record>, settings: &Settings) -> Vec<Record> {
 fn announce(settings: &Settings, ready: Option<OwnedFd>) {
     let (socket, data) = (settings.socket.display(), settings.data.display());
     tracing::info!("llmasos {} serves {socket}, state in {data}", env!("CARGO_PKG_VERSION"));
-    if let Err(e) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
-        tracing::warn!("systemd could not be told that the daemon is ready: {e}");
-    }
+    ServiceManager::find().ready();
     if let Some(Err(e)) = ready.map(|fd| writeln!(fs::File::from(fd), "ready")) {
         tracing::warn!("the starter could not be told that the daemon is ready: {e}");
     }
@@ -170,19 +215,21 @@ pub fn executable(name: &str) -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
 
-/// Passes on each signal that asks the daemon to end.
+/// Passes on each signal that asks the daemon to end, or to read its configuration again. Where it was started from a
+/// terminal, HUP says that this is gone.
 fn watch_signals(urgent: mpsc::Sender<Input>) -> io::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
+    let on_terminal = io::IsTerminal::is_terminal(&io::stdin());
     Ok(async move {
         loop {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-                _ = hup.recv() => {}
-            }
-            if urgent.send(Input::Terminate).await.is_err() {
+            let input = tokio::select! {
+                _ = term.recv() => Input::Terminate,
+                _ = int.recv() => Input::Terminate,
+                _ = hup.recv() => if on_terminal { Input::Terminate } else { Input::Reload },
+            };
+            if urgent.send(input).await.is_err() {
                 return;
             }
         }

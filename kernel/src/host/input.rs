@@ -28,6 +28,8 @@ pub enum Input {
     WorkerWritable { worker: WorkerId },
     /// A worker said something, or died; or a file was looked at, or devices were found.
     Worker(Event),
+    /// The configuration is to be read again.
+    Reload,
     /// The system asks the daemon to end.
     Terminate,
 }

@@ -2,8 +2,10 @@
 //! prompts or generated text.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 use super::machine::logs_to_journal;
 use crate::core::effect::LogLevel;
@@ -11,24 +13,42 @@ use crate::core::effect::LogLevel;
 /// The levels that `--log` knows.
 pub const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
+/// Changes the level of the log that was started.
+static CHANGE: OnceLock<Box<dyn Fn(&str) + Send + Sync>> = OnceLock::new();
+
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::new(format!("warn,kernel={level},llmasos={level}"))
+}
+
+/// Logs at another level from now on.
+pub fn change(level: &str) {
+    if let Some(change) = CHANGE.get() {
+        change(level);
+    }
+}
+
 /// Starts to log at a level; libraries only complain.
 pub fn start(level: &str) {
-    let filter = EnvFilter::new(format!("warn,kernel={level},llmasos={level}"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(io::stderr).with_target(false);
     // A second daemon in one process, as tests have, logs where the first one does.
     let _ = if logs_to_journal() {
-        subscriber.with_ansi(false).without_time().try_init()
+        let lines = lines.with_ansi(false).without_time().with_filter_reloading();
+        keep(lines.reload_handle());
+        lines.try_init()
     } else {
-        subscriber.with_ansi(io::stderr().is_terminal()).try_init()
+        let lines = lines.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+        keep(lines.reload_handle());
+        lines.try_init()
     };
 }
 
-/// Writes a line about a trouble where it begins, and not while it lasts.
-pub fn once(lasts: &mut bool, message: &str) {
-    if !std::mem::replace(lasts, true) {
-        tracing::error!("{message}");
-    }
+fn keep<S: 'static>(handle: Handle<EnvFilter, S>) {
+    // A second one changes nothing, as its log is the first one's.
+    let _ = CHANGE.set(Box::new(move |level| {
+        // It fails where the log is gone, at the process's end.
+        let _ = handle.reload(filter(level));
+    }));
 }
 
 /// Writes a line that the kernel wants said.

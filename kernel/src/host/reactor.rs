@@ -21,9 +21,12 @@ use super::connection::{Connection, Flushed, Level, Reader, answer_id};
 use super::input::Input;
 use super::inspect::Inspector;
 use super::log;
+use super::settings::{Flags, Settings};
+use super::starter::Starter;
 use super::store::journal::Journal;
 use super::store::{Change, StoreThread};
 use super::swap::Swaps;
+use super::systemd::ServiceManager;
 use super::workers::Workers;
 use crate::core::Kernel;
 use crate::core::effect::{Effect, Record};
@@ -38,6 +41,19 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long programs may take to read the last words.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the loop is given to act with.
+pub struct Means {
+    pub store: StoreThread,
+    pub journal: Journal,
+    pub swaps: Swaps,
+    /// The worker's executable.
+    pub driver: PathBuf,
+    /// What starts it.
+    pub starter: Arc<Starter>,
+    /// What the configuration is settled from.
+    pub flags: Flags,
+}
 
 /// The kernel and all that it acts on.
 pub struct Reactor {
@@ -61,6 +77,9 @@ pub struct Reactor {
     /// The room for requests that wait.
     memory: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
+    manager: ServiceManager,
+    /// What the configuration is settled from.
+    flags: Flags,
     /// When to end although the kernel has not: set when the daemon is asked to end.
     give_up_at: Option<Instant>,
     ended: bool,
@@ -70,13 +89,11 @@ impl Reactor {
     /// Puts the loop together; `urgent` and `inputs` are where its tasks send to.
     pub fn new(
         kernel: Kernel,
-        store: StoreThread,
-        journal: Journal,
-        swaps: Swaps,
-        driver: PathBuf,
+        means: Means,
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
+        let Means { store, journal, swaps, driver, starter, flags } = means;
         Reactor {
             kernel,
             started: Instant::now(),
@@ -86,7 +103,7 @@ impl Reactor {
             connections_so_far: 0,
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone()),
-            workers: Workers::new(driver, urgent),
+            workers: Workers::new(driver, starter, urgent),
             swaps,
             wake_at: None,
             store,
@@ -94,6 +111,8 @@ impl Reactor {
             journal_fails: false,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
             inputs,
+            manager: ServiceManager::find(),
+            flags,
             give_up_at: None,
             ended: false,
         }
@@ -114,6 +133,7 @@ impl Reactor {
                 Some(input) = urgent.recv() => self.react(input).await,
                 Some(input) = others.recv() => self.react(input).await,
                 () = sleep_or_never(self.wake_at) => {}
+                () = sleep_or_never(self.manager.next()) => {}
                 () = sleep_or_never(self.give_up_at) => {
                     tracing::warn!("the kernel did not end within {END_PATIENCE:?}; ending without it");
                     self.ended = true;
@@ -129,7 +149,9 @@ impl Reactor {
                 self.wake_at = None;
                 self.step(Event::Tick).await;
             }
+            self.manager.turned(|| self.kernel.system_stats());
         }
+        self.manager.stopping();
         self.farewell().await;
         self.workers.end(&mut urgent).await;
     }
@@ -165,6 +187,7 @@ impl Reactor {
                 }
                 self.step(event).await;
             }
+            Input::Reload => self.reload().await,
             Input::Terminate if self.give_up_at.is_some() => self.ended = true,
             Input::Terminate => {
                 tracing::info!("asked to end");
@@ -172,6 +195,20 @@ impl Reactor {
                 self.step(Event::Terminate).await;
             }
         }
+    }
+
+    /// Reads the configuration again. One that is wrong changes nothing.
+    async fn reload(&mut self) {
+        self.manager.reloading();
+        match Settings::settle(self.flags.clone()) {
+            Ok(settings) => {
+                log::change(&settings.log);
+                tracing::info!("read the configuration again; sockets, folders, devices and mounts stay");
+                self.step(Event::Configured { config: Box::new(settings.kernel) }).await;
+            }
+            Err(e) => tracing::error!("the configuration stays as it was: {e}"),
+        }
+        self.manager.ready();
     }
 
     async fn connected(&mut self, connection: Connection, credentials: Credentials) {

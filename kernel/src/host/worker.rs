@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::input::Input;
+use super::starter::Starter;
 use super::swap::{SwapFiles, hand_over};
 use crate::core::event::{Event, WorkerId};
 
@@ -44,6 +45,7 @@ pub struct Supervisor {
     pub delay: Duration,
     /// The executable.
     pub program: PathBuf,
+    pub starter: Arc<Starter>,
     pub inputs: mpsc::Sender<Input>,
     /// Ends the worker when something is sent, or the sender is dropped.
     pub stop: oneshot::Receiver<()>,
@@ -80,7 +82,7 @@ impl Supervisor {
         near.set_nonblocking(true)?;
         let link = Arc::new(UnixStream::from_std(near)?);
         self.load.swap = self.swap.area();
-        let mut child = spawn(&self.program, &self.load, far.into())?;
+        let mut child = spawn(&self.starter, &self.program, &self.load, far.into())?;
         let os_pid = child.id().unwrap_or_default();
         let started = Input::WorkerStarted { worker: self.worker, link: Arc::clone(&link) };
         // The main loop is gone only when the daemon ends.
@@ -136,15 +138,9 @@ impl Supervisor {
 }
 
 /// Starts the executable with one end of the socket pair as its standard input, and the swap files open.
-fn spawn(program: &std::path::Path, load: &LoadRequest, socket: OwnedFd) -> io::Result<Child> {
-    let json = serde_json::to_string(load).map_err(io::Error::other)?;
-    let mut command = Command::new(program);
-    command
-        .args(["run", "--load", &json])
-        .stdin(Stdio::from(socket))
-        .stdout(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
+fn spawn(starter: &Starter, program: &Path, load: &LoadRequest, socket: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::from(starter.worker(program, load)?);
+    command.stdin(Stdio::from(socket)).stdout(Stdio::null()).process_group(0).kill_on_drop(true);
     let area = load.swap;
     // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
     unsafe {
@@ -274,6 +270,7 @@ mod tests {
             swap: Arc::default(),
             delay: Duration::ZERO,
             program,
+            starter: Arc::default(),
             inputs: sender,
             stop: stopped,
         };
@@ -313,8 +310,9 @@ mod tests {
         let (_stop, stopped) = oneshot::channel();
         let program = PathBuf::from("/nonexistent/worker");
         let delay = Duration::ZERO;
-        let swap = Arc::default();
-        Supervisor { worker: WORKER, load: load(), swap, delay, program, inputs, stop: stopped }.run().await;
+        let (swap, starter) = (Arc::default(), Arc::default());
+        let load = load();
+        Supervisor { worker: WORKER, load, swap, delay, program, starter, inputs, stop: stopped }.run().await;
         let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
             panic!("silent")
         };
@@ -361,8 +359,9 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         drop(stop);
         let (program, delay) = (PathBuf::from("/nonexistent/worker"), Duration::from_secs(3600));
-        let swap = Arc::default();
-        Supervisor { worker: WORKER, load: load(), swap, delay, program, inputs, stop: stopped }.run().await;
+        let (swap, starter) = (Arc::default(), Arc::default());
+        let load = load();
+        Supervisor { worker: WORKER, load, swap, delay, program, starter, inputs, stop: stopped }.run().await;
         let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
             panic!("silent")
         };

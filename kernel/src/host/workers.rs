@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::input::Input;
 use super::output::Output;
+use super::starter::Starter;
 use super::swap::SwapFiles;
 use super::worker::{EXIT_PATIENCE, Supervisor};
 use crate::core::event::{Event, WorkerId};
@@ -25,6 +26,7 @@ use crate::core::event::{Event, WorkerId};
 #[derive(Debug)]
 pub struct Workers {
     program: PathBuf,
+    starter: Arc<Starter>,
     inputs: mpsc::Sender<Input>,
     alive: BTreeMap<WorkerId, Worker>,
     /// Some of them were spoken to since the last flush.
@@ -44,15 +46,16 @@ struct Worker {
 
 impl Workers {
     /// No workers yet; they will run `program` and report to `inputs`.
-    pub fn new(program: PathBuf, inputs: mpsc::Sender<Input>) -> Self {
-        Workers { program, inputs, alive: BTreeMap::new(), spoken_to: false }
+    pub fn new(program: PathBuf, starter: Arc<Starter>, inputs: mpsc::Sender<Input>) -> Self {
+        Workers { program, starter, inputs, alive: BTreeMap::new(), spoken_to: false }
     }
 
     /// Starts a worker after a delay; it inherits the swap files.
     pub fn start(&mut self, worker: WorkerId, load: Box<LoadRequest>, swap: Arc<SwapFiles>, delay: Duration) {
         let (stop, stopped) = oneshot::channel();
-        let (program, inputs) = (self.program.clone(), self.inputs.clone());
-        tokio::spawn(Supervisor { worker, load, swap, delay, program, inputs, stop: stopped }.run());
+        let (program, starter, inputs) =
+            (self.program.clone(), Arc::clone(&self.starter), self.inputs.clone());
+        tokio::spawn(Supervisor { worker, load, swap, delay, program, starter, inputs, stop: stopped }.run());
         let output = Output::default();
         self.alive.insert(worker, Worker { link: None, output, awaits_writable: false, stop: Some(stop) });
     }

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use super::harness::{Home, llmasos};
+use super::harness::{Home, llmasos, wait_until};
 
 #[test]
 fn daemon_ends_on_a_signal_and_removes_its_socket() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let home = Home::new("exit 1");
         let daemon = home.start();
         let _idle = daemon.client();
@@ -110,4 +110,83 @@ fn command_line_wrong_is_a_usage_error() {
         String::from_utf8(output.stdout).unwrap(),
         concat!("llmasos ", env!("CARGO_PKG_VERSION"), "\n")
     );
+}
+
+#[test]
+fn configuration_is_read_again_on_hup_and_a_wrong_one_changes_nothing() {
+    let home = Home::new("exit 1");
+    let config = fs::read_to_string(home.path("config.ron")).expect("reads");
+    let policy = |client: &mut syscalls::client::blocking::Client| client.sysinfo().expect("answers").policy;
+    let write =
+        |more: &str| fs::write(home.path("config.ron"), config.replacen('(', &format!("({more}, "), 1));
+    let daemon = home.start();
+    let mut client = daemon.client();
+    assert_eq!(policy(&mut client), "fair");
+    write("policy: \"fifo\"").expect("writes");
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the policy is the new one", || (policy(&mut client) == "fifo").then_some(()));
+    write("policy: \"lottery\"").expect("writes");
+    daemon.signal(Signal::SIGHUP);
+    write("policy: \"rr\"").expect("writes");
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the daemon goes on", || (policy(&mut client) == "rr").then_some(()));
+}
+
+#[test]
+fn socket_of_the_service_manager_is_served_and_stays() {
+    let home = Home::new("exit 1");
+    let listener = std::os::unix::net::UnixListener::bind(home.path("s")).expect("the name is free");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&listener);
+    let daemon = home.command();
+    // As the service manager does: the socket is descriptor 3, and the process knows that it is meant.
+    let script =
+        format!("export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" --ready-fd 4 4>&1 1>&2 3<&{fd}");
+    nix::fcntl::fcntl(&listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+        .expect("is open");
+    let mut starter = Command::new("sh");
+    starter.args(["-c", &script]).arg(daemon.get_program()).args(daemon.get_args());
+    let mut child = starter.stdout(Stdio::piped()).spawn().expect("starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+    assert_eq!(line, "ready\n");
+    let mut client = syscalls::client::blocking::Client::connect(&home.path("s"), "test").expect("it serves");
+    client.ps().expect("answers");
+    client.call(syscalls::call::Shutdown {}).expect("the user may");
+    assert!(child.wait().expect("ends").success());
+    assert!(home.path("s").exists(), "the socket is the manager's");
+}
+
+#[test]
+fn watchdog_is_fed_by_the_loop_and_status_lines_come() {
+    let home = Home::new("exit 1");
+    let socket = std::os::unix::net::UnixDatagram::bind(home.path("n")).expect("the name is free");
+    socket.set_read_timeout(Some(super::harness::DEADLINE)).expect("a duration");
+    let mut command = home.command();
+    command.env("NOTIFY_SOCKET", home.path("n")).env("WATCHDOG_USEC", "30000");
+    let mut child = command.spawn().expect("starts");
+    let mut words = [0; 512];
+    let mut next = || {
+        let bytes = socket.recv(&mut words).expect("the daemon speaks");
+        String::from_utf8_lossy(&words[..bytes]).into_owned()
+    };
+    let (mut fed, mut ready, mut status) = (0, false, false);
+    while fed < 5 || !status {
+        let word = next();
+        match word.split('=').next() {
+            Some("WATCHDOG") => fed += 1,
+            Some("STATUS") => status |= word.contains("tokens/s"),
+            Some("READY") => ready = true,
+            _ => panic!("unexpected {word}"),
+        }
+    }
+    assert!(ready, "it was ready first");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process number"));
+    nix::sys::signal::kill(pid, Signal::SIGSTOP).expect("it runs");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.recv(&mut words).is_ok() {}
+    socket.set_nonblocking(false).expect("a socket");
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).expect("a duration");
+    assert!(socket.recv(&mut words).is_err(), "a loop that stands feeds no watchdog");
+    child.kill().expect("it runs");
+    child.wait().expect("ends");
 }

@@ -71,6 +71,9 @@ pub struct SysinfoReply {
     pub socket: String,
     /// Where it keeps its state.
     pub data: String,
+    /// What programs that the daemon starts, workers among them, are jailed with; `off` where they are not.
+    #[serde(default)]
+    pub jail: String,
     /// Name of the processor.
     pub cpu: String,
     /// Processors that it may use.

@@ -29,6 +29,7 @@ pub mod help;
 mod jobs;
 mod kill;
 mod listing;
+mod manual;
 pub mod models;
 pub mod mount;
 mod nice;
@@ -102,6 +103,7 @@ pub const ALL: &[Builtin] = &[
     devices::BUILTIN,
     timeline::BUILTIN,
     shutdown::BUILTIN,
+    manual::BUILTIN,
     help::BUILTIN,
     cd::BUILTIN,
     export::BUILTIN,

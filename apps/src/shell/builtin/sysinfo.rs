@@ -36,6 +36,7 @@ fn run(invocation: &Invocation) -> Outcome {
         ("socket", info.socket),
         ("data", info.data),
         ("policy", info.policy),
+        ("jail", info.jail),
         ("cpu", format!("{} ({} usable)", info.cpu, info.cpus)),
         ("memory", units::bytes(info.memory_bytes)),
     ];

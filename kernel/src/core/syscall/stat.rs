@@ -23,7 +23,8 @@ impl Kernel {
         Ok(Next::Reply(Reply::Stat(stats)))
     }
 
-    fn system_stats(&self) -> Stats {
+    /// The counters and levels of the whole system.
+    pub fn system_stats(&self) -> Stats {
         let frames = self.models.values().map(|m| m.frames());
         let (total, free) =
             frames.fold((0, 0), |(t, f), (total, free)| (t + u64::from(total), f + u64::from(free)));

@@ -13,6 +13,7 @@ impl Kernel {
             os_pid: host.os_pid,
             socket: host.socket,
             data: host.data,
+            jail: host.jail,
             cpu: host.cpu,
             cpus: host.cpus,
             memory_bytes: host.memory_bytes,

@@ -10,6 +10,7 @@ use syscalls::call::{Attention, nearest};
 use super::super::size::Bytes;
 use super::SettingsError;
 use crate::core::KernelConfig;
+use crate::jail::{Policy, Strictness};
 
 /// The disk tier of the swap area where nobody says: a hundred thousand tokens of a model of seven billion weights.
 const SWAP_DISK_BYTES: u64 = 8 << 30;
@@ -26,6 +27,7 @@ pub(super) struct File {
     pub mounts: Vec<MountEntry>,
     pub driver: Option<PathBuf>,
     pub devices: Option<Vec<DeviceEntry>>,
+    pub jail: JailSettings,
     pub pool_tokens_min: u32,
     pub sequences_max: u16,
     pub prefill_tokens_min: u32,
@@ -52,6 +54,7 @@ impl Default for File {
             mounts: Vec::new(),
             driver: None,
             devices: None,
+            jail: JailSettings::default(),
             pool_tokens_min: kernel.pool_tokens_min,
             sequences_max: kernel.sequences_max,
             prefill_tokens_min: kernel.prefill_tokens_min,
@@ -66,6 +69,15 @@ impl Default for File {
             swap_disk_bytes: SWAP_DISK_BYTES,
         }
     }
+}
+
+/// How programs are jailed, and what they may reach beside what is built in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JailSettings {
+    pub strictness: Strictness,
+    pub worker: Policy,
+    pub program: Policy,
 }
 
 /// A model that the file wants mounted.

@@ -20,6 +20,7 @@ mod flags;
 #[cfg(test)]
 mod tests;
 
+pub use file::JailSettings;
 pub use flags::Flags;
 
 use check::{check, one_of};
@@ -51,6 +52,10 @@ pub struct Settings {
     pub driver: Option<PathBuf>,
     /// Where to tell that the socket is served.
     pub ready_fd: Option<i32>,
+    /// How programs that the daemon starts are jailed.
+    pub jail: JailSettings,
+    /// The command line and the environment, to settle again.
+    pub flags: Flags,
     /// What the kernel is told; the host fills in what it knows of the machine.
     pub kernel: KernelConfig,
 }
@@ -87,6 +92,7 @@ impl Settings {
 }
 
 fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
+    let again = flags.clone();
     let own = |system: &str, user: fn() -> PathBuf| if flags.system { system.into() } else { user() };
     let mode = if flags.system { SYSTEM_SOCKET_MODE } else { USER_SOCKET_MODE };
     let socket = flags.socket.or(file.socket);
@@ -98,6 +104,8 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
         mounts: file.mounts.into_iter().map(mount).collect(),
         driver: file.driver,
         ready_fd: flags.ready_fd,
+        jail: file.jail,
+        flags: again,
         kernel: KernelConfig {
             devices_to_come: file.devices.is_none(),
             devices: devices(flags.device_memory, file.devices.unwrap_or_default()),

@@ -1,0 +1,187 @@
+//! A program that tries to get out of the jail, in one way for each of its words. It says what came of it, and
+//! succeeds exactly if it got out: `escape WORD TARGET`, where TARGET is a folder that its user may write to, with a
+//! file `secret`, and a process of the same user whose number is in `victim`.
+
+// Each of these calls is made to be refused, with arguments that are harmless where it is not.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::RawFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+/// Tries one way.
+type Way = fn(&Path) -> io::Result<()>;
+
+/// Every way out, by its word.
+const WAYS: &[(&str, Way)] = &[
+    ("read-shadow", |_| fs::read("/etc/shadow").map(drop)),
+    ("read-secret", |target| fs::read(target.join("secret")).map(drop)),
+    ("list-folder", |target| fs::read_dir(target).map(drop)),
+    ("write-outside", |target| fs::write(target.join("written"), "x")),
+    ("change-mode", |target| fs::rename(target.join("secret"), target.join("moved"))),
+    ("follow-symlink", follow_symlink),
+    ("read-through-proc", |target| fs::read(format!("/proc/{}/environ", victim(target)?)).map(drop)),
+    ("tcp-connect", |target| TcpStream::connect(("127.0.0.1", port(target)?)).map(drop)),
+    ("tcp-listen", |_| TcpListener::bind("127.0.0.1:0").map(drop)),
+    ("unix-connect", |target| UnixStream::connect(target.join("socket")).map(drop)),
+    ("raw-socket", |_| call(|| unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) }.into())),
+    ("kill-victim", |target| {
+        let pid = victim(target)?;
+        call(|| unsafe { libc::kill(pid, 0) }.into())
+    }),
+    ("ptrace-victim", |target| {
+        let pid = victim(target)?;
+        call(|| unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) })
+    }),
+    ("read-victim-memory", |target| {
+        let pid = victim(target)?;
+        let nothing = std::ptr::null::<libc::iovec>();
+        call(|| unsafe { libc::process_vm_readv(pid, nothing, 0, nothing, 0, 0) } as i64)
+    }),
+    ("leave-process-group", |_| {
+        // A leader of a group cannot leave it; its child can.
+        run_child(|| call(|| unsafe { libc::setsid() }.into()))
+    }),
+    ("unshare-user", |_| call(|| unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())),
+    ("mount", |_| {
+        let (none, folder, kind) = (std::ptr::null(), c"/tmp".as_ptr(), c"tmpfs".as_ptr());
+        call(|| unsafe { libc::mount(none, folder, kind, 0, none.cast()) }.into())
+    }),
+    ("chroot", |_| call(|| unsafe { libc::chroot(c"/usr".as_ptr()) }.into())),
+    ("bpf", |_| call(|| unsafe { libc::syscall(libc::SYS_bpf, 5, std::ptr::null::<u8>(), 0) })),
+    ("io-uring", |_| {
+        let mut parameters = [0u8; 256];
+        call(|| unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) })
+    }),
+    ("keyring", |_| call(|| unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 1) })),
+    ("device-memory", |_| File::open("/dev/mem").map(drop)),
+    ("become-root", |_| call(|| unsafe { libc::setuid(0) }.into())),
+    ("set-user-id-program", set_user_id_program),
+    ("fork-bomb", fork_bomb),
+    ("much-memory", |_| {
+        let bytes = 64usize << 30;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        call(|| unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) } as i64)
+    }),
+    ("many-files", |_| {
+        let files = (0..1000).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<_>>>()?;
+        assert_eq!(files.len(), 1000);
+        Ok(())
+    }),
+    ("inherited-descriptor", |_| call(|| unsafe { libc::fcntl(INHERITED, libc::F_GETFD) }.into())),
+];
+
+/// The number of a descriptor that the starter leaves open.
+const INHERITED: RawFd = 9;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let (word, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if word == "list" {
+        WAYS.iter().for_each(|(name, _)| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
+    let Some((name, way)) = WAYS.iter().find(|(name, _)| *name == word) else {
+        eprintln!("escape: there is no way `{word}`; `escape list` has them all");
+        return ExitCode::from(2);
+    };
+    match way(Path::new(&target)) {
+        Ok(()) => {
+            println!("{name}: out");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            println!("{name}: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes a system call that gives a negative number where it fails.
+fn call(call: impl FnOnce() -> i64) -> io::Result<()> {
+    if call() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn number(path: &Path) -> io::Result<i32> {
+    fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
+}
+
+/// The process to attack. Where the file cannot be read, it is told by the environment.
+fn victim(target: &Path) -> io::Result<i32> {
+    let told = std::env::var("VICTIM").ok().and_then(|pid| pid.parse().ok());
+    told.map_or_else(|| number(&target.join("victim")), Ok)
+}
+
+fn port(_: &Path) -> io::Result<u16> {
+    std::env::var("PORT").ok().and_then(|port| port.parse().ok()).ok_or(io::ErrorKind::InvalidInput.into())
+}
+
+/// A link in a folder of its own that leads to somebody else's file.
+fn follow_symlink(target: &Path) -> io::Result<()> {
+    let folder = std::env::current_dir()?;
+    let link = folder.join("link");
+    let _ = fs::remove_file(&link);
+    symlink(target.join("secret"), &link)?;
+    fs::read(&link).map(drop)
+}
+
+/// A program that becomes root for everybody, if it is let.
+fn set_user_id_program(_: &Path) -> io::Result<()> {
+    let output = Command::new("/bin/su").args(["-c", "true"]).output()?;
+    let privileged = fs::read_to_string("/proc/self/status")?.contains("NoNewPrivs:\t0");
+    if output.status.success() || privileged { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Children until there are no more, each of which waits to be killed. More than a user's program needs is out.
+fn fork_bomb(_: &Path) -> io::Result<()> {
+    let mut children = Vec::new();
+    let mut refused = None;
+    for _ in 0..200 {
+        // SAFETY: the child calls nothing but pause.
+        match unsafe { libc::fork() } {
+            0 => loop {
+                // SAFETY: waits for a signal.
+                unsafe { libc::pause() };
+            },
+            -1 => {
+                refused = Some(io::Error::last_os_error());
+                break;
+            }
+            pid => children.push(pid),
+        }
+    }
+    for pid in children {
+        // SAFETY: they are this process's own children.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            libc::waitpid(pid, std::ptr::null_mut(), 0);
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+fn run_child(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    // SAFETY: this program has one thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            let code = work().map_or_else(|e| e.raw_os_error().unwrap_or(1), |()| 0);
+            std::process::exit(code);
+        }
+        -1 => Err(io::Error::last_os_error()),
+        pid => {
+            let mut status = 0;
+            // SAFETY: it is this process's own child.
+            unsafe { libc::waitpid(pid, &mut status, 0) };
+            match libc::WEXITSTATUS(status) {
+                0 => Ok(()),
+                code => Err(io::Error::from_raw_os_error(code)),
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! How the host starts what is not itself: through the jail's helper, with an environment of its own.
+//!
+//! Workers get their model to read, the folder of measurements to write, and the swap files open. Where the jail is
+//! off, or its helper is missing and not required, they are started as they are.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use drivers::wire::LoadRequest;
+
+use crate::core::MAIN_MEMORY;
+use crate::jail::{self, Orders, Policy, Strictness, User};
+
+/// Files that a model may be split into, as for the reader of headers.
+const SHARDS_MAX: u32 = 512;
+
+/// Variables of the daemon that its workers see: how much to log, and which devices there are.
+const WORKER_VARIABLES: &[&str] =
+    &["LLMASOS_LOG", "RUST_BACKTRACE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH"];
+
+/// Starts programs.
+#[derive(Clone, Debug, Default)]
+pub struct Starter {
+    /// The jail's helper, none where the jail is off.
+    helper: Option<PathBuf>,
+    required: bool,
+    /// What every worker may reach beside the built-in.
+    worker: Policy,
+    /// What every program may reach.
+    program: Policy,
+}
+
+/// A program to start.
+pub struct Start<'a> {
+    pub program: &'a Path,
+    pub arguments: Vec<OsString>,
+    pub environment: Vec<(String, String)>,
+    pub folder: &'a Path,
+    pub policy: Policy,
+    pub user: Option<User>,
+    /// Descriptors that it inherits beside the first three.
+    pub keep: Vec<RawFd>,
+}
+
+impl Starter {
+    /// Starts through `helper`, with additions to the policies of workers and programs.
+    pub fn new(helper: PathBuf, strictness: Strictness, worker: &Policy, program: &Policy) -> Self {
+        Starter {
+            helper: (strictness != Strictness::Off).then_some(helper),
+            required: strictness == Strictness::Required,
+            worker: Policy::worker().with(worker),
+            program: Policy::program().with(program),
+        }
+    }
+
+    /// What the jail is made of, or `off`.
+    pub fn describe(&self) -> String {
+        self.helper.as_ref().map_or_else(|| "off".into(), |_| jail::support().to_string())
+    }
+
+    /// What programs may reach.
+    pub fn program_policy(&self) -> Policy {
+        self.program.clone()
+    }
+
+    /// The command that runs a worker; its standard streams are the caller's to set.
+    ///
+    /// # Errors
+    ///
+    /// What it is to load has no JSON form.
+    pub fn worker(&self, program: &Path, load: &LoadRequest) -> io::Result<Command> {
+        let mut policy = self.worker.clone();
+        policy.execute.push(program.into());
+        policy.read.extend(program.parent().map(Into::into));
+        policy.read.extend(files_of(&load.path));
+        policy.write.extend(load.cache_dir.as_ref().map(Into::into));
+        if load.device.as_deref().is_some_and(|device| device != MAIN_MEMORY) {
+            policy = policy.with_graphics();
+        }
+        let mut environment = inherited(WORKER_VARIABLES);
+        // What is made there is measured and removed.
+        environment.extend(load.cache_dir.as_ref().map(|folder| ("TMPDIR".into(), folder.clone())));
+        let swap = load.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
+        self.command(&Start {
+            program,
+            arguments: ["run".into(), "--load".into(), serde_json::to_string(load)?.into()].into(),
+            environment,
+            folder: Path::new("/"),
+            policy,
+            user: None,
+            keep: swap.collect(),
+        })
+    }
+
+    /// The command that runs a program.
+    ///
+    /// # Errors
+    ///
+    /// A path of its policy is no UTF-8.
+    pub fn command(&self, start: &Start) -> io::Result<Command> {
+        let Some(helper) = &self.helper else {
+            let mut command = Command::new(start.program);
+            command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));
+            command.current_dir(start.folder);
+            return Ok(command);
+        };
+        let orders = Orders {
+            policy: start.policy.clone(),
+            user: start.user.clone(),
+            environment: start.environment.clone(),
+            folder: start.folder.into(),
+            keep: start.keep.clone(),
+            parent: std::process::id(),
+            required: self.required,
+        };
+        jail::command(helper, &orders, start.program, &start.arguments)
+    }
+}
+
+/// Those of the daemon's variables that have these names.
+pub fn inherited(names: &[&str]) -> Vec<(String, String)> {
+    names.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))).collect()
+}
+
+/// The files of a model: one, or by llama.cpp's names the parts of one (`…-00001-of-00003.gguf`).
+fn files_of(path: &str) -> Vec<PathBuf> {
+    parts_of(path).unwrap_or_else(|| vec![path.into()])
+}
+
+fn parts_of(path: &str) -> Option<Vec<PathBuf>> {
+    let (stem, ending) = path.rsplit_once('.')?;
+    let (stem, count) = stem.rsplit_once("-of-")?;
+    let (stem, _) = stem.rsplit_once('-')?;
+    let parts = count.parse::<u32>().ok().filter(|parts| (1..=SHARDS_MAX).contains(parts))?;
+    Some((1..=parts).map(|part| format!("{stem}-{part:05}-of-{count}.{ending}").into()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_in_parts_is_all_of_its_files() {
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(files_of("/m/a.gguf"), paths(&["/m/a.gguf"]));
+        assert_eq!(files_of("/m/a-of-b.gguf"), paths(&["/m/a-of-b.gguf"]));
+        let parts = paths(&["/m/a-00001-of-00002.gguf", "/m/a-00002-of-00002.gguf"]);
+        assert_eq!(files_of("/m/a-00001-of-00002.gguf"), parts);
+    }
+}

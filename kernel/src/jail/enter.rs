@@ -1,0 +1,103 @@
+//! The way into the jail, in the one order that works: what needs privileges first, and what cannot be undone last.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::{CommandExt, parent_id};
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use thiserror::Error;
+
+use super::calls::CallsError;
+use super::support::LANDLOCK_WHOLE;
+use super::{Orders, calls, files, identity, limits, support};
+
+/// Why a program was not started.
+#[derive(Debug, Error)]
+pub enum EnterError {
+    /// A step fails.
+    #[error("cannot {step}: {source}")]
+    Step { step: &'static str, source: io::Error },
+    /// Landlock is there and does not work.
+    #[error("cannot shut files: {0}")]
+    Files(#[from] landlock::RulesetError),
+    /// Seccomp does not work.
+    #[error(transparent)]
+    Calls(#[from] CallsError),
+    /// The orders want more than there is.
+    #[error(
+        "this system has {0}, and the jail is required whole: landlock {LANDLOCK_WHOLE} and seccomp; \
+         use a newer kernel, or set `jail: (strictness: auto)`"
+    )]
+    Lacking(support::Support),
+    /// Whoever wanted the program has ended.
+    #[error("the daemon has ended")]
+    Orphan,
+    /// The program cannot be run.
+    #[error("cannot run {program}: {source}")]
+    Exec { program: String, source: io::Error },
+}
+
+/// Enters the jail and becomes the program, so that it returns only where something failed.
+///
+/// # Errors
+///
+/// The first step that failed. The process must end then: it is half-way in.
+pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result<Infallible, EnterError> {
+    let step = |step| move |source: io::Error| EnterError::Step { step, source };
+    let there = support();
+    if orders.required && !there.is_whole() {
+        return Err(EnterError::Lacking(there));
+    }
+    close_others(&orders.keep).map_err(step("close descriptors"))?;
+    let uid = orders.user.as_ref().map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
+    limits::set(&orders.policy.limits, uid).map_err(step("set limits"))?;
+    identity::take(orders.user.as_ref()).map_err(step("become the program's user"))?;
+    // After the user, whose change would lift it.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from).map_err(step("be tied to the daemon"))?;
+    if parent_id() != orders.parent {
+        return Err(EnterError::Orphan);
+    }
+    umask(Mode::from_bits_truncate(0o077));
+    std::env::set_current_dir(&orders.folder).map_err(step("enter the program's folder"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(orders.environment.iter().map(|(k, v)| (k, v)));
+    let is_whole = files::shut(&orders.policy)?;
+    if orders.required && !is_whole {
+        return Err(EnterError::Lacking(there));
+    }
+    if there.seccomp {
+        calls::shut(orders.policy.network, there.landlock >= LANDLOCK_WHOLE)?;
+    }
+    let source = command.exec();
+    Err(EnterError::Exec { program: Path::new(program).display().to_string(), source })
+}
+
+/// Closes all descriptors but the first three and those that the program keeps.
+fn close_others(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut from = 3;
+    for fd in keep {
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(from: u32, to: u32) -> io::Result<()> {
+    // SAFETY: nothing in this process uses a descriptor above 2, or knows one that it has not been told to keep.
+    match unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

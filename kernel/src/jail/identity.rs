@@ -1,0 +1,46 @@
+//! Who a program is: a user without privileges, and none to gain.
+
+use std::io;
+
+use caps::CapSet;
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
+
+/// A user to become.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    /// All groups, the first one included.
+    pub groups: Vec<u32>,
+}
+
+/// Becomes the user, and gives up every privilege: of root nothing is left but the name.
+///
+/// # Errors
+///
+/// This process may not become that user.
+pub(super) fn take(user: Option<&User>) -> io::Result<()> {
+    // While this process still may.
+    let bounds = caps::read(None, CapSet::Bounding).map_err(io::Error::other)?;
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
+        for capability in bounds {
+            caps::drop(None, CapSet::Bounding, capability).map_err(io::Error::other)?;
+        }
+    }
+    if let Some(user) = user.filter(|user| user.uid != geteuid().as_raw()) {
+        let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        setgroups(&groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+    }
+    // Systems before 4.3 have no ambient set, and so nothing in it.
+    let _ = caps::clear(None, CapSet::Ambient);
+    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    prctl::set_no_new_privs()?;
+    Ok(())
+}

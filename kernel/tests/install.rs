@@ -1,0 +1,127 @@
+//! Installation: what `kernel/dist/install` puts in place works from there, and goes away again. Units are checked by
+//! systemd's own tools where these are.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use syscalls::client::blocking::Client;
+
+/// The greatest exposure that `systemd-analyze security` may find.
+const EXPOSURE_MAX: f64 = 1.0;
+
+fn dist(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
+}
+
+/// The folder of the executables, if all of them are built.
+fn built() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_BIN_EXE_llmasos")).parent().unwrap().to_path_buf();
+    let missing = ["llmsh", "llmasos-driver", "chat"].iter().find(|name| !folder.join(name).exists());
+    if let Some(name) = missing {
+        eprintln!("skipped: {name} is not built; `make build` builds it");
+        return None;
+    }
+    Some(folder)
+}
+
+fn install(root: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(dist("install"));
+    let output = command.args(arguments).env("DESTDIR", root).env("PREFIX", "/usr").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs one of systemd's tools on the units as they are installed; none where the tool is missing.
+fn analyze(arguments: &[&str]) -> Option<std::process::Output> {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["llmasos.service", "llmasos.socket"] {
+        let unit = fs::read_to_string(dist("systemd").join(name)).unwrap();
+        fs::write(folder.path().join(name), unit.replace("@BINDIR@/llmasos", env!("CARGO_BIN_EXE_llmasos")))
+            .unwrap();
+    }
+    let paths: Vec<PathBuf> = ["llmasos.service", "llmasos.socket"].map(|n| folder.path().join(n)).into();
+    let units = if arguments[0] == "security" { &paths[..1] } else { &paths[..] };
+    match Command::new("systemd-analyze").args(arguments).args(units).output() {
+        Ok(output) => Some(output),
+        Err(e) => {
+            eprintln!("skipped: systemd-analyze does not run: {e}");
+            None
+        }
+    }
+}
+
+#[test]
+fn units_are_valid() {
+    let Some(output) = analyze(&["verify", "--man=no"]) else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("llmasos")).collect();
+    assert!(about_us.is_empty(), "{said}");
+}
+
+#[test]
+fn unit_exposes_little() {
+    let Some(output) = analyze(&["security", "--offline=true", "--no-pager"]) else { return };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
+    let level = line.rsplit(": ").next().and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    let level =
+        level.unwrap_or_else(|| panic!("no level in {said}{}", String::from_utf8_lossy(&output.stderr)));
+    println!("exposure {level} of at most {EXPOSURE_MAX}");
+    assert!(level <= EXPOSURE_MAX, "{said}");
+}
+
+#[test]
+fn installed_daemon_serves_and_is_removed_without_its_data() {
+    let Some(built) = built() else { return };
+    let root = tempfile::tempdir().unwrap();
+    install(root.path(), &[built.to_str().unwrap()]);
+    let at = |path: &str| root.path().join(path);
+    for file in [
+        "usr/lib/systemd/system/llmasos.service",
+        "usr/lib/systemd/system/llmasos.socket",
+        "usr/lib/sysusers.d/llmasos.conf",
+        "usr/lib/tmpfiles.d/llmasos.conf",
+        "usr/share/man/man1/llmasos-daemon.1",
+        "usr/share/man/man1/llmasos-ps.1",
+        "usr/share/bash-completion/completions/llmasos",
+        "usr/share/zsh/site-functions/_llmasos",
+        "usr/share/fish/vendor_completions.d/llmasos.fish",
+    ] {
+        assert!(at(file).is_file(), "{file} is missing");
+    }
+    let unit = fs::read_to_string(at("usr/lib/systemd/system/llmasos.service")).unwrap();
+    assert!(unit.contains("ExecStart=/usr/bin/llmasos daemon --system"), "{unit}");
+
+    let data = at("var/lib/llmasos");
+    let mut command = Command::new(at("usr/bin/llmasos"));
+    command.arg("daemon").arg("--config").arg(at("etc/llmasos/llmasos.ron"));
+    command.arg("--socket").arg(at("s")).arg("--data").arg(&data).args(["--ready-fd", "3"]);
+    // The shell moves the pipe from descriptor 1 to 3.
+    let mut starter = Command::new("sh");
+    starter.args(["-c", "exec \"$0\" \"$@\" 3>&1 1>&2"]).arg(command.get_program()).args(command.get_args());
+    let mut daemon = starter.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(daemon.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let mut client = Client::connect(&at("s"), "test").unwrap();
+    client.mount("sim:", "m", |_| {}).expect("the installed worker runs in the installed jail");
+    client.call(syscalls::call::Shutdown {}).unwrap();
+    assert!(daemon.wait().unwrap().success());
+
+    // Installing again keeps what the user has written.
+    fs::write(at("etc/llmasos/llmasos.ron"), "(log: \"warn\")").unwrap();
+    install(root.path(), &[built.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(at("etc/llmasos/llmasos.ron")).unwrap(), "(log: \"warn\")");
+
+    install(root.path(), &["--remove"]);
+    let left = Command::new("find").arg(root.path()).args(["-type", "f", "-name", "*llm*"]).output().unwrap();
+    let left = String::from_utf8(left.stdout).unwrap();
+    let expected = at("etc/llmasos/llmasos.ron");
+    assert_eq!(
+        left.trim(),
+        expected.to_str().unwrap(),
+        "the configuration stays, and nothing else of that name"
+    );
+    assert!(data.join("store").exists(), "the data stays");
+}
