@@ -51,6 +51,13 @@ fn keep<S: 'static>(handle: Handle<EnvFilter, S>) {
     }));
 }
 
+/// Writes a line about a trouble where it begins, and not while it lasts.
+pub fn once(lasts: &mut bool, message: &str) {
+    if !std::mem::replace(lasts, true) {
+        tracing::error!("{message}");
+    }
+}
+
 /// Writes a line that the kernel wants said.
 pub fn say(level: LogLevel, message: &str) {
     match level {
