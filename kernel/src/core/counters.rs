@@ -17,6 +17,8 @@ pub(super) struct Counters {
     pub steps: u64,
     /// Time in forward passes, in microseconds; of a process, its share of it.
     pub step_us: u64,
+    /// Steps that were withdrawn before all of their rows were through.
+    pub steps_withdrawn: u64,
     /// Tokens that were guessed and checked.
     pub tokens_drafted: u64,
     /// Guesses that were right.
@@ -44,6 +46,7 @@ impl Counters {
             tokens_recomputed: self.tokens_recomputed,
             steps: self.steps,
             step_us: self.step_us,
+            steps_withdrawn: self.steps_withdrawn,
             tokens_drafted: self.tokens_drafted,
             tokens_accepted: self.tokens_accepted,
             worker_restarts: self.worker_restarts,

@@ -36,6 +36,7 @@ fn interactive_arrival_withdraws_a_step_of_lower_classes() {
     let reply = generated(machine.finish(batch, working));
     assert_eq!(reply.text, reference("context=8192", &"p".repeat(8000), 5));
     assert_eq!(reply.usage.prompt_tokens_evaluated, 8000, "what was withdrawn was not counted");
+    assert_eq!(machine.stat(batch).steps_withdrawn, 1);
 }
 
 #[test]
@@ -55,6 +56,7 @@ fn normal_arrival_and_short_steps_withdraw_nothing() {
     let context = machine.open_with(watched, "now");
     machine.begin(watched, generate(context, 5));
     assert!(machine.withdrawn.is_empty(), "10 ms are not worth it");
+    assert_eq!(machine.stat(batch).steps_withdrawn, 0);
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub struct Stats {
     pub steps: u64,
     /// Time in forward passes, in microseconds.
     pub step_us: u64,
+    /// Steps that were withdrawn because somebody in a hurry arrived: rows that were not through were computed again.
+    #[serde(default)]
+    pub steps_withdrawn: u64,
     /// Frames in device memory.
     pub frames_total: u64,
     /// Frames that no page occupies.

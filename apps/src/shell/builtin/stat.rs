@@ -52,6 +52,7 @@ fn table(stats: &Stats) -> String {
         ("calls", stats.calls.to_string()),
         ("steps", stats.steps.to_string()),
         ("step_us", time(stats.step_us)),
+        ("steps_withdrawn", stats.steps_withdrawn.to_string()),
         ("prompt_tokens_evaluated", stats.prompt_tokens_evaluated.to_string()),
         ("prompt_tokens_shared", stats.prompt_tokens_shared.to_string()),
         ("tokens_generated", stats.tokens_generated.to_string()),

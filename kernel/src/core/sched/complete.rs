@@ -31,7 +31,9 @@ impl Kernel {
         let elapsed_us = done.elapsed_us.saturating_sub(paging_us).min(wall_us);
         self.charge(worker.model, &step, &done.rows, elapsed_us);
         if let Some(model) = self.models.get_mut(&worker.model) {
-            model.sched.count_withdrawn(&step, &done.rows);
+            let withdrawn = u64::from(model.sched.count_withdrawn(&step, &done.rows));
+            model.counters.steps_withdrawn += withdrawn;
+            self.counters.steps_withdrawn += withdrawn;
         }
         self.worker_progressed(worker.model);
         let short = is_short(&step, &done);

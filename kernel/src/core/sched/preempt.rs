@@ -45,14 +45,16 @@ impl Sched {
         self.arrived = Some(self.arrived.map_or(class, |arrived| arrived.min(class)));
     }
 
-    /// Counts a step that is done.
-    pub(super) fn count_withdrawn(&mut self, step: &InFlight, done: &[RowDone]) {
+    /// Counts a step that is done, and tells whether rows of it were lost.
+    pub(super) fn count_withdrawn(&mut self, step: &InFlight, done: &[RowDone]) -> bool {
         let highest = step.rows.iter().map(|row| row.class).min().unwrap_or_default();
-        if done.contains(&RowDone::Withdrawn) {
+        let lost = done.contains(&RowDone::Withdrawn);
+        if lost {
             self.withdrawn = (highest, self.withdrawn.1 + 1);
         } else if !step.rows.is_empty() && highest >= self.withdrawn.0 {
             self.withdrawn.1 = 0;
         }
+        lost
     }
 }
 
