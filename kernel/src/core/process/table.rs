@@ -11,7 +11,10 @@ use super::{Identity, Process, Zombie};
 
 /// One entry: a process is alive or a zombie, and never both.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "who lives is looked up for every row, and is behind one pointer already")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "who lives is looked up for every row, and is behind one pointer already"
+)]
 enum Entry {
     Living(Process),
     Zombie(Box<Zombie>),
