@@ -268,8 +268,8 @@ fn said(machine: &mut Machine, processes: &[(Pid, Vec<ContextId>)]) -> Said {
         let attached = attach(machine, admin, *pid);
         for context in contexts {
             let log = tokens(machine, admin, *pid, *context);
-            let of_it = attached.calls.iter().filter(|c| c.context == Some(*context) && c.call == "generate");
-            let last = of_it.last().map(|call| {
+            let of_it = attached.calls.iter().rfind(|c| c.context == Some(*context) && c.call == "generate");
+            let last = of_it.map(|call| {
                 assert!(call.ended, "{call:?} is never answered");
                 machine.call_as(admin, Some(*pid), Follow { call: call.ticket, replay: true })
             });

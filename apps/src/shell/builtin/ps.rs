@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use nix::unistd::{Uid, User};
-use syscalls::Pid;
-use syscalls::call::Lifetime;
+use syscalls::call::{Lifetime, Ps};
 use syscalls::reply::{ProcessInfo, ProcessState};
+use syscalls::{Pid, Reply};
 
 use super::arguments::{self, Daemon, Invocation, name_of};
+use super::failure::Failure;
 use super::listing::Listing;
 use super::{Builtin, Outcome, Run};
 use crate::terminal::table::Align;
@@ -20,7 +21,7 @@ pub const BUILTIN: Builtin =
 
 /// Lists processes
 ///
-/// STATE is idle, ready, running, blocked, stopped or zombie. LASTS has a d for a process that outlives its connection,
+/// STATE is new, idle, ready, running, blocked, stopped or zombie. LASTS has a d for a process that outlives its connection,
 /// a p for one that outlives the daemon too, and a capital letter while no connection has it. NI is the nice value, CTX the number of contexts,
 /// TOKENS what they hold, FRAMES the device memory that they map, OOM how much that is in the way where memory is
 /// short. EVAL and GEN count tokens evaluated and generated, TIME is the model's time that the process has had.
@@ -29,6 +30,9 @@ struct Args {
     /// Prints {"processes":[…]} with every field
     #[arg(long)]
     json: bool,
+    /// Lists those too that ended with the last daemon, as dead
+    #[arg(long, short)]
+    all: bool,
     /// Shows children below their parents
     #[arg(long, short)]
     tree: bool,
@@ -59,7 +63,10 @@ const LISTING: Listing<15> = Listing {
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
-    let processes = args.daemon.connect("ps")?.ps()?;
+    let processes = match args.daemon.connect("ps")?.call(Ps { all: args.all })? {
+        Reply::Processes(processes) => processes,
+        _ => return Err(Failure::Message("the daemon answered with the reply of another call".into())),
+    };
     LISTING.print(args.json, &processes, || {
         let all = if args.tree { tree(&processes) } else { processes.iter().map(|p| (p, 0)).collect() };
         let mut users = BTreeMap::new();
