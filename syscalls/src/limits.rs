@@ -60,6 +60,12 @@ limits! {
     /// Replies that are kept for one process until they are fetched; the oldest goes for the next one.
     pub const RESULTS_KEPT_MAX: usize = 64;
 
+    /// Programs at once that the daemon has started as processes.
+    pub const PROGRAMS_MAX: usize = 256;
+
+    /// Bytes of the arguments of such a program, its name included.
+    pub const ARGUMENT_BYTES_MAX: usize = 64 << 10;
+
     /// Groups of processes at once.
     pub const GROUPS_MAX: usize = 4096;
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 /// Names the socket.
 pub const SOCKET_VAR: &str = "LLMASOS_SOCKET";
+/// Names the descriptor of the connection that the daemon hands to a program that it starts.
+pub const SOCKET_FD_VAR: &str = "LLMASOS_SOCKET_FD";
 /// Names the folder of the daemon's state.
 pub const DATA_VAR: &str = "LLMASOS_DATA";
 /// Names the configuration file.

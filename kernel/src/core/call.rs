@@ -34,6 +34,8 @@ pub(super) enum Waits {
     Mount(ModelId),
     /// A model that is being loaded, to open a context on it.
     Open(ModelId, Box<Opening>),
+    /// The start of the program of a child.
+    Start(Pid),
     /// Events of these kinds.
     Events(Kinds),
 }
@@ -211,6 +213,7 @@ impl Kernel {
             Waits::Child(_)
             | Waits::Message
             | Waits::Signal
+            | Waits::Start(_)
             | Waits::Mount(_)
             | Waits::Open(..)
             | Waits::Events(_) => {

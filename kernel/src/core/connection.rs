@@ -26,6 +26,19 @@ pub(super) struct Connection {
     pub congested: bool,
 }
 
+impl Connection {
+    /// The one that a program is born with.
+    pub(super) fn of_program(credentials: Credentials, pid: Pid) -> Self {
+        Connection {
+            credentials,
+            pid: Some(pid),
+            processes: BTreeSet::from([pid]),
+            in_flight: BTreeSet::new(),
+            congested: false,
+        }
+    }
+}
+
 impl Kernel {
     pub(super) fn connected(&mut self, conn: ConnId, credentials: Credentials) {
         if self.connections.len() >= CONNECTIONS_MAX {
@@ -47,11 +60,12 @@ impl Kernel {
     }
 
     /// The connection is gone, and nobody hears the answers. Those of its processes that outlive it go on detached, and
-    /// the others end.
+    /// the others end. A program that has closed its connection still runs.
     pub(super) fn disconnected(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
-        let lasts =
-            |pid: &Pid| self.processes.living(*pid).is_some_and(|p| p.lifetime != Lifetime::Connection);
+        let lasts = |pid: &Pid| {
+            self.processes.living(*pid).is_some_and(|p| p.program || p.lifetime != Lifetime::Connection)
+        };
         let (lasting, others): (Vec<Pid>, Vec<Pid>) = connection.processes.iter().partition(|pid| lasts(pid));
         lasting.into_iter().for_each(|pid| self.let_go(pid));
         others.into_iter().for_each(|pid| self.end_process(pid, STATUS_HANGUP));

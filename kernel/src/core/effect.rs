@@ -35,6 +35,10 @@ pub enum Effect {
     Ask { worker: WorkerId, number: u64, question: Question },
     /// Send a `Tick` at this time; replaces the one before, and none cancels it.
     WakeAt(Option<Now>),
+    /// Start a program as this process. `ProgramStarted` or `ProgramRefused` follows, and then `ProgramEnded`.
+    StartProgram { pid: Pid, program: Box<Program> },
+    /// Ask the program of a process to end, and kill it after so many milliseconds.
+    EndProgram { pid: Pid, grace_ms: u64 },
     /// Write a record to the store, durably, before the effects behind it are performed.
     Persist(Record),
     /// Remove the record of this key from the store.
@@ -48,6 +52,15 @@ pub enum Effect {
     Log(LogLevel, String),
     /// End the daemon, after all that was sent is written.
     Exit,
+}
+
+/// A program to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name and its arguments.
+    pub argv: Vec<String>,
+    /// Whom it runs as.
+    pub uid: u32,
 }
 
 /// How much a line of the log matters.

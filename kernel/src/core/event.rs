@@ -2,7 +2,7 @@
 
 use drivers::estimate::Estimate;
 use drivers::wire::{Answer, DriverFault, ModelDescription, StepDone};
-use syscalls::Request;
+use syscalls::{Fault, Pid, Request};
 
 use super::config::{DeviceConfig, KernelConfig};
 use super::effect::Record;
@@ -79,6 +79,12 @@ pub enum Event {
     JournalLong,
     /// The time of the last `WakeAt` has come, or time passed in some other way.
     Tick,
+    /// The program of a process runs, on a connection of its own.
+    ProgramStarted { pid: Pid, conn: ConnId, os_pid: u32 },
+    /// The program of a process cannot be started.
+    ProgramRefused { pid: Pid, fault: Fault },
+    /// The program of a process has ended, with a status as shells tell it.
+    ProgramEnded { pid: Pid, status: u8 },
     /// The configuration was read again; what can change while the daemon runs is taken over.
     Configured { config: Box<KernelConfig> },
     /// The daemon was asked to end (TERM, INT).

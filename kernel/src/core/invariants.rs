@@ -172,7 +172,10 @@ impl Kernel {
                     let connection = self.connections.get(&conn).expect("its connection is there");
                     assert!(connection.processes.contains(&pid));
                 }
-                None => assert_ne!(process.lifetime, Lifetime::Connection, "process {pid} is nobody's"),
+                None => {
+                    let lasts = process.program || process.lifetime != Lifetime::Connection;
+                    assert!(lasts, "process {pid} is nobody's");
+                }
             }
             assert!(process.results.len() <= RESULTS_KEPT_MAX);
         }

@@ -176,6 +176,9 @@ impl Kernel {
             Event::Answered { worker, number, answer } => self.answered(worker, number, answer),
             Event::Booted { records } => self.booted(records),
             Event::JournalLong => self.checkpoint(),
+            Event::ProgramStarted { pid, conn, os_pid } => self.program_started(pid, conn, os_pid),
+            Event::ProgramRefused { pid, fault } => self.program_refused(pid, &fault),
+            Event::ProgramEnded { pid, status } => self.program_ended(pid, status),
             Event::Tick => {}
             Event::Configured { config } => self.configured(*config),
             Event::Terminate => self.terminate(),

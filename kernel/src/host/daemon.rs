@@ -20,6 +20,7 @@ use super::input::Input;
 use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
+use super::programs::Programs;
 use super::reactor::{Means, Reactor};
 use super::settings::Settings;
 use super::starter::Starter;
@@ -112,7 +113,8 @@ async fn serve(
     let (urgent, urgent_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     let (inputs, other_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
-    let acceptor = tokio::spawn(accept(listener, inputs.clone()));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let acceptor = tokio::spawn(accept(listener, Arc::clone(&places), inputs.clone()));
 
     let starter = starter(&settings)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
@@ -121,7 +123,8 @@ async fn serve(
         tokio::spawn(find_devices(driver.clone(), urgent.clone()));
     }
     let swaps = Swaps::new(&settings.data);
-    let means = Means { store, journal, swaps, driver, starter, flags: settings.flags.clone() };
+    let programs = Programs::new(Arc::clone(&starter), settings.socket.clone(), places, urgent.clone());
+    let means = Means { store, journal, swaps, driver, programs, starter, flags: settings.flags.clone() };
     let reactor = Reactor::new(kernel, means, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);
@@ -236,8 +239,7 @@ fn watch_signals(urgent: mpsc::Sender<Input>) -> io::Result<impl Future<Output =
     })
 }
 
-async fn accept(listener: UnixListener, inputs: mpsc::Sender<Input>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(listener: UnixListener, places: Arc<Semaphore>, inputs: mpsc::Sender<Input>) {
     loop {
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,

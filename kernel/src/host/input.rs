@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use syscalls::{CallId, Fault, Request};
+use syscalls::{CallId, Fault, Pid, Request};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -22,6 +22,8 @@ pub enum Input {
     ReadEnded { conn: ConnId },
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
+    /// The program of a process runs; `socket` is the daemon's end of its connection.
+    ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: OwnedSemaphorePermit },
     /// A worker runs, and loads its model.
     WorkerStarted { worker: WorkerId, link: Arc<UnixStream> },
     /// A worker that did not read can be written to again.

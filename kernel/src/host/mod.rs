@@ -14,6 +14,7 @@ pub mod listener;
 pub mod log;
 pub mod machine;
 pub mod output;
+pub mod programs;
 pub mod reactor;
 pub mod settings;
 pub mod size;

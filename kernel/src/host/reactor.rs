@@ -21,6 +21,7 @@ use super::connection::{Connection, Flushed, Level, Reader, answer_id};
 use super::input::Input;
 use super::inspect::Inspector;
 use super::log;
+use super::programs::Programs;
 use super::settings::{Flags, Settings};
 use super::starter::Starter;
 use super::store::journal::Journal;
@@ -49,7 +50,8 @@ pub struct Means {
     pub swaps: Swaps,
     /// The worker's executable.
     pub driver: PathBuf,
-    /// What starts it.
+    pub programs: Programs,
+    /// What starts workers.
     pub starter: Arc<Starter>,
     /// What the configuration is settled from.
     pub flags: Flags,
@@ -67,6 +69,7 @@ pub struct Reactor {
     /// Connections that something was said to in this turn.
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
+    programs: Programs,
     inspector: Inspector,
     swaps: Swaps,
     wake_at: Option<Instant>,
@@ -93,7 +96,7 @@ impl Reactor {
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
-        let Means { store, journal, swaps, driver, starter, flags } = means;
+        let Means { store, journal, swaps, driver, programs, starter, flags } = means;
         Reactor {
             kernel,
             started: Instant::now(),
@@ -103,6 +106,7 @@ impl Reactor {
             connections_so_far: 0,
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone()),
+            programs,
             workers: Workers::new(driver, starter, urgent),
             swaps,
             wake_at: None,
@@ -179,11 +183,19 @@ impl Reactor {
                     self.spoken_to.insert(conn);
                 }
             }
+            Input::ProgramStarted { pid, os_pid, socket, place } => {
+                let conn = self.connect(Connection::new(Arc::new(socket), place));
+                self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
+            }
             Input::WorkerStarted { worker, link } => self.workers.started(worker, link),
             Input::WorkerWritable { worker } => self.workers.writable(worker),
             Input::Worker(event) => {
-                if let Event::WorkerDied { worker, .. } = &event {
-                    self.workers.died(*worker);
+                match &event {
+                    Event::WorkerDied { worker, .. } => self.workers.died(*worker),
+                    Event::ProgramRefused { pid, .. } | Event::ProgramEnded { pid, .. } => {
+                        self.programs.ended(*pid)
+                    }
+                    _ => {}
                 }
                 self.step(event).await;
             }
@@ -212,6 +224,12 @@ impl Reactor {
     }
 
     async fn connected(&mut self, connection: Connection, credentials: Credentials) {
+        let conn = self.connect(connection);
+        self.step(Event::Connected { conn, credentials }).await;
+    }
+
+    /// Takes a connection in, and reads from it.
+    fn connect(&mut self, connection: Connection) -> ConnId {
         self.connections_so_far += 1;
         let conn = ConnId(self.connections_so_far);
         let reader = Reader {
@@ -223,7 +241,7 @@ impl Reactor {
         };
         self.connections.insert(conn, connection);
         tokio::spawn(reader.run());
-        self.step(Event::Connected { conn, credentials }).await;
+        conn
     }
 
     async fn request(&mut self, conn: ConnId, request: Request) {
@@ -275,6 +293,8 @@ impl Reactor {
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
             Effect::DropSwap { model } => self.swaps.remove(model),
+            Effect::StartProgram { pid, program } => self.programs.start(pid, *program),
+            Effect::EndProgram { pid, grace_ms } => self.programs.stop(pid, Duration::from_millis(grace_ms)),
             Effect::Submit { worker, step } => {
                 let number = step.number;
                 if let Err(e) = self.workers.say(worker, &ToWorker::Step(step)) {

@@ -48,6 +48,10 @@ pub struct Machine {
     pub images: Images,
     pub journal_bytes: usize,
     pub hangups: Vec<ConnId>,
+    /// Programs that the kernel wants started.
+    pub programs: Vec<(syscalls::Pid, kernel::core::effect::Program)>,
+    /// Programs that it wants ended.
+    pub programs_told_to_end: Vec<syscalls::Pid>,
     pub delays: Vec<u64>,
     pub loads: Vec<LoadRequest>,
     pub logs: Vec<String>,
@@ -87,6 +91,8 @@ impl Machine {
             images: Images::default(),
             journal_bytes: 0,
             hangups: Vec::new(),
+            programs: vec![],
+            programs_told_to_end: vec![],
             delays: Vec::new(),
             loads: Vec::new(),
             logs: Vec::new(),
@@ -194,6 +200,8 @@ impl Machine {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
             Effect::DropSwap { .. } => {}
+            Effect::StartProgram { pid, program } => self.programs.push((pid, *program)),
+            Effect::EndProgram { pid, grace_ms: _ } => self.programs_told_to_end.push(pid),
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
             Effect::Forget(key) => drop(self.records.remove(&key)),

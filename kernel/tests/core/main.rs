@@ -19,6 +19,7 @@ mod persistence;
 mod policies;
 mod preemption;
 mod processes;
+mod programs;
 mod random;
 mod scheduling;
 mod segments;

@@ -262,8 +262,6 @@ fn calls_that_the_kernel_lacks_say_what_to_do() {
         machine.call(conn, StoreList { store: "s".into(), prefix: String::new() }).expect_err("not there");
     assert_eq!(fault.errno, Errno::ENOSYS);
     assert!(fault.message.contains("files of your own"), "{fault}");
-    let argv = vec!["translator".to_owned()];
-    assert_eq!(errno(machine.call(conn, Spawn { argv, ..spawn("service") })), Errno::ENOSYS);
 }
 
 #[test]

@@ -43,7 +43,10 @@ args! {
         /// What the child outlives; as much as the parent if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lifetime: Option<Lifetime>,
-        /// A program that the daemon starts as this process; absent for a process that the caller acts for.
+        /// A program that the daemon starts as this process, with its arguments, in the jail and as the caller's user;
+        /// absent for a process that the caller acts for. Its name is looked for beside the daemon and in the system's
+        /// folders unless it begins with `/`. It inherits a connection as the descriptor that `LLMASOS_SOCKET_FD`
+        /// names, and there it is this process; what it prints goes to the daemon's log. The reply comes when it runs.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         argv: Vec<String>,
     }

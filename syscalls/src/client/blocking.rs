@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{READ_BYTES, decode, encode, gone, greeted, hello, next_id, no_connection};
+use super::{READ_BYTES, decode, encode, gone, greeted, hello, inherited, next_id, no_connection};
 use crate::call::{Call, Hello, Kill, Request, Signal};
 use crate::codec::LineReader;
 use crate::errno::{Errno, Fault};
@@ -74,7 +74,7 @@ impl Client {
     /// As [`Client::connect`].
     pub fn connect_with(path: &Path, hello: Hello) -> Result<Client, Fault> {
         let no_connection = |e: io::Error| no_connection(path, &e);
-        let stream = UnixStream::connect(path).map_err(no_connection)?;
+        let stream = inherited::connect(path).map_err(no_connection)?;
         let writer = Arc::new(Mutex::new(stream.try_clone().map_err(no_connection)?));
         let mut client = Client {
             stream,

@@ -5,6 +5,7 @@
 
 pub mod asynchronous;
 pub mod blocking;
+mod inherited;
 
 use std::io;
 use std::path::Path;

@@ -217,6 +217,8 @@ impl<A> World<A> {
             }
             Effect::Hangup { .. }
             | Effect::DropSwap { .. }
+            | Effect::StartProgram { .. }
+            | Effect::EndProgram { .. }
             | Effect::Persist(_)
             | Effect::Forget(_)
             | Effect::Journal(_)

@@ -75,7 +75,9 @@ impl Kernel {
         let calls: Vec<CallNo> = process.calls.iter().copied().collect();
         for call in calls {
             match self.calls.waits(call) {
-                Some(Waits::Child(_) | Waits::Message | Waits::Signal | Waits::Events(_)) => {
+                Some(
+                    Waits::Child(_) | Waits::Message | Waits::Signal | Waits::Start(_) | Waits::Events(_),
+                ) => {
                     let fault = Fault::new(Errno::ECANCELED, format!("process {pid} is detached"));
                     self.cancel_call(call, &fault);
                 }
@@ -208,8 +210,10 @@ impl Kernel {
         result: Result<Reply, Fault>,
         sent: bool,
     ) {
-        let of_somebody =
-            matches!(pending.waits, Waits::Child(_) | Waits::Message | Waits::Signal | Waits::Events(_));
+        let of_somebody = matches!(
+            pending.waits,
+            Waits::Child(_) | Waits::Message | Waits::Signal | Waits::Start(_) | Waits::Events(_)
+        );
         let Some(process) = self.processes.living_mut(pending.pid).filter(|_| !of_somebody) else { return };
         if process.results.len() >= RESULTS_KEPT_MAX {
             process.results.pop_front();

@@ -13,6 +13,7 @@ mod attach;
 mod end;
 mod idle;
 mod inherit;
+mod program;
 mod quota;
 mod signal;
 mod table;
@@ -85,6 +86,8 @@ pub(super) struct Process {
     /// May do what only the administrator may.
     pub admin: bool,
     pub run: Run,
+    /// The daemon has started a program for it, which has not ended.
+    pub program: bool,
     /// When it is killed, because it was asked to end.
     pub kill_at: Option<Now>,
     pub limits: Limits,
@@ -122,6 +125,7 @@ impl Process {
             results: VecDeque::new(),
             admin,
             run: Run::Going,
+            program: false,
             kill_at: None,
             limits: Limits::default(),
             bucket: None,

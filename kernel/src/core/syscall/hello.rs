@@ -15,6 +15,11 @@ use super::check_name;
 impl Kernel {
     pub(super) fn hello(&mut self, conn: ConnId, args: Hello) -> Result<Reply, Fault> {
         let connection = self.connections.get(&conn).expect("the caller has looked");
+        // Those whom a program has started one after another share what it was born with.
+        let born = connection.pid.filter(|pid| self.processes.living(*pid).is_some_and(|p| p.program));
+        if let Some(pid) = born.filter(|_| args.version == ABI_VERSION) {
+            return Ok(self.greeting(pid, connection.credentials.uid));
+        }
         if connection.pid.is_some() {
             return Err(Fault::new(Errno::EPROTO, "hello comes once, first"));
         }
@@ -53,13 +58,17 @@ impl Kernel {
             connection.pid = Some(pid);
             connection.processes.insert(pid);
         }
-        Ok(Reply::Hello(HelloReply {
+        Ok(self.greeting(pid, credentials.uid))
+    }
+
+    fn greeting(&self, pid: Pid, uid: u32) -> Reply {
+        Reply::Hello(HelloReply {
             version: ABI_VERSION,
             daemon: self.config.host.version.clone(),
             pid,
-            uid: credentials.uid,
+            uid,
             line_bytes_max: LINE_BYTES_MAX as u32,
-        }))
+        })
     }
 }
 

@@ -124,6 +124,7 @@ impl Kernel {
             Waits::Message => "a message".into(),
             Waits::Events(_) => "events".into(),
             Waits::Signal => "a signal".into(),
+            Waits::Start(pid) => format!("the start of process {pid}"),
             Waits::Answer(model) => format!("an answer of {}", name(model)),
             Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
             Waits::Context(id) => match self.contexts.get(id) {
