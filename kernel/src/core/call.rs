@@ -34,6 +34,8 @@ pub(super) enum Waits {
     Mount(ModelId),
     /// A model that is being loaded, to open a context on it.
     Open(ModelId, Box<Opening>),
+    /// What was asked of the values of its user.
+    Store,
     /// Events of these kinds.
     Events(Kinds),
 }
@@ -213,6 +215,7 @@ impl Kernel {
             | Waits::Signal
             | Waits::Mount(_)
             | Waits::Open(..)
+            | Waits::Store
             | Waits::Events(_) => {
                 self.finish(call, Err(fault.clone()));
             }
