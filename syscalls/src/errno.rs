@@ -59,8 +59,12 @@ errnos! {
     EINVAL;
     /// Too many connections, processes or contexts.
     EMFILE;
-    /// The context is full, or the text is longer than it can ever hold.
+    /// The context is full, the text is longer than it can ever hold, or the disk is full.
     ENOSPC;
+    /// The user's values have reached their limit.
+    EDQUOT;
+    /// The disk may not be written.
+    EROFS;
     /// The line, message or grammar is longer than its limit.
     EMSGSIZE;
     /// This version of the kernel does not have the call, or this model cannot do it.

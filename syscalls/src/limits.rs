@@ -102,6 +102,18 @@ limits! {
     /// Bytes of a name: of a process, a model, a segment, a store or a key.
     pub const NAME_BYTES_MAX: usize = 128;
 
+    /// Bytes of one value in a store, written as JSON.
+    pub const STORE_VALUE_BYTES_MAX: usize = 1 << 20;
+
+    /// Calls about stores, of all programs together, that may wait for the disk; the next is answered EAGAIN.
+    pub const STORE_ORDERS_MAX: usize = 256;
+
+    /// Bytes of the text that `store_search` looks for.
+    pub const STORE_QUERY_BYTES_MAX: usize = 4096;
+
+    /// Results of one `store_search`.
+    pub const STORE_RESULTS_MAX: u32 = 1000;
+
     /// Stop strings of one `generate`.
     pub const STOP_STRINGS_MAX: usize = 16;
 

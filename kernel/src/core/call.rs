@@ -36,6 +36,8 @@ pub(super) enum Waits {
     Open(ModelId, Box<Opening>),
     /// The start of the program of a child.
     Start(Pid),
+    /// What was asked of the values of its user.
+    Store,
     /// Events of these kinds.
     Events(Kinds),
 }
@@ -216,6 +218,7 @@ impl Kernel {
             | Waits::Start(_)
             | Waits::Mount(_)
             | Waits::Open(..)
+            | Waits::Store
             | Waits::Events(_) => {
                 self.finish(call, Err(fault.clone()));
             }

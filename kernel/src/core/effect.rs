@@ -2,7 +2,7 @@
 
 use drivers::wire::{LoadRequest, Question, Step};
 use serde::{Deserialize, Serialize};
-use syscalls::call::{Message, Mount};
+use syscalls::call::{Message, Mount, StoreDelete, StoreGet, StoreList, StorePut, StoreSearch};
 use syscalls::{CallId, Event, Frame, Pid, Token};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
@@ -48,6 +48,8 @@ pub enum Effect {
     Journal(Vec<Entry>),
     /// Write these entries in the place of all before them.
     Checkpoint(Vec<Entry>),
+    /// Carry out what a program asks of its user's values. `Stored` follows, when a change is durable.
+    Store { number: u64, uid: u32, order: StoreOrder },
     /// Say something in the log. Never holds prompts or generated text.
     Log(LogLevel, String),
     /// End the daemon, after all that was sent is written.
@@ -61,6 +63,16 @@ pub struct Program {
     pub argv: Vec<String>,
     /// Whom it runs as.
     pub uid: u32,
+}
+
+/// What a program asks of the values of its user. Names are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreOrder {
+    Put(StorePut),
+    Get(StoreGet),
+    Delete(StoreDelete),
+    List(StoreList),
+    Search(StoreSearch),
 }
 
 /// How much a line of the log matters.

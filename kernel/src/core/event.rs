@@ -2,7 +2,7 @@
 
 use drivers::estimate::Estimate;
 use drivers::wire::{Answer, DriverFault, ModelDescription, StepDone};
-use syscalls::{Fault, Pid, Request};
+use syscalls::{Fault, Pid, Reply, Request};
 
 use super::config::{DeviceConfig, KernelConfig};
 use super::effect::Record;
@@ -73,6 +73,8 @@ pub enum Event {
     StepFailed { worker: WorkerId, number: u64, fault: DriverFault },
     /// A worker answered a question.
     Answered { worker: WorkerId, number: u64, answer: Result<Answer, DriverFault> },
+    /// An order about values was carried out, or could not be.
+    Stored { number: u64, result: Result<Reply, Fault> },
     /// What the store held when the daemon started. Comes first, once.
     Booted { records: Vec<Record> },
     /// The host has many entries of the journal, or could not write the last of them: it wants them all in one.

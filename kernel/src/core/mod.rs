@@ -81,6 +81,8 @@ pub struct Kernel {
     used_up: BTreeSet<Pid>,
     /// Processes that are killed at a time, because they were asked to end.
     to_kill: BTreeSet<(Now, Pid)>,
+    /// Orders about values that the host has not carried out.
+    store_orders: usize,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
     compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
@@ -105,6 +107,7 @@ impl Kernel {
             journal: Journal::default(),
             used_up: BTreeSet::new(),
             to_kill: BTreeSet::new(),
+            store_orders: 0,
             compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),
@@ -174,6 +177,7 @@ impl Kernel {
             Event::StepDone { worker, done } => self.step_done(worker, done),
             Event::StepFailed { worker, number, fault } => self.step_failed(worker, number, &fault.message),
             Event::Answered { worker, number, answer } => self.answered(worker, number, answer),
+            Event::Stored { number, result } => self.stored(number, result),
             Event::Booted { records } => self.booted(records),
             Event::JournalLong => self.checkpoint(),
             Event::ProgramStarted { pid, conn, os_pid } => self.program_started(pid, conn, os_pid),

@@ -25,11 +25,12 @@ use super::reactor::{Means, Reactor};
 use super::settings::Settings;
 use super::starter::Starter;
 use super::store::journal::Journal;
+use super::store::values::ValuesThread;
 use super::store::{StoreError, StoreThread};
 use super::swap::Swaps;
 use super::systemd::{self, ServiceManager};
 use crate::core::effect::Record;
-use crate::core::event::Credentials;
+use crate::core::event::{Credentials, Event};
 use crate::core::{HostInfo, Kernel};
 use crate::jail::{Strictness, Support, support};
 
@@ -122,9 +123,16 @@ async fn serve(
     if settings.kernel.devices_to_come {
         tokio::spawn(find_devices(driver.clone(), urgent.clone()));
     }
+    let done = urgent.clone();
+    let values =
+        ValuesThread::start(&settings.data.join("values"), settings.values, move |number, result| {
+            // The loop is gone only when the daemon ends.
+            let _ = done.blocking_send(Input::Worker(Event::Stored { number, result }));
+        });
     let swaps = Swaps::new(&settings.data);
     let programs = Programs::new(Arc::clone(&starter), settings.socket.clone(), places, urgent.clone());
-    let means = Means { store, journal, swaps, driver, programs, starter, flags: settings.flags.clone() };
+    let means =
+        Means { store, values, journal, swaps, driver, programs, starter, flags: settings.flags.clone() };
     let reactor = Reactor::new(kernel, means, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);

@@ -28,7 +28,7 @@ pub enum Input {
     WorkerStarted { worker: WorkerId, link: Arc<UnixStream> },
     /// A worker that did not read can be written to again.
     WorkerWritable { worker: WorkerId },
-    /// A worker said something, or died; or a file was looked at, or devices were found.
+    /// A worker said something, or died; or a file was looked at, devices were found, or the store did something.
     Worker(Event),
     /// The configuration is to be read again.
     Reload,

@@ -25,6 +25,7 @@ use super::programs::Programs;
 use super::settings::{Flags, Settings};
 use super::starter::Starter;
 use super::store::journal::Journal;
+use super::store::values::ValuesThread;
 use super::store::{Change, StoreThread};
 use super::swap::Swaps;
 use super::systemd::ServiceManager;
@@ -46,6 +47,7 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 /// What the loop is given to act with.
 pub struct Means {
     pub store: StoreThread,
+    pub values: ValuesThread,
     pub journal: Journal,
     pub swaps: Swaps,
     /// The worker's executable.
@@ -77,6 +79,7 @@ pub struct Reactor {
     journal: Journal,
     /// The last write of the journal failed.
     journal_fails: bool,
+    values: ValuesThread,
     /// The room for requests that wait.
     memory: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
@@ -96,7 +99,7 @@ impl Reactor {
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
-        let Means { store, journal, swaps, driver, programs, starter, flags } = means;
+        let Means { store, values, journal, swaps, driver, programs, starter, flags } = means;
         Reactor {
             kernel,
             started: Instant::now(),
@@ -113,6 +116,7 @@ impl Reactor {
             store,
             journal,
             journal_fails: false,
+            values,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
             inputs,
             manager: ServiceManager::find(),
@@ -319,6 +323,11 @@ impl Reactor {
             Effect::Forget(key) => self.keep(Change::Forget(key)).await,
             Effect::Journal(entries) => self.write(&entries),
             Effect::Checkpoint(entries) => self.rewrite(&entries),
+            Effect::Store { number, uid, order } => {
+                if let Err(fault) = self.values.order(number, uid, order) {
+                    self.pending.push_back(Event::Stored { number, result: Err(fault) });
+                }
+            }
             Effect::Log(level, message) => log::say(level, &message),
             Effect::Exit => self.ended = true,
         }

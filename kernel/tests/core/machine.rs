@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use drivers::estimate::estimate;
 use drivers::sim::{Died, SimSwap, SimWorker};
 use drivers::wire::{LoadRequest, Question, Step};
-use kernel::core::effect::Record;
+use kernel::core::effect::{Record, StoreOrder};
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use kernel::core::image::{Entry, Images};
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
+use kernel::host::store::values::{Quota, Values};
 use syscalls::call::*;
 use syscalls::reply::{Frame, GeneratedReply, ModelInfo, ProcessInfo, Stats};
 use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request, Token, Tokens};
@@ -23,6 +24,7 @@ pub enum Job {
     Start(WorkerId, LoadRequest),
     Step(WorkerId, Step),
     Ask(WorkerId, u64, Question),
+    Store(u64, u32, StoreOrder),
     Died(WorkerId, String),
 }
 
@@ -47,6 +49,7 @@ pub struct Machine {
     /// What the journal comes to, and how much was written to it.
     pub images: Images,
     pub journal_bytes: usize,
+    pub values: Values<BTreeMap<String, Vec<u8>>>,
     pub hangups: Vec<ConnId>,
     /// Programs that the kernel wants started.
     pub programs: Vec<(syscalls::Pid, kernel::core::effect::Program)>,
@@ -90,6 +93,7 @@ impl Machine {
             records: BTreeMap::new(),
             images: Images::default(),
             journal_bytes: 0,
+            values: Values::open(BTreeMap::new(), Quota::default()).expect("it is empty"),
             hangups: Vec::new(),
             programs: vec![],
             programs_told_to_end: vec![],
@@ -199,6 +203,7 @@ impl Machine {
             Effect::Ask { worker, number, question } => {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
+            Effect::Store { number, uid, order } => self.jobs.push_back(Job::Store(number, uid, order)),
             Effect::DropSwap { .. } => {}
             Effect::StartProgram { pid, program } => self.programs.push((pid, *program)),
             Effect::EndProgram { pid, grace_ms: _ } => self.programs_told_to_end.push(pid),
@@ -232,6 +237,10 @@ impl Machine {
             Job::Start(worker, load) => self.start(worker, &load),
             Job::Step(worker, step) => self.step(worker, &step),
             Job::Ask(worker, number, question) => self.ask(worker, number, question),
+            Job::Store(number, uid, order) => {
+                let result = self.values.carry_out(uid, &order).expect("memory does not fail");
+                self.event(Event::Stored { number, result });
+            }
             Job::Died(worker, how) => self.event(Event::WorkerDied { worker, how }),
         }
         true

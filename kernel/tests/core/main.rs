@@ -27,5 +27,6 @@ mod signals;
 mod sliding;
 mod snapshots;
 mod states;
+mod stores;
 mod subscriptions;
 mod workers;

@@ -182,15 +182,18 @@ calls! {
     Send "send"(Send) -> "done";
     /// Waits for a message.
     Receive "receive"(Receive) -> "message";
-    /// Writes a value.
+    /// Writes a value under a key of a store. Stores belong to the user and come to be when something is put there;
+    /// a value that is answered with `done` outlives the daemon.
     StorePut "store_put"(StorePut) -> "done";
-    /// Reads a value.
+    /// Reads a value; null where the key has none.
     StoreGet "store_get"(StoreGet) -> "value";
-    /// Removes a value.
+    /// Removes a value. A key without one is no error.
     StoreDelete "store_delete"(StoreDelete) -> "done";
-    /// Lists keys.
+    /// Lists the keys of a store, in their order.
     StoreList "store_list"(StoreList) -> "keys";
-    /// Finds the values nearest in meaning to a text.
+    /// Finds the values that have words of a text, best first, by BM25: words count more the fewer values have them.
+    /// All strings in a value are looked at, without regard to case. To find by meaning, keep vectors of `embed` and
+    /// compare them.
     StoreSearch "store_search"(StoreSearch) -> "found";
     /// Makes a model available under a name.
     Mount "mount"(Mount) -> "mounted";

@@ -43,9 +43,9 @@ args! {
     struct StoreSearch {
         /// The store.
         store: String,
-        /// The text to be near to.
+        /// The words to look for.
         text: String,
-        /// How many results.
+        /// How many results at most.
         #[serde(default = "ten")]
         count: u32,
     }

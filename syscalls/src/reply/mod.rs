@@ -106,7 +106,7 @@ pub enum Reply {
     Value(Option<serde_json::Value>),
     /// Answer to `store_list`.
     Keys(Vec<String>),
-    /// Answer to `store_search`: keys with their similarity, best first.
+    /// Answer to `store_search`: keys with their scores, best first.
     Found(Vec<(String, f32)>),
     /// Answer to `mount`.
     Mounted(ModelInfo),

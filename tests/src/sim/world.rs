@@ -223,6 +223,7 @@ impl<A> World<A> {
             | Effect::Forget(_)
             | Effect::Journal(_)
             | Effect::Checkpoint(_)
+            | Effect::Store { .. }
             | Effect::Log(..)
             | Effect::Exit => {}
         }

@@ -39,6 +39,7 @@ mod segments;
 mod share;
 mod shutdown;
 mod stat;
+mod store;
 mod sysinfo;
 mod timeline;
 mod tokenize;
@@ -98,6 +99,7 @@ pub const ALL: &[Builtin] = &[
     nice::BUILTIN,
     policy::BUILTIN,
     groups::BUILTIN,
+    store::BUILTIN,
     stat::BUILTIN,
     sysinfo::BUILTIN,
     devices::BUILTIN,

@@ -6,11 +6,6 @@ use syscalls::{Call, Errno, Fault};
 pub(super) fn fault(call: &Call) -> Fault {
     let instead = match call {
         Call::Score(_) => "generate with logprobs tells how likely tokens were",
-        Call::StorePut(_)
-        | Call::StoreGet(_)
-        | Call::StoreDelete(_)
-        | Call::StoreList(_)
-        | Call::StoreSearch(_) => "keep values in files of your own",
         Call::Train(_) | Call::Compress(_) | Call::Evaluate(_) => "use another tool, and mount what it makes",
         _ => "see the manual of calls",
     };

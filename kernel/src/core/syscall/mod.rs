@@ -35,6 +35,7 @@ mod sigwait;
 mod snapshot;
 mod spawn;
 mod stat;
+mod store;
 mod subscribe;
 mod sysinfo;
 mod tokenize;
@@ -52,6 +53,7 @@ use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request};
 use super::Kernel;
 use super::call::{CallNo, Pending, Waits};
 use super::context::{Context, Work};
+use super::effect::{Effect, StoreOrder};
 use super::event::{ConnId, ModelId, Now};
 use super::model::Model;
 use super::process::Process;
@@ -74,6 +76,8 @@ enum Next {
     Queue(ContextId, Work),
     /// The worker of a model answers.
     Ask(ModelId, Question),
+    /// The host does something with the values of the caller's user.
+    Store(StoreOrder),
     /// Something else must happen first; ETIMEDOUT if it does not within so many milliseconds.
     Wait(Waits, Option<u64>),
     /// It is here, and then this process ends.
@@ -189,6 +193,11 @@ impl Kernel {
                     self.finish(call, Err(fault));
                 }
             }
+            Ok(Next::Store(order)) => {
+                let call = self.keep(caller, id, name, Waits::Store, None);
+                self.store_orders += 1;
+                self.out.push(Effect::Store { number: call.0, uid: caller.uid, order });
+            }
             Ok(Next::Wait(waits, timeout_ms)) => {
                 let waits_for_model = match &waits {
                     Waits::Mount(model) => Some((*model, None)),
@@ -247,6 +256,11 @@ impl Kernel {
             Call::Embed(args) => self.sys_embed(args),
             Call::Send(args) => self.sys_send(caller, args),
             Call::Receive(args) => self.sys_receive(caller, &args),
+            Call::StorePut(args) => self.sys_store_put(args),
+            Call::StoreGet(args) => self.sys_store_get(args),
+            Call::StoreDelete(args) => self.sys_store_delete(args),
+            Call::StoreList(args) => self.sys_store_list(args),
+            Call::StoreSearch(args) => self.sys_store_search(args),
             Call::Mount(args) => self.sys_mount(caller, args),
             Call::Unmount(args) => self.sys_unmount(caller, &args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),

@@ -122,6 +122,7 @@ impl Kernel {
             Waits::Child(Some(pid)) => format!("process {pid}"),
             Waits::Child(None) => "a child".into(),
             Waits::Message => "a message".into(),
+            Waits::Store => "the store".into(),
             Waits::Events(_) => "events".into(),
             Waits::Signal => "a signal".into(),
             Waits::Start(pid) => format!("the start of process {pid}"),

@@ -9,6 +9,8 @@ use super::{Settings, SettingsError};
 
 /// Devices of one machine.
 const DEVICES_MAX: usize = 64;
+/// Values of one user: with keys of 128 bytes, each of them escaped, the reply to `store_list` takes 50 MiB.
+const STORE_VALUES_MAX: u64 = 200_000;
 /// Sequence ids that llama.cpp has at most.
 const SEQUENCES_MAX: u16 = 256;
 
@@ -49,6 +51,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     })?;
     require("pool_tokens_min", &kernel.pool_tokens_min, kernel.pool_tokens_min >= 1, || {
         "a pool needs at least 1 token".into()
+    })?;
+    require("store_values_max", &settings.values.values, settings.values.values <= STORE_VALUES_MAX, || {
+        format!("the keys of {STORE_VALUES_MAX} values are what fits into one reply")
     })?;
     require("devices", &kernel.devices.len(), kernel.devices.len() <= DEVICES_MAX, || {
         format!("at most {DEVICES_MAX} devices can be told apart")

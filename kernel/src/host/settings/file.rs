@@ -8,6 +8,7 @@ use serde::Deserialize;
 use syscalls::call::{Attention, nearest};
 
 use super::super::size::Bytes;
+use super::super::store::values::Quota;
 use super::SettingsError;
 use crate::core::KernelConfig;
 use crate::jail::{Policy, Strictness};
@@ -40,6 +41,8 @@ pub(super) struct File {
     pub worker_patience_ms: u64,
     pub swap_host_bytes: Option<u64>,
     pub swap_disk_bytes: u64,
+    pub store_values_max: u64,
+    pub store_bytes_max: u64,
 }
 
 impl Default for File {
@@ -67,6 +70,8 @@ impl Default for File {
             worker_patience_ms: kernel.worker_patience_ms,
             swap_host_bytes: None,
             swap_disk_bytes: SWAP_DISK_BYTES,
+            store_values_max: Quota::default().values,
+            store_bytes_max: Quota::default().bytes,
         }
     }
 }

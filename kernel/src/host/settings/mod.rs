@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::machine;
 use super::size::Bytes;
+use super::store::values::Quota;
 use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY, Policy};
 
 mod check;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub jail: JailSettings,
     /// The command line and the environment, to settle again.
     pub flags: Flags,
+    /// How much each user may keep in stores.
+    pub values: Quota,
     /// What the kernel is told; the host fills in what it knows of the machine.
     pub kernel: KernelConfig,
 }
@@ -106,6 +109,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
         ready_fd: flags.ready_fd,
         jail: file.jail,
         flags: again,
+        values: Quota { values: file.store_values_max, bytes: file.store_bytes_max },
         kernel: KernelConfig {
             devices_to_come: file.devices.is_none(),
             devices: devices(flags.device_memory, file.devices.unwrap_or_default()),

@@ -8,21 +8,34 @@
 //! What changes with every step, the images of processes that outlive the daemon, goes to a [`journal`] beside it: a file
 //! that is only appended to, one write a step. sled's flush waits for the disk, which takes longer than many a step.
 
+mod healing;
 pub mod journal;
+mod search;
 pub mod sled;
+pub mod values;
+mod witness;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam::channel;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::core::effect::Record;
+use healing::Healing;
 
 /// Changes that may wait for the disk.
 const CHANGES_WAITING_MAX: usize = 256;
+
+/// How long after a failure the disk is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// As long as nothing has failed.
+const NEVER: Duration = Duration::from_secs(1 << 32);
 
 /// Records that cannot be understood are kept under this prefix, for people to look at.
 const QUARANTINE: &str = "quarantine/";
@@ -54,12 +67,30 @@ pub trait Store: Send {
     /// As [`Store::put`].
     fn delete(&mut self, key: &str) -> Result<(), StoreError>;
 
+    /// One value.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shows the values whose keys begin so, in the order of their keys.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    fn walk(&self, prefix: &str, each: &mut dyn FnMut(&str, &[u8])) -> Result<(), StoreError>;
+
     /// All values, in the order of their keys.
     ///
     /// # Errors
     ///
     /// They cannot be read.
-    fn scan(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+    fn scan(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut all = Vec::new();
+        self.walk("", &mut |key, value| all.push((key.to_owned(), value.to_vec())))?;
+        Ok(all)
+    }
 
     /// Returns when all that was put and deleted is durable.
     ///
@@ -69,8 +100,35 @@ pub trait Store: Send {
     fn flush(&mut self) -> Result<(), StoreError>;
 }
 
+/// A store in memory, which outlives nothing: for simulations and tests.
+impl Store for BTreeMap<String, Vec<u8>> {
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.insert(key.into(), value.into());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &str) -> Result<(), StoreError> {
+        self.remove(key);
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(BTreeMap::get(self, key).cloned())
+    }
+
+    fn walk(&self, prefix: &str, each: &mut dyn FnMut(&str, &[u8])) -> Result<(), StoreError> {
+        let within = self.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        within.for_each(|(key, value)| each(key, value));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
 /// One change to the store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// Sets the record of its own key.
     Persist(Record),
@@ -97,16 +155,26 @@ impl StoreThread {
     pub fn open(folder: &Path) -> Result<(StoreThread, Vec<Record>), StoreError> {
         let mut store = sled::open_or_set_aside(folder)?;
         let records = records(&mut store)?;
-        Ok((StoreThread::run(store), records))
+        let folder = folder.to_owned();
+        let open = move || sled::open_or_set_aside(&folder);
+        Ok((StoreThread::run(Healing::opened("records", store, open)), records))
     }
 
     /// Takes a store that is open.
-    fn run(mut store: impl Store + 'static) -> StoreThread {
+    fn run(mut store: Healing<impl Store + 'static>) -> StoreThread {
         let (changes, waiting) = channel::bounded::<Order>(CHANGES_WAITING_MAX);
-        let work = move || {
-            for (change, done) in waiting {
-                // The main loop may have gone; the change counts all the same.
-                let _ = done.send(apply(&mut store, &change));
+        let mut unwritten = Unwritten::default();
+        let work = move || loop {
+            match waiting.recv_timeout(if unwritten.0.is_empty() { NEVER } else { RETRY_PAUSE }) {
+                Ok((change, done)) => {
+                    unwritten.write(&mut store);
+                    let made = store.act(|store| apply(store, &change));
+                    unwritten.note(change, made.is_ok());
+                    // The main loop may have gone; the change counts all the same.
+                    let _ = done.send(made);
+                }
+                Err(channel::RecvTimeoutError::Timeout) => unwritten.write(&mut store),
+                Err(channel::RecvTimeoutError::Disconnected) => return unwritten.write(&mut store),
             }
         };
         let thread = thread::Builder::new().name("store".into()).spawn(work);
@@ -137,6 +205,28 @@ impl Drop for StoreThread {
             // A panic there has been reported when it happened.
             let _ = thread.join();
         }
+    }
+}
+
+/// Changes that could not be written, by their keys: the kernel goes by them, so they are written when the disk lets
+/// them. There are no more than records.
+#[derive(Debug, Default)]
+struct Unwritten(BTreeMap<String, Change>);
+
+impl Unwritten {
+    fn write(&mut self, store: &mut Healing<impl Store>) {
+        self.0.retain(|_, change| store.act(|store| apply(store, change)).is_err());
+    }
+
+    fn note(&mut self, change: Change, written: bool) {
+        let key = match &change {
+            Change::Persist(record) => record.key(),
+            Change::Forget(key) => key.clone(),
+        };
+        match written {
+            true => self.0.remove(&key),
+            false => self.0.insert(key, change),
+        };
     }
 }
 
@@ -184,3 +274,6 @@ pub(super) fn set_aside_name(folder: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod damage;

@@ -1,8 +1,10 @@
 //! The store on disk, in sled.
 //!
-//! sled 0.34 has four habits that matter here. It checks itself for damage by panicking as often as by an error,
+//! sled 0.34 has five habits that matter here. It checks itself for damage by panicking as often as by an error,
 //! so it is opened, and its values are read once, where a panic is caught. A log that it cannot read it takes for
-//! an empty one and says nothing, so a file beside the log and a key in it tell that there was one. When it is
+//! an empty one and says nothing, so a file beside the log and a key in it tell that there was one; and damage near
+//! the log's end it takes for a write that was not through, and drops what was acknowledged, so a
+//! [witness](super::witness) says what the log must hold. When it is
 //! killed while it opens, it can leave a half-written snapshot, `snap.N.generating`, on which every later open
 //! fails; those are removed first. And its cache may take a gigabyte; a few records need next to none.
 //!
@@ -15,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::witness::Witnessed;
 use super::{Store, StoreError, set_aside_name};
 
 /// Bytes of sled's cache.
@@ -22,6 +25,9 @@ const CACHE_BYTES: u64 = 4 << 20;
 
 /// The file that says that the log holds [`BEGUN_KEY`].
 const BEGUN_FILE: &str = "begun";
+
+/// The file that says what the log must hold.
+const WITNESS_FILE: &str = "witness";
 
 /// How long a lock that somebody else holds is waited for, and between two tries.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -38,7 +44,7 @@ pub struct Sled(sled::Db);
 /// # Errors
 ///
 /// The system does not let the folder be used.
-pub fn open_or_set_aside(folder: &Path) -> Result<Sled, StoreError> {
+pub fn open_or_set_aside(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
     match open(folder) {
         Err(StoreError::Damaged(why)) => {
             let aside = set_aside_name(folder);
@@ -53,14 +59,14 @@ pub fn open_or_set_aside(folder: &Path) -> Result<Sled, StoreError> {
     }
 }
 
-fn open(folder: &Path) -> Result<Sled, StoreError> {
+fn open(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
     remove_half_snapshots(folder).map_err(StoreError::System)?;
     let opening = || {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let store = Sled(open_when_unlocked(&config).map_err(error)?);
-        store.scan()?;
         store.begin(&folder.join(BEGUN_FILE))?;
-        Ok(store)
+        // Reads every value.
+        Witnessed::open(store, folder.join(WITNESS_FILE))
     };
     match catch_unwind(AssertUnwindSafe(opening)) {
         Ok(result) => result,
@@ -115,7 +121,7 @@ fn error(error: sled::Error) -> StoreError {
 }
 
 /// What a panic said.
-fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
     let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     words.unwrap_or("it panicked").into()
 }
@@ -145,14 +151,20 @@ impl Store for Sled {
         self.0.remove(key).map(drop).map_err(error)
     }
 
-    fn scan(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let entries = self.0.iter().map(|entry| {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(key).map_err(error)?.map(|value| value.to_vec()))
+    }
+
+    fn walk(&self, prefix: &str, each: &mut dyn FnMut(&str, &[u8])) -> Result<(), StoreError> {
+        for entry in self.0.scan_prefix(prefix) {
             let (key, value) = entry.map_err(error)?;
-            let key = String::from_utf8(key.to_vec())
-                .map_err(|_| StoreError::Damaged("a key is not UTF-8".into()))?;
-            Ok((key, value.to_vec()))
-        });
-        entries.filter(|entry| !matches!(entry, Ok((key, _)) if key == BEGUN_KEY)).collect()
+            let key =
+                std::str::from_utf8(&key).map_err(|_| StoreError::Damaged("a key is not UTF-8".into()))?;
+            if key != BEGUN_KEY {
+                each(key, &value);
+            }
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
