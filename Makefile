@@ -65,8 +65,8 @@ install: ## installs what was built, with units, manuals and completions
 uninstall: ## removes what was installed; the configuration and the data stay
 	@kernel/dist/install --remove
 
-deb: build ## makes a Debian package in target/deb
-	@kernel/dist/deb $(BIN) target/deb
+deb: portable ## makes a Debian package for any machine, in target/deb
+	@kernel/dist/deb target/portable/release target/deb
 
 check-systemd: deb ## installs the package on a Debian with systemd as process 1, in QEMU, and uses it
 	@kernel/dist/check-systemd target/deb/*.deb
