@@ -125,8 +125,12 @@ pub fn inherited(names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))).collect()
 }
 
-/// The files of a model: one, or by llama.cpp's names the parts of one (`…-00001-of-00003.gguf`).
+/// The files of a model: one, or by llama.cpp's names the parts of one (`…-00001-of-00003.gguf`), or the answers that a
+/// simulated one is given.
 fn files_of(path: &str) -> Vec<PathBuf> {
+    if let Some(script) = path.strip_prefix("sim:") {
+        return script.split(',').filter_map(|part| part.strip_prefix("answers=")).map(Into::into).collect();
+    }
     parts_of(path).unwrap_or_else(|| vec![path.into()])
 }
 
@@ -149,5 +153,11 @@ mod tests {
         assert_eq!(files_of("/m/a-of-b.gguf"), paths(&["/m/a-of-b.gguf"]));
         let parts = paths(&["/m/a-00001-of-00002.gguf", "/m/a-00002-of-00002.gguf"]);
         assert_eq!(files_of("/m/a-00001-of-00002.gguf"), parts);
+    }
+
+    #[test]
+    fn simulated_model_has_its_answers_alone() {
+        assert!(files_of("sim:text=echo").is_empty());
+        assert_eq!(files_of("sim:text=echo,answers=/m/a.json"), [PathBuf::from("/m/a.json")]);
     }
 }

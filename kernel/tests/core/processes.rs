@@ -258,10 +258,10 @@ fn calls_in_flight_beyond_the_limit_are_refused() {
 fn calls_that_the_kernel_lacks_say_what_to_do() {
     let mut machine = Machine::default();
     let conn = machine.connect(ADMIN);
-    let fault =
-        machine.call(conn, StoreList { store: "s".into(), prefix: String::new() }).expect_err("not there");
+    let spec = serde_json::json!({"model": "m"});
+    let fault = machine.call(conn, Train { spec }).expect_err("not there");
     assert_eq!(fault.errno, Errno::ENOSYS);
-    assert!(fault.message.contains("files of your own"), "{fault}");
+    assert!(fault.message.contains("another tool"), "{fault}");
 }
 
 #[test]
