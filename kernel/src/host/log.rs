@@ -13,8 +13,11 @@ use crate::core::effect::LogLevel;
 /// The levels that `--log` knows.
 pub const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
-/// Changes the level of the log that was started.
-static CHANGE: OnceLock<Box<dyn Fn(&str) + Send + Sync>> = OnceLock::new();
+/// Changes the level of a log.
+type Change = Box<dyn Fn(&str) + Send + Sync>;
+
+/// That of the log that was started.
+static CHANGE: OnceLock<Change> = OnceLock::new();
 
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!("warn,kernel={level},llmasos={level}"))

@@ -45,7 +45,7 @@ fn run(invocation: &Invocation) -> Outcome {
 /// Lines for people, each with the counter's name in JSON.
 fn table(stats: &Stats) -> String {
     let time = |us: u64| units::duration(Duration::from_micros(us));
-    let rows: [(&str, String); 22] = [
+    let rows: [(&str, String); 23] = [
         ("uptime_ms", time(stats.uptime_ms.saturating_mul(1000))),
         ("processes", stats.processes.to_string()),
         ("contexts", stats.contexts.to_string()),
