@@ -136,16 +136,13 @@ fn configuration_is_read_again_on_hup_and_a_wrong_one_changes_nothing() {
 fn socket_of_the_service_manager_is_served_and_stays() {
     let home = Home::new("exit 1");
     let listener = std::os::unix::net::UnixListener::bind(home.path("s")).expect("the name is free");
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&listener);
     let daemon = home.command();
     // As the service manager does: the socket is descriptor 3, and the process knows that it is meant.
-    let script =
-        format!("export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" --ready-fd 4 4>&1 1>&2 3<&{fd}");
-    nix::fcntl::fcntl(&listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
-        .expect("is open");
+    let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" --ready-fd 4 4>&1 1>&2 3<&0";
     let mut starter = Command::new("sh");
-    starter.args(["-c", &script]).arg(daemon.get_program()).args(daemon.get_args());
-    let mut child = starter.stdout(Stdio::piped()).spawn().expect("starts");
+    starter.args(["-c", script]).arg(daemon.get_program()).args(daemon.get_args());
+    starter.stdin(std::os::fd::OwnedFd::from(listener)).stdout(Stdio::piped());
+    let mut child = starter.spawn().expect("starts");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
     assert_eq!(line, "ready\n");
