@@ -3,6 +3,10 @@
 //! Each binary of this crate reads its arguments and calls a library function here. Everything is asked for
 //! through system calls; nothing in this crate knows the kernel or a driver.
 
+// First, because all others say what they have to say with its macro.
+#[macro_use]
+pub mod terminal;
+
 pub mod chat;
 pub mod encoder;
 pub mod model;
@@ -11,7 +15,6 @@ pub mod prompt;
 pub mod qa;
 pub mod shell;
 pub mod summariser;
-pub mod terminal;
 pub mod text;
 pub mod timeline;
 pub mod translator;

@@ -4,12 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
 use syscalls::call::{Class, Hello, Sampling};
 use syscalls::client::{blocking::Client, hello};
 use syscalls::{Errno, Fault, paths};
 
 use crate::terminal::interrupt::INTERRUPTED;
-use crate::terminal::output;
+use crate::terminal::{note, output};
 use crate::text::document::DocumentError;
 
 /// The exit status of wrong usage.
@@ -54,23 +55,39 @@ impl Failure {
             Failure::Interrupted => INTERRUPTED,
             Failure::Output(error) => output::write_failed(program, &error),
             Failure::Usage(message) => {
-                eprintln!("{program}: {message}");
+                note!("{program}: {message}");
                 USAGE
             }
             failure => {
-                eprintln!("{program}: {failure}");
+                note!("{program}: {failure}");
                 1
             }
         }
     }
 }
 
-/// The exit code of an application's result, after its failure has been told.
-pub fn exit_code(program: &str, result: Result<(), Failure>) -> ExitCode {
+/// Runs an application with the arguments of this process, and tells its failure.
+pub fn main<A: Parser>(program: &str, run: impl FnOnce(&A) -> Result<(), Failure>) -> ExitCode {
+    let result = match A::try_parse() {
+        Ok(args) => run(&args),
+        Err(error) => return refuse(&error).into(),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(program).into(),
     }
+}
+
+/// Tells what is wrong with the arguments of a program, or what was asked of them, and gives the exit status.
+/// clap would repeat arguments as they are, and on a terminal they are not to act.
+pub fn refuse(error: &clap::Error) -> u8 {
+    if error.use_stderr() {
+        note::part(format_args!("{}", error.render()));
+    } else {
+        // Where not even this can be written, the status says it.
+        let _ = error.print();
+    }
+    u8::try_from(error.exit_code()).unwrap_or(USAGE)
 }
 
 /// Arguments by which every application finds its model and chooses tokens.

@@ -36,7 +36,7 @@ impl Way {
     pub fn choose(program: &'static str, args: &ModelArgs, extract: bool) -> Result<Way, Failure> {
         let note = |why: &str| {
             if !extract {
-                eprintln!("{program}: {why}; extracting sentences instead");
+                note!("{program}: {why}; extracting sentences instead");
             }
         };
         let (client, mounted) = match connect(program, args) {
@@ -74,9 +74,11 @@ impl Extractor {
         match job(&mut Encoder::new(client, model)) {
             Ok(made) => Some(made),
             Err(fault) => {
-                eprintln!(
+                note!(
                     "{}: the encoder `{}` failed: {}; going on without it",
-                    self.program, model.name, fault.message
+                    self.program,
+                    model.name,
+                    fault.message
                 );
                 self.encoder = None;
                 None

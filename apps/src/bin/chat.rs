@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use apps::{chat, program};
-use clap::Parser;
 
 fn main() -> ExitCode {
-    program::exit_code("chat", chat::run(&chat::Args::parse()))
+    program::main("chat", chat::run)
 }

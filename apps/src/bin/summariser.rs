@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use apps::{program, summariser};
-use clap::Parser;
 
 fn main() -> ExitCode {
-    program::exit_code("summariser", summariser::run(&summariser::Args::parse()))
+    program::main("summariser", summariser::run)
 }

@@ -133,7 +133,7 @@ impl Conversation {
             if forgotten == 0 {
                 return appended;
             }
-            eprintln!(
+            note!(
                 "{PROGRAM}: the conversation is longer than the model's {} tokens; it has forgotten the oldest {forgotten} turns",
                 self.tokens_max.0
             );

@@ -11,6 +11,7 @@ use syscalls::paths;
 
 use super::command::NAMES;
 use crate::program::Failure;
+use crate::terminal::clean::is_clean;
 
 /// Lines that the history keeps.
 const HISTORY_LINES_MAX: usize = 1000;
@@ -100,7 +101,9 @@ impl Completer for Commands {
         context: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
         if line.starts_with("/save ") {
-            return self.files.complete(line, at, context);
+            let (start, mut files) = self.files.complete(line, at, context)?;
+            files.retain(|file| is_clean(&file.display) && is_clean(&file.replacement));
+            return Ok((start, files));
         }
         let typed = &line[..at];
         let names = NAMES.iter().filter(|name| typed.starts_with('/') && name.starts_with(typed));

@@ -13,6 +13,7 @@ use syscalls::reply::{Finish, ModelInfo};
 use crate::model::{INSTRUCTED, Mounted, Unfit};
 use crate::program::{Failure, ModelArgs};
 use crate::prompt::Prompter;
+use crate::terminal::note;
 use crate::terminal::output::Output;
 use command::{Command, HELP};
 use conversation::Conversation;
@@ -76,13 +77,13 @@ fn no_model(unfit: Unfit) -> Failure {
 /// Says once what cannot be expected of the model.
 fn note_limits(model: &ModelInfo) {
     if !model.chat_template {
-        eprintln!(
+        note!(
             "{PROGRAM}: model `{}` continues text and follows no instructions; the turns are written down as a dialogue",
             model.name
         );
     }
     if !model.any_text {
-        eprintln!("{PROGRAM}: model `{}` knows only some characters; others are refused", model.name);
+        note!("{PROGRAM}: model `{}` knows only some characters; others are refused", model.name);
     }
 }
 
@@ -95,25 +96,25 @@ struct Chat {
 impl Chat {
     /// Turns from an editor, until the user leaves. What goes wrong in a turn is told, and the chat goes on.
     fn type_turns(&mut self, mut editor: Editor) -> Result<(), Failure> {
-        eprintln!("{PROGRAM}: {}; /help lists the commands", self.conversation.model_line());
+        note!("{PROGRAM}: {}; /help lists the commands", self.conversation.model_line());
         loop {
             let line = match editor.read()? {
                 Read::Line(line) => line,
                 Read::Interrupted => {
-                    eprintln!("{PROGRAM}: Ctrl-D or /exit ends the chat");
+                    note!("{PROGRAM}: Ctrl-D or /exit ends the chat");
                     continue;
                 }
                 Read::End => return Ok(()),
             };
             match Command::read(&line) {
                 _ if line.trim().is_empty() => {}
-                Err(message) => eprintln!("{PROGRAM}: {message}"),
+                Err(message) => note!("{PROGRAM}: {message}"),
                 Ok(Some(Command::Exit)) => return Ok(()),
                 Ok(Some(command)) => self.obey(command),
                 Ok(None) => match self.turn(&line) {
                     Err(Failure::Output(error)) => return Err(Failure::Output(error)),
                     Err(failure) if self.conversation.is_lost(&failure) => return Err(failure),
-                    Err(failure) => eprintln!("{PROGRAM}: {failure}"),
+                    Err(failure) => note!("{PROGRAM}: {failure}"),
                     Ok(_) => {}
                 },
             }
@@ -153,12 +154,12 @@ impl Chat {
         }
         let finish = result?;
         match finish {
-            Finish::ContextFull => eprintln!(
+            Finish::ContextFull => note!(
                 "{PROGRAM}: the answer was cut: the context is full at {} tokens; /reset begins anew, and the next \
                  turn makes room by forgetting the oldest",
                 self.conversation.tokens_max()
             ),
-            Finish::Length => eprintln!("{PROGRAM}: the answer was cut, as --max-tokens says"),
+            Finish::Length => note!("{PROGRAM}: the answer was cut, as --max-tokens says"),
             Finish::Interrupted | Finish::Eos | Finish::Stop => {}
         }
         Ok(finish)
@@ -167,7 +168,7 @@ impl Chat {
     fn obey(&mut self, command: Command) {
         let result = match command {
             Command::Help => {
-                eprint!("{HELP}");
+                note::part(format_args!("{HELP}"));
                 Ok(())
             }
             Command::Reset => self.conversation.reset(),
@@ -175,7 +176,7 @@ impl Chat {
             Command::Exit => Ok(()),
         };
         if let Err(failure) = result {
-            eprintln!("{PROGRAM}: {failure}");
+            note!("{PROGRAM}: {failure}");
         }
     }
 }

@@ -174,7 +174,7 @@ impl Prompter {
             Finish::Eos | Finish::Stop => Ok(()),
             Finish::Interrupted => Err(Failure::Interrupted),
             Finish::Length if self.max_tokens.is_some_and(|own| tokens >= own) => {
-                eprintln!("{}: the answer was cut after {tokens} tokens, as --max-tokens says", self.program);
+                note!("{}: the answer was cut after {tokens} tokens, as --max-tokens says", self.program);
                 Ok(())
             }
             Finish::Length => Err(Failure::Message(format!(
@@ -233,7 +233,7 @@ impl Stream<'_> {
                 }
             }
             Event::Replaying { tokens } => {
-                eprintln!("{}: the model's worker died; {tokens} tokens are computed again", self.program);
+                note!("{}: the model's worker died; {tokens} tokens are computed again", self.program);
             }
             _ => {}
         }

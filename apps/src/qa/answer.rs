@@ -58,7 +58,7 @@ pub fn answer(
         if cite {
             gate.output.write(&format!("[{n}] {place}\n"))?;
         } else {
-            eprintln!("{PROGRAM}: [{n}] {place}");
+            note!("{PROGRAM}: [{n}] {place}");
         }
     }
     Ok(())

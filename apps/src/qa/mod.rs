@@ -139,7 +139,7 @@ fn extract(
             output.write(&format!("{text} [{place}]\n"))?;
         } else {
             output.write(&format!("{text}\n"))?;
-            eprintln!("{PROGRAM}: {place}");
+            note!("{PROGRAM}: {place}");
         }
     }
     Ok(())

@@ -17,6 +17,8 @@ use super::builtin::mount::mount_unless_there;
 use super::builtin::{self, Builtin};
 use super::syntax::{self, SyntaxError};
 use super::{Shell, edit, start};
+use crate::program::refuse;
+use crate::terminal::note;
 
 /// The shell of llmasos
 ///
@@ -60,9 +62,7 @@ pub fn main(argv: &[OsString]) -> u8 {
     let options = match Options::try_parse_from(argv) {
         Ok(options) => options,
         Err(error) => {
-            // Where not even this can be written, the status says it.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(USAGE);
+            return refuse(&error);
         }
     };
     run(&options).unwrap_or_else(|failure| failure.report("llmsh"))
@@ -147,7 +147,7 @@ fn run_source(shell: &mut Shell, name: &str, source: &str) -> u8 {
 }
 
 fn tell(name: &str, line: usize, error: &SyntaxError, source: &str) {
-    eprint!("{name}: line {line}: {}", error.show(source));
+    note::part(format_args!("{name}: line {line}: {}", error.show(source)));
 }
 
 /// Runs standard input line by line. What a command leaves unread of it is the next line, as in sh, so no more
@@ -159,7 +159,7 @@ fn run_input(shell: &mut Shell) -> u8 {
         let more = match read_line(&mut source) {
             Ok(more) => more,
             Err(error) => {
-                eprintln!("llmsh: standard input cannot be read: {error}");
+                note!("llmsh: standard input cannot be read: {error}");
                 return 1;
             }
         };

@@ -22,6 +22,7 @@ use super::streams::Streams;
 use super::syntax::expand::{Scope, expand, expand_one};
 use super::syntax::{Chain, Command, Connector, List, Pipeline};
 use super::{STOPPED, Shell};
+use crate::terminal::clean::Cleaned;
 use crate::terminal::interrupt::INTERRUPTED;
 
 /// No such program.
@@ -93,7 +94,7 @@ impl Shell {
         self.variables.background = Some(pid);
         let id = self.jobs.add(job);
         if self.interactive {
-            eprintln!("[{id}] {pid}");
+            note!("[{id}] {pid}");
         }
     }
 
@@ -105,13 +106,13 @@ impl Shell {
         if let Some(terminal) = self.terminal.as_mut().filter(|_| has_terminal) {
             let by_itself = matches!(state, State::Done(_)) && killed.is_none();
             if let Err(error) = terminal.take_back(by_itself) {
-                eprintln!("llmsh: the terminal cannot be taken back: {error}");
+                note!("llmsh: the terminal cannot be taken back: {error}");
             }
         }
         match state {
             State::Running | State::Stopped => {
                 let text = job::line(&Job { id: self.jobs.add(job.clone()), ..job }, State::Stopped);
-                eprintln!("\n{text}");
+                note!("\n{text}");
                 self.interrupted = true;
                 STOPPED
             }
@@ -129,9 +130,9 @@ impl Shell {
         match killed {
             None | Some(Signal::SIGPIPE) => {}
             // The line with the ^C is ended.
-            Some(Signal::SIGINT) if self.interactive => eprintln!(),
+            Some(Signal::SIGINT) if self.interactive => note!(),
             Some(Signal::SIGINT) => {}
-            Some(signal) => eprintln!("llmsh: {}: killed by {signal}", job.text),
+            Some(signal) => note!("llmsh: {}: killed by {signal}", job.text),
         }
     }
 
@@ -141,10 +142,10 @@ impl Shell {
         if let (Some(terminal), Some(group)) = (&self.terminal, job.group)
             && let Err(error) = terminal.give(group)
         {
-            eprintln!("fg: the terminal cannot be handed over: {error}");
+            note!("fg: the terminal cannot be handed over: {error}");
         }
         if let Err(error) = job.go_on() {
-            eprintln!("fg: job {id} cannot go on: {error}");
+            note!("fg: job {id} cannot go on: {error}");
         }
         self.finish(job)
     }
@@ -162,7 +163,7 @@ impl Shell {
                         streams.output = Some(writer.into());
                         before = Some(reader.into());
                     }
-                    Err(error) => eprintln!("llmsh: no pipe can be made: {error}"),
+                    Err(error) => note!("llmsh: no pipe can be made: {error}"),
                 }
             }
             members.push(self.start_command(command, streams, &mut group, background));
@@ -179,7 +180,7 @@ impl Shell {
     ) -> Member {
         let piped = streams.output.is_some();
         if let Err(message) = streams.redirect(&command.redirections, &self.variables) {
-            eprintln!("llmsh: {message}");
+            note!("llmsh: {message}");
             return Member::Done(1);
         }
         let words: Vec<OsString> = command.words.iter().flat_map(|w| expand(w, &self.variables)).collect();
@@ -229,12 +230,12 @@ impl Shell {
         let mut error = streams.error_writer();
         let mut text = Vec::new();
         let outcome = match streams.output.take() {
-            None => run(self, invocation, &mut io::stdout()),
+            None => run(self, invocation, &mut Cleaned::new(io::stdout())),
             // The reader is started after this; a full pipe must not hold up the shell.
             Some(output) if piped => run(self, invocation, &mut text).inspect(|_| {
                 std::thread::spawn(move || std::fs::File::from(output).write_all(&text));
             }),
-            Some(output) => run(self, invocation, &mut std::fs::File::from(output)),
+            Some(output) => run(self, invocation, &mut Cleaned::new(std::fs::File::from(output))),
         };
         let status = outcome.unwrap_or_else(|failure| failure.report_to(&invocation.name, &mut error));
         // What cannot be written to standard output is not to be kept for later.
@@ -277,7 +278,7 @@ impl Shell {
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("llmsh: {}: cannot be executed: {error}", name.to_string_lossy());
+                note!("llmsh: {}: cannot be executed: {error}", name.to_string_lossy());
                 let missing = error.kind() == io::ErrorKind::NotFound;
                 return Member::Done(if missing { NOT_FOUND } else { NOT_EXECUTABLE });
             }
@@ -288,7 +289,7 @@ impl Shell {
         {
             *group = Some(pid);
             if !background && let Err(error) = terminal.give(pid) {
-                eprintln!("llmsh: the terminal cannot be handed over: {error}");
+                note!("llmsh: the terminal cannot be handed over: {error}");
             }
         }
         Member::Running(pid)

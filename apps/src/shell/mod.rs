@@ -120,9 +120,7 @@ impl Shell {
     pub fn leave(&mut self, status: u8) {
         let stopped = self.jobs.iter().filter(|j| j.state() == State::Stopped).count();
         if self.interactive && stopped > 0 && !self.held_up {
-            eprintln!(
-                "exit: {stopped} stopped jobs would be lost; `exit` again leaves them, `jobs` lists them"
-            );
+            note!("exit: {stopped} stopped jobs would be lost; `exit` again leaves them, `jobs` lists them");
             self.held_up = true;
         } else {
             self.leaving = Some(status);
@@ -133,7 +131,7 @@ impl Shell {
     fn tell_of_jobs(&mut self) {
         for (job, state) in self.jobs.look() {
             if state != State::Running {
-                eprintln!("{}", job::line(&job, state));
+                note!("{}", job::line(&job, state));
             }
         }
         self.jobs.forget_ended();
@@ -173,7 +171,7 @@ impl Shell {
             }
         });
         ended.unwrap_or_else(|error| {
-            eprintln!("wait: job {id} cannot be waited for: {error}");
+            note!("wait: job {id} cannot be waited for: {error}");
             1
         })
     }

@@ -96,7 +96,7 @@ impl Started {
             // It may have been ended already, by `shutdown`.
             let _ = Client::connect(socket, "llmsh").and_then(|mut client| client.shutdown());
         } else if io::IsTerminal::is_terminal(&io::stdin()) && Client::connect(socket, "llmsh").is_ok() {
-            eprintln!("llmsh: the daemon (process {}) goes on; `llmasos shutdown` ends it", self.os_pid);
+            note!("llmsh: the daemon (process {}) goes on; `llmasos shutdown` ends it", self.os_pid);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::syntax::expand::{Scope, expand_one};
 use super::syntax::{Redirection, Stream, Target, Word};
+use crate::terminal::clean::Cleaned;
 
 /// Where each stream goes; what is absent is the shell's own.
 #[derive(Debug, Default)]
@@ -71,8 +72,8 @@ impl Streams {
     /// Standard error for what runs inside the shell.
     pub fn error_writer(&mut self) -> Box<dyn Write> {
         match self.error.take() {
-            Some(error) => Box::new(File::from(error)),
-            None => Box::new(io::stderr()),
+            Some(error) => Box::new(Cleaned::new(File::from(error))),
+            None => Box::new(Cleaned::new(io::stderr())),
         }
     }
 }

@@ -64,7 +64,7 @@ fn in_parts(
     let mut tokens = (0, 0);
     for (at, text) in parts.iter().enumerate() {
         if io::stderr().is_terminal() {
-            eprintln!("{PROGRAM}: part {} of {}", at + 1, parts.len());
+            note!("{PROGRAM}: part {} of {}", at + 1, parts.len());
         }
         let summary = prompter.ask(vec![user(part(language, text))], kept, &mut |_| Ok(()))?;
         tokens.0 += prompter.count(text)?;
@@ -103,7 +103,7 @@ fn print(
     }
     let written = count_words(&summary);
     if told && written > words {
-        eprintln!("{PROGRAM}: the model wrote {written} words, more than --words {words}");
+        note!("{PROGRAM}: the model wrote {written} words, more than --words {words}");
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 //! parameters, also where a sequence comes in pieces; every other control character of ASCII and Latin-1 goes,
 //! carriage return included, which could overwrite a line.
 
+use std::io::{self, IsTerminal, Write};
+
 /// Cleans a text that comes in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Cleaner {
@@ -88,9 +90,44 @@ fn escape(c: char) -> State {
     }
 }
 
+/// Whether cleaning leaves a text as it is: what a line editor may offer.
+pub fn is_clean(text: &str) -> bool {
+    clean(text) == text
+}
+
 /// Cleans a whole text.
 pub fn clean(text: &str) -> String {
     Cleaner::default().clean(text)
+}
+
+/// A stream that is cleaned where it is a terminal, and left alone where it is none.
+///
+/// Each write is taken as text of its own right: a character that is cut in two between writes is shown as damaged.
+#[derive(Debug)]
+pub struct Cleaned<W> {
+    stream: W,
+    cleaner: Option<Cleaner>,
+}
+
+impl<W: Write + IsTerminal> Cleaned<W> {
+    /// Looks at the stream once.
+    pub fn new(stream: W) -> Self {
+        let cleaner = stream.is_terminal().then(Cleaner::default);
+        Cleaned { stream, cleaner }
+    }
+}
+
+impl<W: Write> Write for Cleaned<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(cleaner) = &mut self.cleaner else { return self.stream.write(bytes) };
+        let text = cleaner.clean(&String::from_utf8_lossy(bytes));
+        self.stream.write_all(text.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 #[cfg(test)]
@@ -138,5 +175,22 @@ mod tests {
     fn sequence_cancelled_lets_text_go_on() {
         check("a\u{1b}[31\u{18}b", "ab");
         check("a\u{1b}\u{1b}[31mb", "ab");
+    }
+    #[test]
+    fn stream_that_is_no_terminal_is_left_alone() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut cleaned = Cleaned::new(std::fs::File::from(std::os::fd::OwnedFd::from(writer)));
+        cleaned.write_all("a\u{1b}[31mb\r\n".as_bytes()).expect("writes");
+        drop(cleaned);
+        assert_eq!(io::read_to_string(&mut reader).expect("reads"), "a\u{1b}[31mb\r\n");
+    }
+
+    #[test]
+    fn stream_that_is_a_terminal_is_cleaned_over_writes() {
+        let mut cleaned = Cleaned { stream: Vec::new(), cleaner: Some(Cleaner::default()) };
+        for piece in ["a\u{1b}]0;ti", "tle\u{1b}", "\\b\u{9b}3", "1mc\n"] {
+            cleaned.write_all(piece.as_bytes()).expect("writes");
+        }
+        assert_eq!(cleaned.stream, b"abc\n");
     }
 }

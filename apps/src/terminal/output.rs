@@ -82,6 +82,6 @@ pub fn write_failed(program: &str, error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return READER_LEFT;
     }
-    eprintln!("{program}: standard output cannot be written: {error}");
+    note!("{program}: standard output cannot be written: {error}");
     1
 }

@@ -80,7 +80,7 @@ pub fn read_all(files: &[PathBuf], program: &str) -> Result<Vec<Document>, Docum
 fn read_stdin(program: &str) -> Result<Document, DocumentError> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        eprintln!("{program}: reading from the keyboard; end the text with Ctrl-D on a line of its own");
+        note!("{program}: reading from the keyboard; end the text with Ctrl-D on a line of its own");
     }
     read("standard input", stdin.lock())
 }

@@ -113,7 +113,7 @@ impl Translator {
         self.previous = None;
         let text = &document.text;
         if self.from.is_none() && Language::guess(text).is_some_and(|l| l.is_same_as(self.to)) {
-            eprintln!("{PROGRAM}: {} seems to be {} already; --from says what it is", document.name, self.to);
+            note!("{PROGRAM}: {} seems to be {} already; --from says what it is", document.name, self.to);
         }
         for range in paragraphs(text) {
             self.paragraph(&text[range])?;

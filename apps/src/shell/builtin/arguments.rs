@@ -1,7 +1,6 @@
 //! Arguments of builtins: how they are read, what is wrong with them, and the ones that many have.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -16,6 +15,7 @@ use syscalls::paths;
 
 use super::Builtin;
 use super::failure::{Failure, USAGE};
+use crate::terminal::note;
 
 /// A builtin's name and arguments, as they were given.
 #[derive(Clone, Debug)]
@@ -68,10 +68,8 @@ impl Invocation {
             };
         }
         let rendered = error.render();
-        let text =
-            if io::stderr().is_terminal() { rendered.ansi().to_string() } else { rendered.to_string() };
-        let plain = text.strip_prefix("error: ").unwrap_or(&text);
-        eprint!("{}: {plain}", self.name);
+        let text = rendered.to_string();
+        note::part(format_args!("{}: {}", self.name, text.strip_prefix("error: ").unwrap_or(&text)));
         Failure::Told(USAGE)
     }
 }

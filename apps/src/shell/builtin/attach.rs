@@ -47,7 +47,7 @@ fn run(invocation: &Invocation) -> Outcome {
         match read(&mut client, args.pid, call, args.json, &mut output)? {
             Ok(()) => {}
             Err(trouble) => {
-                eprintln!("attach: {} {}: {trouble}", call.call, call.ticket);
+                note!("attach: {} {}: {trouble}", call.call, call.ticket);
                 status = 1;
             }
         }

@@ -28,7 +28,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut status = 0;
     for pid in args.pids {
         if let Err(fault) = client.detach(Some(pid)) {
-            eprintln!("detach: {}", fault.message);
+            note!("detach: {}", fault.message);
             status = 1;
         }
     }

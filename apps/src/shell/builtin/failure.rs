@@ -48,11 +48,11 @@ impl Failure {
             Failure::Told(status) => status,
             Failure::Output(error) => output::write_failed(name, &error),
             Failure::Usage(message) => {
-                eprintln!("{name}: {message}");
+                note!("{name}: {message}");
                 USAGE
             }
             Failure::Fault(_) | Failure::Message(_) => {
-                eprintln!("{name}: {self}");
+                note!("{name}: {self}");
                 1
             }
         }

@@ -88,7 +88,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut status = 0;
     for pid in args.pids {
         if let Err(fault) = client.kill(pid, args.signal) {
-            eprintln!("kill: {}", fault.message);
+            note!("kill: {}", fault.message);
             status = 1;
         }
     }

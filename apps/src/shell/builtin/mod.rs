@@ -143,7 +143,7 @@ pub fn run_program(invocation: &Invocation) -> u8 {
     match builtin.program() {
         Some(program) => program(invocation).unwrap_or_else(|failure| failure.report(&invocation.name)),
         None => {
-            eprintln!("{}: changes the shell itself and works inside llmsh only", invocation.shown());
+            note!("{}: changes the shell itself and works inside llmsh only", invocation.shown());
             2
         }
     }
@@ -155,7 +155,7 @@ fn unknown(invocation: &Invocation) -> u8 {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("`{}help` lists the commands", invocation.prefix),
     };
-    eprintln!("{}: no such command; {hint}", invocation.shown());
+    note!("{}: no such command; {hint}", invocation.shown());
     2
 }
 

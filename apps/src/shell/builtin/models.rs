@@ -47,13 +47,13 @@ fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let models = args.daemon.connect("models")?.models()?;
     if models.is_empty() && !args.json {
-        eprintln!("models: none is mounted; mount one with `{}mount FILE --name NAME`", invocation.prefix);
+        note!("models: none is mounted; mount one with `{}mount FILE --name NAME`", invocation.prefix);
         return Ok(0);
     }
     LISTING.print(args.json, &models, || models.iter().map(cells).collect())?;
     for model in models.iter().filter(|_| !args.json) {
         if let Some(trouble) = &model.trouble {
-            eprintln!("models: {}: {trouble}", model.name);
+            note!("models: {}: {trouble}", model.name);
         }
     }
     Ok(0)

@@ -41,7 +41,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut status = 0;
     for pid in args.pids {
         if let Err(fault) = client.call(Setpriority { pid, class: args.class, nice: args.nice }) {
-            eprintln!("nice: {}", fault.message);
+            note!("nice: {}", fault.message);
             status = 1;
         }
     }

@@ -36,7 +36,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
     let segments = args.daemon.connect("segments")?.segments()?;
     if segments.is_empty() && !args.json {
-        eprintln!("segments: there are none; make one with `{}share NAME TEXT`", invocation.prefix);
+        note!("segments: there are none; make one with `{}share NAME TEXT`", invocation.prefix);
         return Ok(0);
     }
     LISTING.print(args.json, &segments, || segments.iter().map(cells).collect())?;

@@ -55,7 +55,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let shown = args.file.display();
     Output::stdout().write(&format!("{shown}: {steps} steps in {entries} entries; open it in Perfetto\n"))?;
     if lost > 0 {
-        eprintln!("timeline: {lost} events were lost, because they came faster than they could be written");
+        note!("timeline: {lost} events were lost, because they came faster than they could be written");
     }
     Ok(0)
 }

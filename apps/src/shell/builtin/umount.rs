@@ -27,7 +27,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut status = 0;
     for name in args.names {
         if let Err(fault) = client.unmount(&name, args.force) {
-            eprintln!("umount: {}", fault.message);
+            note!("umount: {}", fault.message);
             status = 1;
         }
     }

@@ -6,7 +6,6 @@ use syscalls::client::blocking::Client;
 use syscalls::reply::ModelInfo;
 
 use crate::shell::builtin::models::purpose;
-use crate::terminal::clean::clean;
 
 /// Shows the banner on standard error.
 pub fn show(socket: &Path, started: bool) {
@@ -14,23 +13,21 @@ pub fn show(socket: &Path, started: bool) {
     let mut client = match Client::connect(socket, "llmsh") {
         Ok(client) => client,
         Err(fault) => {
-            eprintln!("llmsh {release}: {}.", fault.message);
-            eprintln!(
-                "`exit`, then `llmsh --start`, opens the shell with a daemon. Type help for the commands."
-            );
+            note!("llmsh {release}: {}.", fault.message);
+            note!("`exit`, then `llmsh --start`, opens the shell with a daemon. Type help for the commands.");
             return;
         }
     };
     let whose = if started { ", which this shell has started" } else { "" };
-    eprintln!("llmsh {release}, daemon {} on {}{whose}", client.daemon().daemon, socket.display());
+    note!("llmsh {release}, daemon {} on {}{whose}", client.daemon().daemon, socket.display());
     let models = client.models().unwrap_or_default();
     for model in &models {
-        eprintln!("  {}", clean(&line(model)));
+        note!("  {}", line(model));
     }
     match models.first() {
-        None => eprintln!("No model is mounted: mount FILE.gguf --name NAME. Type help for the commands."),
+        None => note!("No model is mounted: mount FILE.gguf --name NAME. Type help for the commands."),
         Some(model) => {
-            eprintln!("Try: generate --model {} 'Once upon a time'. Type help for the commands.", model.name);
+            note!("Try: generate --model {} 'Once upon a time'. Type help for the commands.", model.name);
         }
     }
 }

@@ -21,6 +21,8 @@ use syscalls::paths;
 
 use super::builtin::failure::Failure;
 use super::{Shell, syntax};
+use crate::terminal::clean::is_clean;
+use crate::terminal::note;
 use complete::Words;
 
 /// What stands before a line, and before its continuation.
@@ -83,7 +85,7 @@ fn editor(shell: &Shell) -> rustyline::Result<Editor<Editing, FileHistory>> {
 
 fn run(shell: &mut Shell, line: &str) {
     if let Err(error) = shell.run(line) {
-        eprint!("llmsh: {}", error.show(line));
+        note::part(format_args!("llmsh: {}", error.show(line)));
         shell.variables.status = super::builtin::failure::USAGE;
     }
 }
@@ -106,7 +108,7 @@ fn open_history(editor: &mut Editor<Editing, FileHistory>) -> Option<PathBuf> {
     if path.exists()
         && let Err(error) = editor.load_history(&path)
     {
-        eprintln!("llmsh: the history {} cannot be read: {error}", path.display());
+        note!("llmsh: the history {} cannot be read: {error}", path.display());
     }
     Some(path)
 }
@@ -117,7 +119,7 @@ fn remember(editor: &mut Editor<Editing, FileHistory>, path: &Option<PathBuf>, l
     }
     let Some(path) = path else { return };
     if let Err(error) = append(editor, path) {
-        eprintln!("llmsh: the history {} cannot be written: {error}", path.display());
+        note!("llmsh: the history {} cannot be written: {error}", path.display());
     }
 }
 
@@ -145,7 +147,11 @@ impl Completer for Editing {
                 let pair = |word: String| Pair { display: word.clone(), replacement: word };
                 Ok((start, words.into_iter().map(pair).collect()))
             }
-            None => self.files.complete_path(line, pos),
+            None => {
+                let (start, mut files) = self.files.complete_path(line, pos)?;
+                files.retain(|file| is_clean(&file.display) && is_clean(&file.replacement));
+                Ok((start, files))
+            }
         }
     }
 }

@@ -122,7 +122,7 @@ fn run(invocation: &Invocation) -> Outcome {
         Err(failure) => Err(failure),
         Ok(generated) => {
             if args.stats {
-                eprintln!("generate: {}", took(&generated));
+                note!("generate: {}", took(&generated));
             }
             Ok(if generated.finish == Finish::Interrupted { INTERRUPTED } else { 0 })
         }
@@ -162,7 +162,7 @@ fn append(client: &mut Client, args: &Args, opened: &Opened, text: String) -> Re
         return Ok(());
     }
     if !args.raw {
-        eprintln!(
+        note!(
             "generate: {} has no chat template, so it continues the prompt as plain text; --raw asks for that",
             opened.model
         );
@@ -224,13 +224,13 @@ impl Shown {
                 }
             }
             Event::Replaying { tokens } => {
-                eprintln!("generate: the model's worker died; {tokens} tokens are computed again");
+                note!("generate: the model's worker died; {tokens} tokens are computed again");
             }
             Event::Slid { tokens, .. } => {
-                eprintln!("generate: the context was full; its oldest {tokens} tokens were dropped");
+                note!("generate: the context was full; its oldest {tokens} tokens were dropped");
             }
             Event::Compacted { tokens, summary, .. } => {
-                eprintln!(
+                note!(
                     "generate: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
                 );
             }
