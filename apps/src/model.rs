@@ -167,6 +167,7 @@ mod tests {
             layers: 0,
             gpu_layers: 0,
             memory: vec![],
+            digest: None,
         }
     }
 

@@ -7,6 +7,7 @@ use syscalls::{CallId, Event, Frame, Pid, Token};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
 use super::image::{ContextImage, Entry, ProcessImage};
+use super::registration::{Digest, Registration};
 use super::snapshot::SnapshotRecord;
 
 /// Something for the host to do. Effects are performed in their order.
@@ -19,10 +20,10 @@ pub enum Effect {
     Report { conn: ConnId, call: CallId, event: Event },
     /// Close a connection after what was sent to it is written.
     Hangup { conn: ConnId },
-    /// Look at the file of a model and estimate what it takes. `Inspected` follows.
+    /// Look at the file of a model, estimate what it takes, and tell its digest. `Inspected` follows.
     Inspect { model: ModelId, load: Box<LoadRequest> },
-    /// Start a worker, after a pause if it is a restart.
-    StartWorker { worker: WorkerId, load: Box<LoadRequest>, delay_ms: u64 },
+    /// Start a worker, after a pause if it is a restart. A file with another digest is refused.
+    StartWorker { worker: WorkerId, load: Box<LoadRequest>, digest: Option<Digest>, delay_ms: u64 },
     /// End a worker. `WorkerDied` follows.
     StopWorker { worker: WorkerId },
     /// A model is mounted no more: remove what was swapped out for it.
@@ -89,6 +90,8 @@ pub enum LogLevel {
 pub enum Record {
     /// A model that is mounted again at the next start.
     Mount(Mount),
+    /// Which file such a model is.
+    Registered(Registration),
     /// A shared segment.
     Segment(Box<SegmentRecord>),
     /// A snapshot of a context.
@@ -131,6 +134,7 @@ impl Record {
     pub fn key(&self) -> String {
         match self {
             Record::Mount(mount) => format!("mount/{}", mount.name.as_deref().unwrap_or_default()),
+            Record::Registered(registration) => Registration::key_of(&registration.name),
             Record::Segment(segment) => SegmentRecord::key_of(&segment.name),
             Record::Snapshot(snapshot) => SnapshotRecord::key_of(snapshot.uid, &snapshot.name),
             Record::Process(process) => format!("process/{}", process.pid),

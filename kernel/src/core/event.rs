@@ -6,6 +6,7 @@ use syscalls::{Fault, Pid, Reply, Request};
 
 use super::config::{DeviceConfig, KernelConfig};
 use super::effect::Record;
+use super::registration::Digest;
 
 /// Monotonic time since the daemon's start, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,8 +58,10 @@ pub enum Event {
     OutputLow { conn: ConnId },
     /// These devices were found beside those of the configuration. Comes once, if the configuration says so.
     DevicesFound { devices: Vec<DeviceConfig> },
-    /// The file of a model was looked at.
-    Inspected { model: ModelId, estimate: Result<Estimate, DriverFault> },
+    /// So much of the file of a model has been read for its digest, from 0 to 1.
+    Checking { model: ModelId, fraction: f32 },
+    /// The file of a model was looked at. A model without a file has no digest.
+    Inspected { model: ModelId, estimate: Result<Estimate, DriverFault>, digest: Option<Digest> },
     /// A worker reports how far it has loaded, from 0 to 1.
     WorkerLoading { worker: WorkerId, os_pid: u32, fraction: f32 },
     /// A worker has loaded its model.

@@ -34,6 +34,7 @@ impl Kernel {
         self.check_calls();
         self.check_devices();
         self.check_swap();
+        self.check_registrations();
     }
 
     /// No frame, slot, sequence id or node of the tree is lost, and page tables cover what is computed.

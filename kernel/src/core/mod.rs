@@ -19,6 +19,7 @@ mod invariants;
 mod memory;
 mod model;
 mod process;
+pub mod registration;
 mod sched;
 mod seed;
 mod segment;
@@ -42,6 +43,7 @@ use image::{ContextImage, Journal};
 use memory::Budget;
 use model::Model;
 use process::ProcessTable;
+use registration::Registration;
 use seed::Seeds;
 use segment::Segments;
 use snapshot::Snapshots;
@@ -70,6 +72,8 @@ pub struct Kernel {
     groups: Groups,
     models: BTreeMap<ModelId, Model>,
     next_model: u32,
+    /// What is mounted, by name, from the first time that it was ready.
+    registered: BTreeMap<String, Registration>,
     devices: Devices,
     counters: Counters,
     segments: Segments,
@@ -121,6 +125,7 @@ impl Kernel {
             groups: Groups::new(),
             models: BTreeMap::new(),
             next_model: 0,
+            registered: BTreeMap::new(),
             counters: Counters::default(),
             wake: None,
             ended: false,
@@ -165,7 +170,8 @@ impl Kernel {
             Event::OutputHigh { conn } => self.set_congested(conn, true),
             Event::OutputLow { conn } => self.set_congested(conn, false),
             Event::DevicesFound { devices } => self.devices_found(&devices),
-            Event::Inspected { model, estimate } => self.inspected(model, estimate),
+            Event::Checking { model, fraction } => self.checking(model, fraction),
+            Event::Inspected { model, estimate, digest } => self.inspected(model, estimate, digest),
             Event::WorkerLoading { worker, os_pid, fraction } => {
                 self.worker_loading(worker, os_pid, fraction)
             }

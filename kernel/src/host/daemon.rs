@@ -16,6 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::digest::Digests;
 use super::input::Input;
 use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
@@ -130,9 +131,19 @@ async fn serve(
             let _ = done.blocking_send(Input::Worker(Event::Stored { number, result }));
         });
     let swaps = Swaps::new(&settings.data);
+    let digests = Arc::new(Digests::open(&settings.data));
     let programs = Programs::new(Arc::clone(&starter), settings.socket.clone(), places, urgent.clone());
-    let means =
-        Means { store, values, journal, swaps, driver, programs, starter, flags: settings.flags.clone() };
+    let means = Means {
+        store,
+        values,
+        journal,
+        swaps,
+        driver,
+        programs,
+        digests,
+        starter,
+        flags: settings.flags.clone(),
+    };
     let reactor = Reactor::new(kernel, means, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));
     announce(&settings, ready);

@@ -3,7 +3,8 @@
 //!
 //! A header is read on a thread of its own, because a disk may take its time, and not on one of the runtime's, whose
 //! end would wait for a file system that hangs. The reader believes nothing and allocates within a bound, and so few
-//! headers are read at once that all of them together stay small.
+//! headers are read at once that all of them together stay small. Then the whole file is read for its digest, where
+//! that is not known.
 //!
 //! Devices are found by the worker's executable, which has the graphics libraries linked; a crash in one of those
 //! costs nothing but the devices.
@@ -20,9 +21,14 @@ use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::digest::Digests;
 use super::input::Input;
 use crate::core::DeviceConfig;
 use crate::core::event::{Event, ModelId};
+use crate::core::registration::Digest;
+
+/// How much further the reading of a file has come when it is told again.
+const PROGRESS_STEP: f32 = 0.01;
 
 /// Headers that are read at once.
 const INSPECTIONS_AT_ONCE_MAX: usize = 4;
@@ -38,37 +44,70 @@ const SHARE_FOR_MODELS: (u64, u64) = (9, 10);
 #[derive(Debug)]
 pub struct Inspector {
     inputs: mpsc::Sender<Input>,
+    digests: Arc<Digests>,
     places: Arc<Semaphore>,
 }
 
 impl Inspector {
     /// It will report to `inputs`.
-    pub fn new(inputs: mpsc::Sender<Input>) -> Self {
-        Inspector { inputs, places: Arc::new(Semaphore::new(INSPECTIONS_AT_ONCE_MAX)) }
+    pub fn new(inputs: mpsc::Sender<Input>, digests: Arc<Digests>) -> Self {
+        Inspector { inputs, digests, places: Arc::new(Semaphore::new(INSPECTIONS_AT_ONCE_MAX)) }
     }
 
     /// Looks at a file; `Inspected` will come.
     pub fn inspect(&self, model: ModelId, load: Box<LoadRequest>) {
         let (inputs, places) = (self.inputs.clone(), Arc::clone(&self.places));
+        let digests = Arc::clone(&self.digests);
         tokio::spawn(async move {
             // Nobody closes the semaphore.
             let _place = places.acquire().await;
-            let estimate = on_its_own_thread(load).await;
+            let told = inputs.clone();
+            let looked_at = on_its_own_thread(move || look_at(model, &load, &digests, &told)).await;
+            let (estimate, digest) = match looked_at.unwrap_or_else(Err) {
+                Ok((estimate, digest)) => (Ok(estimate), digest),
+                Err(fault) => (Err(fault), None),
+            };
             // The main loop is gone only when the daemon ends.
-            let _ = inputs.send(Input::Worker(Event::Inspected { model, estimate })).await;
+            let _ = inputs.send(Input::Worker(Event::Inspected { model, estimate, digest })).await;
         });
     }
 }
 
-async fn on_its_own_thread(load: Box<LoadRequest>) -> Result<Estimate, DriverFault> {
+fn look_at(
+    model: ModelId,
+    load: &LoadRequest,
+    digests: &Digests,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<(Estimate, Option<Digest>), DriverFault> {
+    let estimate = estimate(load)?;
+    let mut told = 0.0;
+    let digest = digests.of(&load.path, |fraction| {
+        if fraction - told >= PROGRESS_STEP {
+            told = fraction;
+            // The main loop is gone only when the daemon ends.
+            let _ = inputs.blocking_send(Input::Worker(Event::Checking { model, fraction }));
+        }
+    });
+    let unreadable = |e| DriverFault::new(Errno::EIO, format!("{} cannot be read: {e}", load.path));
+    Ok((estimate, digest.map_err(unreadable)?))
+}
+
+/// Does what may wait for a disk for ever.
+///
+/// # Errors
+///
+/// EIO where there is no thread to be had, or it died.
+pub async fn on_its_own_thread<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DriverFault> {
     let (answer, answered) = oneshot::channel();
     let thread = std::thread::Builder::new().name("inspect".into());
     // Whoever asked is gone only when the daemon ends.
-    let started = thread.spawn(move || drop(answer.send(estimate(&load))));
+    let started = thread.spawn(move || drop(answer.send(job())));
     let failed =
         |why: String| Err(DriverFault::new(Errno::EIO, format!("the model cannot be looked at: {why}")));
     match started {
-        Ok(_) => answered.await.unwrap_or_else(|_| failed("its reader died".into())),
+        Ok(_) => answered.await.or_else(|_| failed("its reader died".into())),
         Err(e) => failed(e.to_string()),
     }
 }
@@ -146,9 +185,13 @@ mod tests {
     async fn file_is_looked_at_and_reported() {
         let (inputs, mut received) = mpsc::channel(1);
         let load = LoadRequest { path: "/nonexistent.gguf".into(), ..LoadRequest::default() };
-        Inspector::new(inputs).inspect(ModelId(7), Box::new(load));
+        Inspector::new(inputs, Arc::default()).inspect(ModelId(7), Box::new(load));
         match received.recv().await {
-            Some(Input::Worker(Event::Inspected { model: ModelId(7), estimate: Err(fault) })) => {
+            Some(Input::Worker(Event::Inspected {
+                model: ModelId(7),
+                estimate: Err(fault),
+                digest: None,
+            })) => {
                 assert_eq!(fault.errno, Errno::ENOENT);
             }
             other => panic!("unexpected {other:?}"),

@@ -8,6 +8,7 @@
 
 pub mod connection;
 pub mod daemon;
+mod digest;
 pub mod input;
 pub mod inspect;
 pub mod listener;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::connection::{Connection, Flushed, Level, Reader, answer_id};
+use super::digest::Digests;
 use super::input::Input;
 use super::inspect::Inspector;
 use super::log;
@@ -53,6 +54,8 @@ pub struct Means {
     /// The worker's executable.
     pub driver: PathBuf,
     pub programs: Programs,
+    /// Which files models are.
+    pub digests: Arc<Digests>,
     /// What starts workers.
     pub starter: Arc<Starter>,
     /// What the configuration is settled from.
@@ -99,7 +102,7 @@ impl Reactor {
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
-        let Means { store, values, journal, swaps, driver, programs, starter, flags } = means;
+        let Means { store, values, journal, swaps, driver, programs, digests, starter, flags } = means;
         Reactor {
             kernel,
             started: Instant::now(),
@@ -108,9 +111,9 @@ impl Reactor {
             connections: BTreeMap::new(),
             connections_so_far: 0,
             spoken_to: BTreeSet::new(),
-            inspector: Inspector::new(urgent.clone()),
+            inspector: Inspector::new(urgent.clone(), Arc::clone(&digests)),
             programs,
-            workers: Workers::new(driver, starter, urgent),
+            workers: Workers::new(driver, starter, digests, urgent),
             swaps,
             wake_at: None,
             store,
@@ -291,9 +294,9 @@ impl Reactor {
             Effect::Report { conn, call, event } => self.deliver(conn, &Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hang_up(conn),
             Effect::Inspect { model, load } => self.inspector.inspect(model, load),
-            Effect::StartWorker { worker, load, delay_ms } => {
+            Effect::StartWorker { worker, load, digest, delay_ms } => {
                 let swap = self.swaps.of(worker.model, &load.name);
-                self.workers.start(worker, load, swap, Duration::from_millis(delay_ms));
+                self.workers.start(worker, load, digest, swap, Duration::from_millis(delay_ms));
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
             Effect::DropSwap { model } => self.swaps.remove(model),

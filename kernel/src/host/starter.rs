@@ -134,7 +134,8 @@ fn files_of(path: &str) -> Vec<PathBuf> {
     parts_of(path).unwrap_or_else(|| vec![path.into()])
 }
 
-fn parts_of(path: &str) -> Option<Vec<PathBuf>> {
+/// The parts of a model in several files, by llama.cpp's names; none of a model in one.
+pub fn parts_of(path: &str) -> Option<Vec<PathBuf>> {
     let (stem, ending) = path.rsplit_once('.')?;
     let (stem, count) = stem.rsplit_once("-of-")?;
     let (stem, _) = stem.rsplit_once('-')?;

@@ -15,19 +15,23 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::wire::{FromWorker, LoadRequest, decode};
+use drivers::wire::{DriverFault, FromWorker, LoadRequest, decode};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use syscalls::Errno;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::digest::Digests;
 use super::input::Input;
+use super::inspect::on_its_own_thread;
 use super::starter::Starter;
 use super::swap::{SwapFiles, hand_over};
 use crate::core::event::{Event, WorkerId};
+use crate::core::registration::{Digest, changed};
 
 /// How long a worker may take to exit after its socket was closed, before it is killed.
 pub const EXIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +43,9 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Supervisor {
     pub worker: WorkerId,
     pub load: Box<LoadRequest>,
+    /// What the model's file must be, where it has one.
+    pub digest: Option<Digest>,
+    pub digests: Arc<Digests>,
     /// The model's swap files, which the worker inherits.
     pub swap: Arc<SwapFiles>,
     /// To wait before the start.
@@ -59,6 +66,8 @@ enum End {
     Exited(ExitStatus),
     /// It said what cannot be understood.
     Nonsense(io::Error),
+    /// Its model's file is not the one that it was when its start was allowed.
+    OtherFile,
     /// It was told to stop.
     Stopped,
 }
@@ -78,6 +87,10 @@ impl Supervisor {
             _ = &mut self.stop => return Ok("stopped before it was started".into()),
             () = sleep(self.delay) => {}
         }
+        if let Err(fault) = self.check_file().await {
+            self.say(Event::WorkerRefused { worker: self.worker, fault }).await;
+            return Ok("its model was refused".into());
+        }
         let (near, far) = std::os::unix::net::UnixStream::pair()?;
         near.set_nonblocking(true)?;
         let link = Arc::new(UnixStream::from_std(near)?);
@@ -89,6 +102,26 @@ impl Supervisor {
         let _ = self.inputs.send(started).await;
         let end = self.listen(&mut child, &link, os_pid).await;
         Ok(conclude(end, child, &link, os_pid).await)
+    }
+
+    /// Checks that the model's file is the one that the kernel means. It is read again only where it was written to.
+    async fn check_file(&self) -> Result<(), DriverFault> {
+        let Some(wanted) = self.digest else { return Ok(()) };
+        let (digests, path) = (Arc::clone(&self.digests), self.load.path.clone());
+        let found = on_its_own_thread(move || digests.of(&path, |_| {})).await?;
+        match found {
+            Ok(Some(digest)) if digest != wanted => {
+                let message = changed(&self.load.name, &self.load.path, &wanted, &digest);
+                Err(DriverFault::new(Errno::EIO, message))
+            }
+            Ok(_) => Ok(()),
+            Err(e) => Err(DriverFault::new(Errno::EIO, format!("{} cannot be read: {e}", self.load.path))),
+        }
+    }
+
+    /// Whether the file is still what was checked, now that the worker has it open.
+    fn has_its_file(&self) -> bool {
+        self.digest.is_none_or(|digest| self.digests.are_still(&self.load.path, &digest))
     }
 
     /// Passes on what the worker says until one of its ends comes.
@@ -107,6 +140,7 @@ impl Supervisor {
                 (Ok(true), None) => {}
                 (Ok(false), None) => return End::Hangup,
                 (Err(e), _) if e.kind() == io::ErrorKind::InvalidData => return End::Nonsense(e),
+                (Err(e), _) if e.kind() == io::ErrorKind::StaleNetworkFileHandle => return End::OtherFile,
                 (Err(_), _) => return End::Hangup,
             }
         }
@@ -125,6 +159,9 @@ impl Supervisor {
             let mut used = 0;
             while let Some((message, bytes)) = decode::<FromWorker>(&buffer[used..])? {
                 used += bytes;
+                if matches!(message, FromWorker::Ready(_)) && !self.has_its_file() {
+                    return Err(io::ErrorKind::StaleNetworkFileHandle.into());
+                }
                 self.say(event(self.worker, os_pid, message)).await;
             }
             buffer.drain(..used);
@@ -164,6 +201,10 @@ async fn conclude(end: End, mut child: Child, link: &UnixStream, os_pid: u32) ->
         End::Nonsense(e) => {
             kill_group(os_pid);
             Some(format!("spoke nonsense: {e}"))
+        }
+        End::OtherFile => {
+            kill_group(os_pid);
+            Some("somebody wrote to its model's file while it was loaded".into())
         }
     };
     let status = match timeout(EXIT_PATIENCE, child.wait()).await {
@@ -224,8 +265,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use drivers::wire::{DriverFault, encode};
-    use syscalls::Errno;
+    use drivers::wire::encode;
     use syscalls::call::Attention;
 
     use super::*;
@@ -267,6 +307,8 @@ mod tests {
         let supervisor = Supervisor {
             worker: WORKER,
             load: load(),
+            digest: None,
+            digests: Arc::default(),
             swap: Arc::default(),
             delay: Duration::ZERO,
             program,
@@ -310,9 +352,9 @@ mod tests {
         let (_stop, stopped) = oneshot::channel();
         let program = PathBuf::from("/nonexistent/worker");
         let delay = Duration::ZERO;
-        let (swap, starter) = (Arc::default(), Arc::default());
-        let load = load();
-        Supervisor { worker: WORKER, load, swap, delay, program, starter, inputs, stop: stopped }.run().await;
+        let (digest, digests, swap, starter) = (None, Arc::default(), Arc::default(), Arc::default());
+        let (worker, load, stop) = (WORKER, load(), stopped);
+        Supervisor { worker, load, digest, digests, swap, delay, program, starter, inputs, stop }.run().await;
         let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
             panic!("silent")
         };
@@ -359,9 +401,9 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         drop(stop);
         let (program, delay) = (PathBuf::from("/nonexistent/worker"), Duration::from_secs(3600));
-        let (swap, starter) = (Arc::default(), Arc::default());
-        let load = load();
-        Supervisor { worker: WORKER, load, swap, delay, program, starter, inputs, stop: stopped }.run().await;
+        let (digest, digests, swap, starter) = (None, Arc::default(), Arc::default(), Arc::default());
+        let (worker, load, stop) = (WORKER, load(), stopped);
+        Supervisor { worker, load, digest, digests, swap, delay, program, starter, inputs, stop }.run().await;
         let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
             panic!("silent")
         };

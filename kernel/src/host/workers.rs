@@ -15,18 +15,21 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::digest::Digests;
 use super::input::Input;
 use super::output::Output;
 use super::starter::Starter;
 use super::swap::SwapFiles;
 use super::worker::{EXIT_PATIENCE, Supervisor};
 use crate::core::event::{Event, WorkerId};
+use crate::core::registration::Digest;
 
 /// All workers that have not died.
 #[derive(Debug)]
 pub struct Workers {
     program: PathBuf,
     starter: Arc<Starter>,
+    digests: Arc<Digests>,
     inputs: mpsc::Sender<Input>,
     alive: BTreeMap<WorkerId, Worker>,
     /// Some of them were spoken to since the last flush.
@@ -46,16 +49,41 @@ struct Worker {
 
 impl Workers {
     /// No workers yet; they will run `program` and report to `inputs`.
-    pub fn new(program: PathBuf, starter: Arc<Starter>, inputs: mpsc::Sender<Input>) -> Self {
-        Workers { program, starter, inputs, alive: BTreeMap::new(), spoken_to: false }
+    pub fn new(
+        program: PathBuf,
+        starter: Arc<Starter>,
+        digests: Arc<Digests>,
+        inputs: mpsc::Sender<Input>,
+    ) -> Self {
+        Workers { program, starter, digests, inputs, alive: BTreeMap::new(), spoken_to: false }
     }
 
-    /// Starts a worker after a delay; it inherits the swap files.
-    pub fn start(&mut self, worker: WorkerId, load: Box<LoadRequest>, swap: Arc<SwapFiles>, delay: Duration) {
+    /// Starts a worker after a delay, on a file of this digest; it inherits the swap files.
+    pub fn start(
+        &mut self,
+        worker: WorkerId,
+        load: Box<LoadRequest>,
+        digest: Option<Digest>,
+        swap: Arc<SwapFiles>,
+        delay: Duration,
+    ) {
         let (stop, stopped) = oneshot::channel();
         let (program, starter, inputs) =
             (self.program.clone(), Arc::clone(&self.starter), self.inputs.clone());
-        tokio::spawn(Supervisor { worker, load, swap, delay, program, starter, inputs, stop: stopped }.run());
+        let digests = Arc::clone(&self.digests);
+        let supervisor = Supervisor {
+            worker,
+            load,
+            digest,
+            digests,
+            swap,
+            delay,
+            program,
+            starter,
+            inputs,
+            stop: stopped,
+        };
+        tokio::spawn(supervisor.run());
         let output = Output::default();
         self.alive.insert(worker, Worker { link: None, output, awaits_writable: false, stop: Some(stop) });
     }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use drivers::estimate::estimate;
 use drivers::sim::{Died, SimSwap, SimWorker};
-use drivers::wire::{LoadRequest, Question, Step};
+use drivers::wire::{DriverFault, LoadRequest, Question, Step};
 use kernel::core::effect::{Record, StoreOrder};
 use kernel::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use kernel::core::image::{Entry, Images};
+use kernel::core::registration::Digest;
 use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
 use kernel::host::store::values::{Quota, Values};
 use syscalls::call::*;
@@ -21,7 +22,7 @@ pub const ADMIN: u32 = 0;
 /// Something that a worker is to do.
 pub enum Job {
     Inspect(ModelId, LoadRequest),
-    Start(WorkerId, LoadRequest),
+    Start(WorkerId, LoadRequest, Option<Digest>),
     Step(WorkerId, Step),
     Ask(WorkerId, u64, Question),
     Store(u64, u32, StoreOrder),
@@ -58,6 +59,8 @@ pub struct Machine {
     pub delays: Vec<u64>,
     pub loads: Vec<LoadRequest>,
     pub logs: Vec<String>,
+    /// What all files of models are, where they are files.
+    pub file: Option<u8>,
     pub wake: Option<Now>,
     pub exited: bool,
     next_id: u64,
@@ -100,6 +103,7 @@ impl Machine {
             delays: Vec::new(),
             loads: Vec::new(),
             logs: Vec::new(),
+            file: None,
             wake: None,
             exited: false,
             next_id: 0,
@@ -171,7 +175,7 @@ impl Machine {
         let mut next = Machine::new(config);
         next.records = std::mem::take(&mut self.records);
         next.images = std::mem::take(&mut self.images);
-        (next.next_conn, next.next_id) = (self.next_conn, self.next_id);
+        (next.next_conn, next.next_id, next.file) = (self.next_conn, self.next_id, self.file);
         let mut records: Vec<Record> = next.records.values().cloned().collect();
         // The host does not say in which order they come.
         records.reverse();
@@ -186,10 +190,10 @@ impl Machine {
             Effect::Report { conn, call, event } => self.heard(conn, Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hangups.push(conn),
             Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, *load)),
-            Effect::StartWorker { worker, load, delay_ms } => {
+            Effect::StartWorker { worker, load, digest, delay_ms } => {
                 self.delays.push(delay_ms);
                 self.loads.push(*load.clone());
-                self.jobs.push_back(Job::Start(worker, *load));
+                self.jobs.push_back(Job::Start(worker, *load, digest));
             }
             Effect::StopWorker { worker } => {
                 self.workers.remove(&worker);
@@ -232,9 +236,14 @@ impl Machine {
         let Some(job) = self.jobs.remove(at) else { return false };
         match job {
             Job::Inspect(model, load) => {
-                self.event(Event::Inspected { model, estimate: estimate(&load) });
+                let digest = self.digest();
+                self.event(Event::Inspected { model, estimate: estimate(&load), digest });
             }
-            Job::Start(worker, load) => self.start(worker, &load),
+            Job::Start(worker, load, digest) if digest == self.digest() => self.start(worker, &load),
+            Job::Start(worker, ..) => {
+                let fault = DriverFault::new(Errno::EIO, "the file has changed");
+                self.event(Event::WorkerRefused { worker, fault });
+            }
             Job::Step(worker, step) => self.step(worker, &step),
             Job::Ask(worker, number, question) => self.ask(worker, number, question),
             Job::Store(number, uid, order) => {
@@ -255,6 +264,10 @@ impl Machine {
     pub fn pass_ms(&mut self, ms: u64) {
         self.now += ms * 1000;
         self.event(Event::Tick);
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        self.file.map(|version| Digest([version; 32]))
     }
 
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
@@ -496,6 +509,7 @@ pub fn mount(name: &str, script: &str) -> Mount {
         device: None,
         threads: None,
         deterministic: false,
+        accept_changed: false,
     }
 }
 

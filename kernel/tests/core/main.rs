@@ -21,6 +21,7 @@ mod preemption;
 mod processes;
 mod programs;
 mod random;
+mod registrations;
 mod scheduling;
 mod segments;
 mod signals;

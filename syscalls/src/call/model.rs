@@ -35,6 +35,9 @@ args! {
         /// Costs speed.
         #[serde(default)]
         deterministic: bool,
+        /// Takes the file for what was mounted under this name, where that is offline because it has changed.
+        #[serde(default)]
+        accept_changed: bool,
     }
 
     /// Arguments of `unmount`.

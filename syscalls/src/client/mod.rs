@@ -43,6 +43,7 @@ pub fn mount(path: &str, name: &str) -> Mount {
         device: None,
         threads: None,
         deterministic: false,
+        accept_changed: false,
     }
 }
 

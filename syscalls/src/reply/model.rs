@@ -64,6 +64,10 @@ pub struct ModelInfo {
     /// What it takes of each device; nothing while it is not loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<DeviceShare>,
+    /// The digest of its file, `sha256:` and 64 hexadecimal digits, of its parts one after another where it has several;
+    /// absent until the file has been read, and where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Whether a model can be used.

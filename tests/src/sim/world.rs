@@ -165,7 +165,7 @@ impl<A> World<A> {
         match happening {
             Happening::Alarm(alarm) => return Some(Passed::Alarm(alarm)),
             Happening::Inspected(model, load) => {
-                self.event(Event::Inspected { model, estimate: estimate(&load) });
+                self.event(Event::Inspected { model, estimate: estimate(&load), digest: None });
             }
             Happening::Start(worker, load) => self.start(worker, &load),
             Happening::StepEnds(worker, number) => self.step_ends(worker, number),
@@ -196,7 +196,7 @@ impl<A> World<A> {
             Effect::Inspect { model, load } => {
                 self.agenda.enter(self.now, Happening::Inspected(model, load));
             }
-            Effect::StartWorker { worker, load, delay_ms } => {
+            Effect::StartWorker { worker, load, delay_ms, .. } => {
                 self.agenda.enter(self.now + delay_ms * 1000 + LOAD_US, Happening::Start(worker, load));
             }
             Effect::StopWorker { worker } => {

@@ -53,6 +53,9 @@ struct Args {
     /// What a context generates depends on it alone, to the last bit, and not on what runs beside it; slower
     #[arg(long)]
     deterministic: bool,
+    /// Takes the file as it is now for the model of this name, which is offline because its file has changed
+    #[arg(long)]
+    accept_changed: bool,
     /// Prints one object that describes the model
     #[arg(long)]
     json: bool,
@@ -89,6 +92,7 @@ fn run(invocation: &Invocation) -> Outcome {
         device: args.device,
         threads: args.threads,
         deterministic: args.deterministic,
+        accept_changed: args.accept_changed,
     };
     let mut client = args.daemon.connect("mount")?;
     let begin = Instant::now();
@@ -121,6 +125,7 @@ pub fn mount_unless_there(client: &mut Client, file: &Path, name: &str) -> Resul
         device: None,
         threads: None,
         deterministic: false,
+        accept_changed: false,
     };
     mount_with_progress(client, mount)?;
     Ok(())

@@ -12,6 +12,7 @@ use super::super::config::DeviceConfig;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::ModelId;
 use super::super::model::{Model, State};
+use super::super::registration::Digest;
 use super::Placement;
 use super::fit::Wish;
 
@@ -23,9 +24,20 @@ impl Kernel {
     }
 
     /// The host has looked at the file of a model.
-    pub(in crate::core) fn inspected(&mut self, id: ModelId, estimate: Result<Estimate, DriverFault>) {
+    pub(in crate::core) fn inspected(
+        &mut self,
+        id: ModelId,
+        estimate: Result<Estimate, DriverFault>,
+        digest: Option<Digest>,
+    ) {
         let waits = |m: &&mut Model| m.state == State::Loading && m.estimate.is_none();
         let Some(model) = self.models.get_mut(&id).filter(waits) else { return };
+        model.digest = digest;
+        let (name, path) = (model.name.clone(), model.mount.path.clone());
+        if let Err(fault) = self.check_registered(&name, &path, digest) {
+            return self.cannot_load(id, fault);
+        }
+        let Some(model) = self.models.get_mut(&id) else { return };
         match estimate {
             Ok(estimate) => {
                 model.estimate = Some(Arc::new(estimate));

@@ -32,6 +32,7 @@ use super::counters::Counters;
 use super::device::{Devices, Placement};
 use super::event::{ModelId, Now, WorkerId};
 use super::memory::{Memory, PageSent, PagingCost, Slots, Tree};
+use super::registration::Digest;
 use super::sched::{InFlight, Sched};
 
 pub(super) use questions::Questions;
@@ -54,6 +55,8 @@ pub(super) struct Model {
     /// What was asked for, the name settled.
     pub mount: Mount,
     pub state: State,
+    /// Which file it is, when the host has read it.
+    pub digest: Option<Digest>,
     /// What it takes of memory, when the host has looked at its file.
     pub estimate: Option<Arc<Estimate>>,
     /// Where it is. It has a worker, or is about to get another, exactly while it has a place.
@@ -106,6 +109,7 @@ impl Model {
             name,
             mount,
             state: State::Loading,
+            digest: None,
             estimate: None,
             placement: None,
             last_use: Now(0),
@@ -289,6 +293,7 @@ impl Model {
             layers: self.estimate.as_ref().map_or(0, |e| e.layers_max()),
             gpu_layers: self.placement.map_or(0, |p| p.gpu_layers),
             memory: Vec::new(),
+            digest: self.digest.map(|digest| format!("sha256:{digest}")),
         }
     }
 }

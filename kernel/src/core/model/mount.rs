@@ -35,7 +35,7 @@ impl Kernel {
     /// Mounts again what was mounted when the daemon ended, publishes what was shared on it, and makes processes of those
     /// that outlived it.
     pub(in crate::core) fn booted(&mut self, records: Vec<Record>) {
-        let mut segments = Vec::new();
+        let (mut segments, mut registered) = (Vec::new(), Vec::new());
         let (mut processes, mut images, mut interrupted) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
@@ -45,6 +45,7 @@ impl Kernel {
                         self.enter_model(name, mount);
                     }
                 }
+                Record::Registered(registration) => registered.push(registration),
                 Record::Segment(segment) => segments.push(segment),
                 Record::Snapshot(snapshot) => self.snapshots.insert(*snapshot),
                 Record::Process(image) => processes.push(*image),
@@ -53,6 +54,7 @@ impl Kernel {
                 Record::Interrupted { pid, uid, name } => interrupted.push(Interrupted { pid, uid, name }),
             }
         }
+        self.restore_registered(registered);
         segments.into_iter().for_each(|segment| self.restore_segment(*segment));
         self.restore(processes, images, interrupted);
     }
@@ -66,8 +68,18 @@ impl Kernel {
         model.worker_os_pid = 0;
         model.heard = Now(now.0.saturating_add(delay_ms.saturating_mul(1000)));
         let load = Box::new(model.load_request(&self.config, &self.devices));
-        self.out.push(Effect::StartWorker { worker: model.worker(), load, delay_ms });
+        let (worker, digest) = (model.worker(), model.digest);
+        self.out.push(Effect::StartWorker { worker, load, digest, delay_ms });
         self.worker_changed(id, WorkerChange::Starting, "");
+    }
+
+    /// The file of a model is being read; whoever waits for it hears how far that has come.
+    pub(in crate::core) fn checking(&mut self, id: ModelId, fraction: f32) {
+        let Some(model) = self.models.get(&id) else { return };
+        let what = format!("checking {}", model.name);
+        for (call, _) in model.waiters.clone() {
+            self.report(call, Event::Progress { fraction, what: what.clone() });
+        }
     }
 
     pub(in crate::core) fn worker_loading(&mut self, worker: WorkerId, os_pid: u32, fraction: f32) {
@@ -114,6 +126,7 @@ impl Kernel {
         self.check_segments_of(worker.model);
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
+            self.register(worker.model);
         }
         self.compare_with_estimate(worker.model);
         self.worker_changed(worker.model, WorkerChange::Ready, "");
@@ -233,6 +246,7 @@ impl Kernel {
             self.out.push(Effect::StopWorker { worker });
         }
         self.out.push(Effect::DropSwap { model: id });
+        self.unregister(&name);
         self.out.push(Effect::Forget(Record::Mount(model.mount).key()));
         self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is unmounted")));
     }

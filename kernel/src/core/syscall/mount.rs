@@ -7,6 +7,7 @@ use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
 use super::super::call::Waits;
+use super::super::model::State;
 use super::{Caller, Next, Outcome, check_name};
 
 impl Kernel {
@@ -19,9 +20,16 @@ impl Kernel {
         check(&args)?;
         let name = args.name.clone().unwrap_or_else(|| default_name(&args.path));
         check_name("a model", &name)?;
-        if let Some(taken) = self.models.values().find(|m| m.name == name) {
+        let accept = std::mem::take(&mut args.accept_changed);
+        let taken = self.models.values().find(|m| m.name == name);
+        // One that is offline runs nowhere, and keeps nothing that the new file could use.
+        let replaced = taken.filter(|m| accept && matches!(m.state, State::Offline(_))).map(|m| m.id);
+        if let Some(taken) = taken.filter(|_| replaced.is_none()) {
             let message = format!("{name} is mounted already, from {}; give another name", taken.mount.path);
             return Err(Fault::new(Errno::EEXIST, message));
+        }
+        if let Some(id) = replaced {
+            self.remove_model(id);
         }
         if self.models.len() >= MODELS_MAX {
             let message = format!("{MODELS_MAX} models are mounted, which is the limit; unmount one");

@@ -170,5 +170,6 @@ fn mount(entry: MountEntry) -> Mount {
         device: entry.device,
         threads: entry.threads,
         deterministic: entry.deterministic,
+        accept_changed: false,
     }
 }

@@ -14,6 +14,7 @@ fn mount(name: &str) -> Record {
         device: None,
         threads: None,
         deterministic: false,
+        accept_changed: false,
     })
 }
 

@@ -1,0 +1,239 @@
+//! Digests of model files, and which files they are known of.
+//!
+//! A large file takes a while to read, so what was read once is remembered by what the system says of the file: its
+//! device and inode, size, and the times of its last change. Nobody can set the last of these (`ctime`) but by setting
+//! the machine's clock, so a file that was written to is read again. What is remembered lies in the data folder, where
+//! workers cannot write; without it files are read again and nothing else happens.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use drivers::sim::SCHEME;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::starter::parts_of;
+use crate::core::registration::Digest;
+
+/// The file in the data folder.
+const FILE: &str = "digests";
+
+/// Files that are remembered; the oldest goes for the next one.
+const KNOWN_MAX: usize = 256;
+
+/// Bytes that one read takes: large enough that the system's call costs nothing beside hashing.
+const READ_BYTES: usize = 1 << 20;
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FileState {
+    dev: u64,
+    ino: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(file: &Metadata) -> Self {
+        FileState {
+            dev: file.dev(),
+            ino: file.ino(),
+            bytes: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+/// The files of a model, and the digest of all of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Known {
+    files: Vec<FileState>,
+    digest: Digest,
+}
+
+/// Digests, and what they are known of. Shared by the threads that read files.
+#[derive(Debug, Default)]
+pub struct Digests {
+    /// Where they are kept; nowhere in tests of other things.
+    path: Option<PathBuf>,
+    known: Mutex<Vec<Known>>,
+}
+
+impl Digests {
+    /// Those of a data folder. What cannot be read there is not known.
+    pub fn open(data: &Path) -> Self {
+        let path = data.join(FILE);
+        let known = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Digests { path: Some(path), known: Mutex::new(known.unwrap_or_default()) }
+    }
+
+    /// The digest of a model's files, read where it is not known; none of a model without files. `progress` hears
+    /// which part was read, from 0 to 1.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or somebody writes to it meanwhile.
+    pub fn of(&self, model: &str, progress: impl FnMut(f32)) -> io::Result<Option<Digest>> {
+        if model.starts_with(SCHEME) {
+            return Ok(None);
+        }
+        let mut files = files_of(model).into_iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
+        let states = states(&files)?;
+        if let Some(digest) = self.known(&states) {
+            return Ok(Some(digest));
+        }
+        let digest = read(&mut files, &states, progress)?;
+        if self::states(&files)? != states {
+            return Err(io::Error::other("somebody writes to it; mount it when it is complete"));
+        }
+        self.remember(Known { files: states, digest });
+        Ok(Some(digest))
+    }
+
+    /// Whether the files under a model's name are, as they are now, known to have this digest. Reads nothing of them.
+    pub fn are_still(&self, model: &str, digest: &Digest) -> bool {
+        let states: io::Result<Vec<FileState>> =
+            files_of(model).iter().map(|file| Ok(FileState::of(&std::fs::metadata(file)?))).collect();
+        states.is_ok_and(|states| self.known(&states).as_ref() == Some(digest))
+    }
+
+    fn known(&self, files: &[FileState]) -> Option<Digest> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|known| known.files == files).map(|known| known.digest)
+    }
+
+    fn remember(&self, new: Known) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            known.remove(0);
+        }
+        known.push(new);
+        if let Some(path) = &self.path
+            && let Err(e) = write(path, &known)
+        {
+            tracing::warn!("digests cannot be kept in {}: {e}; files are read again", path.display());
+        }
+    }
+}
+
+fn files_of(model: &str) -> Vec<PathBuf> {
+    parts_of(model).unwrap_or_else(|| vec![model.into()])
+}
+
+fn states(files: &[File]) -> io::Result<Vec<FileState>> {
+    files.iter().map(|file| Ok(FileState::of(&file.metadata()?))).collect()
+}
+
+fn read(files: &mut [File], states: &[FileState], mut progress: impl FnMut(f32)) -> io::Result<Digest> {
+    let all: u64 = states.iter().map(|state| state.bytes).sum();
+    let (mut hasher, mut buffer, mut done) = (Sha256::new(), vec![0; READ_BYTES], 0u64);
+    for file in files {
+        loop {
+            let bytes = match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(bytes) => bytes,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            hasher.update(&buffer[..bytes]);
+            done += bytes as u64;
+            progress(done as f32 / all.max(1) as f32);
+        }
+    }
+    Ok(Digest(hasher.finalize().into()))
+}
+
+/// Writes all of it anew, so that a daemon that is killed meanwhile leaves what was there.
+fn write(path: &Path, known: &[Known]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&serde_json::to_vec(known)?)?;
+    std::fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Folder(tempfile::tempdir().expect("a folder"))
+        }
+
+        fn file(&self, name: &str, text: &[u8]) -> String {
+            let path = self.0.path().join(name);
+            std::fs::write(&path, text).expect("writes");
+            path.to_str().expect("UTF-8").to_owned()
+        }
+
+        fn digests(&self) -> Digests {
+            Digests::open(self.0.path())
+        }
+    }
+
+    /// The digest, and how often the file was read for it.
+    fn digest(digests: &Digests, model: &str) -> (String, usize) {
+        let mut reads = 0;
+        let digest = digests.of(model, |_| reads += 1).expect("readable").expect("it has a file");
+        (digest.to_string(), reads)
+    }
+
+    /// Of `abc`, as FIPS 180-4 has it.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn file_is_read_once_and_again_when_it_was_written_to() {
+        let folder = Folder::new();
+        let (path, digests) = (folder.file("m.gguf", b"abc"), folder.digests());
+        assert_eq!(digest(&digests, &path), (ABC.into(), 1));
+        assert_eq!(digest(&digests, &path), (ABC.into(), 0));
+        assert_eq!(digest(&folder.digests(), &path), (ABC.into(), 0), "the next daemon knows it");
+        let known = digests.of(&path, |_| {}).expect("readable").expect("it has a file");
+        assert!(digests.are_still(&path, &known));
+        // The same length, and the same time of the last change as far as anybody can set it.
+        let before = std::fs::metadata(&path).expect("there").modified().expect("known");
+        std::fs::write(&path, b"abd").expect("writes");
+        File::options().write(true).open(&path).and_then(|f| f.set_modified(before)).expect("sets");
+        assert!(!digests.are_still(&path, &known));
+        let (changed, reads) = digest(&digests, &path);
+        assert!(changed != ABC && reads == 1);
+    }
+
+    #[test]
+    fn model_in_parts_has_the_digest_of_all_of_them() {
+        let folder = Folder::new();
+        let first = folder.file("m-00001-of-00002.gguf", b"a");
+        folder.file("m-00002-of-00002.gguf", b"bc");
+        assert_eq!(digest(&folder.digests(), &first), (ABC.into(), 2));
+    }
+
+    #[test]
+    fn model_without_a_file_has_no_digest_and_a_missing_one_is_an_error() {
+        let digests = Digests::default();
+        assert_eq!(digests.of("sim:text=echo", |_| {}).expect("nothing is read"), None);
+        assert!(digests.of("/nonexistent/m.gguf", |_| {}).is_err());
+        assert!(!digests.are_still("/nonexistent/m.gguf", &Digest([0; 32])));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_private_and_may_be_damaged() {
+        let folder = Folder::new();
+        let digests = folder.digests();
+        for number in 0..KNOWN_MAX + 3 {
+            let path = folder.file(&format!("{number}"), number.to_string().as_bytes());
+            digest(&digests, &path);
+        }
+        assert_eq!(folder.digests().known.lock().expect("no panic").len(), KNOWN_MAX);
+        let kept = folder.0.path().join(FILE);
+        assert_eq!(std::fs::metadata(&kept).expect("there").mode() & 0o777, 0o600);
+        std::fs::write(&kept, b"[{").expect("writes");
+        assert_eq!(digest(&folder.digests(), &folder.file("m", b"abc")), (ABC.into(), 1));
+    }
+}
