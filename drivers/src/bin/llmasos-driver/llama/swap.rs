@@ -207,10 +207,12 @@ impl Swap {
             done: "written",
             source,
         })?;
-        if let Slot::Host(_) = slot {
-            give_back(file, at, page.len() as u64, self.slot_bytes);
-        }
-        Ok(())
+        clear_behind(file, at, page.len() as u64, self.slot_bytes).map_err(|source| SwapError::Io {
+            tier,
+            number,
+            done: "cleared",
+            source,
+        })
     }
 
     /// Reads what a slot holds, as far as its header says that it goes.
@@ -248,15 +250,31 @@ impl Swap {
     }
 }
 
-/// Gives the system the memory of a slot behind a page that does not fill it, which an earlier one may have filled.
-fn give_back(file: &File, slot: u64, used: u64, room: u64) {
-    let used = used.next_multiple_of(BLOCK_BYTES);
-    let (Ok(from), Ok(bytes)) = (i64::try_from(slot + used), i64::try_from(room - used)) else { return };
-    if bytes > 0 {
-        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        // Where the file system has no holes, the memory stays taken until the slot is used again.
-        let _ = fallocate(file, hole, from, bytes);
+/// Clears a slot behind a page that does not fill it: an earlier one may have, of another user perhaps. What can be given
+/// back to the system is, and reads as zeros; the rest, or all of it where the file system has no holes, is overwritten.
+fn clear_behind(file: &File, slot: u64, used: u64, room: u64) -> io::Result<()> {
+    let (from, end) = (slot + used, (slot + room).min(file.metadata()?.len()));
+    let block = from.next_multiple_of(BLOCK_BYTES).min(end);
+    write_zeros(file, from, block)?;
+    let (Ok(at), Ok(bytes)) = (i64::try_from(block), i64::try_from(end.saturating_sub(block))) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if bytes == 0 {
+        return Ok(());
     }
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(file, hole, at, bytes).or_else(|_| write_zeros(file, block, end))
+}
+
+fn write_zeros(file: &File, from: u64, end: u64) -> io::Result<()> {
+    let zeros = [0; BLOCK_BYTES as usize];
+    let mut at = from;
+    while at < end {
+        let bytes = (end - at).min(BLOCK_BYTES) as usize;
+        file.write_all_at(&zeros[..bytes], at)?;
+        at += bytes as u64;
+    }
+    Ok(())
 }
 
 /// Takes over a descriptor, and keeps it from children.
@@ -313,6 +331,26 @@ mod tests {
         assert!(matches!(swap.read(Slot::Host(4)), Err(SwapError::Empty)));
         assert!(matches!(swap.read(Slot::Disk(3)), Err(SwapError::NoTier("on disk"))));
         assert!(matches!(swap.write(Slot::Host(0), &sealed(9000)), Err(SwapError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn slot_that_is_used_again_has_nothing_of_the_page_before() {
+        for (old, new) in [(12_000, 3000), (12_000, 64), (5000, 4999), (8192, 4096), (12_000, 12_000)] {
+            let swap = swap(13_000);
+            swap.write(Slot::Host(0), &sealed(old)).expect("it fits");
+            swap.write(Slot::Host(1), &sealed(old)).expect("it fits");
+            // Another user's page, all of other bytes.
+            let mut page = vec![0xAA; HEADER_BYTES + new];
+            KIND.seal(PageLabel { digest: 10, ..LABEL }, &mut page);
+            swap.write(Slot::Host(0), &page).expect("it fits");
+            let file = swap.host.as_ref().expect("there is one");
+            let mut slot = vec![0; swap.slot_bytes as usize];
+            file.read_exact_at(&mut slot, 0).expect("it is there");
+            assert_eq!(slot[..page.len()], page, "{old} {new}");
+            assert!(slot[page.len()..].iter().all(|byte| *byte == 0), "{old} {new}");
+            let neighbour = swap.read(Slot::Host(1)).expect("it is there");
+            assert_eq!(neighbour, sealed(old), "its neighbour is as it was");
+        }
     }
 
     #[test]
