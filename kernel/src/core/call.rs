@@ -11,6 +11,7 @@ use super::effect::Effect;
 use super::event::{ConnId, ModelId, Now};
 use super::subscription::Kinds;
 use super::table::Table;
+use super::user::Tally;
 
 /// A call, numbered by the kernel in the order of arrival. The client's own numbers need not be in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,6 +57,8 @@ pub(super) struct Pending {
     /// Who hears its events and its reply; nobody while its process is detached.
     pub caller: Option<Caller>,
     pub pid: Pid,
+    /// The process's user.
+    pub uid: u32,
     /// Its name in the manual.
     pub name: &'static str,
     pub since: Now,
@@ -79,6 +82,7 @@ pub(super) struct Calls {
     deadlines: BTreeSet<(Now, CallNo)>,
     /// Calls that wait for a process, by that.
     by_waited_for: BTreeSet<(Pid, CallNo)>,
+    of_user: Tally,
     next: u64,
 }
 
@@ -102,6 +106,7 @@ impl Calls {
         if let Some(pid) = pending.waits_for {
             self.by_waited_for.insert((pid, call));
         }
+        self.of_user.add(pending.uid);
         self.pending.insert(call, pending);
     }
 
@@ -118,6 +123,11 @@ impl Calls {
     /// What a call waits for.
     pub(super) fn waits(&self, call: CallNo) -> Option<&Waits> {
         self.pending.get(&call).map(|p| &p.waits)
+    }
+
+    /// How many each user has.
+    pub(super) fn of_user(&self) -> &Tally {
+        &self.of_user
     }
 
     /// The processes of which a call waits for this one.
@@ -138,6 +148,7 @@ impl Calls {
 
     fn remove(&mut self, call: CallNo) -> Option<Pending> {
         let pending = self.pending.remove(&call)?;
+        self.of_user.remove(pending.uid);
         if let Some(deadline) = pending.deadline {
             self.deadlines.remove(&(deadline, call));
         }

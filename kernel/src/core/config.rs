@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::sched::policy::Policy;
+use super::user::UserLimits;
 
 /// What the host knows of the machine and of itself; `sysinfo` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct KernelConfig {
     pub latency_target_percent: u32,
     /// How long a process that asked for signals may take to end after TERM, before it is killed.
     pub term_grace_ms: u64,
+    /// What each user may have.
+    pub user: UserLimits,
     /// How long a worker may take over one step before it counts as hung.
     pub worker_patience_ms: u64,
     /// Bytes of main memory for pages that had to leave device memory; 0 for none.
@@ -94,6 +97,7 @@ impl Default for KernelConfig {
             fair_lag_tokens: 8192,
             latency_target_percent: 200,
             term_grace_ms: 10_000,
+            user: UserLimits::default(),
             worker_patience_ms: 120_000,
             swap_host_bytes: 0,
             swap_disk_bytes: 0,
@@ -114,6 +118,7 @@ impl Kernel {
             fair_lag_us: new.fair_lag_us,
             fair_lag_tokens: new.fair_lag_tokens,
             latency_target_percent: new.latency_target_percent,
+            user: new.user,
             ..self.config.clone()
         };
     }

@@ -8,6 +8,7 @@ use syscalls::reply::{Frame, NO_CALL};
 use syscalls::{CallId, Errno, Fault, Pid};
 
 use super::Kernel;
+use super::capability::Caps;
 use super::effect::Effect;
 use super::event::{ConnId, Credentials};
 use super::process::STATUS_HANGUP;
@@ -16,6 +17,8 @@ use super::process::STATUS_HANGUP;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub credentials: Credentials,
+    /// What its processes may do at most.
+    pub caps: Caps,
     /// The process that `hello` created.
     pub pid: Option<Pid>,
     /// All living processes that it owns.
@@ -28,9 +31,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// The one that a program is born with.
-    pub(super) fn of_program(credentials: Credentials, pid: Pid) -> Self {
+    pub(super) fn of_program(credentials: Credentials, caps: Caps, pid: Pid) -> Self {
         Connection {
             credentials,
+            caps,
             pid: Some(pid),
             processes: BTreeSet::from([pid]),
             in_flight: BTreeSet::new(),
@@ -49,20 +53,29 @@ impl Kernel {
             self.out.push(Effect::Hangup { conn });
             return;
         }
+        let caps = self.caps_of(&credentials);
+        let (uid, most) = (credentials.uid, self.config.user.connections);
+        if let Err(fault) = self.connections_of.check(uid, caps, 1, most, "connections") {
+            self.out.push(Effect::Send { conn, frame: Box::new(Frame::Reply(NO_CALL, Err(fault))) });
+            return self.out.push(Effect::Hangup { conn });
+        }
         let connection = Connection {
             credentials,
+            caps,
             pid: None,
             processes: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             congested: false,
         };
         self.connections.insert(conn, connection);
+        self.connections_of.add(uid);
     }
 
     /// The connection is gone, and nobody hears the answers. Those of its processes that outlive it go on detached, and
     /// the others end. A program that has closed its connection still runs.
     pub(super) fn disconnected(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
+        self.connections_of.remove(connection.credentials.uid);
         let lasts = |pid: &Pid| {
             self.processes.living(*pid).is_some_and(|p| p.program || p.lifetime != Lifetime::Connection)
         };

@@ -39,8 +39,10 @@ pub struct Credentials {
     pub os_pid: u32,
     /// The name of its executable, or the empty string.
     pub executable: String,
-    /// May do everything: root, or the user that the daemon runs as.
+    /// May do everything: root, the user that the daemon runs as, or one of the admin group.
     pub admin: bool,
+    /// The process of the program that it was started by or in, where the daemon started that.
+    pub program: Option<Pid>,
 }
 
 /// Something that happened.

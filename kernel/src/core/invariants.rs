@@ -35,6 +35,7 @@ impl Kernel {
         self.check_devices();
         self.check_swap();
         self.check_registrations();
+        self.check_users();
     }
 
     /// No frame, slot, sequence id or node of the tree is lost, and page tables cover what is computed.
@@ -179,6 +180,24 @@ impl Kernel {
                 }
             }
             assert!(process.results.len() <= RESULTS_KEPT_MAX);
+        }
+    }
+
+    /// What users have is what there is, and nobody may do more than the process on his connection that began him.
+    fn check_users(&self) {
+        let uid = |pid: Pid| self.processes.identity(pid).expect("it is in the table").uid;
+        assert_eq!(*self.processes.of_user(), self.processes.pids().map(uid).collect());
+        assert_eq!(self.contexts_of, self.contexts.values().map(|c| uid(c.owner)).collect());
+        assert_eq!(self.connections_of, self.connections.values().map(|c| c.credentials.uid).collect());
+        let calls = self.calls.numbers().into_iter().filter_map(|call| self.calls.get(call));
+        assert_eq!(*self.calls.of_user(), calls.map(|pending| uid(pending.pid)).collect());
+        for process in self.processes.all_living() {
+            let pid = process.id.pid;
+            assert!(process.caps.are_within(process.bound), "process {pid} may do more than it began with");
+            let parent = self.processes.living(process.id.parent).filter(|p| p.conn.is_some());
+            if let Some(parent) = parent.filter(|parent| parent.conn == process.conn) {
+                assert!(process.caps.are_within(parent.caps), "process {pid} may do more than its parent");
+            }
         }
     }
 

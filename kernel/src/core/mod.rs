@@ -5,6 +5,7 @@
 //! effects, on every machine, always. The crate's README has the map and the invariants.
 
 mod call;
+pub mod capability;
 pub mod config;
 mod connection;
 mod context;
@@ -27,6 +28,7 @@ pub mod snapshot;
 mod subscription;
 mod syscall;
 mod table;
+pub mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,12 +51,14 @@ use segment::Segments;
 use snapshot::Snapshots;
 use subscription::Subscriptions;
 use table::Table;
+use user::Tally;
 
 pub use config::{DeviceConfig, HostInfo, KernelConfig};
 pub use device::MAIN_MEMORY;
 pub use effect::Effect;
 pub use event::{Event, Now};
 pub use sched::policy::Policy;
+pub use user::UserLimits;
 
 /// The whole state of the kernel.
 pub struct Kernel {
@@ -64,6 +68,9 @@ pub struct Kernel {
     /// Effects of the event that is being taken in.
     out: Vec<Effect>,
     connections: Table<ConnId, Connection>,
+    /// Connections and contexts of each user.
+    connections_of: Tally,
+    contexts_of: Tally,
     processes: ProcessTable,
     calls: Calls,
     subscriptions: Subscriptions,
@@ -117,6 +124,8 @@ impl Kernel {
             now: Now(0),
             out: Vec::new(),
             connections: Table::default(),
+            connections_of: Tally::default(),
+            contexts_of: Tally::default(),
             processes: ProcessTable::new(),
             calls: Calls::default(),
             subscriptions: Subscriptions::default(),

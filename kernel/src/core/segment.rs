@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drivers::wire::{Op, PAGE_TOKENS};
-use syscalls::call::{Message, Share};
+use syscalls::call::{Capability, Message, Share};
 use syscalls::limits::{SEGMENTS_MAX, SEGMENTS_PER_USER_MAX};
 use syscalls::reply::SegmentInfo;
 use syscalls::{ContextId, Errno, Fault, Reply, Token, Tokens};
 
 use super::Kernel;
+use super::capability::Caps;
 use super::effect::{Effect, LogLevel, Record, SegmentRecord};
 use super::event::ModelId;
 use super::memory::{Remnant, Resident, Root, Space};
@@ -67,9 +68,9 @@ impl Segments {
     /// # Errors
     ///
     /// ENOENT where there is none, EPERM where its bits do not let the user.
-    pub(super) fn readable(&self, name: &str, uid: u32, admin: bool) -> Result<&Segment, Fault> {
+    pub(super) fn readable(&self, name: &str, uid: u32, caps: Caps) -> Result<&Segment, Fault> {
         let segment = self.named(name)?;
-        if admin || segment.may_be_read_by(uid) {
+        if caps.has(Capability::Override) || segment.may_be_read_by(uid) {
             return Ok(segment);
         }
         let message = format!(
@@ -89,8 +90,8 @@ impl Segments {
     }
 
     /// Checks that a user may replace or remove a segment, if there is one.
-    fn check_owner(&self, name: &str, uid: u32, admin: bool) -> Result<(), Fault> {
-        match self.by_name.get(name).filter(|s| s.uid != uid && !admin) {
+    fn check_owner(&self, name: &str, uid: u32, caps: Caps) -> Result<(), Fault> {
+        match self.by_name.get(name).filter(|s| s.uid != uid && !caps.has(Capability::Override)) {
             Some(s) => Err(Fault::new(
                 Errno::EPERM,
                 format!("segment {} belongs to user {}; choose another name", shown(name), s.uid),
@@ -128,8 +129,8 @@ impl Kernel {
             return Err(Fault::new(Errno::EINVAL, message));
         }
         let process = self.process(owner)?;
-        let (uid, admin) = (process.id.uid, process.admin);
-        self.segments.check_owner(&args.name, uid, admin)?;
+        let (uid, caps) = (process.id.uid, process.caps);
+        self.segments.check_owner(&args.name, uid, caps)?;
         self.segments.check_room(&args.name, uid)?;
         let context = self.context(id)?;
         let whole = length == had && context.generation.is_none();
@@ -235,9 +236,9 @@ impl Kernel {
     /// # Errors
     ///
     /// ENOENT where there is none, EPERM where it is another user's.
-    pub(super) fn unshare(&mut self, name: &str, uid: u32, admin: bool) -> Result<(), Fault> {
+    pub(super) fn unshare(&mut self, name: &str, uid: u32, caps: Caps) -> Result<(), Fault> {
         self.segments.named(name)?;
-        self.segments.check_owner(name, uid, admin)?;
+        self.segments.check_owner(name, uid, caps)?;
         self.withdraw_segment(name);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::getuid;
+use nix::unistd::Group;
 use syscalls::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX};
 use syscalls::{Errno, Fault, Frame, reply::NO_CALL};
 use thiserror::Error;
@@ -21,6 +21,7 @@ use super::input::Input;
 use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
 use super::machine;
+use super::peer::Peer;
 use super::programs::Programs;
 use super::reactor::{Means, Reactor};
 use super::settings::Settings;
@@ -116,7 +117,8 @@ async fn serve(
     let (inputs, other_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let acceptor = tokio::spawn(accept(listener, Arc::clone(&places), inputs.clone()));
+    let admins = admin_group(&settings.admin_group);
+    let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), inputs.clone()));
 
     let starter = starter(&settings)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
@@ -258,7 +260,21 @@ fn watch_signals(urgent: mpsc::Sender<Input>) -> io::Result<impl Future<Output =
     })
 }
 
-async fn accept(listener: UnixListener, places: Arc<Semaphore>, inputs: mpsc::Sender<Input>) {
+/// The number of the admin group, where the system has one of this name.
+fn admin_group(name: &str) -> Option<u32> {
+    let group = Group::from_name(name).ok().flatten();
+    if group.is_none() {
+        tracing::debug!("the system has no group {name}, so nobody is the administrator as its member");
+    }
+    group.map(|group| group.gid.as_raw())
+}
+
+async fn accept(
+    listener: UnixListener,
+    admins: Option<u32>,
+    places: Arc<Semaphore>,
+    inputs: mpsc::Sender<Input>,
+) {
     loop {
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
@@ -272,8 +288,17 @@ async fn accept(listener: UnixListener, places: Arc<Semaphore>, inputs: mpsc::Se
             turn_away(&socket);
             continue;
         };
-        let Some(credentials) = credentials(&socket) else { continue };
-        if inputs.send(Input::Connected { socket, credentials, place }).await.is_err() {
+        // Nobody is there any more, or nobody that could be told from another.
+        let Ok(peer) = Peer::of(&socket) else { continue };
+        let credentials = Credentials {
+            uid: peer.uid,
+            os_pid: peer.os_pid(),
+            executable: peer.executable(),
+            admin: peer.is_admin(admins),
+            program: None,
+        };
+        let Some(group_leader) = peer.group_leader() else { continue };
+        if inputs.send(Input::Connected { socket, credentials, group_leader, place }).await.is_err() {
             return;
         }
     }
@@ -286,12 +311,4 @@ fn turn_away(socket: &UnixStream) {
     Frame::Reply(NO_CALL, Err(Fault::new(Errno::EMFILE, sentence))).write_line(&mut line);
     // A socket that is new takes a line, unless the program is gone.
     let _ = socket.try_write(&line);
-}
-
-/// Who is at the other end; none where the system does not say.
-fn credentials(socket: &UnixStream) -> Option<Credentials> {
-    let peer = socket.peer_cred().ok()?;
-    let os_pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-    let admin = peer.uid() == 0 || peer.uid() == getuid().as_raw();
-    Some(Credentials { uid: peer.uid(), os_pid, executable: machine::executable_of(os_pid), admin })
 }

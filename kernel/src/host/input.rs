@@ -13,7 +13,13 @@ use crate::core::event::{ConnId, Credentials, Event, WorkerId};
 #[derive(Debug)]
 pub enum Input {
     /// A program connected, and has a place among the connections.
-    Connected { socket: UnixStream, credentials: Credentials, place: OwnedSemaphorePermit },
+    Connected {
+        socket: UnixStream,
+        credentials: Credentials,
+        /// The leader of its process group.
+        group_leader: u32,
+        place: OwnedSemaphorePermit,
+    },
     /// A program asks; `memory` is its share of what may wait for the kernel.
     Request { conn: ConnId, request: Request, memory: OwnedSemaphorePermit },
     /// A program sent what is no request.

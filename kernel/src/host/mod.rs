@@ -15,6 +15,7 @@ pub mod listener;
 pub mod log;
 pub mod machine;
 pub mod output;
+mod peer;
 pub mod programs;
 pub mod reactor;
 pub mod settings;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use drivers::wire::{DriverFault, ToWorker};
 use syscalls::limits::{CALLS_IN_FLIGHT_MAX, OUTPUT_BYTES_HIGH, OUTPUT_BYTES_MAX, REQUEST_BYTES_WAITING_MAX};
-use syscalls::{CallId, Errno, Fault, Frame, Request};
+use syscalls::{CallId, Errno, Fault, Frame, Pid, Request};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -75,6 +75,8 @@ pub struct Reactor {
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
     programs: Programs,
+    /// The processes of programs that run, by the leaders of their process groups.
+    program_groups: BTreeMap<u32, Pid>,
     inspector: Inspector,
     swaps: Swaps,
     wake_at: Option<Instant>,
@@ -113,6 +115,7 @@ impl Reactor {
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone(), Arc::clone(&digests)),
             programs,
+            program_groups: BTreeMap::new(),
             workers: Workers::new(driver, starter, digests, urgent),
             swaps,
             wake_at: None,
@@ -169,8 +172,10 @@ impl Reactor {
 
     async fn react(&mut self, input: Input) {
         match input {
-            Input::Connected { socket, credentials, place } => {
+            Input::Connected { socket, credentials, group_leader, place } => {
                 let connection = Connection::new(Arc::new(socket), place);
+                let program = self.program_groups.get(&group_leader).copied();
+                let credentials = Credentials { program, ..credentials };
                 self.connected(connection, credentials).await;
             }
             Input::Request { conn, request, memory } => {
@@ -191,6 +196,7 @@ impl Reactor {
                 }
             }
             Input::ProgramStarted { pid, os_pid, socket, place } => {
+                self.program_groups.insert(os_pid, pid);
                 let conn = self.connect(Connection::new(Arc::new(socket), place));
                 self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
             }
@@ -200,6 +206,7 @@ impl Reactor {
                 match &event {
                     Event::WorkerDied { worker, .. } => self.workers.died(*worker),
                     Event::ProgramRefused { pid, .. } | Event::ProgramEnded { pid, .. } => {
+                        self.program_groups.retain(|_, of| of != pid);
                         self.programs.ended(*pid)
                     }
                     _ => {}

@@ -37,6 +37,7 @@ impl Machine {
             nice: None,
             group: Some(group.into()),
             lifetime: None,
+            caps: None,
             argv: vec![],
         };
         match self.call(conn, spawn) {

@@ -80,6 +80,7 @@ fn child_that_is_waited_for_runs_in_the_waiters_class() {
         nice: None,
         group: None,
         lifetime: None,
+        caps: None,
         argv: vec![],
     };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
@@ -111,6 +112,7 @@ fn class_is_given_back_when_the_wait_is_over() {
         nice: None,
         group: None,
         lifetime: None,
+        caps: None,
         argv: vec![],
     };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };

@@ -340,16 +340,20 @@ impl Machine {
     pub fn connect_for(&mut self, uid: u32, class: Class, nice: i8, lifetime: Lifetime) -> ConnId {
         let conn = self.connect_silently(uid);
         let name = Some(format!("test{}", conn.0));
-        let hello = Hello { version: 1, name, class, nice, group: None, lifetime };
+        let hello = Hello { version: 1, name, class, nice, group: None, lifetime, caps: None };
         let reply = self.call(conn, hello);
         assert!(matches!(reply, Ok(Reply::Hello(_))), "{reply:?}");
         conn
     }
 
     pub fn connect_silently(&mut self, uid: u32) -> ConnId {
+        self.connect_with(credentials(uid))
+    }
+
+    /// Connects as whom the host finds there.
+    pub fn connect_with(&mut self, credentials: Credentials) -> ConnId {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        let credentials = Credentials { uid, os_pid: 5000, executable: "tester".into(), admin: uid == ADMIN };
         self.event(Event::Connected { conn, credentials });
         conn
     }
@@ -466,8 +470,15 @@ impl Machine {
     }
 
     pub fn spawn(&mut self, conn: ConnId, name: &str) -> Pid {
-        let spawn =
-            Spawn { name: name.into(), class: None, nice: None, group: None, lifetime: None, argv: vec![] };
+        let spawn = Spawn {
+            name: name.into(),
+            class: None,
+            nice: None,
+            group: None,
+            lifetime: None,
+            caps: None,
+            argv: vec![],
+        };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),
@@ -497,6 +508,11 @@ impl Disk for Images {
         read.into_iter().for_each(|entry| self.apply(entry));
         bytes.len()
     }
+}
+
+/// Whom the host finds at the other end.
+pub fn credentials(uid: u32) -> Credentials {
+    Credentials { uid, os_pid: 5000, executable: "tester".into(), admin: uid == ADMIN, program: None }
 }
 
 pub fn mount(name: &str, script: &str) -> Mount {

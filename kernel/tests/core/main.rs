@@ -2,6 +2,7 @@
 //! is repeatable to the last effect.
 
 mod attaching;
+mod capabilities;
 mod chance;
 mod contexts;
 mod devices;
@@ -30,4 +31,5 @@ mod snapshots;
 mod states;
 mod stores;
 mod subscriptions;
+mod users;
 mod workers;

@@ -124,6 +124,7 @@ fn all_that_a_process_is_comes_back() {
         nice: 5,
         group: Some("a/b".into()),
         lifetime: Lifetime::Persistent,
+        caps: None,
     };
     before.call(conn, hello).expect("it says hello");
     let pid = before.pid(conn);

@@ -36,6 +36,7 @@ fn call_before_hello_is_a_protocol_fault() {
         nice: 0,
         group: None,
         lifetime: Lifetime::Connection,
+        caps: None,
     };
     assert_eq!(errno(machine.call(conn, hello.clone())), Errno::EPROTONOSUPPORT);
     assert!(machine.call(conn, Hello { version: 1, ..hello.clone() }).is_ok());
@@ -182,7 +183,15 @@ fn acting_for_others_than_descendants_is_refused() {
 }
 
 fn spawn(name: &str) -> Spawn {
-    Spawn { name: name.into(), class: None, nice: None, group: None, lifetime: None, argv: vec![] }
+    Spawn {
+        name: name.into(),
+        class: None,
+        nice: None,
+        group: None,
+        lifetime: None,
+        caps: None,
+        argv: vec![],
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ const BORN: ConnId = ConnId(9000);
 
 fn spawn(argv: &[&str]) -> Spawn {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    Spawn { name: "program".into(), class: None, nice: None, group: None, lifetime: None, argv }
+    Spawn { name: "program".into(), class: None, nice: None, group: None, lifetime: None, caps: None, argv }
 }
 
 fn hello() -> Hello {

@@ -19,6 +19,7 @@ macro_rules! args {
     )+};
 }
 
+mod capability;
 mod context;
 mod generate;
 mod group;
@@ -31,6 +32,7 @@ mod store;
 mod system;
 mod text;
 
+pub use capability::Capability;
 pub use context::*;
 pub use generate::*;
 pub use group::*;

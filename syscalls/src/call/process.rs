@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Capability;
 use crate::id::{Pid, Ticket};
 
 args! {
@@ -25,6 +26,9 @@ args! {
         /// What the process outlives.
         #[serde(default)]
         lifetime: Lifetime,
+        /// What it may do at most; all that its user may if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caps: Option<Vec<Capability>>,
     }
 
     /// Arguments of `spawn`.
@@ -43,6 +47,9 @@ args! {
         /// What the child outlives; as much as the parent if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lifetime: Option<Lifetime>,
+        /// What it may do at most: some of what the parent may, which is what it gets if absent. It never gets more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caps: Option<Vec<Capability>>,
         /// A program that the daemon starts as this process, with its arguments, in the jail and as the caller's user;
         /// absent for a process that the caller acts for. Its name is looked for beside the daemon and in the system's
         /// folders unless it begins with `/`. It inherits a connection as the descriptor that `LLMASOS_SOCKET_FD`

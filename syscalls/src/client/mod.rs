@@ -29,6 +29,7 @@ pub fn hello(name: &str) -> Hello {
         nice: 0,
         group: None,
         lifetime: Lifetime::default(),
+        caps: None,
     }
 }
 

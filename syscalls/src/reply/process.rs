@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Class, Lifetime};
+use crate::call::{Capability, Class, Lifetime};
 use crate::id::{ContextId, Pid, Ticket, Tokens};
 
 /// Answer to `hello`.
@@ -110,6 +110,9 @@ pub struct ProcessInfo {
     /// No connection has it.
     #[serde(default)]
     pub detached: bool,
+    /// What it may do.
+    #[serde(default)]
+    pub caps: Vec<Capability>,
     /// Since its start, in milliseconds.
     pub age_ms: u64,
     /// The exit status of a zombie.

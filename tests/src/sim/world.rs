@@ -118,7 +118,8 @@ impl<A> World<A> {
     pub fn connect(&mut self) -> ConnId {
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
-        let credentials = Credentials { uid: 0, os_pid: 2, executable: "simulate".into(), admin: true };
+        let credentials =
+            Credentials { uid: 0, os_pid: 2, executable: "simulate".into(), admin: true, program: None };
         self.event(Event::Connected { conn, credentials });
         conn
     }
@@ -225,6 +226,7 @@ impl<A> World<A> {
             | Effect::Checkpoint(_)
             | Effect::Store { .. }
             | Effect::Log(..)
+            | Effect::LogAbout(..)
             | Effect::Exit => {}
         }
     }

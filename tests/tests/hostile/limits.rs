@@ -54,6 +54,7 @@ fn values_out_of_range_are_refused_with_limit_and_value() {
             nice: Some(127),
             group: None,
             lifetime: None,
+            caps: None,
             argv: vec![],
         };
         let fork = |copies| Fork { context, copies, length: None };

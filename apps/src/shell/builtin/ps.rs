@@ -171,6 +171,7 @@ mod tests {
             expected_idle_us: None,
             lifetime: Lifetime::Connection,
             detached: false,
+            caps: Vec::new(),
             age_ms: 0,
             status: None,
         }

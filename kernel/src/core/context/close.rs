@@ -30,6 +30,7 @@ impl Kernel {
         self.leave_remnant(id);
         self.unplace(id);
         let Some(context) = self.contexts.remove(&id) else { return };
+        self.contexts_of.remove(self.processes.identity(context.owner).map_or(u32::MAX, |id| id.uid));
         if context.kept.is_some() {
             self.journal.close(id);
         }

@@ -38,8 +38,8 @@ impl Kernel {
         segment: Option<&str>,
     ) -> Result<ContextId, Fault> {
         let identity = &self.process(owner)?.id;
-        let (uid, admin) = (identity.uid, self.process(owner)?.admin);
-        let segment = segment.map(|name| self.segments.readable(name, uid, admin)).transpose()?;
+        let (uid, caps) = (identity.uid, self.process(owner)?.caps);
+        let segment = segment.map(|name| self.segments.readable(name, uid, caps)).transpose()?;
         let empty = Beginning {
             space: None,
             log: Arc::default(),
@@ -173,6 +173,7 @@ impl Kernel {
             kept: self.processes.living(owner).is_some_and(Process::is_persistent).then_some(0),
         };
         self.contexts.insert(id, context);
+        self.contexts_of.add(uid);
         self.touch(id);
         id
     }
@@ -181,6 +182,8 @@ impl Kernel {
     pub(super) fn check_contexts(&self, owner: Pid, more: u32, tokens: u64) -> Result<(), Fault> {
         self.check_groups(owner, u64::from(more), tokens)?;
         let process = self.process(owner)?;
+        let (uid, caps, of_user) = (process.id.uid, process.caps, self.config.user.contexts);
+        self.contexts_of.check(uid, caps, u64::from(more), of_user, "contexts")?;
         let (has, wanted) = (process.contexts.len() as u64, u64::from(more));
         let most = process.limits.contexts.unwrap_or(u64::MAX).min(CONTEXTS_PER_PROCESS_MAX as u64);
         if has + wanted > most {

@@ -21,6 +21,7 @@ use syscalls::event::TokenLogprob;
 use syscalls::{ContextId, Pid, Token};
 
 use super::call::CallNo;
+use super::capability::Caps;
 use super::context::Work;
 use super::generate::{TextOut, Valid};
 use super::memory::Space;
@@ -46,6 +47,9 @@ pub struct ProcessImage {
     #[serde(default)]
     pub ending: bool,
     pub(in crate::core) limits: Limits,
+    /// What it may do at most.
+    #[serde(default = "all")]
+    pub(in crate::core) caps: Caps,
     /// Tokens that it has generated: what its limit looks at.
     pub tokens_generated: u64,
     /// Messages that wait for it. They have entries of their own.
@@ -54,6 +58,11 @@ pub struct ProcessImage {
     /// Replies that nobody has fetched. They have entries of their own.
     #[serde(skip)]
     pub(in crate::core) results: VecDeque<Ended>,
+}
+
+/// Processes that began before there were capabilities may do all that their users may.
+fn all() -> Caps {
+    Caps::ALL
 }
 
 /// A context as it outlives the daemon.

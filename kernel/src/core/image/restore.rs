@@ -13,9 +13,10 @@ use syscalls::{Call, ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
 use super::super::call::{CallNo, Pending, Waits};
+use super::super::capability::Caps;
 use super::super::context::{Context, Queued};
 use super::super::counters::Counters;
-use super::super::effect::{Effect, LogLevel};
+use super::super::effect::{Effect, Happening, LogLevel, Subject};
 use super::super::event::{ModelId, Now};
 use super::super::generate::Generation;
 use super::super::group::GroupId;
@@ -103,8 +104,9 @@ impl Kernel {
             started: self.now,
             counters: Counters { tokens_generated: image.tokens_generated, ..Counters::default() },
         };
-        // What its user may do is known when he attaches it.
-        let mut process = Process::new(id, None, Lifetime::Persistent, false);
+        // Whether its user is the administrator is known when he attaches it.
+        let mut process = Process::new(id, None, Lifetime::Persistent, image.caps);
+        process.caps = image.caps & Caps::USER;
         process.run = if image.stopped { Run::Stopped } else { Run::Going };
         process.limits = image.limits;
         process.bucket = image.limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
@@ -124,6 +126,7 @@ impl Kernel {
             let pending = Pending {
                 caller: None,
                 pid: image.owner,
+                uid: self.processes.identity(image.owner).map_or(u32::MAX, |id| id.uid),
                 name: known.copied().unwrap_or_default(),
                 since: self.now,
                 waits: Waits::Context(image.id),
@@ -185,6 +188,7 @@ impl Kernel {
         };
         let full = length >= context.tokens_max;
         self.contexts.insert(id, context);
+        self.contexts_of.add(self.processes.identity(owner).map_or(u32::MAX, |id| id.uid));
         if let Some(process) = self.processes.living_mut(owner) {
             process.contexts.insert(id);
             process.context_tokens += u64::from(length);

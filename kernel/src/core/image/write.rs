@@ -198,6 +198,7 @@ impl Kernel {
             stopped: process.run == Run::Stopped,
             ending: process.kill_at.is_some(),
             limits: process.limits,
+            caps: process.bound,
             tokens_generated: id.counters.tokens_generated,
             mailbox: Default::default(),
             results: Default::default(),

@@ -25,6 +25,7 @@ use syscalls::call::{AtLimit, Class, Lifetime};
 use syscalls::{ContextId, Pid};
 
 use super::call::CallNo;
+use super::capability::Caps;
 use super::counters::Counters;
 use super::event::{ConnId, Now};
 use super::group::GroupId;
@@ -83,8 +84,10 @@ pub(super) struct Process {
     pub lifetime: Lifetime,
     /// Calls that ended while it was detached, the oldest first, until their replies are fetched.
     pub results: VecDeque<Ended>,
-    /// May do what only the administrator may.
-    pub admin: bool,
+    /// What it may do now, ...
+    pub caps: Caps,
+    /// ... and what it began with, which it may get back when its user attaches it.
+    pub bound: Caps,
     pub run: Run,
     /// The daemon has started a program for it, which has not ended.
     pub program: bool,
@@ -117,13 +120,14 @@ pub(super) struct Process {
 
 impl Process {
     /// A process that has nothing yet.
-    pub(super) fn new(id: Identity, conn: Option<ConnId>, lifetime: Lifetime, admin: bool) -> Self {
+    pub(super) fn new(id: Identity, conn: Option<ConnId>, lifetime: Lifetime, caps: Caps) -> Self {
         Process {
             id,
             conn,
             lifetime,
             results: VecDeque::new(),
-            admin,
+            caps,
+            bound: caps,
             run: Run::Going,
             program: false,
             kill_at: None,

@@ -51,9 +51,12 @@ impl Kernel {
             uid: process.id.uid,
             os_pid,
             executable: process.id.name.clone(),
-            admin: process.admin,
+            admin: false,
+            program: Some(pid),
         };
-        self.connections.insert(conn, Connection::of_program(credentials, pid));
+        let caps = process.caps;
+        self.connections_of.add(credentials.uid);
+        self.connections.insert(conn, Connection::of_program(credentials, caps, pid));
         for call in self.waiting_for_start(pid) {
             self.finish(call, Ok(Reply::Spawned { pid }));
         }

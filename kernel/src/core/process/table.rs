@@ -7,6 +7,7 @@ use syscalls::limits::{LASTING_PER_USER_MAX, PROCESSES_MAX};
 use syscalls::{Errno, Fault, Pid};
 
 use super::super::table::Table;
+use super::super::user::Tally;
 use super::{Identity, Process, Zombie};
 
 /// One entry: a process is alive or a zombie, and never both.
@@ -28,6 +29,8 @@ pub(in crate::core) struct ProcessTable {
     children: BTreeSet<(Pid, Pid)>,
     /// Living processes that outlive their connections, by user.
     lasting: BTreeSet<(u32, Pid)>,
+    /// Entries of each user.
+    of_user: Tally,
     next: u32,
     /// Processes of the last daemon that did not outlive it, and how many they were.
     pub interrupted: Vec<Interrupted>,
@@ -49,6 +52,7 @@ impl ProcessTable {
             entries: Table::default(),
             children: BTreeSet::new(),
             lasting: BTreeSet::new(),
+            of_user: Tally::default(),
             next: Pid::KERNEL.0 + 1,
             interrupted: Vec::new(),
             interrupted_total: 0,
@@ -82,6 +86,7 @@ impl ProcessTable {
     /// Enters a process under the pid that it has.
     pub(in crate::core) fn enter(&mut self, process: Process) {
         let pid = process.id.pid;
+        self.of_user.add(process.id.uid);
         self.children.insert((process.id.parent, pid));
         if process.lifetime != Lifetime::Connection {
             self.lasting.insert((process.id.uid, pid));
@@ -104,6 +109,11 @@ impl ProcessTable {
             "user {uid} has {has} processes that outlive their connections and would get {more} more; the limit is {LASTING_PER_USER_MAX}, end some"
         );
         Err(Fault::new(Errno::EMFILE, message))
+    }
+
+    /// How many each user has, zombies included.
+    pub(in crate::core) fn of_user(&self) -> &Tally {
+        &self.of_user
     }
 
     /// Whether a living process ends with its connection.
@@ -193,8 +203,9 @@ impl ProcessTable {
     /// Removes a zombie and tells its status.
     pub(in crate::core) fn reap(&mut self, pid: Pid) -> Option<u8> {
         let zombie = self.zombie(pid)?;
-        let (parent, status) = (zombie.id.parent, zombie.status);
+        let (parent, uid, status) = (zombie.id.parent, zombie.id.uid, zombie.status);
         self.entries.remove(&pid);
+        self.of_user.remove(uid);
         self.children.remove(&(parent, pid));
         Some(status)
     }

@@ -31,10 +31,8 @@ impl Kernel {
             None => {}
         }
         self.attach(pid, caller.pid, caller.conn);
-        if let Some(process) = self.processes.living_mut(pid).filter(|p| p.id.uid == caller.uid) {
-            // What its user may do is known from the socket alone, and not from what outlived the daemon.
-            process.admin = caller.admin;
-        }
+        // What its user may do is known from the socket alone, and not from what outlived the daemon.
+        self.shrink_caps(pid, caller.uid);
         Ok(Next::Reply(Reply::Attached(self.attached(pid)?)))
     }
 }

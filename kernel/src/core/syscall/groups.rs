@@ -1,6 +1,7 @@
 //! `groups`: lists groups, with what they have and how their work waits. Users see the root and their own.
 
 use syscalls::Reply;
+use syscalls::call::Capability;
 use syscalls::reply::{GroupInfo, PressureInfo};
 
 use super::super::Kernel;
@@ -10,7 +11,11 @@ use super::Caller;
 impl Kernel {
     pub(super) fn sys_groups(&self, caller: &Caller) -> Reply {
         let own = format!("user.{}", caller.uid);
-        let shown = |name: &str| caller.admin || name == "/" || name.split('/').next() == Some(own.as_str());
+        let shown = |name: &str| {
+            caller.caps.has(Capability::Resource)
+                || name == "/"
+                || name.split('/').next() == Some(own.as_str())
+        };
         let all = self.groups.all().map(|(id, group)| (self.groups.name(id), id, group));
         let mut list: Vec<GroupInfo> = all
             .filter(|(name, ..)| shown(name))

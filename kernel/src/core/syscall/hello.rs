@@ -1,11 +1,12 @@
 //! `hello`: opens the conversation and creates the caller's process.
 
-use syscalls::call::{Class, Hello, Lifetime};
+use syscalls::call::{Capability, Class, Hello, Lifetime};
 use syscalls::limits::{ABI_VERSION, LINE_BYTES_MAX, NICE_MAX, NICE_MIN};
 use syscalls::reply::HelloReply;
 use syscalls::{Errno, Fault, Pid, Reply};
 
 use super::super::Kernel;
+use super::super::capability::{Caps, check_lifetime};
 use super::super::counters::Counters;
 use super::super::event::ConnId;
 use super::super::group::GroupId;
@@ -35,8 +36,11 @@ impl Kernel {
             None => credentials.executable.chars().filter(|c| !c.is_control()).take(32).collect(),
         };
         check_name("a process", &name)?;
-        check_priority(credentials.admin, (Class::Normal, 0), (args.class, args.nice))?;
-        self.check_lifetime(credentials.uid, args.lifetime)?;
+        let (uid, most) = (credentials.uid, self.config.user.processes);
+        let caps = connection.caps.give(args.caps.as_deref())?;
+        check_priority(connection.caps, (Class::Normal, 0), (args.class, args.nice))?;
+        self.processes.of_user().check(uid, connection.caps, 1, most, "processes")?;
+        self.check_lifetime(uid, connection.caps, args.lifetime)?;
         let pid = self.processes.next_pid()?;
         let group = self.enter_group(GroupId::ROOT, credentials.uid, args.group.as_deref(), pid)?;
         let id = Identity {
@@ -51,7 +55,7 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        self.processes.enter(Process::new(id, Some(conn), args.lifetime, credentials.admin));
+        self.processes.enter(Process::new(id, Some(conn), args.lifetime, caps));
         self.process_started(pid);
         self.note_begin(pid);
         if let Some(connection) = self.connections.get_mut(&conn) {
@@ -74,7 +78,8 @@ impl Kernel {
 
 impl Kernel {
     /// Checks that a user may have one more process that outlives so much.
-    pub(super) fn check_lifetime(&self, uid: u32, lifetime: Lifetime) -> Result<(), Fault> {
+    pub(super) fn check_lifetime(&self, uid: u32, caps: Caps, lifetime: Lifetime) -> Result<(), Fault> {
+        check_lifetime(caps, lifetime)?;
         match lifetime {
             Lifetime::Connection => Ok(()),
             Lifetime::Detached | Lifetime::Persistent => self.processes.check_lasting(uid, 1),
@@ -99,20 +104,19 @@ impl Kernel {
     }
 }
 
-/// Checks a class and a nice value against what the process has: only the administrator lowers nice values or
-/// gives the class `realtime`.
-pub(super) fn check_priority(admin: bool, had: (Class, i8), wanted: (Class, i8)) -> Result<(), Fault> {
+/// Checks a class and a nice value against what the process has: lower nice values and the
+/// class `realtime` take a capability.
+pub(super) fn check_priority(caps: Caps, had: (Class, i8), wanted: (Class, i8)) -> Result<(), Fault> {
     let (class, nice) = wanted;
     if !(NICE_MIN..=NICE_MAX).contains(&nice) {
         let message = format!("nice is {nice}; it must be from {NICE_MIN} to {NICE_MAX}");
         return Err(Fault::new(Errno::EINVAL, message));
     }
-    if nice < had.1 && !admin {
-        let message = format!("only the administrator can lower nice, here from {} to {nice}", had.1);
-        return Err(Fault::new(Errno::EPERM, message));
+    if nice < had.1 {
+        caps.need(Capability::Nice, &format!("lowering nice from {} to {nice}", had.1))?;
     }
-    if class == Class::Realtime && had.0 != Class::Realtime && !admin {
-        return Err(Fault::new(Errno::EPERM, "only the administrator can give the class realtime"));
+    if class == Class::Realtime && had.0 != Class::Realtime {
+        caps.need(Capability::Nice, "giving the class realtime")?;
     }
     Ok(())
 }

@@ -45,13 +45,14 @@ mod unmount;
 mod wait;
 
 use drivers::wire::Question;
-use syscalls::call::{Follow, Signal};
+use syscalls::call::{Capability, Follow, Signal};
 use syscalls::limits::{CALLS_IN_FLIGHT_MAX, NAME_BYTES_MAX};
 use syscalls::reply::Frame;
 use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request};
 
 use super::Kernel;
 use super::call::{CallNo, Pending, Waits};
+use super::capability::{Caps, taken_by};
 use super::context::{Context, Work};
 use super::effect::{Effect, StoreOrder};
 use super::event::{ConnId, ModelId, Now};
@@ -65,7 +66,7 @@ struct Caller {
     /// The process that acts.
     pid: Pid,
     uid: u32,
-    admin: bool,
+    caps: Caps,
 }
 
 /// How the reply of a call comes about.
@@ -138,7 +139,8 @@ impl Kernel {
         let pid = acting.unwrap_or(own);
         self.check_acts_for(conn, own, pid)?;
         let process = self.process(pid)?;
-        let caller = Caller { conn, pid, uid: process.id.uid, admin: process.admin };
+        let caller = Caller { conn, pid, uid: process.id.uid, caps: process.caps };
+        self.calls.of_user().check(caller.uid, caller.caps, 1, self.config.user.calls, "calls")?;
         if let Some(process) = self.processes.living_mut(pid) {
             process.id.counters.calls += 1;
         }
@@ -220,6 +222,9 @@ impl Kernel {
     }
 
     fn carry_out(&mut self, caller: &Caller, call: Call) -> Outcome {
+        if let Some((capability, what)) = taken_by(&call) {
+            caller.caps.need(capability, what)?;
+        }
         match call {
             Call::Hello(_) => Err(Fault::new(Errno::EPROTO, "hello comes once, first")),
             Call::Spawn(args) => self.sys_spawn(caller, args),
@@ -233,7 +238,7 @@ impl Kernel {
             Call::Ps(args) => Ok(Next::Reply(self.sys_ps(&args))),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),
-            Call::Setpolicy(args) => self.sys_setpolicy(caller, &args),
+            Call::Setpolicy(args) => self.sys_setpolicy(&args),
             Call::Setgroup(args) => self.sys_setgroup(caller, &args),
             Call::Groups(_) => Ok(Next::Reply(self.sys_groups(caller))),
             Call::Setlimit(args) => self.sys_setlimit(caller, &args),
@@ -261,12 +266,12 @@ impl Kernel {
             Call::StoreDelete(args) => self.sys_store_delete(args),
             Call::StoreList(args) => self.sys_store_list(args),
             Call::StoreSearch(args) => self.sys_store_search(args),
-            Call::Mount(args) => self.sys_mount(caller, args),
-            Call::Unmount(args) => self.sys_unmount(caller, &args),
+            Call::Mount(args) => self.sys_mount(args),
+            Call::Unmount(args) => self.sys_unmount(&args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
             Call::Subscribe(args) => self.sys_subscribe(&args),
             Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
-            Call::Shutdown(_) => self.sys_shutdown(caller),
+            Call::Shutdown(_) => self.sys_shutdown(),
             call => Err(absent::fault(&call)),
         }
     }
@@ -285,7 +290,10 @@ impl Kernel {
         let waits_for = self.waited_for(caller.pid, &waits);
         let (pid, since) = (caller.pid, self.now);
         let heard = Some(super::call::Caller { conn: caller.conn, call: id });
-        self.calls.insert(call, Pending { caller: heard, pid, name, since, waits, waits_for, deadline });
+        self.calls.insert(
+            call,
+            Pending { caller: heard, pid, uid: caller.uid, name, since, waits, waits_for, deadline },
+        );
         if let Some(pid) = waits_for {
             self.inherit(pid);
         }
@@ -343,17 +351,19 @@ impl Kernel {
         })
     }
 
-    /// A living process that the caller may signal, change and look into: its own user's, or any for the
-    /// administrator.
+    /// A living process that the caller may signal, change and look into: itself and those below it, others of its user
+    /// with the capability `signal`, and any with `kill`.
     fn subject(&self, caller: &Caller, pid: Pid) -> Result<&Process, Fault> {
         if pid == Pid::KERNEL {
             let message = "process 1 is the kernel; end the daemon with shutdown";
             return Err(Fault::new(Errno::EPERM, message));
         }
         let process = self.process(pid)?;
-        if process.id.uid != caller.uid && !caller.admin {
-            let message = format!("process {pid} belongs to user {}", process.id.uid);
-            return Err(Fault::new(Errno::EPERM, message));
+        if process.id.uid != caller.uid {
+            let what = format!("process {pid} belongs to user {}; reaching it", process.id.uid);
+            caller.caps.need(Capability::Kill, &what)?;
+        } else if !self.processes.descends(pid, caller.pid) {
+            caller.caps.need(Capability::Signal, &format!("reaching process {pid}, no descendant,"))?;
         }
         Ok(process)
     }

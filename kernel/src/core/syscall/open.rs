@@ -56,7 +56,7 @@ impl Kernel {
 
     /// The model that a segment is on, which is the one that the call names, if it names one.
     fn model_of_segment(&self, caller: &Caller, segment: &str, name: Option<&str>) -> Result<&Model, Fault> {
-        let found = self.segments.readable(segment, caller.uid, caller.admin)?;
+        let found = self.segments.readable(segment, caller.uid, caller.caps)?;
         let model = self.model(found.model)?;
         match name {
             Some(name) if name != model.name => Err(Fault::new(

@@ -6,6 +6,7 @@ use syscalls::{Pid, Reply};
 
 use super::super::Kernel;
 use super::super::call::Waits;
+use super::super::capability::Caps;
 use super::super::context::Context;
 use super::super::event::Now;
 use super::super::memory::oom_score;
@@ -35,6 +36,7 @@ impl Kernel {
             state: ProcessState::Dead,
             status: Some(STATUS_KILLED),
             group: String::new(),
+            caps: Vec::new(),
             ..self.kernel_info()
         }));
         Reply::Processes(list)
@@ -70,6 +72,7 @@ impl Kernel {
             expected_idle_us: None,
             lifetime: Lifetime::Persistent,
             detached: false,
+            caps: Caps::ALL.into(),
             age_ms: self.now.0 / 1000,
             status: None,
         }
@@ -87,6 +90,7 @@ impl Kernel {
             expected_idle_us: self.expected_idle_us(process.id.pid),
             oom_score: u32::try_from(oom_score(process)).unwrap_or(u32::MAX),
             lifetime: process.lifetime,
+            caps: process.caps.into(),
             detached: process.conn.is_none(),
             ..info(&process.id, self.now)
         }
@@ -163,6 +167,7 @@ fn info(id: &Identity, now: Now) -> ProcessInfo {
         expected_idle_us: None,
         lifetime: Lifetime::Connection,
         detached: false,
+        caps: Vec::new(),
         age_ms: now.0.saturating_sub(id.started.0) / 1000,
         status: None,
     }

@@ -1,7 +1,7 @@
 //! `setgroup`: makes a group, and sets its weight and limits. Users make groups inside their own and set what they like
 //! of these; their own group's share and limits are for the administrator to set, as are all groups of others.
 
-use syscalls::call::{GroupLimit, Setgroup};
+use syscalls::call::{Capability, GroupLimit, Setgroup};
 use syscalls::limits::{GROUP_WEIGHT_MAX, GROUP_WEIGHT_MIN};
 use syscalls::{Errno, Fault};
 
@@ -27,12 +27,9 @@ impl Kernel {
             Some(path) => (GroupId::ROOT, path),
             None => (own, args.group.as_str()),
         };
-        if from != own && !caller.admin {
-            let message = format!(
-                "only the administrator sets groups from / on; leave it out for a group inside user.{}",
-                caller.uid
-            );
-            return Err(Fault::new(Errno::EPERM, message));
+        if from != own {
+            let what = format!("setting a group that is not inside user.{} (leave out the /)", caller.uid);
+            caller.caps.need(Capability::Resource, &what)?;
         }
         let id = self.groups.enter(from, path)?;
         let now = self.now;

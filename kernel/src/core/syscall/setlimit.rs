@@ -1,7 +1,7 @@
 //! `setlimit`: changes a limit of a process. Anybody may lower the limits of his own processes; only the
 //! administrator raises them again. What a process has above a lowered limit it keeps.
 
-use syscalls::call::{Limit, Setlimit};
+use syscalls::call::{Capability, Limit, Setlimit};
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
@@ -22,9 +22,8 @@ impl Kernel {
         let now = self.now;
         let Some(process) = self.processes.living_mut(args.pid) else { return DONE };
         let (milder, limited) = process.limits.is_milder(args);
-        if milder && limited && !caller.admin {
-            let message = "only the administrator can change what happens at a limit to something milder";
-            return Err(Fault::new(Errno::EPERM, message));
+        if milder && limited {
+            caller.caps.need(Capability::Resource, "making milder what happens at a limit")?;
         }
         let limit = match args.limit {
             Limit::Contexts => &mut process.limits.contexts,
@@ -36,10 +35,9 @@ impl Kernel {
             Limit::TokensPerSecond => &mut process.limits.tokens_per_second,
         };
         let raised = limit.is_some_and(|had| args.value.is_none_or(|wanted| wanted > had));
-        if raised && !caller.admin {
-            let had = limit.unwrap_or_default();
-            let message = format!("the limit is {had}, and only the administrator can raise it");
-            return Err(Fault::new(Errno::EPERM, message));
+        if raised {
+            let what = format!("raising the limit from {}", limit.unwrap_or_default());
+            caller.caps.need(Capability::Resource, &what)?;
         }
         *limit = args.value;
         match args.limit {

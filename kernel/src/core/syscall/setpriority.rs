@@ -11,7 +11,7 @@ impl Kernel {
         let process = self.subject(caller, args.pid)?;
         let had = (process.id.class, process.id.nice);
         let wanted = (args.class.unwrap_or(had.0), args.nice.unwrap_or(had.1));
-        check_priority(caller.admin, had, wanted)?;
+        check_priority(caller.caps, had, wanted)?;
         if let Some(process) = self.processes.living_mut(args.pid) {
             (process.id.class, process.id.nice) = wanted;
         }

@@ -26,7 +26,7 @@ impl Kernel {
     }
 
     pub(super) fn sys_unshare(&mut self, caller: &Caller, args: &Unshare) -> Outcome {
-        self.unshare(&args.name, caller.uid, caller.admin)?;
+        self.unshare(&args.name, caller.uid, caller.caps)?;
         DONE
     }
 }

@@ -1,16 +1,10 @@
 //! `shutdown`: stops the daemon.
 
-use syscalls::{Errno, Fault};
-
 use super::super::Kernel;
-use super::{Caller, Next, Outcome};
+use super::{Next, Outcome};
 
 impl Kernel {
-    pub(super) fn sys_shutdown(&self, caller: &Caller) -> Outcome {
-        if !caller.admin {
-            let message = "only the administrator can stop the daemon: root, or the user that it runs as";
-            return Err(Fault::new(Errno::EPERM, message));
-        }
+    pub(super) fn sys_shutdown(&self) -> Outcome {
         Ok(Next::Terminate)
     }
 }

@@ -24,7 +24,8 @@ impl Kernel {
         let had = (parent.id.class, parent.id.nice);
         let (class, nice) = (args.class.unwrap_or(had.0), args.nice.unwrap_or(had.1));
         let (os_pid, limits, group) = (parent.id.os_pid, parent.limits, parent.id.group);
-        check_priority(caller.admin, had, (class, nice))?;
+        check_priority(caller.caps, had, (class, nice))?;
+        let caps = caller.caps.give(args.caps.as_deref())?;
         let lifetime = match args.lifetime {
             Some(lifetime) if program && lifetime != Lifetime::Connection => {
                 let message = "a program that the daemon starts ends with it; leave lifetime out";
@@ -33,7 +34,14 @@ impl Kernel {
             _ if program => Lifetime::Connection,
             asked => asked.unwrap_or(parent.lifetime),
         };
-        self.check_lifetime(caller.uid, lifetime)?;
+        self.processes.of_user().check(
+            caller.uid,
+            caller.caps,
+            1,
+            self.config.user.processes,
+            "processes",
+        )?;
+        self.check_lifetime(caller.uid, caller.caps, lifetime)?;
         let pid = self.processes.next_pid()?;
         let group = self.enter_group(group, caller.uid, args.group.as_deref(), pid)?;
         let id = Identity {
@@ -48,7 +56,7 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        let mut process = Process::new(id, (!program).then_some(caller.conn), lifetime, caller.admin);
+        let mut process = Process::new(id, (!program).then_some(caller.conn), lifetime, caps);
         process.program = program;
         process.limits = limits;
         process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));

@@ -4,15 +4,10 @@ use syscalls::call::Unmount;
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
-use super::{Caller, DONE, Outcome};
+use super::{DONE, Outcome};
 
 impl Kernel {
-    pub(super) fn sys_unmount(&mut self, caller: &Caller, args: &Unmount) -> Outcome {
-        if !caller.admin {
-            let message =
-                "only the administrator can unmount models: root, or the user that the daemon runs as";
-            return Err(Fault::new(Errno::EPERM, message));
-        }
+    pub(super) fn sys_unmount(&mut self, args: &Unmount) -> Outcome {
         let model = self.model_named(&args.name)?;
         let asleep = self.asleep.values().filter(|image| image.model == args.name).count();
         let (id, contexts) = (model.id, model.contexts.len() + asleep);

@@ -6,6 +6,7 @@ use std::{fs, io};
 use ron::extensions::Extensions;
 use serde::Deserialize;
 use syscalls::call::{Attention, nearest};
+use syscalls::limits::{CONNECTIONS_MAX, PROCESSES_MAX};
 
 use super::super::size::Bytes;
 use super::super::store::values::Quota;
@@ -41,6 +42,8 @@ pub(super) struct File {
     pub worker_patience_ms: u64,
     pub swap_host_bytes: Option<u64>,
     pub swap_disk_bytes: u64,
+    pub admin_group: String,
+    pub user_limits: UserLimitEntries,
     pub store_values_max: u64,
     pub store_bytes_max: u64,
 }
@@ -70,8 +73,32 @@ impl Default for File {
             worker_patience_ms: kernel.worker_patience_ms,
             swap_host_bytes: None,
             swap_disk_bytes: SWAP_DISK_BYTES,
+            admin_group: "llmasos-admin".into(),
+            user_limits: UserLimitEntries::default(),
             store_values_max: Quota::default().values,
             store_bytes_max: Quota::default().bytes,
+        }
+    }
+}
+
+/// What each user may have at once, but the administrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UserLimitEntries {
+    pub processes: u64,
+    pub contexts: u64,
+    pub connections: u64,
+    pub calls: u64,
+}
+
+impl Default for UserLimitEntries {
+    /// A quarter of what there is for all, and of what has no such bound as many as a hundred busy agents have.
+    fn default() -> Self {
+        UserLimitEntries {
+            processes: PROCESSES_MAX as u64 / 4,
+            contexts: 65_536,
+            connections: CONNECTIONS_MAX as u64 / 4,
+            calls: 16_384,
         }
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::machine;
 use super::size::Bytes;
 use super::store::values::Quota;
-use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY, Policy};
+use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY, Policy, UserLimits};
 
 mod check;
 mod file;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub jail: JailSettings,
     /// The command line and the environment, to settle again.
     pub flags: Flags,
+    /// The group whose members may do everything.
+    pub admin_group: String,
     /// How much each user may keep in stores.
     pub values: Quota,
     /// What the kernel is told; the host fills in what it knows of the machine.
@@ -109,6 +111,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
         ready_fd: flags.ready_fd,
         jail: file.jail,
         flags: again,
+        admin_group: file.admin_group,
         values: Quota { values: file.store_values_max, bytes: file.store_bytes_max },
         kernel: KernelConfig {
             devices_to_come: file.devices.is_none(),
@@ -124,6 +127,12 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             latency_target_percent: file.latency_target_percent,
             term_grace_ms: file.term_grace_ms,
             worker_patience_ms: file.worker_patience_ms,
+            user: UserLimits {
+                processes: file.user_limits.processes,
+                contexts: file.user_limits.contexts,
+                connections: file.user_limits.connections,
+                calls: file.user_limits.calls,
+            },
             swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
             swap_disk_bytes: file.swap_disk_bytes,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),

@@ -115,6 +115,7 @@ impl Client {
             nice: None,
             group: None,
             lifetime: None,
+            caps: None,
             argv: Vec::new(),
         };
         take!(self.call(spawn), Reply::Spawned { pid } => pid)
