@@ -215,6 +215,8 @@ fn spawn(dir: &Path, args: &[String]) -> Child {
         .arg("--data")
         .arg(dir.join("data"))
         .args(args)
+        // Workers take theirs from the environment.
+        .envs(level(args).map(|level| ("LLMASOS_LOG", level)))
         .env_remove("LLMASOS_SOCKET")
         .env_remove("LLMASOS_DATA")
         .env_remove("LLMASOS_CONFIG")
@@ -224,6 +226,11 @@ fn spawn(dir: &Path, args: &[String]) -> Child {
         .stderr(log)
         .spawn()
         .expect("llmasos can be started")
+}
+
+/// The level that arguments of a daemon ask for.
+fn level(args: &[String]) -> Option<&String> {
+    args.iter().position(|argument| argument == "--log").and_then(|at| args.get(at + 1))
 }
 
 /// A program of the project, built beside this test.
