@@ -71,6 +71,11 @@ impl Kernel {
         self.connections_of.add(uid);
     }
 
+    /// The process that speaks on a connection, for the log.
+    pub fn process_of(&self, conn: ConnId) -> Option<Pid> {
+        self.connections.get(&conn)?.pid
+    }
+
     /// The connection is gone, and nobody hears the answers. Those of its processes that outlive it go on detached, and
     /// the others end. A program that has closed its connection still runs.
     pub(super) fn disconnected(&mut self, conn: ConnId) {

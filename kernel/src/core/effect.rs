@@ -53,6 +53,8 @@ pub enum Effect {
     Store { number: u64, uid: u32, order: StoreOrder },
     /// Say something in the log. Never holds prompts or generated text.
     Log(LogLevel, String),
+    /// The same of something that the log is filtered by.
+    LogAbout(LogLevel, Box<Subject>, String),
     /// End the daemon, after all that was sent is written.
     Exit,
 }
@@ -83,6 +85,32 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
+}
+
+/// What a line of the log is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    pub model: Option<String>,
+    pub pid: Option<Pid>,
+    pub happening: Option<Happening>,
+}
+
+/// What administrators look for in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    ModelReady,
+    ModelOffline,
+    ModelUnmounted,
+    WorkerDied,
+    /// Processes ended with the daemon that did not want to.
+    Interrupted,
+}
+
+impl Subject {
+    /// Something that happens to a model.
+    pub fn of_model(name: &str, happening: Happening) -> Box<Self> {
+        Box::new(Subject { model: Some(name.to_owned()), happening: Some(happening), ..Subject::default() })
+    }
 }
 
 /// Something that outlives the daemon.

@@ -267,6 +267,13 @@ impl Reactor {
             return self.answer(conn, request.id, Fault::new(Errno::EAGAIN, sentence));
         }
         connection.calls_in_flight += 1;
+        let call = request.call.name();
+        tracing::debug!(
+            call,
+            pid_llmasos = request.pid.or_else(|| self.kernel.process_of(conn)).map(|pid| u64::from(pid.0)),
+            "connection {} calls {call}",
+            conn.0
+        );
         self.step(Event::Request { conn, request }).await;
     }
 
@@ -339,6 +346,7 @@ impl Reactor {
                 }
             }
             Effect::Log(level, message) => log::say(level, &message),
+            Effect::LogAbout(level, subject, message) => log::say_about(level, &subject, &message),
             Effect::Exit => self.ended = true,
         }
     }

@@ -221,7 +221,7 @@ impl Machine {
                 self.images = Images::default();
                 self.images.write(&entries);
             }
-            Effect::Log(_, line) => self.logs.push(line),
+            Effect::Log(_, line) | Effect::LogAbout(_, _, line) => self.logs.push(line),
             Effect::Exit => self.exited = true,
         }
     }

@@ -80,7 +80,8 @@ impl Kernel {
             named.collect::<Vec<_>>().join(", "),
             if interrupted.len() > INTERRUPTED_NAMED_MAX { ", …" } else { "" }
         );
-        self.out.push(Effect::Log(LogLevel::Warn, line));
+        let subject = Subject { happening: Some(Happening::Interrupted), ..Subject::default() };
+        self.out.push(Effect::LogAbout(LogLevel::Warn, Box::new(subject), line));
         self.processes.interrupted_total = interrupted.len() as u64;
         interrupted.truncate(INTERRUPTED_LISTED_MAX);
         self.processes.interrupted = interrupted;
@@ -211,7 +212,9 @@ impl Kernel {
     fn fail_asleep(&mut self, id: ContextId, fault: &Fault) {
         let Some(image) = self.asleep.get(&id) else { return };
         let line = format!("context {id} of process {} sleeps on: {}", image.owner, fault.message);
-        self.out.push(Effect::Log(LogLevel::Warn, line));
+        let (model, pid) = (Some(image.model.clone()), Some(image.owner));
+        let subject = Subject { model, pid, happening: None };
+        self.out.push(Effect::LogAbout(LogLevel::Warn, Box::new(subject), line));
         for queued in image.queue.iter().map(|q| q.call).collect::<Vec<_>>() {
             self.withdraw_asleep(id, queued);
             self.finish(queued, Err(fault.clone()));

@@ -10,7 +10,7 @@ use syscalls::{ContextId, Event, Fault};
 
 use super::super::Kernel;
 use super::super::device::Holder;
-use super::super::effect::{Effect, LogLevel};
+use super::super::effect::{Effect, Happening, LogLevel, Subject};
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::memory::{Resident, loading};
 use super::super::sched::{InFlight, died_twice};
@@ -73,8 +73,9 @@ impl Kernel {
         let questions_asked = model.questions.any_asked();
         let delay_ms = model.count_death(now);
         let name = model.name.clone();
-        self.out
-            .push(Effect::Log(LogLevel::Warn, format!("the worker of model {name} died: {how}; restarting")));
+        let subject = Subject::of_model(&name, Happening::WorkerDied);
+        let line = format!("the worker of model {name} died: {how}; restarting");
+        self.out.push(Effect::LogAbout(LogLevel::Warn, subject, line));
         self.count_rows(&rows, -1);
         self.worker_changed(id, WorkerChange::Died, how);
         self.lose_pages(id);

@@ -8,7 +8,7 @@ use syscalls::{ContextId, Errno, Event, Fault, Reply};
 use super::super::Kernel;
 use super::super::call::{CallNo, Opening};
 use super::super::device::Holder;
-use super::super::effect::{Effect, LogLevel, Record};
+use super::super::effect::{Effect, Happening, LogLevel, Record, Subject};
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::memory::Memory;
 use super::super::process::Interrupted;
@@ -122,7 +122,8 @@ impl Kernel {
         model.slots.describe(&description);
         model.description = Some(description);
         let (name, mount) = (model.name.clone(), model.mount.clone());
-        self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is ready")));
+        let subject = Subject::of_model(&name, Happening::ModelReady);
+        self.out.push(Effect::LogAbout(LogLevel::Info, subject, format!("model {name} is ready")));
         self.check_segments_of(worker.model);
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
@@ -183,7 +184,9 @@ impl Kernel {
     /// Gives a model up until it is mounted again. Its contexts stay, and every call that needs it fails.
     pub(super) fn take_offline(&mut self, id: ModelId, trouble: String) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        self.out.push(Effect::Log(LogLevel::Error, format!("model {} is offline: {trouble}", model.name)));
+        let subject = Subject::of_model(&model.name, Happening::ModelOffline);
+        let line = format!("model {} is offline: {trouble}", model.name);
+        self.out.push(Effect::LogAbout(LogLevel::Error, subject, line));
         model.state = State::Offline(trouble);
         model.placement = None;
         model.resize = None;
@@ -248,7 +251,8 @@ impl Kernel {
         self.out.push(Effect::DropSwap { model: id });
         self.unregister(&name);
         self.out.push(Effect::Forget(Record::Mount(model.mount).key()));
-        self.out.push(Effect::Log(LogLevel::Info, format!("model {name} is unmounted")));
+        let subject = Subject::of_model(&name, Happening::ModelUnmounted);
+        self.out.push(Effect::LogAbout(LogLevel::Info, subject, format!("model {name} is unmounted")));
     }
 }
 
