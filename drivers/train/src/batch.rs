@@ -1,0 +1,134 @@
+//! What a model is given in one pass: rows of token ids of one length, with padding, and what should come out.
+
+use crate::{Error, Result};
+
+/// A target that counts for nothing, as in PyTorch and Hugging Face.
+pub const IGNORE: i32 = -100;
+
+/// Rows of token ids of one length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Side {
+    /// Tokens in each row.
+    pub length: usize,
+    /// Ids, row after row.
+    pub tokens: Vec<u32>,
+    /// 1 for a token and 0 for padding, row after row; `None` where nothing is padding.
+    pub mask: Option<Vec<u8>>,
+    /// The number of the document that each token belongs to, where several are packed into a row: tokens see only
+    /// those of the same number. `None` where a row is one document.
+    pub segments: Option<Vec<u32>>,
+    /// The position of each token; `None` for 0, 1, 2, … in each row. Rows of packed documents begin again at 0.
+    pub positions: Option<Vec<u32>>,
+    /// BERT's sentence A (0) or B (1); `None` for 0 everywhere.
+    pub types: Option<Vec<u32>>,
+}
+
+impl Side {
+    /// Rows of `length` tokens without padding.
+    pub fn new(tokens: Vec<u32>, length: usize) -> Self {
+        Side { length, tokens, ..Side::default() }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.tokens.len().checked_div(self.length).unwrap_or_default()
+    }
+
+    fn check(&self, side: &str, vocabulary: usize) -> Result<()> {
+        let tokens = self.tokens.len();
+        if self.length == 0 || tokens == 0 || !tokens.is_multiple_of(self.length) {
+            return Err(Error::Batch(format!("{side}: {tokens} tokens are no rows of {}", self.length)));
+        }
+        if let Some(&id) = self.tokens.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(Error::Batch(format!(
+                "{side}: token id {id} is outside of the model's vocabulary of {vocabulary}; was the text tokenised \
+                 with the model's own tokeniser?"
+            )));
+        }
+        let lengths = [
+            ("mask", self.mask.as_ref().map(Vec::len)),
+            ("segments", self.segments.as_ref().map(Vec::len)),
+            ("positions", self.positions.as_ref().map(Vec::len)),
+            ("types", self.types.as_ref().map(Vec::len)),
+        ];
+        match lengths.into_iter().find(|(_, length)| length.is_some_and(|n| n != tokens)) {
+            Some((name, length)) => Err(Error::Batch(format!(
+                "{side}: {name} has {} entries for {tokens} tokens",
+                length.unwrap_or_default()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rows of one pass and their targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// What the model reads: for an encoder-decoder the decoder's side, which begins with its start token.
+    pub input: Side,
+    /// What the encoder of an encoder-decoder reads.
+    pub source: Option<Side>,
+    /// What should come out, or [`IGNORE`]. Language models, masked ones and classifiers of tokens: the class of
+    /// each place of `input` (the *next* token is already shifted into its place). Classifiers of texts: one class a
+    /// row. Extractive answers: first and last place of the answer, two a row. Sentence embeddings: none.
+    pub targets: Vec<i32>,
+    /// A number for each row that is its own in the whole data, whichever rank reads it: dropout depends on it.
+    /// Empty for 0, 1, 2, …
+    pub samples: Vec<u64>,
+}
+
+impl Batch {
+    /// A batch for a language model: `tokens` and for each the one that comes next, rows of `length`.
+    pub fn next_token(tokens: Vec<u32>, targets: Vec<i32>, length: usize) -> Self {
+        Batch { input: Side::new(tokens, length), targets, ..Batch::default() }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.input.rows()
+    }
+
+    /// How many targets count.
+    pub fn counted(&self) -> usize {
+        self.targets.iter().filter(|&&t| t != IGNORE).count()
+    }
+
+    /// The number of row `row` in the whole data.
+    pub fn sample(&self, row: usize) -> u64 {
+        self.samples.get(row).copied().unwrap_or(row as u64)
+    }
+
+    /// Whether a model with this vocabulary and these limits can compute it.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] with the first thing that does not fit.
+    pub fn check(&self, vocabulary: usize, positions: usize) -> Result<()> {
+        self.input.check("input", vocabulary)?;
+        if self.input.length > positions {
+            let length = self.input.length;
+            return Err(Error::Batch(format!(
+                "rows of {length} tokens are longer than the model's {positions} positions; use shorter blocks"
+            )));
+        }
+        if let Some(source) = &self.source {
+            source.check("source", vocabulary)?;
+            if source.rows() != self.rows() {
+                let (source, input) = (source.rows(), self.rows());
+                return Err(Error::Batch(format!(
+                    "{source} rows for the encoder and {input} for the decoder"
+                )));
+            }
+            if source.length > positions {
+                let length = source.length;
+                return Err(Error::Batch(format!(
+                    "source rows of {length} tokens are longer than the model's {positions} positions"
+                )));
+            }
+        }
+        if !self.samples.is_empty() && self.samples.len() != self.rows() {
+            let (samples, rows) = (self.samples.len(), self.rows());
+            return Err(Error::Batch(format!("{samples} sample numbers for {rows} rows")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! What the loop knows of a model: its configuration, its parameters, and a loss with gradients for a batch.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use candle_core::Tensor;
+
+use crate::gradients::Gradients;
+use crate::models::ModelConfig;
+use crate::parameters::Parameters;
+use crate::tape::{Tape, Value};
+use crate::{Batch, Result};
+
+/// The type of number that matrix products are computed from. Sums, parameters and all else stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The parameters' own type.
+    #[default]
+    Full,
+}
+
+/// What dropout depends on besides the place of a number: the same key drops the same numbers in every layout of ranks
+/// and when a checkpointed part is computed again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropoutKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimiser's step. Microbatches of one step differ by the numbers of their samples.
+    pub step: u64,
+}
+
+/// How a batch is computed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// The key of dropout while training; `None` while evaluating, where nothing is dropped.
+    pub dropout: Option<DropoutKey>,
+    /// Whether blocks are computed again while going backwards, instead of keeping what is inside of them.
+    pub checkpoint: bool,
+    /// What gradients are divided by: the targets that count in the *whole* step, over all microbatches and ranks.
+    /// `None` for those of this batch.
+    pub denominator: Option<f64>,
+    /// How much of each target's probability goes to all classes evenly.
+    pub label_smoothing: f64,
+    /// What matrix products are computed in.
+    pub precision: Precision,
+}
+
+impl Pass {
+    /// Evaluation: nothing is dropped.
+    pub fn evaluation() -> Self {
+        Pass::default()
+    }
+
+    /// A step of training.
+    pub fn training(seed: u64, step: u64) -> Self {
+        Pass { dropout: Some(DropoutKey { seed, step }), ..Pass::default() }
+    }
+}
+
+/// A loss as a sum over what was counted, so that those of microbatches and ranks can be put together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// The sum over all targets.
+    pub sum: f64,
+    /// How many targets counted.
+    pub count: usize,
+}
+
+impl Loss {
+    /// The mean over the targets; 0 where none counted.
+    pub fn mean(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
+    }
+}
+
+impl std::ops::AddAssign for Loss {
+    fn add_assign(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+}
+
+/// A loss with the value on the tape that going backwards begins from.
+pub struct Recorded {
+    /// The loss.
+    pub loss: Loss,
+    /// Where going backwards begins.
+    pub value: Value,
+    /// Its gradient.
+    pub gradient: Tensor,
+}
+
+/// A model that can be trained.
+pub trait Model: Send + Sync {
+    /// What Hugging Face's `config.json` says of it.
+    fn config(&self) -> ModelConfig;
+
+    /// Its parameters, under the names that they have in Hugging Face's files.
+    fn parameters(&self) -> &Parameters;
+
+    /// Its parameters, to freeze some of them or to put others in their place.
+    fn parameters_mut(&mut self) -> &mut Parameters;
+
+    /// What comes out for a batch. Language models: rows × length × vocabulary. Classifiers of texts: rows × classes;
+    /// of tokens: rows × length × classes. Extractive answers: rows × length × 2. Embeddings: rows × width.
+    ///
+    /// # Errors
+    /// If the batch is not for this model.
+    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
+
+    /// Computes the loss of a batch on a tape.
+    ///
+    /// # Errors
+    /// If the batch is not for this model.
+    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded>;
+
+    /// The loss of a batch.
+    ///
+    /// # Errors
+    /// If the batch is not for this model.
+    fn loss(&self, batch: &Batch, pass: &Pass) -> Result<Loss> {
+        Ok(self.record(&Tape::idle(), batch, pass)?.loss)
+    }
+
+    /// The loss of a batch; adds its gradients to `gradients`.
+    ///
+    /// # Errors
+    /// If the batch is not for this model. What was added to the gradients until then is of no use.
+    fn gradients(&self, batch: &Batch, pass: &Pass, gradients: &mut Gradients) -> Result<Loss> {
+        let shared = Rc::new(RefCell::new(std::mem::take(gradients)));
+        let result = (|| {
+            let tape = Tape::recording(shared.clone());
+            let Recorded { loss, value, gradient } = self.record(&tape, batch, pass)?;
+            tape.backward(&value, gradient, None)?;
+            Ok(loss)
+        })();
+        // All tapes are gone by now, and with them all other owners.
+        *gradients = Rc::try_unwrap(shared).map(RefCell::into_inner).unwrap_or_else(|shared| shared.take());
+        result
+    }
+}

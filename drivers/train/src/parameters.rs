@@ -1,0 +1,201 @@
+//! The parameters of a model: named variables in a fixed order, under the names that Hugging Face's files have.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::random::{self, Philox};
+use crate::{Error, Result};
+
+/// One variable of a model.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    name: String,
+    var: Var,
+    /// Whether training changes it.
+    pub trainable: bool,
+    /// Whether weight decay pulls it towards zero: matrices and embeddings, and neither biases nor norms.
+    pub decay: bool,
+}
+
+impl Parameter {
+    /// The name that it has in Hugging Face's files.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The variable itself.
+    pub fn var(&self) -> &Var {
+        &self.var
+    }
+
+    /// How many numbers it has.
+    pub fn count(&self) -> usize {
+        self.var.elem_count()
+    }
+}
+
+/// A parameter's place in its model's [`Parameters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub(crate) usize);
+
+/// How a parameter begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zeros.
+    Zeros,
+    /// All ones.
+    Ones,
+    /// Normally distributed around zero with this standard deviation.
+    Normal(f64),
+    /// Evenly distributed between minus and plus this bound.
+    Uniform(f64),
+}
+
+/// What loading found besides the tensors that fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Parameters that the tensors say nothing about; they keep their values.
+    pub missing: Vec<String>,
+    /// Tensors that no parameter has a use for.
+    pub unexpected: Vec<String>,
+}
+
+/// An ordered list of named variables.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    list: Vec<Parameter>,
+    places: HashMap<String, usize>,
+    dtype: DType,
+    seed: u64,
+}
+
+impl Parameters {
+    /// An empty list; what is added to it begins as `seed` says, whatever the order in which it is added.
+    pub fn new(dtype: DType, seed: u64) -> Self {
+        Parameters { list: Vec::new(), places: HashMap::new(), dtype, seed }
+    }
+
+    /// Adds a parameter and says where it is.
+    ///
+    /// # Panics
+    /// If there is one of this name: a model that gives two layers one name is wrong.
+    pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init) -> Result<Id> {
+        let name = name.into();
+        let tensor = self.initial(&name, shape, init)?;
+        let parameter = Parameter {
+            var: Var::from_tensor(&tensor)?,
+            trainable: true,
+            decay: shape.len() > 1,
+            name: name.clone(),
+        };
+        let place = self.list.len();
+        let former = self.places.insert(name, place);
+        assert!(former.is_none(), "two parameters are called {}", parameter.name);
+        self.list.push(parameter);
+        Ok(Id(place))
+    }
+
+    /// The first values depend on the seed, the name and the element alone, so every layout of ranks begins alike.
+    fn initial(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        let count: usize = shape.iter().product();
+        let source = Philox::new(self.seed ^ random::hash(name));
+        let values: Vec<f64> = match init {
+            Init::Zeros => vec![0.0; count],
+            Init::Ones => vec![1.0; count],
+            Init::Normal(deviation) => (0..count as u64).map(|i| source.normal(i) * deviation).collect(),
+            Init::Uniform(bound) => {
+                (0..count as u64).map(|i| (2.0 * source.uniform(i) - 1.0) * bound).collect()
+            }
+        };
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?)
+    }
+
+    /// The type of number of all of them.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How many parameters there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All of them, in the order in which the model added them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
+        self.list.iter()
+    }
+
+    /// The parameter of this name.
+    pub fn get(&self, name: &str) -> Option<&Parameter> {
+        self.places.get(name).map(|&place| &self.list[place])
+    }
+
+    /// The parameter at a place.
+    pub fn at(&self, id: Id) -> &Parameter {
+        &self.list[id.0]
+    }
+
+    /// How many numbers there are, and how many of them training changes.
+    pub fn counts(&self) -> (usize, usize) {
+        let all = self.list.iter().map(Parameter::count).sum();
+        (all, self.list.iter().filter(|p| p.trainable).map(Parameter::count).sum())
+    }
+
+    /// Says for each parameter by its name whether training changes it.
+    pub fn set_trainable(&mut self, trainable: impl Fn(&str) -> bool) {
+        for parameter in &mut self.list {
+            parameter.trainable = trainable(&parameter.name);
+        }
+    }
+
+    /// The tensors as they are now, by name. They share memory with the parameters: copy what must last beyond the
+    /// next step.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.list.iter().map(|p| (p.name.clone(), p.var.as_detached_tensor())).collect()
+    }
+
+    /// Takes values by name, and says what was missing and what was left over. A name with or without the first part
+    /// that Hugging Face's heads put before it (`bert.`, `transformer.`, `model.`) is the same name.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] if a tensor has another shape; nothing is changed then.
+    pub fn load(&self, tensors: &BTreeMap<String, Tensor>) -> Result<Loaded> {
+        let mut loaded = Loaded::default();
+        let mut used = std::collections::BTreeSet::new();
+        let mut found = Vec::new();
+        for parameter in &self.list {
+            let Some((name, tensor)) = find(tensors, &parameter.name) else {
+                loaded.missing.push(parameter.name.clone());
+                continue;
+            };
+            if tensor.dims() != parameter.var.dims() {
+                return Err(Error::Parameter {
+                    name: name.clone(),
+                    given: tensor.dims().to_vec(),
+                    wanted: parameter.var.dims().to_vec(),
+                });
+            }
+            used.insert(name);
+            found.push((parameter, tensor));
+        }
+        for (parameter, tensor) in found {
+            parameter.var.set(&tensor.to_dtype(self.dtype)?.contiguous()?)?;
+        }
+        loaded.unexpected = tensors.keys().filter(|name| !used.contains(name)).cloned().collect();
+        Ok(loaded)
+    }
+}
+
+fn find<'a>(tensors: &'a BTreeMap<String, Tensor>, name: &str) -> Option<(&'a String, &'a Tensor)> {
+    const PREFIXES: [&str; 3] = ["bert.", "transformer.", "model."];
+    let plain = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
+    let longer = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
+    let candidates = [name.to_string()].into_iter().chain(plain.map(str::to_string)).chain(longer);
+    candidates.into_iter().find_map(|candidate| tensors.get_key_value(&candidate))
+}

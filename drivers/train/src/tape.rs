@@ -1,0 +1,303 @@
+//! The tape: what a model computed, so that gradients can be computed backwards.
+//!
+//! Each operation puts its backward pass on the tape as a closure. Unlike candle's own `backward`, a gradient that is
+//! the first for its value is taken as it is; parameters' gradients are added to buffers that last from step to step;
+//! activations are freed as soon as nothing needs them; a part can be computed again instead of being kept
+//! ([`Tape::checkpoint`]); and it can begin from any value with any gradient, as stages of a pipeline do.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
+
+use crate::gradients::Gradients;
+use crate::ops::real::Real;
+use crate::parameters::{Id, Parameters};
+use crate::{Error, Result};
+
+/// Who a value's gradient is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nobody: an input, or a frozen parameter, or nothing is recorded.
+    Nobody,
+    /// A parameter.
+    Parameter(Id),
+    /// What an operation on the tape computed.
+    Node(usize),
+}
+
+/// A tensor, and where on the tape it came from.
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub(crate) tensor: Tensor,
+    pub(crate) target: Target,
+}
+
+impl Value {
+    /// A value that needs no gradient.
+    pub fn constant(tensor: Tensor) -> Self {
+        Value { tensor, target: Target::Nobody }
+    }
+
+    /// The numbers.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Whether anybody wants its gradient.
+    pub fn wants_gradient(&self) -> bool {
+        self.target != Target::Nobody
+    }
+}
+
+/// A gradient on its way. `shared` says that others hold the same memory, so that it must not be added to in place.
+#[derive(Debug)]
+pub struct Grad {
+    pub tensor: Tensor,
+    pub shared: bool,
+}
+
+type Step<'a> = Box<dyn FnOnce(&mut Backward, Grad) -> Result<()> + 'a>;
+
+/// A recording of operations.
+pub struct Tape<'a> {
+    /// For each operation, whose output it was and how to go back through it. `None` while nothing is recorded.
+    steps: Option<RefCell<Vec<(usize, Step<'a>)>>>,
+    nodes: Cell<usize>,
+    gradients: Rc<RefCell<Gradients>>,
+}
+
+impl<'a> Tape<'a> {
+    /// A tape that records nothing, for evaluation.
+    pub fn idle() -> Self {
+        Tape { steps: None, nodes: Cell::new(0), gradients: Rc::default() }
+    }
+
+    /// A tape whose backward pass adds to these gradients.
+    pub fn recording(gradients: Rc<RefCell<Gradients>>) -> Self {
+        Tape { steps: Some(RefCell::default()), nodes: Cell::new(0), gradients }
+    }
+
+    /// Whether operations are recorded.
+    pub fn records(&self) -> bool {
+        self.steps.is_some()
+    }
+
+    /// A parameter as a value.
+    pub fn parameter(&self, parameters: &Parameters, id: Id) -> Value {
+        let parameter = parameters.at(id);
+        let wanted = parameter.trainable && self.records();
+        let target = if wanted { Target::Parameter(id) } else { Target::Nobody };
+        Value { tensor: parameter.var().as_tensor().clone(), target }
+    }
+
+    /// A value of its own whose gradient the caller will ask for.
+    pub fn input(&self, tensor: Tensor) -> Value {
+        let target = if self.records() { self.node() } else { Target::Nobody };
+        Value { tensor, target }
+    }
+
+    fn node(&self) -> Target {
+        let node = self.nodes.get();
+        self.nodes.set(node + 1);
+        Target::Node(node)
+    }
+
+    /// What an operation computed, with its way back, which is kept only if one of `inputs` wants a gradient.
+    pub fn record(
+        &self,
+        tensor: Tensor,
+        inputs: &[&Value],
+        back: impl FnOnce(&mut Backward, Grad) -> Result<()> + 'a,
+    ) -> Value {
+        let Some(steps) = self.steps.as_ref().filter(|_| inputs.iter().any(|v| v.wants_gradient())) else {
+            return Value::constant(tensor);
+        };
+        let target = self.node();
+        let Target::Node(node) = target else { unreachable!("node() makes nodes") };
+        steps.borrow_mut().push((node, Box::new(back)));
+        Value { tensor, target }
+    }
+
+    /// Adds to a parameter's gradient during the forward pass, for operations that compute both at once.
+    pub fn accumulate<T: Real>(&self, id: Id, add: impl FnOnce(&mut [T], bool)) {
+        let mut gradients = self.gradients.borrow_mut();
+        let (buffer, written) = gradients.accumulate(id);
+        add(buffer, written);
+    }
+
+    /// Computes `part` of `input` without keeping what is inside of it; the backward pass computes it again.
+    ///
+    /// # Errors
+    /// Those of `part`.
+    pub fn checkpoint<F>(&self, input: &Value, part: F) -> Result<Value>
+    where
+        F: Fn(&Tape<'a>, &Value) -> Result<Value> + 'a,
+    {
+        let output = part(&Tape::idle(), &Value::constant(input.tensor.clone()))?.tensor;
+        let (tensor, target) = (input.tensor.clone(), input.target);
+        // Parameters inside want gradients even where the input does not, so the step is always kept.
+        let wanted = Value { tensor: output.clone(), target: Target::Node(usize::MAX) };
+        Ok(self.record(output, &[&wanted], move |back, grad| {
+            let inner = Tape::recording(back.gradients.clone());
+            let again = inner.input(tensor);
+            let output = part(&inner, &again)?;
+            if let Some(gradient) = inner.backward_from(&output, grad, &again)? {
+                back.give_to(target, gradient)?;
+            }
+            Ok(())
+        }))
+    }
+
+    /// Goes backwards from `value`, whose gradient is `gradient`, and returns the gradient of `input`.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward(self, value: &Value, gradient: Tensor, input: Option<&Value>) -> Result<Option<Tensor>> {
+        let nowhere = Value::constant(gradient.clone());
+        let grad = Grad { tensor: gradient, shared: true };
+        Ok(self.backward_from(value, grad, input.unwrap_or(&nowhere))?.map(|grad| grad.tensor))
+    }
+
+    fn backward_from(self, value: &Value, grad: Grad, input: &Value) -> Result<Option<Grad>> {
+        let Some(steps) = self.steps else { return Ok(None) };
+        let mut back = Backward { slots: Vec::new(), gradients: self.gradients };
+        back.slots.resize_with(self.nodes.get(), || None);
+        back.give_to(value.target, grad)?;
+        let mut steps = steps.into_inner();
+        // Dropping each step after it has run frees the activations that it kept.
+        while let Some((node, step)) = steps.pop() {
+            if let Some(grad) = back.slots[node].take() {
+                step(&mut back, grad)?;
+            }
+        }
+        Ok(match input.target {
+            Target::Node(node) => back.slots[node].take(),
+            _ => None,
+        })
+    }
+}
+
+/// The gradients while going backwards.
+pub struct Backward {
+    slots: Vec<Option<Grad>>,
+    gradients: Rc<RefCell<Gradients>>,
+}
+
+impl Backward {
+    /// Adds a gradient that nobody else holds to those of `value`.
+    pub fn give(&mut self, value: &Input, tensor: Tensor) -> Result<()> {
+        self.give_to(value.0, Grad { tensor, shared: false })
+    }
+
+    /// Adds a gradient whose memory others hold, too.
+    pub fn share(&mut self, value: &Input, tensor: Tensor) -> Result<()> {
+        self.give_to(value.0, Grad { tensor, shared: true })
+    }
+
+    /// Adds to a parameter's buffer in place, if it is a parameter that `value` is. `add` gets the buffer and whether
+    /// it holds something already. Returns whether it was one.
+    pub fn accumulate<T: Real>(&mut self, value: &Input, add: impl FnOnce(&mut [T], bool)) -> bool {
+        let Target::Parameter(id) = value.0 else { return false };
+        let mut gradients = self.gradients.borrow_mut();
+        let (buffer, written) = gradients.accumulate(id);
+        add(buffer, written);
+        true
+    }
+
+    fn give_to(&mut self, target: Target, grad: Grad) -> Result<()> {
+        match target {
+            Target::Nobody => Ok(()),
+            Target::Parameter(_) => crate::ops::add_to_parameter(self, &Input(target), &grad.tensor),
+            Target::Node(node) => {
+                let sum = match self.slots[node].take() {
+                    None => grad,
+                    Some(former) => add(former, grad)?,
+                };
+                self.slots[node] = Some(sum);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a closure on the tape keeps of an input whose tensor it does not need.
+#[derive(Clone, Copy, Debug)]
+pub struct Input(Target);
+
+impl Input {
+    /// Whether anybody wants the gradient.
+    pub fn wanted(self) -> bool {
+        self.0 != Target::Nobody
+    }
+
+    /// The parameter, if it is one.
+    pub fn parameter(self) -> Option<Id> {
+        match self.0 {
+            Target::Parameter(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Value> for Input {
+    fn from(value: &Value) -> Self {
+        Input(value.target)
+    }
+}
+
+/// The sum of two gradients, in the memory of one that is not shared.
+fn add(former: Grad, grad: Grad) -> Result<Grad> {
+    if former.tensor.shape() != grad.tensor.shape() {
+        return Err(Error::Shape {
+            op: "backward",
+            what: format!(
+                "gradients of {:?} and {:?} for one value",
+                former.tensor.shape(),
+                grad.tensor.shape()
+            ),
+        });
+    }
+    match (former.shared, grad.shared) {
+        (false, _) => {
+            former.tensor.inplace_op2(&grad.tensor, &AddTo)?;
+            Ok(former)
+        }
+        (true, false) => {
+            grad.tensor.inplace_op2(&former.tensor, &AddTo)?;
+            Ok(grad)
+        }
+        (true, true) => Ok(Grad { tensor: former.tensor.add(&grad.tensor)?, shared: false }),
+    }
+}
+
+struct AddTo;
+
+impl InplaceOp2 for AddTo {
+    fn name(&self) -> &'static str {
+        "add-to"
+    }
+
+    fn cpu_fwd(
+        &self,
+        sum: &mut CpuStorage,
+        sum_layout: &Layout,
+        more: &CpuStorage,
+        more_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let ranges = (sum_layout.contiguous_offsets(), more_layout.contiguous_offsets());
+        let (Some((a, b)), Some((c, d))) = ranges else {
+            candle_core::bail!("gradients are contiguous");
+        };
+        match (sum, more) {
+            (CpuStorage::F32(sum), CpuStorage::F32(more)) => {
+                crate::ops::add_slices(&mut sum[a..b], &more[c..d])
+            }
+            (CpuStorage::F64(sum), CpuStorage::F64(more)) => {
+                crate::ops::add_slices(&mut sum[a..b], &more[c..d])
+            }
+            _ => candle_core::bail!("gradients of two types"),
+        }
+        Ok(())
+    }
+}
