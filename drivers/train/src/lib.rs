@@ -19,6 +19,7 @@ pub mod error;
 pub mod gradients;
 pub mod model;
 pub mod models;
+pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod parameters;

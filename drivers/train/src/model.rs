@@ -1,15 +1,17 @@
 //! What the loop knows of a model: its configuration, its parameters, and a loss with gradients for a batch.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use candle_core::Tensor;
 
 use crate::gradients::Gradients;
 use crate::models::ModelConfig;
+use crate::nn::{Cache, Linear, Lora};
 use crate::parameters::Parameters;
 use crate::tape::{Tape, Value};
-use crate::{Batch, Result};
+use crate::{Batch, Error, Result};
 
 /// The type of number that matrix products are computed from. Sums, parameters and all else stay as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,8 +88,8 @@ pub struct Recorded {
     pub loss: Loss,
     /// Where going backwards begins.
     pub value: Value,
-    /// Its gradient.
-    pub gradient: Tensor,
+    /// Its gradient; `None` on a tape that does not record.
+    pub gradient: Option<Tensor>,
 }
 
 /// A model that can be trained.
@@ -100,6 +102,53 @@ pub trait Model: Send + Sync {
 
     /// Its parameters, to freeze some of them or to put others in their place.
     fn parameters_mut(&mut self) -> &mut Parameters;
+
+    /// Its linear layers.
+    fn linears(&self) -> Vec<&Linear>;
+
+    /// Puts low-rank adapters beside the linear layers that `which` names, and freezes everything else. Returns how
+    /// many there are.
+    ///
+    /// # Errors
+    /// If candle cannot make the tensors.
+    fn adapt(&mut self, lora: Lora, which: &dyn Fn(&str) -> bool) -> Result<usize>;
+
+    /// The tensors by name with adapters in the weights that they stand beside, as other programs read them.
+    ///
+    /// # Errors
+    /// If candle cannot multiply them.
+    fn merged(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.parameters().tensors();
+        for linear in self.linears() {
+            if let Some((weight, adapter)) = linear.merged(self.parameters())? {
+                adapter.iter().for_each(|name| drop(tensors.remove(name)));
+                tensors.insert(self.parameters().at(linear.weight()).name().to_string(), weight);
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Begins to generate text; an encoder-decoder reads `source` first.
+    ///
+    /// # Errors
+    /// If the model generates no text, or the source is missing or not wanted.
+    fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
+        let _ = source;
+        Err(Error::Config(
+            "an encoder generates no text; train a gpt2, llama, marian or t5 model for that".into(),
+        ))
+    }
+
+    /// Reads more tokens, and returns the logits of what comes after the last one.
+    ///
+    /// # Errors
+    /// If the model generates no text, or the tokens do not fit.
+    fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
+        let _ = (tokens, cache);
+        Err(Error::Config(
+            "an encoder generates no text; train a gpt2, llama, marian or t5 model for that".into(),
+        ))
+    }
 
     /// What comes out for a batch. Language models: rows × length × vocabulary. Classifiers of texts: rows × classes;
     /// of tokens: rows × length × classes. Extractive answers: rows × length × 2. Embeddings: rows × width.
@@ -131,7 +180,9 @@ pub trait Model: Send + Sync {
         let result = (|| {
             let tape = Tape::recording(shared.clone());
             let Recorded { loss, value, gradient } = self.record(&tape, batch, pass)?;
-            tape.backward(&value, gradient, None)?;
+            if let Some(gradient) = gradient {
+                tape.backward(&value, gradient, &[])?;
+            }
             Ok(loss)
         })();
         // All tapes are gone by now, and with them all other owners.

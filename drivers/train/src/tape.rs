@@ -126,55 +126,58 @@ impl<'a> Tape<'a> {
         add(buffer, written);
     }
 
-    /// Computes `part` of `input` without keeping what is inside of it; the backward pass computes it again.
+    /// Computes `part` of `inputs` without keeping what is inside of it; the backward pass computes it again.
     ///
     /// # Errors
     /// Those of `part`.
-    pub fn checkpoint<F>(&self, input: &Value, part: F) -> Result<Value>
+    pub fn checkpoint<F>(&self, inputs: &[&Value], part: F) -> Result<Value>
     where
-        F: Fn(&Tape<'a>, &Value) -> Result<Value> + 'a,
+        F: Fn(&Tape<'a>, &[Value]) -> Result<Value> + 'a,
     {
-        let output = part(&Tape::idle(), &Value::constant(input.tensor.clone()))?.tensor;
-        let (tensor, target) = (input.tensor.clone(), input.target);
-        // Parameters inside want gradients even where the input does not, so the step is always kept.
+        let constants: Vec<Value> = inputs.iter().map(|v| Value::constant(v.tensor.clone())).collect();
+        let output = part(&Tape::idle(), &constants)?.tensor;
+        let targets: Vec<Input> = inputs.iter().map(|v| Input::from(*v)).collect();
+        // Parameters inside want gradients even where the inputs do not, so the step is always kept.
         let wanted = Value { tensor: output.clone(), target: Target::Node(usize::MAX) };
         Ok(self.record(output, &[&wanted], move |back, grad| {
             let inner = Tape::recording(back.gradients.clone());
-            let again = inner.input(tensor);
+            let again: Vec<Value> = constants.into_iter().map(|v| inner.input(v.tensor)).collect();
             let output = part(&inner, &again)?;
-            if let Some(gradient) = inner.backward_from(&output, grad, &again)? {
-                back.give_to(target, gradient)?;
+            let gradients = inner.backward_from(&output, grad, &again)?;
+            for (target, gradient) in targets.iter().zip(gradients) {
+                if let Some(gradient) = gradient {
+                    back.give_to_input(target, gradient)?;
+                }
             }
             Ok(())
         }))
     }
 
-    /// Goes backwards from `value`, whose gradient is `gradient`, and returns the gradient of `input`.
+    /// Goes backwards from `value`, whose gradient is `gradient`, and returns the gradients of `inputs`.
     ///
     /// # Errors
     /// Those of the operations.
-    pub fn backward(self, value: &Value, gradient: Tensor, input: Option<&Value>) -> Result<Option<Tensor>> {
-        let nowhere = Value::constant(gradient.clone());
-        let grad = Grad { tensor: gradient, shared: true };
-        Ok(self.backward_from(value, grad, input.unwrap_or(&nowhere))?.map(|grad| grad.tensor))
+    pub fn backward(self, value: &Value, gradient: Tensor, inputs: &[Value]) -> Result<Vec<Option<Tensor>>> {
+        let gradients = self.backward_from(value, Grad { tensor: gradient, shared: true }, inputs)?;
+        Ok(gradients.into_iter().map(|grad| grad.map(|grad| grad.tensor)).collect())
     }
 
-    fn backward_from(self, value: &Value, grad: Grad, input: &Value) -> Result<Option<Grad>> {
-        let Some(steps) = self.steps else { return Ok(None) };
+    fn backward_from(self, value: &Value, grad: Grad, inputs: &[Value]) -> Result<Vec<Option<Grad>>> {
         let mut back = Backward { slots: Vec::new(), gradients: self.gradients };
         back.slots.resize_with(self.nodes.get(), || None);
         back.give_to(value.target, grad)?;
-        let mut steps = steps.into_inner();
+        let mut steps = self.steps.map(RefCell::into_inner).unwrap_or_default();
         // Dropping each step after it has run frees the activations that it kept.
         while let Some((node, step)) = steps.pop() {
             if let Some(grad) = back.slots[node].take() {
                 step(&mut back, grad)?;
             }
         }
-        Ok(match input.target {
+        let of = |input: &Value| match input.target {
             Target::Node(node) => back.slots[node].take(),
             _ => None,
-        })
+        };
+        Ok(inputs.iter().map(of).collect())
     }
 }
 
@@ -193,6 +196,11 @@ impl Backward {
     /// Adds a gradient whose memory others hold, too.
     pub fn share(&mut self, value: &Input, tensor: Tensor) -> Result<()> {
         self.give_to(value.0, Grad { tensor, shared: true })
+    }
+
+    /// Passes on a gradient as it is.
+    pub fn give_to_input(&mut self, value: &Input, grad: Grad) -> Result<()> {
+        self.give_to(value.0, grad)
     }
 
     /// Adds to a parameter's buffer in place, if it is a parameter that `value` is. `add` gets the buffer and whether

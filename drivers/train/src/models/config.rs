@@ -116,6 +116,9 @@ pub enum Activation {
     /// x · sigmoid(x)
     #[serde(rename = "silu", alias = "swish")]
     Silu,
+    /// The hyperbolic tangent.
+    #[serde(rename = "tanh")]
+    Tanh,
 }
 
 /// Hugging Face's `GPT2Config`.

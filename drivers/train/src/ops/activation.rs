@@ -21,6 +21,7 @@ macro_rules! for_kind {
             Activation::GeluTanh => for_kind!(@ gelu_tanh, $act, $body),
             Activation::Relu => for_kind!(@ relu, $act, $body),
             Activation::Silu => for_kind!(@ silu, $act, $body),
+            Activation::Tanh => for_kind!(@ tanh, $act, $body),
         }
     };
     (@ $function:ident, $act:ident, $body:expr) => {{
@@ -124,4 +125,10 @@ fn relu<T: Real>(x: T) -> [T; 2] {
 fn silu<T: Real>(x: T) -> [T; 2] {
     let s = (T::one() + (-x).fast_exp()).recip();
     [x * s, s * (T::one() + x * (T::one() - s))]
+}
+
+#[inline(always)]
+fn tanh<T: Real>(x: T) -> [T; 2] {
+    let t = x.fast_tanh();
+    [t, T::one() - t * t]
 }

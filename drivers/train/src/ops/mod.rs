@@ -5,12 +5,18 @@
 //! either.
 
 pub mod activation;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
 pub mod lanes;
 pub mod linear;
 pub mod norm;
+pub mod pool;
 pub mod product;
 pub mod read;
 pub mod real;
+pub mod rope;
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;

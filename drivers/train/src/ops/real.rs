@@ -5,7 +5,12 @@ use candle_core::{CpuStorage, WithDType};
 /// f32 or f64, with the functions that layers need. Those of f32 are polynomials that the compiler turns into vector
 /// instructions; those of f64 are the standard library's, since f64 is for finding bugs and not for speed.
 pub trait Real:
-    WithDType + num_traits::Float + std::iter::Sum + std::ops::AddAssign + std::ops::MulAssign
+    WithDType
+    + num_traits::Float
+    + std::iter::Sum
+    + std::ops::AddAssign
+    + std::ops::SubAssign
+    + std::ops::MulAssign
 {
     /// eˣ, to a unit or two in the last place.
     fn fast_exp(self) -> Self;

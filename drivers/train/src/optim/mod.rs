@@ -1,8 +1,17 @@
-//! Optimisers: how gradients change parameters.
+//! Optimisers: how gradients change parameters; and schedules of their rate.
+
+mod adam;
+mod schedule;
+mod sgd;
+mod update;
 
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+
+pub use adam::Adam;
+pub use schedule::{Decay, Schedule};
+pub use sgd::Sgd;
 
 use crate::Result;
 use crate::gradients::Gradients;

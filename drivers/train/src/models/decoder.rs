@@ -1,0 +1,181 @@
+//! GPT: a stack of layers in which a token sees itself and those before it.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::{ModelConfig, side};
+use crate::model::{Loss, Model, Pass, Recorded};
+use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
+use crate::ops::attention::Mask;
+use crate::ops::cross_entropy::{Weighing, linear_cross_entropy};
+use crate::ops::embedding::embedding;
+use crate::ops::linear::{Layout, linear};
+use crate::ops::rope::Angles;
+use crate::parameters::{Id, Parameters};
+use crate::tape::{Tape, Value};
+use crate::{Batch, Result};
+
+/// The place of dropout after the embedding; layers' places are below.
+pub(super) const EMBEDDING_SITE: u32 = 0xF_FFF0;
+
+/// A GPT of either form.
+#[derive(Debug)]
+pub struct Decoder {
+    pub(super) config: ModelConfig,
+    pub(super) parameters: Parameters,
+    pub(super) tokens: Id,
+    /// The table of learnt positions, in the form of GPT-2.
+    pub(super) positions: Option<Id>,
+    /// Size of heads and base of rotary positions, in the form of Llama.
+    pub(super) rotary: Option<(usize, f64)>,
+    pub(super) dropout: f64,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Norm,
+    /// The output layer's weight: the tokens' own table where the two are tied.
+    pub(super) head: Id,
+}
+
+impl Decoder {
+    fn hidden<'a>(&'a self, scope: &Scope<'_, 'a>, batch: &Batch, pass: &Pass) -> Result<Value> {
+        batch.check(self.config.vocabulary(), self.config.positions())?;
+        let positions = side::positions(&batch.input);
+        let dims = [batch.rows(), batch.input.length];
+        let x = self.embed(scope, side::tokens(&batch.input), &positions, dims)?;
+        let x = scope.drop(&x, EMBEDDING_SITE, self.dropout)?;
+        let context = self.context(side::mask(&batch.input, true), &positions);
+        let x = stack(&self.layers, scope, x, None, &context, pass.checkpoint)?;
+        self.norm.forward(scope, &x)
+    }
+
+    fn embed(
+        &self,
+        scope: &Scope<'_, '_>,
+        ids: Arc<[u32]>,
+        positions: &Arc<[u32]>,
+        dims: [usize; 2],
+    ) -> Result<Value> {
+        let tokens = scope.value(self.tokens);
+        match self.positions.map(|id| scope.value(id)) {
+            Some(table) => {
+                embedding(scope.tape, &[(&tokens, ids, 1.0), (&table, positions.clone(), 1.0)], dims)
+            }
+            None => embedding(scope.tape, &[(&tokens, ids, 1.0)], dims),
+        }
+    }
+
+    fn context(&self, mask: Arc<Mask>, positions: &[u32]) -> Arc<Context> {
+        let angles = self.rotary.map(|(size, base)| Angles::new(positions, size, base));
+        Arc::new(Context { mask, angles, ..Context::default() })
+    }
+}
+
+impl Model for Decoder {
+    fn config(&self) -> ModelConfig {
+        self.config.clone()
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    fn linears(&self) -> Vec<&Linear> {
+        self.layers.iter().flat_map(Layer::linears).collect()
+    }
+
+    fn adapt(&mut self, lora: Lora, which: &dyn Fn(&str) -> bool) -> Result<usize> {
+        adapt(&mut self.parameters, self.layers.iter_mut().flat_map(Layer::linears_mut), lora, which)
+    }
+
+    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
+        let tape = Tape::idle();
+        let scope = Scope::new(&tape, &self.parameters, batch, pass);
+        let x = self.hidden(&scope, batch, pass)?;
+        Ok(linear(&tape, &x, &scope.value(self.head), None, Layout::OutIn)?.tensor().clone())
+    }
+
+    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded> {
+        let scope = Scope::new(tape, &self.parameters, batch, pass);
+        let x = self.hidden(&scope, batch, pass)?;
+        language_loss(tape, x, &scope.value(self.head), None, batch, pass)
+    }
+
+    fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
+        match source {
+            None => Ok(Cache::default()),
+            Some(_) => {
+                Err(crate::Error::Batch("a source is for encoder-decoders; a GPT has one side".into()))
+            }
+        }
+    }
+
+    fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
+        let (tape, offset) = (Tape::idle(), cache.length());
+        let scope = Scope::generating(&tape, &self.parameters, Some(cache));
+        check_next(tokens, offset, &self.config)?;
+        let positions: Arc<[u32]> = (offset..offset + tokens.len()).map(|p| p as u32).collect();
+        let x = self.embed(&scope, tokens.into(), &positions, [1, tokens.len()])?;
+        let mask = Arc::new(Mask { causal: true, offset, ..Mask::default() });
+        let x = stack(&self.layers, &scope, x, None, &self.context(mask, &positions), false)?;
+        cache.advance(tokens.len());
+        let x = self.norm.forward(&scope, &last(&x)?)?;
+        Ok(linear(&tape, &x, &scope.value(self.head), None, Layout::OutIn)?.tensor().flatten_all()?)
+    }
+}
+
+/// Whether tokens can be read next.
+pub(super) fn check_next(tokens: &[u32], offset: usize, config: &ModelConfig) -> Result<()> {
+    let mut batch = Batch { input: crate::Side::new(tokens.to_vec(), tokens.len()), ..Batch::default() };
+    batch.check(config.vocabulary(), usize::MAX)?;
+    batch.input.length += offset;
+    match batch.input.length > config.positions() {
+        true => Err(crate::Error::Batch(format!(
+            "{} tokens are more than the model's {} positions",
+            batch.input.length,
+            config.positions()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The last token of one row.
+pub(super) fn last(x: &Value) -> Result<Value> {
+    let length = x.tensor().dim(1)?;
+    Ok(Value::constant(x.tensor().narrow(1, length - 1, 1)?.contiguous()?))
+}
+
+/// The loss of the output layer, with going backwards beginning from what it reads.
+pub(super) fn language_loss(
+    tape: &Tape<'_>,
+    x: Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    batch: &Batch,
+    pass: &Pass,
+) -> Result<Recorded> {
+    let weighing = Weighing { label_smoothing: pass.label_smoothing, denominator: pass.denominator };
+    let (loss, gradient): (Loss, _) = linear_cross_entropy(tape, &x, weight, bias, &batch.targets, weighing)?;
+    Ok(Recorded { loss, value: x, gradient })
+}
+
+/// Adapts the layers that `which` names, and freezes the rest.
+pub(super) fn adapt<'m>(
+    parameters: &mut Parameters,
+    linears: impl Iterator<Item = &'m mut Linear>,
+    lora: Lora,
+    which: &dyn Fn(&str) -> bool,
+) -> Result<usize> {
+    let mut count = 0;
+    for linear in linears {
+        if which(linear.name()) {
+            linear.adapt(parameters, lora)?;
+            count += 1;
+        }
+    }
+    parameters.set_trainable(|name| name.contains(".lora_"));
+    Ok(count)
+}

@@ -1,0 +1,110 @@
+//! The Transformer in its original form (Vaswani et al., "Attention is all you need", 2017), under the names of Hugging
+//! Face's Marian: norms after the sums, sinusoidal positions, one table of tokens for both sides and the output.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::config::MarianConfig;
+use super::decoder::EMBEDDING_SITE;
+use super::transformer::Stack;
+use super::{ModelConfig, Transformer};
+use crate::nn::{Attention, FeedForward, Layer, Linear, Norm, Order, Projections};
+use crate::ops::linear::Layout;
+use crate::parameters::{Init, Parameters};
+use crate::{Error, Result};
+
+/// The epsilon of PyTorch's LayerNorm; the configuration has none.
+const EPSILON: f64 = 1e-5;
+
+/// A new model.
+pub(super) fn build(config: &MarianConfig, dtype: DType, seed: u64) -> Result<Transformer> {
+    if !config.share_encoder_decoder_embeddings || !config.tie_word_embeddings {
+        return Err(Error::Config("marian: both sides and the output must share one table of tokens".into()));
+    }
+    let mut parameters = Parameters::new(dtype, seed);
+    let init = Init::Normal(config.init_std);
+    let tokens = parameters.add("model.shared.weight", &[config.vocab_size, config.d_model], init)?;
+    let bias = parameters.add("final_logits_bias", &[1, config.vocab_size], Init::Zeros)?;
+    let encoder = (0..config.encoder_layers)
+        .map(|i| layer(&mut parameters, config, false, i))
+        .collect::<Result<_>>()?;
+    let decoder =
+        (0..config.decoder_layers).map(|i| layer(&mut parameters, config, true, i)).collect::<Result<_>>()?;
+    parameters.set_trainable(|name| name != "final_logits_bias");
+    Ok(Transformer {
+        scale: if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 },
+        positions: Some(sinusoids(config.max_position_embeddings, config.d_model, dtype)?),
+        buckets: None,
+        dropout: config.dropout,
+        encoder: Stack { layers: encoder, norm: None, site: EMBEDDING_SITE },
+        decoder: Stack { layers: decoder, norm: None, site: EMBEDDING_SITE + 4 },
+        head: (tokens, Some(bias), 1.0),
+        config: ModelConfig::Marian(config.clone()),
+        parameters,
+        tokens,
+    })
+}
+
+/// Sines in the first half of the width, cosines in the second.
+fn sinusoids(positions: usize, width: usize, dtype: DType) -> Result<Tensor> {
+    let half = width.div_ceil(2);
+    let number = |position: usize, i: usize| {
+        let angle = |i: usize| position as f64 / 10_000f64.powf(2.0 * i as f64 / width as f64);
+        if i < half { angle(i).sin() } else { angle(i - half).cos() }
+    };
+    let table: Vec<f64> = (0..positions).flat_map(|p| (0..width).map(move |i| number(p, i))).collect();
+    Ok(Tensor::from_vec(table, (positions, width), &Device::Cpu)?.to_dtype(dtype)?)
+}
+
+fn layer(parameters: &mut Parameters, config: &MarianConfig, decoder: bool, number: usize) -> Result<Layer> {
+    let (side, heads, inner) = match decoder {
+        false => ("encoder", config.encoder_attention_heads, config.encoder_ffn_dim),
+        true => ("decoder", config.decoder_attention_heads, config.decoder_ffn_dim),
+    };
+    // Both sides count on: dropout and the cache tell layers apart by their numbers.
+    let place = if decoder { config.encoder_layers + number } else { number };
+    let width = config.d_model;
+    let name = |part: &str| format!("model.{side}.layers.{number}.{part}");
+    let linear = |parameters: &mut Parameters, part: &str, sizes| {
+        Linear::new(parameters, &name(part), sizes, true, Layout::OutIn, Init::Normal(config.init_std))
+    };
+    let norm = |parameters: &mut Parameters, part: &str| Norm::layer(parameters, &name(part), width, EPSILON);
+    let attention = |parameters: &mut Parameters, part: &str, place| {
+        let mut linear = |end: &str| linear(parameters, &format!("{part}.{end}"), [width, width]);
+        // Hugging Face's order, k first, is the order in which its files list them.
+        let (k, v, q, out) = (linear("k_proj")?, linear("v_proj")?, linear("q_proj")?, linear("out_proj")?);
+        Ok::<_, Error>(Attention {
+            projections: Projections::Separate([q, k, v]),
+            out,
+            heads,
+            kv_heads: heads,
+            scale: ((width / heads) as f64).sqrt().recip(),
+            dropout: config.attention_dropout,
+            relative: None,
+            place,
+        })
+    };
+    let itself = attention(parameters, "self_attn", 2 * place)?;
+    let itself = (itself, norm(parameters, "self_attn_layer_norm")?);
+    let source = match decoder {
+        true => {
+            let source = attention(parameters, "encoder_attn", 2 * place + 1)?;
+            Some((source, norm(parameters, "encoder_attn_layer_norm")?))
+        }
+        false => None,
+    };
+    let feed = FeedForward {
+        up: linear(parameters, "fc1", [width, inner])?,
+        gate: None,
+        down: linear(parameters, "fc2", [inner, width])?,
+        activation: config.activation_function,
+        dropout: config.activation_dropout,
+    };
+    Ok(Layer {
+        attention: itself,
+        source,
+        feed: (feed, norm(parameters, "final_layer_norm")?),
+        order: Order::After,
+        dropout: config.dropout,
+        number: place as u32,
+    })
+}

@@ -1,0 +1,75 @@
+//! Rotary positions, in Llama's order: number i of a head turns with number i + half.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::read::Read;
+use super::{blank, for_type, piece_rows, real::Real};
+use crate::Result;
+use crate::error::shape;
+use crate::tape::{Input, Tape, Value};
+
+/// The angles of each position of each row.
+#[derive(Clone, Debug)]
+pub struct Angles {
+    /// Cosine and sine, half a head of each for each place.
+    table: Arc<[[f64; 2]]>,
+    half: usize,
+}
+
+impl Angles {
+    /// Angles for places whose positions are given, for heads of `size` numbers.
+    pub fn new(positions: &[u32], size: usize, base: f64) -> Self {
+        let half = size / 2;
+        let angle = |position: u32, i: usize| f64::from(position) * base.powf(-2.0 * i as f64 / size as f64);
+        let table = positions.iter().flat_map(|&p| (0..half).map(move |i| angle(p, i).sin_cos()));
+        Angles { table: table.map(|(sin, cos)| [cos, sin]).collect(), half }
+    }
+}
+
+/// Turns the heads of rows × length × width.
+///
+/// # Errors
+/// If the width is no number of heads, or there are not as many angles as places.
+pub fn rope(tape: &Tape<'_>, x: &Value, angles: &Angles) -> Result<Value> {
+    let dims = x.tensor.dims();
+    let width = dims.last().copied().unwrap_or_default();
+    let places = dims[..dims.len().saturating_sub(1)].iter().product::<usize>();
+    if width == 0 || !width.is_multiple_of(2 * angles.half) || places * angles.half != angles.table.len() {
+        return shape("rope", format!("{dims:?} with angles of {:?}", [angles.table.len(), angles.half]));
+    }
+    let y =
+        for_type!(x.tensor, T => turn(Read::of(&x.tensor)?.slice::<T>(), angles, width, T::of(1.0)), dims)?;
+    let (input, angles) = (Input::from(x), angles.clone());
+    Ok(tape.record(y, &[x], move |back, grad| {
+        let dims = grad.tensor.dims();
+        // Back is the same turn the other way.
+        let dx = for_type!(grad.tensor, T => turn(Read::of(&grad.tensor)?.slice::<T>(), &angles, width, T::of(-1.0)), dims)?;
+        back.give(&input, dx)
+    }))
+}
+
+fn turn<T: Real>(x: &[T], angles: &Angles, width: usize, direction: T) -> Vec<T> {
+    let half = angles.half;
+    let mut y = blank::<T>(x.len());
+    let rows = piece_rows(width);
+    let places = y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width));
+    places.zip(angles.table.par_chunks(rows * half)).for_each(|((y, x), table)| {
+        let places = y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(table.chunks_exact(half));
+        let (mut cos, mut sin) = (vec![T::zero(); half], vec![T::zero(); half]);
+        for ((y, x), table) in places {
+            for i in 0..half {
+                (cos[i], sin[i]) = (T::of(table[i][0]), T::of(table[i][1]) * direction);
+            }
+            for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                let ((y0, y1), (x0, x1)) = (y.split_at_mut(half), x.split_at(half));
+                for i in 0..half {
+                    y0[i] = x0[i] * cos[i] - x1[i] * sin[i];
+                    y1[i] = x1[i] * cos[i] + x0[i] * sin[i];
+                }
+            }
+        }
+    });
+    y
+}
