@@ -17,6 +17,7 @@
 pub mod batch;
 pub mod error;
 pub mod gradients;
+pub mod memory;
 pub mod model;
 pub mod models;
 pub mod nn;
@@ -29,6 +30,6 @@ pub mod tape;
 pub use batch::{Batch, IGNORE, Side};
 pub use error::{Error, Result};
 pub use gradients::Gradients;
-pub use model::{Loss, Model, Pass, Precision};
+pub use model::{Loss, Model, Pass};
 pub use models::ModelConfig;
 pub use parameters::{Parameter, Parameters};

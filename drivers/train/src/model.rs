@@ -13,14 +13,6 @@ use crate::parameters::Parameters;
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
 
-/// The type of number that matrix products are computed from. Sums, parameters and all else stay as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// The parameters' own type.
-    #[default]
-    Full,
-}
-
 /// What dropout depends on besides the place of a number: the same key drops the same numbers in every layout of ranks
 /// and when a checkpointed part is computed again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,8 +35,6 @@ pub struct Pass {
     pub denominator: Option<f64>,
     /// How much of each target's probability goes to all classes evenly.
     pub label_smoothing: f64,
-    /// What matrix products are computed in.
-    pub precision: Precision,
 }
 
 impl Pass {

@@ -78,6 +78,12 @@ impl ModelConfig {
                 if c.head_dim.is_none() {
                     heads("llama", c.hidden_size, c.num_attention_heads)?;
                 }
+                let other = c.rope_parameters.as_ref().is_some_and(|rope| rope.rope_type != "default");
+                if other || c.rope_scaling.is_some() {
+                    return Err(Error::Config(
+                        "llama: positions that are scaled (rope_scaling) are not there yet".into(),
+                    ));
+                }
                 heads("llama, heads that share keys", c.num_attention_heads, c.kv_heads())?;
                 match c.head_size().is_multiple_of(2) {
                     true => Ok(()),
@@ -186,6 +192,11 @@ pub struct LlamaConfig {
     pub initializer_range: f64,
     pub rms_norm_eps: f64,
     pub rope_theta: f64,
+    /// The same in files of transformers 5, where it goes before `rope_theta`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_parameters: Option<RopeParameters>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<serde_json::Value>,
     pub attention_dropout: f64,
     pub attention_bias: bool,
     pub mlp_bias: bool,
@@ -200,9 +211,28 @@ impl LlamaConfig {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
+    /// The base of rotary positions.
+    pub fn theta(&self) -> f64 {
+        self.rope_parameters.as_ref().map_or(self.rope_theta, |rope| rope.rope_theta)
+    }
+
     /// Width of a head.
     pub fn head_size(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+}
+
+/// How positions turn heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RopeParameters {
+    pub rope_theta: f64,
+    pub rope_type: String,
+}
+
+impl Default for RopeParameters {
+    fn default() -> Self {
+        RopeParameters { rope_theta: 10_000.0, rope_type: "default".into() }
     }
 }
 
@@ -222,6 +252,8 @@ impl Default for LlamaConfig {
             initializer_range: 0.02,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_parameters: None,
+            rope_scaling: None,
             attention_dropout: 0.0,
             attention_bias: false,
             mlp_bias: false,

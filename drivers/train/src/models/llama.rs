@@ -22,8 +22,7 @@ pub(super) fn build(config: &LlamaConfig, dtype: DType, seed: u64) -> Result<Dec
         true => tokens,
         false => parameters.add("lm_head.weight", &shape, init)?,
     };
-    let (rotary, config) =
-        (Some((config.head_size(), config.rope_theta)), ModelConfig::Llama(config.clone()));
+    let (rotary, config) = (Some((config.head_size(), config.theta())), ModelConfig::Llama(config.clone()));
     Ok(Decoder { config, parameters, tokens, positions: None, rotary, dropout: 0.0, layers, norm, head })
 }
 

@@ -1,4 +1,7 @@
-//! Products of matrices, by the `gemm` crate.
+//! Products of matrices: in f32 by our own kernel where the CPU has AVX-512, and by the `gemm` crate otherwise.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use super::real::Real;
 
@@ -50,7 +53,7 @@ impl<'m, T: Real> Output<'m, T> {
 pub fn product<T: Real>(sizes: [usize; 3], output: Output<'_, T>, a: Matrix<'_, T>, b: Matrix<'_, T>) {
     // Below some 100,000 multiplications a second thread costs more than it brings.
     let large = sizes.iter().product::<usize>() > 1 << 17 && rayon::current_num_threads() > 1;
-    let threads = if large { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
+    let threads = if large { rayon::current_num_threads() } else { 1 };
     compute(sizes, output, a, b, T::one(), threads);
 }
 
@@ -62,7 +65,7 @@ pub fn product_here<T: Real>(
     b: Matrix<'_, T>,
     factor: T,
 ) {
-    compute(sizes, output, a, b, factor, gemm::Parallelism::None);
+    compute(sizes, output, a, b, factor, 1);
 }
 
 fn compute<T: Real>(
@@ -71,12 +74,30 @@ fn compute<T: Real>(
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
     factor: T,
-    threads: gemm::Parallelism,
+    threads: usize,
 ) {
     assert!(a.reaches(m, k) && b.reaches(k, n), "a product of {m}×{k} and {k}×{n} reads past its matrices");
     let last = m.saturating_sub(1) * output.row + n.saturating_sub(1);
     assert!(m == 0 || n == 0 || last < output.numbers.len(), "a product of {m}×{n} writes past its output");
     assert!(m <= 1 || output.row >= n, "rows of {n} overlap: they begin {} apart", output.row);
+    #[cfg(target_arch = "x86_64")]
+    if wide(m, k, &b)
+        && n > 0
+        && std::any::TypeId::of::<T>() == std::any::TypeId::of::<f32>()
+        && avx512::available()
+    {
+        let source = |x: &Matrix<'_, T>| avx512::Source {
+            first: x.numbers.as_ptr().cast(),
+            row: x.row,
+            column: x.column,
+        };
+        let target =
+            avx512::Target { first: output.numbers.as_mut_ptr().cast(), row: output.row, add: output.add };
+        // SAFETY: the numbers are f32, the CPU has AVX-512, and the assertions above keep to the slices.
+        unsafe { avx512::product([m, n, k], target, source(&a), source(&b), factor.wide() as f32, threads) };
+        return;
+    }
+    let threads = if threads > 1 { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the assertions above keep all reads and writes inside of the slices, the output's rows do not overlap,
     // and being borrowed mutably it overlaps neither of the others.
     unsafe {
@@ -101,5 +122,58 @@ fn compute<T: Real>(
             false,
             threads,
         );
+    }
+}
+
+/// Whether a product is one for our own kernel: with fewer rows than a tile has, copying `b` costs more than it brings,
+/// and distances between columns are 32-bit numbers there.
+#[cfg(target_arch = "x86_64")]
+fn wide<T>(m: usize, k: usize, b: &Matrix<'_, T>) -> bool {
+    m >= 8 && k > 0 && b.column < (i32::MAX / 16) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Philox;
+
+    #[test]
+    fn products_of_all_forms_are_the_plain_sums() {
+        let source = Philox::new(1);
+        let random = |count: usize, seed: u64| -> Vec<f32> {
+            (0..count as u64).map(|i| source.normal(i + seed * 1_000_000) as f32).collect()
+        };
+        for [m, n, k] in [[1, 3, 2], [8, 32, 1], [9, 33, 300], [70, 65, 17], [300, 5, 600], [16, 100, 257]] {
+            let (a, b, c) = (random(m * k, 1), random(k * n, 2), random(m * (n + 3), 3));
+            let turned = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+                (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
+            };
+            let (a_turned, b_turned) = (turned(&a, m, k), turned(&b, k, n));
+            for form in 0..16 {
+                let left =
+                    if form & 1 == 0 { Matrix::new(&a, k) } else { Matrix::new(&a_turned, m).turned() };
+                let right =
+                    if form & 2 == 0 { Matrix::new(&b, n) } else { Matrix::new(&b_turned, k).turned() };
+                let mut found = c.clone();
+                let output = Output::add(&mut found, n + 3, form & 4 != 0);
+                match form & 8 {
+                    0 => product([m, n, k], output, left, right),
+                    _ => product_here([m, n, k], output, left, right, 0.5),
+                }
+                for (i, found) in found.iter().enumerate() {
+                    let (row, column) = (i / (n + 3), i % (n + 3));
+                    let sum: f64 = (0..k)
+                        .map(|p| f64::from(a[row * k + p]) * f64::from(b[p * n + column.min(n - 1)]))
+                        .sum();
+                    let base = if form & 4 != 0 { f64::from(c[i]) } else { 0.0 };
+                    let wanted = match column < n {
+                        true => base + sum * if form & 8 == 0 { 1.0 } else { 0.5 },
+                        false => f64::from(c[i]),
+                    };
+                    let close = (f64::from(*found) - wanted).abs() < 1e-4 * (1.0 + wanted.abs());
+                    assert!(close, "{m}×{n}×{k}, form {form}, {row}, {column}: {found}, wanted {wanted}");
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,216 @@
+//! Products of f32 matrices with AVX-512: the `gemm` crate's own kernel reaches a third of what the registers allow.
+//!
+//! A tile of the output is 8 rows by 32 columns, 16 registers of sums: enough to hide the latency of the multiply-adds,
+//! and few enough that a step of the loop loads 10 values for 16 of them. `b` is copied into panels of 32 columns, 256
+//! rows at a time, so that a panel stays in the first-level cache. `a` is read where it is if its rows lie one after
+//! another, and copied into panels of 8 rows otherwise. Each number of the output is summed in one order, whatever the
+//! number of threads.
+
+use std::arch::x86_64::*;
+
+use rayon::prelude::*;
+
+/// Rows and columns of a tile.
+const TILE: [usize; 2] = [8, 32];
+
+/// Steps of the sum for which panels are kept in cache.
+const DEPTH: usize = 256;
+
+/// Rows that a task computes at most.
+const ROWS: usize = 128;
+
+/// A matrix in memory: its first number, and how far it is to the next row and column.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    pub first: *const f32,
+    pub row: usize,
+    pub column: usize,
+}
+
+/// The output: its first number, how far it is to the next row, and whether the product is added.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub first: *mut f32,
+    pub row: usize,
+    pub add: bool,
+}
+
+// SAFETY: threads read sources, and write rows of targets that no other thread writes; the caller vouches for the memory.
+unsafe impl Send for Source {}
+// SAFETY: as above.
+unsafe impl Sync for Source {}
+// SAFETY: as above.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+/// Whether this CPU can.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+/// Computes `c = factor · a · b`, or adds it, with `a` of `m` × `k` and `b` of `k` × `n`, all of them at least 1.
+///
+/// # Safety
+/// The CPU must have AVX-512F. All places of the three matrices must be valid, rows of `c` must not overlap each other,
+/// and `c` must not overlap `a` or `b`.
+pub(super) unsafe fn product(
+    [m, n, k]: [usize; 3],
+    c: Target,
+    a: Source,
+    b: Source,
+    factor: f32,
+    threads: usize,
+) {
+    let panels = n.div_ceil(TILE[1]);
+    let mut packed = Vec::with_capacity(panels * k * TILE[1]);
+    let columns = packed.spare_capacity_mut();
+    let pack = |(panel, out): (usize, &mut [std::mem::MaybeUninit<f32>])| {
+        let first = panel * TILE[1];
+        // SAFETY: the caller vouches for AVX-512 and for the places of b.
+        unsafe { pack_columns(out.as_mut_ptr().cast(), b, first, (n - first).min(TILE[1]), k) };
+    };
+    let columns = &mut columns[..panels * k * TILE[1]];
+    let rows = m.div_ceil(4 * threads).next_multiple_of(TILE[0]).min(ROWS);
+    if threads > 1 {
+        columns.par_chunks_mut(k * TILE[1]).enumerate().for_each(pack);
+    } else {
+        columns.chunks_mut(k * TILE[1]).enumerate().for_each(pack);
+    }
+    // SAFETY: each chunk of it was written.
+    unsafe { packed.set_len(panels * k * TILE[1]) };
+    let task = |task: usize| {
+        let first = task * rows;
+        // SAFETY: the caller vouches for AVX-512 and for the places; tasks have different rows of c.
+        unsafe { block([first, rows.min(m - first)], n, k, c, a, &packed, factor) };
+    };
+    if threads > 1 {
+        (0..m.div_ceil(rows)).into_par_iter().for_each(task)
+    } else {
+        (0..m.div_ceil(rows)).for_each(task)
+    }
+}
+
+/// Some rows of the product: for each panel of `b`, which is in the first-level cache then, all rows.
+#[target_feature(enable = "avx512f")]
+unsafe fn block(
+    [first, rows]: [usize; 2],
+    n: usize,
+    k: usize,
+    c: Target,
+    a: Source,
+    packed: &[f32],
+    factor: f32,
+) {
+    let direct = a.column == 1;
+    let mut panels = vec![0.0; if direct { 0 } else { rows.next_multiple_of(TILE[0]) * DEPTH.min(k) }];
+    for start in (0..k).step_by(DEPTH) {
+        let depth = DEPTH.min(k - start);
+        let add = c.add || start > 0;
+        // SAFETY: rows and start are inside of a, as the caller vouches.
+        let corner = |row: usize| unsafe { a.first.add((first + row) * a.row + start * a.column) };
+        let height = |row: usize| TILE[0].min(rows - row);
+        if !direct {
+            for (row, panel) in (0..rows).step_by(TILE[0]).zip(panels.chunks_exact_mut(TILE[0] * depth)) {
+                // SAFETY: the panel has room for its rows, and they are a's.
+                unsafe {
+                    pack_rows(panel.as_mut_ptr(), Source { first: corner(row), ..a }, height(row), depth)
+                };
+            }
+        }
+        for column in (0..n).step_by(TILE[1]) {
+            for row in (0..rows).step_by(TILE[0]) {
+                let size = [height(row), TILE[1].min(n - column)];
+                // SAFETY: row and column are inside of c, and the panels have the numbers of this depth.
+                unsafe {
+                    let b = packed.as_ptr().add(column * k + start * TILE[1]);
+                    let c = Target { first: c.first.add((first + row) * c.row + column), add, ..c };
+                    match direct {
+                        true => tile::<false>(depth, corner(row), a.row, b, c, size, factor),
+                        false => tile::<true>(depth, panels.as_ptr().add(row * depth), 1, b, c, size, factor),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One tile. A packed `a` has the 8 rows' numbers of a column one after another.
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const PACKED: bool>(
+    depth: usize,
+    a: *const f32,
+    a_row: usize,
+    b: *const f32,
+    c: Target,
+    [height, width]: [usize; 2],
+    factor: f32,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; TILE[0]];
+    // Rows below the last one repeat it; their sums are not stored.
+    let rows: [*const f32; TILE[0]] = std::array::from_fn(|i| {
+        // SAFETY: the row is one of a's.
+        unsafe { if PACKED { a.add(i) } else { a.add(i.min(height - 1) * a_row) } }
+    });
+    let step = if PACKED { TILE[0] } else { 1 };
+    for p in 0..depth {
+        // SAFETY: p is less than the depth of the panels.
+        unsafe {
+            let b = [_mm512_loadu_ps(b.add(p * TILE[1])), _mm512_loadu_ps(b.add(p * TILE[1] + 16))];
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let a = _mm512_set1_ps(*row.add(p * step));
+                *sums = [_mm512_fmadd_ps(a, b[0], sums[0]), _mm512_fmadd_ps(a, b[1], sums[1])];
+            }
+        }
+    }
+    let factor = _mm512_set1_ps(factor);
+    let mask = u32::MAX >> (32 - width);
+    let masks = [mask as u16, (mask >> 16) as u16];
+    for (i, sums) in sums.iter().enumerate().take(height) {
+        for (half, (sum, mask)) in sums.iter().zip(masks).enumerate() {
+            // SAFETY: the mask keeps to the columns that the output has.
+            unsafe {
+                let place = c.first.add(i * c.row).wrapping_add(half * 16);
+                let product = _mm512_mul_ps(*sum, factor);
+                let sum = match c.add {
+                    true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), product),
+                    false => product,
+                };
+                _mm512_mask_storeu_ps(place, mask, sum);
+            }
+        }
+    }
+}
+
+/// Copies up to 32 columns of `b` into a panel, with zeros for those that are missing.
+#[target_feature(enable = "avx512f")]
+unsafe fn pack_columns(out: *mut f32, b: Source, first: usize, width: usize, k: usize) {
+    let mask = u32::MAX >> (32 - width);
+    let masks = [mask as u16, (mask >> 16) as u16];
+    let step = _mm512_set1_epi32(b.column as i32);
+    let number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let places = _mm512_mullo_epi32(number, step);
+    for p in 0..k {
+        for (half, mask) in masks.iter().enumerate() {
+            // SAFETY: the mask keeps to the columns that b has; the panel has room for k rows of 32.
+            unsafe {
+                let place = b.first.add(p * b.row).wrapping_add((first + half * 16) * b.column);
+                let numbers = match b.column {
+                    1 => _mm512_maskz_loadu_ps(*mask, place),
+                    _ => _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), *mask, places, place),
+                };
+                _mm512_storeu_ps(out.add(p * TILE[1] + half * 16), numbers);
+            }
+        }
+    }
+}
+
+/// Copies up to 8 rows of `a` into a panel, the last one again for those that are missing.
+unsafe fn pack_rows(out: *mut f32, a: Source, height: usize, depth: usize) {
+    for p in 0..depth {
+        for i in 0..TILE[0] {
+            // SAFETY: the row and the column are a's; the panel has room for depth columns of 8.
+            unsafe { *out.add(p * TILE[0] + i) = *a.first.add(i.min(height - 1) * a.row + p * a.column) };
+        }
+    }
+}

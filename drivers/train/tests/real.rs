@@ -1,0 +1,88 @@
+//! Published weights give what their own programs give. The files are among the shared test models
+//! (`LLMASOS_SHARED`, or `shared` beside the project); without them these tests say that they are skipped.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use serde_json::Value;
+use train::models::{Sampling, generate};
+use train::{Batch, Model, ModelConfig, Pass, Side, models};
+
+fn shared() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let folder = std::env::var_os("LLMASOS_SHARED").map_or_else(beside, PathBuf::from).join("data/models");
+    if !folder.is_dir() {
+        eprintln!("skipped: no {}", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+fn load(folder: &Path) -> Box<dyn Model> {
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let model = models::build(&ModelConfig::from_json(&text).unwrap(), DType::F32, 0).unwrap();
+    let tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let loaded = model.parameters().load(&tensors.into_iter().collect()).unwrap();
+    assert_eq!(loaded.missing, Vec::<String>::new());
+    model
+}
+
+fn golden(folder: &Path, model: &str) -> Value {
+    let text = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()[model].clone()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn tinystories_goes_on_as_transformers_does() {
+    let Some(folder) = shared() else { return };
+    let (model, golden) = (load(&folder.join("TinyStories-656K")), golden(&folder, "tinystories_656k"));
+    let prompt = ids(&golden["prompt_ids"]);
+    let batch = Batch { input: Side::new(prompt.clone(), prompt.len()), ..Batch::default() };
+    let logits = model.logits(&batch, &Pass::evaluation()).unwrap().to_vec3::<f32>().unwrap();
+    let wanted: Vec<f32> = serde_json::from_value(golden["logits_last_prompt_token_first8"].clone()).unwrap();
+    for (found, wanted) in logits[0][prompt.len() - 1].iter().zip(&wanted) {
+        assert!((found - wanted).abs() < 1e-4, "{found}, wanted {wanted}");
+    }
+    let sampling = Sampling { max_tokens: 40, ..Sampling::default() };
+    assert_eq!(generate(&*model, &prompt, None, &sampling, |_| true).unwrap(), ids(&golden["greedy_40"]));
+}
+
+#[test]
+fn minilm_embeds_as_sentence_transformers_does() {
+    let Some(folder) = shared() else { return };
+    let (model, golden) = (load(&folder.join("all-MiniLM-L6-v2")), golden(&folder, "all-MiniLM-L6-v2"));
+    let sentences: Vec<Vec<u32>> = serde_json::from_value(golden["ids"].clone()).unwrap();
+    let length = sentences.iter().map(Vec::len).max().unwrap();
+    let padded =
+        |row: &Vec<u32>| row.iter().copied().chain(std::iter::repeat(0)).take(length).collect::<Vec<_>>();
+    let mask = |row: &Vec<u32>| (0..length).map(|i| u8::from(i < row.len())).collect::<Vec<_>>();
+    let mut side = Side::new(sentences.iter().flat_map(padded).collect(), length);
+    side.mask = Some(sentences.iter().flat_map(mask).collect());
+    let batch = Batch { input: side, ..Batch::default() };
+    let vectors = model.logits(&batch, &Pass::evaluation()).unwrap().to_vec2::<f32>().unwrap();
+    let wanted: Vec<Vec<f32>> = serde_json::from_value(golden["embedding_first8"].clone()).unwrap();
+    for (found, wanted) in vectors.iter().zip(&wanted) {
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!((found - wanted).abs() < 1e-5, "{found}, wanted {wanted}");
+        }
+    }
+}
+
+#[test]
+fn minilm_under_another_head_keeps_its_layers() {
+    let Some(folder) = shared() else { return };
+    let folder = folder.join("all-MiniLM-L6-v2");
+    let mut json: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
+    json["architectures"] = vec!["BertForTokenClassification"].into();
+    let model = models::build(&ModelConfig::from_json(&json.to_string()).unwrap(), DType::F32, 0).unwrap();
+    let tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let loaded = model.parameters().load(&tensors.into_iter().collect()).unwrap();
+    assert_eq!(loaded.missing, ["classifier.weight", "classifier.bias"]);
+}
