@@ -16,7 +16,7 @@ use syscalls::Errno;
 use super::header::Value;
 use super::quantise::store;
 use super::tensor::TensorType;
-use super::vocabulary::{WORD_START, plan_word_piece_tokens};
+use super::vocabulary::plan_word_pieces_of_bert;
 use super::write::Plan;
 use crate::wire::DriverFault;
 
@@ -57,7 +57,7 @@ pub fn bert_from_hf(folder: &Path, out: &Path) -> Result<()> {
 
     let mut plan = Plan::new("bert");
     plan_metadata(&mut plan, &config, folder);
-    plan_vocabulary(&mut plan, vocabulary);
+    plan_word_pieces_of_bert(&mut plan, vocabulary);
     plan_tensors(&mut plan, &names, &weights, &config).map_err(|why| bad(&weights_path, why))?;
     let sources: BTreeMap<&str, &str> = names.iter().map(|(to, from)| (to.as_str(), from.as_str())).collect();
     plan.write(out, |tensor, file| {
@@ -148,20 +148,6 @@ fn pooling(folder: &Path) -> u32 {
     let file = fs::read(folder.join("1_Pooling/config.json")).ok();
     let config: Option<Pooling> = file.and_then(|json| serde_json::from_slice(&json).ok());
     if config.is_some_and(|config| config.pooling_mode_cls_token) { 2 } else { 1 }
-}
-
-/// llama.cpp marks the beginnings of words where WordPiece marks the continuations.
-fn plan_vocabulary(plan: &mut Plan, vocabulary: Vec<String>) {
-    const NORMAL: i32 = 1;
-    const CONTROL: i32 = 3;
-    let special = |token: &str| token.starts_with('[') && token.ends_with(']');
-    let types = vocabulary.iter().map(|token| if special(token) { CONTROL } else { NORMAL }).collect();
-    let mark = |token: String| match token.strip_prefix("##") {
-        Some(rest) => rest.to_owned(),
-        None if special(&token) => token,
-        None => format!("{WORD_START}{token}"),
-    };
-    plan_word_piece_tokens(plan, vocabulary.into_iter().map(mark).collect(), types);
 }
 
 /// Pairs of GGUF names and the folder's names, in the order of the file.

@@ -33,3 +33,4 @@ pub use limits::HEADER_MEMORY_MAX;
 pub use read::{open, read};
 pub use runnable::check_runnable;
 pub use tensor::{TensorInfo, TensorType};
+pub use vocabulary::{byte_character, plan_word_pieces_of_bert};

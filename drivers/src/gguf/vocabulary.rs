@@ -23,7 +23,7 @@ const WORD_PIECE_SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MAS
 pub const WORD_PIECE_MIN: u32 = 5 + 2 * 68;
 
 /// What llama.cpp puts before a piece that begins a word, in the place of other WordPiece's `##` within words.
-pub const WORD_START: char = '\u{2581}';
+const WORD_START: char = '\u{2581}';
 
 /// The character that stands for a byte in byte-level BPE, so that no byte is a blank or a control character.
 pub fn byte_character(byte: u8) -> char {
@@ -85,8 +85,21 @@ pub fn plan_word_pieces(plan: &mut Plan, size: u32) {
     plan_word_piece_tokens(plan, tokens, types);
 }
 
+/// Puts the tokens of a BERT into a file, in the order of their ids. llama.cpp marks the beginnings of words where
+/// WordPiece marks the continuations.
+pub fn plan_word_pieces_of_bert(plan: &mut Plan, tokens: Vec<String>) {
+    let special = |token: &str| token.starts_with('[') && token.ends_with(']');
+    let types = tokens.iter().map(|token| if special(token) { CONTROL } else { NORMAL }).collect();
+    let mark = |token: String| match token.strip_prefix("##") {
+        Some(rest) => rest.to_owned(),
+        None if special(&token) => token,
+        None => format!("{WORD_START}{token}"),
+    };
+    plan_word_piece_tokens(plan, tokens.into_iter().map(mark).collect(), types);
+}
+
 /// Puts WordPiece tokens into a file, with the special ones found by their names.
-pub fn plan_word_piece_tokens(plan: &mut Plan, tokens: Vec<String>, types: Vec<i32>) {
+fn plan_word_piece_tokens(plan: &mut Plan, tokens: Vec<String>, types: Vec<i32>) {
     const IDS: [(&str, &str); 6] = [
         ("[PAD]", "padding_token_id"),
         ("[UNK]", "unknown_token_id"),
