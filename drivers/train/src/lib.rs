@@ -26,6 +26,7 @@ pub mod optim;
 pub mod parameters;
 pub mod random;
 pub mod tape;
+pub mod token;
 
 pub use batch::{Batch, IGNORE, Side};
 pub use error::{Error, Result};
