@@ -1,0 +1,179 @@
+//! Fetches a file over HTTP, goes on where an earlier try stopped, and checks what came.
+//!
+//! Hubs tell the SHA-256 of large files in the header `X-Linked-ETag` of their first answer, before they redirect. A
+//! file that is not whole lies beside its place under a name that has this digest in it, so that a new version on the
+//! server never continues an old one.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use ureq::http::StatusCode;
+
+use super::limits::DOWNLOAD_BYTES_MAX;
+use crate::token::hex;
+
+/// How long a server may take to accept or to begin an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Tries at one file; each goes on where the one before stopped.
+const TRIES: u32 = 3;
+
+/// What is to be fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetch<'a> {
+    pub url: &'a str,
+    pub to: &'a Path,
+    /// What it must hash to, where that is known beforehand.
+    pub sha256: Option<&'a str>,
+}
+
+/// Why a file did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the server answers {0}")]
+    Status(StatusCode),
+    #[error("it ended after {got} of {wanted} bytes")]
+    Short { got: u64, wanted: u64 },
+    #[error("it has more than {DOWNLOAD_BYTES_MAX} bytes, which is the limit")]
+    TooLarge,
+    #[error("its SHA-256 is {found} and must be {wanted}; it was damaged on the way and is not kept")]
+    Digest { found: String, wanted: String },
+    #[error("{}: {error}", path.display())]
+    Disk { path: PathBuf, error: std::io::Error },
+}
+
+/// Fetches a file to its place.
+///
+/// # Errors
+///
+/// The last try's. What came stays, and the next call goes on from there.
+pub fn fetch(what: &Fetch<'_>) -> Result<(), FetchError> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(PATIENCE))
+        .timeout_recv_response(Some(PATIENCE))
+        .build()
+        .into();
+    let folder = what.to.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(disk(folder))?;
+    let told = digest_told(&agent, what.url)?;
+    let wanted = what.sha256.map(str::to_owned).or(told);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_once(&agent, what, wanted.as_deref()) {
+            Err(FetchError::Unreachable(_) | FetchError::Short { .. }) if tries < TRIES => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> FetchError + '_ {
+    move |error| FetchError::Disk { path: path.to_owned(), error }
+}
+
+/// The digest that a hub tells of a file.
+fn digest_told(agent: &ureq::Agent, url: &str) -> Result<Option<String>, FetchError> {
+    let request = agent.head(url).config().max_redirects(0).build();
+    let answer = request.call().map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        return Err(FetchError::Status(answer.status()));
+    }
+    let tag = answer.headers().get("x-linked-etag").and_then(|tag| tag.to_str().ok());
+    let tag = tag.map(|tag| tag.trim_matches('"').to_lowercase());
+    Ok(tag.filter(|tag| tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())))
+}
+
+fn try_once(agent: &ureq::Agent, what: &Fetch<'_>, wanted: Option<&str>) -> Result<(), FetchError> {
+    let partial = partial_path(what.to, wanted);
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&partial)
+        .map_err(disk(&partial))?;
+    let have = file.seek(SeekFrom::End(0)).map_err(disk(&partial))?;
+    let mut request = agent.get(what.url);
+    if have > 0 {
+        request = request.header("range", format!("bytes={have}-"));
+    }
+    let mut answer = request.call().map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    let from = match answer.status() {
+        StatusCode::PARTIAL_CONTENT => have,
+        // The server knows no ranges: all of it comes again.
+        StatusCode::OK => 0,
+        // All of it was there already.
+        StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return keep(what, &partial, wanted),
+        status => return Err(FetchError::Status(status)),
+    };
+    let length =
+        answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| from.saturating_add(length) > DOWNLOAD_BYTES_MAX) {
+        return Err(FetchError::TooLarge);
+    }
+    file.set_len(from).map_err(disk(&partial))?;
+    file.seek(SeekFrom::Start(from)).map_err(disk(&partial))?;
+    let got = from + copy(&mut answer.body_mut().as_reader(), &mut file, &partial)?;
+    match length {
+        Some(length) if got < from + length => Err(FetchError::Short { got, wanted: from + length }),
+        _ => keep(what, &partial, wanted),
+    }
+}
+
+/// Copies what comes, as far as it comes: a connection that breaks is seen by the length.
+fn copy(from: &mut impl Read, to: &mut File, path: &Path) -> Result<u64, FetchError> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut total = 0;
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) | Err(_) => return Ok(total),
+            Ok(count) => count,
+        };
+        total += count as u64;
+        if total > DOWNLOAD_BYTES_MAX {
+            return Err(FetchError::TooLarge);
+        }
+        to.write_all(&buffer[..count]).map_err(disk(path))?;
+    }
+}
+
+fn partial_path(to: &Path, wanted: Option<&str>) -> PathBuf {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.partial", wanted.map_or("unknown", |digest| &digest[..16])));
+    to.with_file_name(name)
+}
+
+/// Checks what came and gives it its name.
+fn keep(what: &Fetch<'_>, partial: &Path, wanted: Option<&str>) -> Result<(), FetchError> {
+    if let Some(wanted) = wanted {
+        let found = sha256_of(partial).map_err(disk(partial))?;
+        if found != wanted {
+            std::fs::remove_file(partial).map_err(disk(partial))?;
+            return Err(FetchError::Digest { found, wanted: wanted.to_owned() });
+        }
+    }
+    std::fs::rename(partial, what.to).map_err(disk(what.to))
+}
+
+/// The SHA-256 of a file, in hexadecimal digits.
+///
+/// # Errors
+///
+/// Those of the file.
+pub fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}

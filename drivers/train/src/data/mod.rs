@@ -1,0 +1,44 @@
+//! Data: from files of text to batches of token ids.
+//!
+//! ```text
+//! Source ── records ──► prepare ── file of tokens ──► Examples ──► Collator ──► Loader ──► the step
+//! ```
+//!
+//! A [`Source`] names files; its records are read one after another, and what is broken in them is reported with file
+//! and line. [`prepare()`] tokenises them once, into a file that is mapped from then on. [`Examples`] are cut out of it
+//! in an order that depends on seed and epoch alone, a [`Collator`] makes batches of them, and the [`Loader`] does so in
+//! a thread ahead of the step.
+
+mod collate;
+mod download;
+mod error;
+mod examples;
+mod folder;
+mod jsonl;
+mod limits;
+mod lines;
+mod loader;
+mod named;
+mod order;
+mod parquet;
+mod prepare;
+mod record;
+mod source;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tokens;
+
+pub use collate::Collator;
+pub use download::{Fetch, FetchError, fetch, sha256_of};
+pub use error::DataError;
+pub use examples::{Examples, Place, Position, Task};
+pub use folder::Split;
+pub use loader::{Loaded, Loader};
+pub use named::{DATASETS_VARIABLE, MIRROR_VARIABLE, Search, find};
+pub use order::Order;
+pub use prepare::prepare;
+pub use record::{Record, Records};
+pub use source::{Shape, Source};
+pub use tokens::{About, TokenFile, TokenWriter};

@@ -1,0 +1,249 @@
+#![allow(clippy::unwrap_used)]
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::batch::IGNORE;
+use crate::token::{Family, Kind, Tokeniser, train, usual};
+
+fn search(folder: &Path) -> Search {
+    Search {
+        folders: vec![folder.to_owned()],
+        cache: folder.join("cache"),
+        mirror: "http://127.0.0.1:9".into(),
+    }
+}
+
+fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+fn bytes(family: Family) -> Tokeniser {
+    let special: Vec<String> = usual(family).iter().map(|token| (*token).to_owned()).collect();
+    train(Kind::Byte, &special, std::iter::empty::<Result<String, DataError>>()).unwrap()
+}
+
+fn prepared(source: &Source, folder: &Path, tokeniser: &Tokeniser) -> Result<Arc<TokenFile>, DataError> {
+    let files = source.files(Split::Train, &search(folder))?;
+    prepare(source, &files, tokeniser, &folder.join("cache"))
+}
+
+fn refusal(source: &Source, folder: &Path) -> String {
+    prepared(source, folder, &bytes(Family::Encoder)).unwrap_err().to_string()
+}
+
+fn texts(file: &TokenFile, tokeniser: &Tokeniser) -> Vec<String> {
+    let text = |number| {
+        let mut tokens = Vec::new();
+        file.read(file.record(number), &mut tokens);
+        tokeniser.decode(&tokens).unwrap()
+    };
+    (0..file.records()).map(text).collect()
+}
+
+#[test]
+fn every_kind_of_file_becomes_its_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let tokeniser = bytes(Family::Encoder);
+    let read = |source: Source| texts(&prepared(&source, at, &tokeniser).unwrap(), &tokeniser);
+
+    let text = write(at, "a.txt", "one\ntwo\n");
+    assert_eq!(read(Source::Text(vec![text.clone(), text])), ["one\ntwo\n", "one\ntwo\n"]);
+    let lines = write(at, "a.jsonl", "{\"body\": \"one\"}\n\n{\"body\": \"two\"}\n");
+    assert_eq!(read(Source::Jsonl { files: vec![lines], field: "body".into() }), ["one", "two"]);
+    let (source, target) = (write(at, "a.en", "yes\r\nno\n"), write(at, "a.de", "ja\nnein"));
+    assert_eq!(read(Source::Parallel { source, target }), ["yes", "ja", "no", "nein"]);
+    let file = write(at, "pairs.tsv", "de\ten\nja\tyes\n");
+    assert_eq!(read(Source::Pairs { file, source: "en".into(), target: "de".into() }), ["yes", "ja"]);
+    let file = write(at, "pairs.csv", "\"a, b\",c\n");
+    assert_eq!(read(Source::Pairs { file, source: "0".into(), target: "1".into() }), ["a, b", "c"]);
+    write(at, "set/train.csv", "text,n\n\"one\ntwo\",1\n");
+    let name = at.join("set").display().to_string();
+    assert_eq!(read(Source::Dataset { name, split: None, field: "text".into() }), ["one\ntwo"]);
+}
+
+#[test]
+fn labels_that_are_numbers_keep_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.tsv", "good\t10\nbad\t2\nfine\t10\n");
+    let source = Source::Labelled { file, text: "0".into(), second: None, label: "1".into() };
+    let file = prepared(&source, folder.path(), &bytes(Family::Encoder)).unwrap();
+    assert_eq!(file.about().labels, ["2", "10"]);
+    assert_eq!((0..3).map(|number| file.class(number)).collect::<Vec<_>>(), [1, 0, 1]);
+}
+
+#[test]
+fn broken_files_are_refused_with_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let json =
+        |content: &str| Source::Jsonl { files: vec![write(at, "x.jsonl", content)], field: "text".into() };
+    let table = |content: &str| {
+        let file = write(at, "x.tsv", content);
+        Source::Labelled { file, text: "0".into(), second: None, label: "1".into() }
+    };
+    for (source, wanted) in [
+        (Source::Text(vec![write(at, "empty.txt", "")]), "empty.txt: is empty"),
+        (
+            Source::Text(vec![write(at, "latin.txt", b"a\nb\xe9c\n")]),
+            "latin.txt:2: byte 2 of the line, 0xe9, is not UTF-8",
+        ),
+        (Source::Text(vec![at.join("none.txt")]), "none.txt: cannot be read: No such file"),
+        (Source::Text(vec![at.to_owned()]), "is a folder; give a file"),
+        (Source::Text(vec![]), "the list of files is empty"),
+        (json("{\"text\": \"a\"}\n{\"text\": \n"), "x.jsonl:2: broken JSON at column"),
+        (json("{\"text\": \"a\"}\n\n[1]\n"), "x.jsonl:3: it is JSON but no object"),
+        (json("{\"txt\": \"a\"}\n"), "x.jsonl:1: has no field `text`; it has txt"),
+        (json("{\"text\": [1]}\n"), "x.jsonl:1: its field `text` is no text"),
+        (table("a\t1\nb\n"), "x.tsv:2: the row has 1 columns, and column 1 is wanted"),
+    ] {
+        let sentence = refusal(&source, at);
+        assert!(sentence.contains(wanted), "{sentence:?} does not say {wanted:?}");
+    }
+    let (source, target) = (write(at, "a.en", "1\n2\n3\n"), write(at, "a.de", "1\n"));
+    let sentence = refusal(&Source::Parallel { source, target }, at);
+    assert!(sentence.contains("a.en has 3 lines") && sentence.contains("a.de has 1 lines"), "{sentence}");
+}
+
+#[test]
+fn pieces_of_a_long_text_have_the_tokens_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = String::new();
+    while text.len() < 5 * limits::PIECE_BYTES {
+        text.push_str("A line of text that goes on.\n\n  Another one, indented.\nAnd more\n");
+    }
+    let path = write(folder.path(), "long.txt", &text);
+    let special = ["<|endoftext|>".to_owned()];
+    let tokeniser =
+        train(Kind::Bpe(300), &special, std::iter::once(Ok::<_, DataError>(text.clone()))).unwrap();
+    let file = prepared(&Source::Text(vec![path]), folder.path(), &tokeniser).unwrap();
+    let mut tokens = Vec::new();
+    file.read(file.record(0), &mut tokens);
+    let mut whole = tokeniser.encode(&text).unwrap();
+    whole.push(0);
+    assert_eq!(file.records(), 1);
+    assert!(tokens == whole, "{} and {} tokens", tokens.len(), whole.len());
+}
+
+#[test]
+fn tokens_are_kept_until_the_text_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::Text(vec![write(folder.path(), "a.txt", "one")]);
+    let cached = || std::fs::read_dir(folder.path().join("cache/tokens")).unwrap().count();
+    let tokeniser = bytes(Family::Decoder);
+    prepared(&source, folder.path(), &tokeniser).unwrap();
+    prepared(&source, folder.path(), &tokeniser).unwrap();
+    assert_eq!(cached(), 1);
+    write(folder.path(), "a.txt", "other");
+    let file = prepared(&source, folder.path(), &tokeniser).unwrap();
+    assert_eq!((cached(), texts(&file, &tokeniser)), (2, vec!["other".to_owned()]));
+}
+
+fn collator(folder: &Path, source: &Source, task: Task, family: Family) -> Collator {
+    let tokeniser = bytes(family);
+    let file = prepared(source, folder, &tokeniser).unwrap();
+    Collator::new(Examples::new(file, task, Order::Sequential, 5).unwrap(), &tokeniser).unwrap()
+}
+
+#[test]
+fn next_tokens_are_shifted_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::Text(vec![write(folder.path(), "a.txt", "abcdefgh")]);
+    let collator = collator(folder.path(), &source, Task::NextToken { length: 4 }, Family::Decoder);
+    let (batch, next) = collator.batch(Position::default(), 2);
+    let id = |byte: u8| 1 + u32::from(byte);
+    assert_eq!(batch.input.tokens, b"abcdefgh".map(id));
+    assert_eq!(batch.targets[..7], b"bcdefgh".map(|byte| id(byte) as i32));
+    assert_eq!(batch.targets[7], 0, "the text ends");
+    assert_eq!(next, Position { epoch: 1, place: 0, seen: 2 });
+}
+
+#[test]
+fn translations_are_filled_up_and_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.tsv", "ab\tx\nc\tyz\n");
+    let source = Source::Pairs { file, source: "0".into(), target: "1".into() };
+    let collator = collator(folder.path(), &source, Task::Translate { length: 8 }, Family::EncoderDecoder);
+    let (batch, _) = collator.batch(Position::default(), 2);
+    let id = |byte: u8| 3 + u32::from(byte);
+    let (pad, end) = (0, 1);
+    let from = batch.source.unwrap();
+    assert_eq!(from.tokens, [id(b'a'), id(b'b'), end, id(b'c'), end, pad]);
+    assert_eq!(from.mask.unwrap(), [1, 1, 1, 1, 1, 0]);
+    assert_eq!(batch.input.tokens, [pad, id(b'x'), pad, pad, id(b'y'), id(b'z')]);
+    let (x, y, z) = (id(b'x') as i32, id(b'y') as i32, id(b'z') as i32);
+    assert_eq!(batch.targets, [x, 1, IGNORE, y, z, 1]);
+}
+
+#[test]
+fn hidden_tokens_are_a_share_and_the_same_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::Text(vec![write(folder.path(), "a.txt", "abcdefghij".repeat(1000))]);
+    let task = Task::Masked { length: 102, share: 0.15 };
+    let collator = collator(folder.path(), &source, task, Family::Encoder);
+    let (batch, _) = collator.batch(Position::default(), 90);
+    assert_eq!(collator.batch(Position::default(), 90).0, batch);
+    let counted = batch.counted() as f64;
+    assert!((0.13..0.17).contains(&(counted / 9000.0)), "{counted}");
+    let masks = batch.input.tokens.iter().filter(|token| **token == 4).count() as f64;
+    assert!((0.75..0.85).contains(&(masks / counted)), "{masks} of {counted}");
+    for row in batch.input.tokens.chunks(102) {
+        assert_eq!((row[0], row[101]), (2, 3));
+    }
+}
+
+#[test]
+fn classes_come_one_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.tsv", "ab\tno\nabcdefgh\tyes\n");
+    let source = Source::Labelled { file, text: "0".into(), second: None, label: "1".into() };
+    let collator = collator(folder.path(), &source, Task::Classify { length: 6 }, Family::Encoder);
+    let (batch, _) = collator.batch(Position::default(), 2);
+    assert_eq!(batch.targets, [0, 1]);
+    assert_eq!((batch.input.length, batch.rows()), (6, 2));
+    assert_eq!(batch.input.mask.unwrap(), [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn loader_begins_again_where_it_was_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::Text(vec![write(folder.path(), "a.txt", "abcdefghijklmnopqrstuvwxyz".repeat(20))]);
+    let tokeniser = bytes(Family::Decoder);
+    let file = prepared(&source, folder.path(), &tokeniser).unwrap();
+    let examples = Examples::new(file, Task::NextToken { length: 8 }, Order::Shuffled, 3).unwrap();
+    let collator = Collator::new(examples, &tokeniser).unwrap();
+    let start = |position| Loader::start(collator.clone(), 7, position).unwrap();
+    let mut whole = start(Position::default());
+    let all: Vec<Loaded> = (0..30).map(|_| whole.take()).collect();
+    assert!(all[29].next.epoch >= 2, "epochs are crossed: {:?}", all[29].next);
+    let mut rest = start(all[12].next);
+    for wanted in &all[13..] {
+        let found = rest.take();
+        assert_eq!((found.batch, found.next), (wanted.batch.clone(), wanted.next));
+    }
+}
+
+#[test]
+fn data_set_by_name_is_found_below_the_folders_that_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "lm/wikitext-2/raw/train.txt", "text");
+    let found = find("wikitext-2", &search(folder.path())).unwrap();
+    assert_eq!(found, folder.path().join("lm/wikitext-2"));
+}
+
+#[test]
+fn data_set_that_is_nowhere_says_where_it_was_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = find("wikitext-2", &search(folder.path())).unwrap_err().to_string();
+    for wanted in
+        [DATASETS_VARIABLE, "cache/datasets", "http://127.0.0.1:9/datasets/Salesforce", "Dataset(name:"]
+    {
+        assert!(error.contains(wanted), "{error}");
+    }
+    let error = find("nothing", &search(folder.path())).unwrap_err().to_string();
+    assert!(error.contains("wikitext-2"), "it says which names are known: {error}");
+}

@@ -1,0 +1,64 @@
+//! Plain text: a file is one document.
+//!
+//! It is given out in pieces of some kilobytes, so that a file may be larger than memory. A piece ends behind a line,
+//! between two characters that are no white space: there the tokenisers of all kinds cut anyway, so pieces have the
+//! tokens that the whole would have.
+
+use std::path::Path;
+
+use super::error::DataError;
+use super::limits::PIECE_BYTES;
+use super::lines::Lines;
+use super::record::Record;
+
+/// Reads the pieces of a text file.
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Record, DataError>> + use<>, DataError> {
+    Ok(Pieces { lines: Lines::open(path, "text")?, next: None, done: false })
+}
+
+struct Pieces {
+    lines: Lines,
+    /// A line that was read to see how it begins.
+    next: Option<String>,
+    done: bool,
+}
+
+impl Pieces {
+    fn piece(&mut self) -> Result<Option<Record>, DataError> {
+        let mut text = match self.next.take() {
+            Some(line) => line,
+            None => match self.lines.read()? {
+                Some(line) => line,
+                None => return Ok(None),
+            },
+        };
+        while let Some(line) = self.lines.read()? {
+            if text.len() >= PIECE_BYTES && cuts(&text, &line) {
+                self.next = Some(line);
+                return Ok(Some(Record::Text { text, ends: false }));
+            }
+            text.push_str(&line);
+        }
+        self.done = true;
+        Ok(Some(Record::Text { text, ends: true }))
+    }
+}
+
+/// Whether a line's end stands alone between two characters that are no white space.
+fn cuts(before: &str, after: &str) -> bool {
+    let bare = before.strip_suffix('\n').unwrap_or(before);
+    !bare.ends_with(char::is_whitespace) && !bare.is_empty() && !after.starts_with(char::is_whitespace)
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Record, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let piece = self.piece().transpose();
+        self.done |= !matches!(piece, Some(Ok(_)));
+        piece
+    }
+}
