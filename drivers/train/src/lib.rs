@@ -26,6 +26,7 @@ pub mod ops;
 pub mod optim;
 pub mod parameters;
 pub mod random;
+pub mod spec;
 pub mod tape;
 pub mod token;
 

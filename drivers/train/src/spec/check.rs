@@ -1,0 +1,85 @@
+//! Whether a specification can be meant: ranges, and parts that go together.
+
+use super::error::SpecError;
+use super::{TrainSpec, ValidationSpec};
+use crate::data::{Shape, Task};
+use crate::token::Family;
+
+impl TrainSpec {
+    /// Whether all values are in their ranges and go together.
+    ///
+    /// # Errors
+    ///
+    /// The first that is not, with its range.
+    pub fn check(&self) -> Result<(), SpecError> {
+        const BATCH_MAX: usize = 65_536;
+        let between = |field, value: f64, least: f64, most: f64| match (least..=most).contains(&value) {
+            true => Ok(()),
+            false => {
+                let range = format!("within {least} and {most}");
+                Err(SpecError::Range { field, value: value.to_string(), range })
+            }
+        };
+        between("batch", self.batch as f64, 1.0, BATCH_MAX as f64)?;
+        between("accumulate", self.accumulate as f64, 1.0, BATCH_MAX as f64)?;
+        between("clip", self.clip, 0.0, f64::MAX)?;
+        between("label_smoothing", self.label_smoothing, 0.0, 0.999)?;
+        between("masked", self.masked, 0.001, 0.999)?;
+        between("evaluation.every", self.evaluation.every as f64, 1.0, f64::MAX)?;
+        between("checkpoint.every", self.checkpoint.every as f64, 1.0, f64::MAX)?;
+        between("checkpoint.keep", self.checkpoint.keep as f64, 1.0, 1000.0)?;
+        between("samples.temperature", self.samples.temperature, 0.0, 100.0)?;
+        if let ValidationSpec::Share(share) = self.data.validation {
+            between("data.validation.Share", share, 0.0001, 0.9)?;
+        }
+        match (self.steps, self.epochs) {
+            (Some(steps), None) => between("steps", steps as f64, 1.0, 1e15)?,
+            (None, Some(epochs)) => between("epochs", epochs, 1e-6, 1e9)?,
+            (None, None) => {
+                return Err(SpecError::Unfit(
+                    "it does not say how long to train; give `steps` or `epochs`".into(),
+                ));
+            }
+            (Some(_), Some(_)) => {
+                return Err(SpecError::Unfit("it has both `steps` and `epochs`; give one of them".into()));
+            }
+        }
+        self.optimiser.check()
+    }
+
+    /// What the model learns from the data.
+    ///
+    /// # Errors
+    ///
+    /// The data are not for this model.
+    pub fn task(&self) -> Result<Task, SpecError> {
+        let length = self.model.context()?;
+        if length < 4 {
+            return Err(SpecError::Range {
+                field: "model.context",
+                value: length.to_string(),
+                range: "4 at least".into(),
+            });
+        }
+        match (self.model.family()?, self.data.train.shape()) {
+            (Family::Decoder, Shape::Text) => Ok(Task::NextToken { length }),
+            (Family::Encoder, Shape::Text) => Ok(Task::Masked { length, share: self.masked }),
+            (Family::Encoder, Shape::Labelled) => Ok(Task::Classify { length }),
+            (Family::EncoderDecoder, Shape::Pairs) => Ok(Task::Translate { length }),
+            (Family::EncoderDecoder, Shape::Text) => Ok(Task::Continue { length }),
+            (family, shape) => {
+                let model = match family {
+                    Family::Decoder => "a decoder learns from texts",
+                    Family::Encoder => "an encoder learns from texts or labelled texts",
+                    Family::EncoderDecoder => "an encoder-decoder learns from pairs of texts or from texts",
+                };
+                let data = match shape {
+                    Shape::Text => "texts",
+                    Shape::Pairs => "pairs",
+                    Shape::Labelled => "labelled texts",
+                };
+                Err(SpecError::Unfit(format!("{model}, and `data.train` has {data}")))
+            }
+        }
+    }
+}

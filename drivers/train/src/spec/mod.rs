@@ -1,0 +1,213 @@
+//! The specification of a training run: one RON file says all of it.
+//!
+//! Names that there are not are refused with the one that is nearest. `--set optimiser.lr=1e-3` changes a part from the
+//! command line. A run keeps the specification that it began with, complete, in its folder.
+
+mod check;
+mod error;
+mod model;
+mod optimiser;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::SpecError;
+pub use model::{ModelSpec, Sizes};
+pub use optimiser::{OptimiserSpec, ScheduleSpec};
+
+use crate::data::{Order, Source};
+use crate::token::Kind;
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSpec {
+    pub model: ModelSpec,
+    pub data: DataSpec,
+    #[serde(default)]
+    pub tokeniser: TokeniserSpec,
+    #[serde(default)]
+    pub optimiser: OptimiserSpec,
+    #[serde(default)]
+    pub schedule: ScheduleSpec,
+    /// Examples that are computed together.
+    #[serde(default = "batch_default")]
+    pub batch: usize,
+    /// Batches that make a step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Steps in all. One of `steps` and `epochs` must be given.
+    #[serde(default)]
+    pub steps: Option<u64>,
+    /// Times that the data are gone through.
+    #[serde(default)]
+    pub epochs: Option<f64>,
+    /// What the gradients' norm is cut to; 0 for never.
+    #[serde(default = "clip_default")]
+    pub clip: f64,
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// Share of tokens that an encoder has to guess.
+    #[serde(default = "masked_default")]
+    pub masked: f64,
+    #[serde(default)]
+    pub evaluation: EvaluationSpec,
+    #[serde(default)]
+    pub samples: SampleSpec,
+    #[serde(default)]
+    pub checkpoint: CheckpointSpec,
+    #[serde(default)]
+    pub precision: PrecisionSpec,
+    /// Whether blocks are computed a second time while going backwards, which saves memory.
+    #[serde(default)]
+    pub recompute: bool,
+    #[serde(default = "seed_default")]
+    pub seed: u64,
+    /// As many as the process may use where it is not said.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Mebibytes that the run may take; what is free where it is not said.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// The folder of the run.
+    pub out: PathBuf,
+}
+
+fn batch_default() -> usize {
+    12
+}
+
+fn one() -> usize {
+    1
+}
+
+fn clip_default() -> f64 {
+    1.0
+}
+
+fn masked_default() -> f64 {
+    0.15
+}
+
+fn seed_default() -> u64 {
+    1337
+}
+
+/// What is trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    pub train: Source,
+    #[serde(default)]
+    pub validation: ValidationSpec,
+    #[serde(default)]
+    pub order: Order,
+}
+
+/// What is evaluated on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ValidationSpec {
+    /// Nothing.
+    None,
+    /// The end of the training data, as a share of it.
+    Share(f64),
+    /// Data of their own.
+    From(Source),
+}
+
+impl Default for ValidationSpec {
+    fn default() -> ValidationSpec {
+        ValidationSpec::Share(0.1)
+    }
+}
+
+/// How text becomes tokens.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokeniserSpec {
+    #[serde(default)]
+    pub kind: TokeniserKind,
+    /// Special tokens; those that are usual for the model where it is not said.
+    #[serde(default)]
+    pub special: Option<Vec<String>>,
+}
+
+/// Where the vocabulary comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum TokeniserKind {
+    /// The trained model's own, or else learned as is usual for the model.
+    #[default]
+    Usual,
+    /// Learned from the training data.
+    Train(Kind),
+    /// Read from a `tokenizer.json`.
+    Load(PathBuf),
+}
+
+/// When and on how much a run is evaluated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationSpec {
+    /// Steps between evaluations.
+    pub every: u64,
+    /// Batches of each, spread over the data; all of the data where it is not said.
+    pub batches: Option<u64>,
+    /// Evaluations without a better loss after which the run ends; never where it is not said.
+    pub patience: Option<u32>,
+}
+
+impl Default for EvaluationSpec {
+    fn default() -> EvaluationSpec {
+        EvaluationSpec { every: 250, batches: Some(20), patience: None }
+    }
+}
+
+/// Texts that the model writes while it learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleSpec {
+    /// Steps between samples; 0 for none.
+    pub every: u64,
+    pub prompt: String,
+    /// Tokens of each.
+    pub tokens: usize,
+    pub temperature: f64,
+    /// The likeliest tokens that are chosen among; all where it is 0.
+    pub top_k: usize,
+}
+
+impl Default for SampleSpec {
+    fn default() -> SampleSpec {
+        SampleSpec { every: 0, prompt: "\n".into(), tokens: 100, temperature: 0.8, top_k: 200 }
+    }
+}
+
+/// When a run is saved, and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSpec {
+    /// Steps between checkpoints.
+    pub every: u64,
+    /// The last so many are kept, and the best one.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSpec {
+    fn default() -> CheckpointSpec {
+        CheckpointSpec { every: 250, keep: 2 }
+    }
+}
+
+/// What matrix products are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrecisionSpec {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 64 bits, for comparisons.
+    F64,
+}

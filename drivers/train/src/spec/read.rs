@@ -1,0 +1,117 @@
+//! Reads a specification: RON, then the settings of the command line, one after another.
+
+use std::path::Path;
+
+use ron::extensions::Extensions;
+use serde_json::Value;
+use syscalls::call::nearest;
+
+use super::TrainSpec;
+use super::error::SpecError;
+
+impl TrainSpec {
+    /// Reads a file and applies settings of the form `part.of.it=value`.
+    ///
+    /// # Errors
+    ///
+    /// Where it stands and what is wrong; for a name that there is not, the one that is nearest.
+    pub fn load(path: &Path, settings: &[String]) -> Result<TrainSpec, SpecError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| SpecError::Io { path: path.to_owned(), error })?;
+        TrainSpec::parse(&text, &path.display().to_string())?.with(settings)
+    }
+
+    /// Reads the text of a specification. `name` stands before the line in errors.
+    ///
+    /// # Errors
+    ///
+    /// Where it stands and what is wrong.
+    pub fn parse(text: &str, name: &str) -> Result<TrainSpec, SpecError> {
+        options().from_str(text).map_err(|error| {
+            let place = format!("{name}:{}:{}", error.span.start.line, error.span.start.col);
+            SpecError::Text { place, why: with_nearest(&error.code) }
+        })
+    }
+
+    /// The text of it, which [`TrainSpec::parse`] reads.
+    pub fn to_ron(&self) -> String {
+        let pretty = ron::ser::PrettyConfig::new().depth_limit(3);
+        options().to_string_pretty(self, pretty).expect("a specification has a form in RON")
+    }
+
+    /// Applies settings, and checks what comes of it.
+    ///
+    /// # Errors
+    ///
+    /// A setting that names nothing, or a value out of its range.
+    pub fn with(self, settings: &[String]) -> Result<TrainSpec, SpecError> {
+        let mut tree = serde_json::to_value(&self).expect("a specification has a form in JSON");
+        for setting in settings {
+            set(&mut tree, setting)?;
+            // Each alone, so that the error names the one that is wrong.
+            serde_json::from_value::<TrainSpec>(tree.clone())
+                .map_err(|error| SpecError::Set { setting: setting.clone(), why: error.to_string() })?;
+        }
+        let spec: TrainSpec = serde_json::from_value(tree).expect("it was read after the last setting");
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+/// `Some` and the second brackets of `Gpt((…))` may be left out.
+fn options() -> ron::Options {
+    let short = Extensions::IMPLICIT_SOME | Extensions::UNWRAP_NEWTYPES | Extensions::UNWRAP_VARIANT_NEWTYPES;
+    ron::Options::default().with_default_extension(short)
+}
+
+/// RON's sentence, with a suggestion where a name is wrong.
+fn with_nearest(error: &ron::Error) -> String {
+    let (expected, found) = match error {
+        ron::Error::NoSuchStructField { expected, found, .. }
+        | ron::Error::NoSuchEnumVariant { expected, found, .. } => (expected, found),
+        _ => return error.to_string(),
+    };
+    match nearest(found, expected) {
+        Some(near) => format!("there is no `{found}` here; did you mean `{near}`?"),
+        None => format!("there is no `{found}` here; there is {}", expected.join(", ")),
+    }
+}
+
+fn set(tree: &mut Value, setting: &str) -> Result<(), SpecError> {
+    let fail = |why: String| SpecError::Set { setting: setting.to_owned(), why };
+    let Some((path, value)) = setting.split_once('=') else {
+        return Err(fail("write NAME=VALUE, such as optimiser.lr=1e-3".into()));
+    };
+    let mut place = tree;
+    for name in path.trim().split('.') {
+        place = descend(place, name).map_err(fail)?;
+    }
+    // A number, `true`, `null`, or JSON; what is none of these is text or the name of a variant.
+    *place = serde_json::from_str(value.trim()).unwrap_or_else(|_| Value::String(value.trim().to_owned()));
+    Ok(())
+}
+
+/// The part of this name. The name of a variant may be left out: `optimiser.lr` is `optimiser.AdamW.lr`.
+fn descend<'a>(tree: &'a mut Value, name: &str) -> Result<&'a mut Value, String> {
+    let Value::Object(fields) = tree else {
+        return Err(format!("there is nothing below it called `{name}`"));
+    };
+    if fields.contains_key(name) {
+        return Ok(fields.get_mut(name).expect("it was there"));
+    }
+    let mut names: Vec<String> = fields.keys().cloned().collect();
+    if let [variant] = names.as_slice()
+        && let Some(Value::Object(inner)) = fields.get(variant)
+    {
+        if inner.contains_key(name) {
+            let inside = fields.values_mut().next().and_then(Value::as_object_mut).expect("it was an object");
+            return Ok(inside.get_mut(name).expect("it was there"));
+        }
+        names = inner.keys().cloned().collect();
+    }
+    let candidates: Vec<&str> = names.iter().map(String::as_str).collect();
+    Err(match nearest(name, &candidates) {
+        Some(near) => format!("there is no `{name}`; did you mean `{near}`?"),
+        None => format!("there is no `{name}`; there is {}", candidates.join(", ")),
+    })
+}

@@ -1,0 +1,72 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+const SMALL: &str = r#"(
+    model: Gpt(layers: 2),
+    data: (train: Text(["a.txt"])),
+    tokeniser: (kind: Train(Char)),
+    steps: 10,
+    out: "run",
+)"#;
+
+fn refusal(text: &str) -> String {
+    TrainSpec::parse(text, "a.ron").and_then(|spec| spec.with(&[])).unwrap_err().to_string()
+}
+
+fn set(setting: &str) -> Result<TrainSpec, SpecError> {
+    TrainSpec::parse(SMALL, "a.ron").unwrap().with(&[setting.into()])
+}
+
+#[test]
+fn what_is_left_out_has_its_default_and_text_comes_back() {
+    let spec = TrainSpec::parse(SMALL, "a.ron").unwrap();
+    assert!(matches!(&spec.model, ModelSpec::Gpt(sizes) if sizes.layers == 2 && sizes.width == 128));
+    assert_eq!(spec.data.validation, ValidationSpec::Share(0.1));
+    assert_eq!(TrainSpec::parse(&spec.to_ron(), "b.ron").unwrap(), spec);
+}
+
+#[test]
+fn unknown_name_is_refused_with_its_place_and_the_nearest() {
+    let sentence = refusal(&SMALL.replace("steps", "stepps"));
+    assert!(sentence.starts_with("a.ron:5:") && sentence.contains("did you mean `steps`?"), "{sentence}");
+    let sentence = refusal(&SMALL.replace("layers", "layer"));
+    assert!(sentence.contains("did you mean `layers`?"), "{sentence}");
+    let sentence = refusal(&SMALL.replace("Gpt(", "Gptt("));
+    assert!(sentence.contains("did you mean `Gpt`?"), "{sentence}");
+}
+
+#[test]
+fn settings_change_parts_and_may_leave_variants_out() {
+    assert_eq!(set("optimiser.lr=0.5").unwrap().optimiser.rate(), 0.5);
+    assert!(matches!(set("model.layers=7").unwrap().model, ModelSpec::Gpt(sizes) if sizes.layers == 7));
+    assert_eq!(
+        set("tokeniser.kind={\"Train\":\"Byte\"}").unwrap().tokeniser.kind,
+        TokeniserKind::Train(Kind::Byte)
+    );
+    assert_eq!(set("precision=F64").unwrap().precision, PrecisionSpec::F64);
+    assert_eq!(set("samples.prompt=Once upon").unwrap().samples.prompt, "Once upon");
+    assert_eq!(set("threads=null").unwrap().threads, None);
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_by_name() {
+    for (setting, wanted) in [
+        ("optimiser.lrr=1", "did you mean `lr`?"),
+        ("bach=1", "did you mean `batch`?"),
+        ("batch=many", "--set batch=many"),
+        ("batch=0", "`batch` is 0; it must be within 1 and"),
+        ("batch", "write NAME=VALUE"),
+        ("epochs=2", "both `steps` and `epochs`"),
+        ("batch.size=2", "nothing below it"),
+    ] {
+        let sentence = set(setting).unwrap_err().to_string();
+        assert!(sentence.contains(wanted), "{setting}: {sentence}");
+    }
+}
+
+#[test]
+fn data_for_another_kind_of_model_are_refused() {
+    let text = SMALL.replace("Text([\"a.txt\"])", "Labelled(file: \"a.tsv\")");
+    let sentence = TrainSpec::parse(&text, "a.ron").unwrap().task().unwrap_err().to_string();
+    assert!(sentence.contains("a decoder learns from texts") && sentence.contains("labelled"), "{sentence}");
+}
