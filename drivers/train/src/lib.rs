@@ -15,6 +15,7 @@
 //! ```
 
 pub mod batch;
+pub mod checkpoint;
 pub mod data;
 pub mod error;
 pub mod gradients;

@@ -1,0 +1,154 @@
+//! The folder of a run's checkpoints: writing one, finding the newest, and forgetting old ones.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::CheckpointError;
+use super::whole::{Checkpoint, read_all, write_all};
+
+/// What names of checkpoints begin with; those of unfinished ones begin with a dot.
+const PREFIX: &str = "step-";
+
+/// The folder of a run's checkpoints.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The checkpoints of a run.
+    pub fn of(run: &Path) -> Folder {
+        Folder { path: run.join("checkpoints") }
+    }
+
+    /// Where they lie.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a checkpoint and says where it is. One of the same step is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Write`]; what was there before is as it was.
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
+        fs::create_dir_all(&self.path).map_err(CheckpointError::write(&self.path))?;
+        self.sweep();
+        let place = self.place(checkpoint.state.step);
+        let unfinished = self.path.join(format!(".{}", name_of(checkpoint.state.step)));
+        let written = write_all(&unfinished, checkpoint).and_then(|()| self.put(&unfinished, &place));
+        if written.is_err() {
+            // It makes room again; and what remains is swept away before the next one.
+            let _ = fs::remove_dir_all(&unfinished);
+        }
+        written.map_err(CheckpointError::write(&place))?;
+        self.point("last", checkpoint.state.step)?;
+        Ok(place)
+    }
+
+    /// Makes a name point to the checkpoint of a step.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Write`].
+    pub fn point(&self, name: &str, step: u64) -> Result<(), CheckpointError> {
+        let (link, new) = (self.path.join(name), self.path.join(format!(".{name}")));
+        let pointed = (|| {
+            let _ = fs::remove_file(&new);
+            std::os::unix::fs::symlink(name_of(step), &new)?;
+            fs::rename(&new, &link)?;
+            File::open(&self.path)?.sync_all()
+        })();
+        pointed.map_err(CheckpointError::write(&link))
+    }
+
+    /// Removes all but the newest `keep` and that of step `best`. One that cannot be removed stays.
+    pub fn prune(&self, keep: usize, best: Option<u64>) {
+        let steps = self.steps();
+        let old = steps.len().saturating_sub(keep);
+        for step in &steps[..old] {
+            if Some(*step) != best {
+                // Renamed first, so that one that is half removed is not found.
+                let gone = self.path.join(format!(".{}-old", name_of(*step)));
+                if fs::rename(self.place(*step), &gone).is_ok() {
+                    let _ = fs::remove_dir_all(&gone);
+                }
+            }
+        }
+    }
+
+    /// Reads the newest whole checkpoint; those that are damaged are passed over, and named in the second part.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::None`], or what is wrong with the newest where all are damaged.
+    pub fn newest(&self) -> Result<(Checkpoint, Vec<CheckpointError>), CheckpointError> {
+        let mut passed = Vec::new();
+        for step in self.steps().into_iter().rev() {
+            match read_all(&self.place(step)) {
+                Ok(checkpoint) => return Ok((checkpoint, passed)),
+                Err(error) => passed.push(error),
+            }
+        }
+        match passed.into_iter().next() {
+            Some(error) => Err(error),
+            None => Err(CheckpointError::None { path: self.path.clone() }),
+        }
+    }
+
+    /// Reads the best checkpoint, or the newest where nothing was evaluated.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn best(&self) -> Result<Checkpoint, CheckpointError> {
+        let best = self.path.join("best");
+        match best.is_dir() {
+            true => read_all(&best),
+            false => self.newest().map(|(checkpoint, _)| checkpoint),
+        }
+    }
+
+    /// The steps that there are checkpoints of, in order.
+    pub fn steps(&self) -> Vec<u64> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten();
+        let step = |entry: io::Result<fs::DirEntry>| {
+            entry.ok()?.file_name().to_str()?.strip_prefix(PREFIX)?.parse::<u64>().ok()
+        };
+        let mut steps: Vec<u64> = entries.filter_map(step).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    fn place(&self, step: u64) -> PathBuf {
+        self.path.join(name_of(step))
+    }
+
+    /// Gives an unfinished checkpoint its name.
+    fn put(&self, unfinished: &Path, place: &Path) -> io::Result<()> {
+        if place.exists() {
+            let old = self.path.join(format!("{}-old", unfinished.file_name().unwrap_or_default().display()));
+            fs::rename(place, &old)?;
+            fs::rename(unfinished, place)?;
+            let _ = fs::remove_dir_all(&old);
+        } else {
+            fs::rename(unfinished, place)?;
+        }
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Removes what a crash has left.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!(".{PREFIX}")) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// The steps sort as the names do.
+fn name_of(step: u64) -> String {
+    format!("{PREFIX}{step:08}")
+}
