@@ -18,6 +18,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod export;
 pub mod gradients;
 pub mod memory;
 pub mod model;

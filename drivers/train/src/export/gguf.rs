@@ -1,0 +1,166 @@
+//! GGUF, version 3, as llama.cpp loads it.
+
+use std::io;
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use drivers::gguf::write::Plan;
+use drivers::gguf::{TensorType, Value};
+
+use super::names::{Turn, place};
+use super::{ExportError, Exported, vocabulary};
+use crate::ModelConfig;
+
+/// How matrices are stored; vectors and tables that are added are always in 32 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Matrices {
+    #[default]
+    F32,
+    F16,
+    BF16,
+}
+
+impl Matrices {
+    fn kind(self) -> TensorType {
+        match self {
+            Matrices::F32 => TensorType::F32,
+            Matrices::F16 => TensorType::F16,
+            Matrices::BF16 => TensorType::BF16,
+        }
+    }
+}
+
+/// The mean of all tokens' vectors, in llama.cpp's numbers: how sentence encoders are used.
+const POOLING_MEAN: u32 = 1;
+
+/// Writes the file.
+pub(super) fn write(model: &Exported<'_>, matrices: Matrices, to: &Path) -> Result<(), ExportError> {
+    let tensors = turned(model)?;
+    let mut plan = Plan::new(architecture(model.config)?);
+    plan.set("general.name", Value::Text(model.name.to_owned()));
+    metadata(&mut plan, model.config);
+    vocabulary::plan(&mut plan, model.tokeniser, model.config.vocabulary())?;
+    for (name, tensor) in &tensors {
+        let sizes: Vec<u64> = tensor.dims().iter().rev().map(|size| *size as u64).collect();
+        let added = ["position_embd.", "token_types.", "attn_rel_b."].iter().any(|part| name.contains(part));
+        let kind = if sizes.len() == 1 || added { TensorType::F32 } else { matrices.kind() };
+        plan.tensor(name, &sizes, kind);
+    }
+    let mut tensors = tensors.iter();
+    plan.write(to, |about, out| {
+        let (_, tensor) = tensors.next().expect("the plan has the tensors in this order");
+        out.write_all(&stored(tensor, about.kind).map_err(io::Error::other)?)
+    })
+    .map_err(|error| ExportError::Io { path: to.to_owned(), error })
+}
+
+fn architecture(config: &ModelConfig) -> Result<&'static str, ExportError> {
+    match config {
+        ModelConfig::Gpt2(_) => Ok("gpt2"),
+        ModelConfig::Llama(_) => Ok("llama"),
+        ModelConfig::Bert(_) => Ok("bert"),
+        ModelConfig::T5(_) => Ok("t5"),
+        ModelConfig::Marian(_) => Err(ExportError::NoModel("encoder-decoder of the original form")),
+    }
+}
+
+fn metadata(plan: &mut Plan, config: &ModelConfig) {
+    let mut count = |key: &str, value: usize| plan.set(key, Value::U32(value as u32));
+    match config {
+        ModelConfig::Gpt2(c) => {
+            count("gpt2.block_count", c.n_layer);
+            count("gpt2.context_length", c.n_positions);
+            count("gpt2.embedding_length", c.n_embd);
+            count("gpt2.feed_forward_length", c.n_inner.unwrap_or(4 * c.n_embd));
+            count("gpt2.attention.head_count", c.n_head);
+            plan.set("gpt2.attention.layer_norm_epsilon", Value::F32(c.layer_norm_epsilon as f32));
+        }
+        ModelConfig::Llama(c) => {
+            count("llama.block_count", c.num_hidden_layers);
+            count("llama.context_length", c.max_position_embeddings);
+            count("llama.embedding_length", c.hidden_size);
+            count("llama.feed_forward_length", c.intermediate_size);
+            count("llama.attention.head_count", c.num_attention_heads);
+            count("llama.attention.head_count_kv", c.kv_heads());
+            count("llama.attention.key_length", c.head_size());
+            count("llama.attention.value_length", c.head_size());
+            count("llama.rope.dimension_count", c.head_size());
+            plan.set("llama.rope.freq_base", Value::F32(c.rope_theta as f32));
+            plan.set("llama.attention.layer_norm_rms_epsilon", Value::F32(c.rms_norm_eps as f32));
+        }
+        ModelConfig::Bert(c) => {
+            count("bert.block_count", c.num_hidden_layers);
+            count("bert.context_length", c.max_position_embeddings);
+            count("bert.embedding_length", c.hidden_size);
+            count("bert.feed_forward_length", c.intermediate_size);
+            count("bert.attention.head_count", c.num_attention_heads);
+            count("bert.pooling_type", POOLING_MEAN as usize);
+            plan.set("bert.attention.layer_norm_epsilon", Value::F32(c.layer_norm_eps as f32));
+            plan.set("bert.attention.causal", Value::Bool(false));
+        }
+        ModelConfig::T5(c) => {
+            /// T5 has no limit; this is what it was trained with.
+            const CONTEXT: usize = 512;
+            count("t5.block_count", c.num_layers);
+            count("t5.decoder_block_count", c.num_decoder_layers.unwrap_or(c.num_layers));
+            count("t5.context_length", CONTEXT);
+            count("t5.embedding_length", c.d_model);
+            count("t5.feed_forward_length", c.d_ff);
+            count("t5.attention.head_count", c.num_heads);
+            count("t5.attention.key_length", c.d_kv);
+            count("t5.attention.value_length", c.d_kv);
+            count("t5.attention.relative_buckets_count", c.relative_attention_num_buckets);
+            count("t5.decoder_start_token_id", c.decoder_start_token_id.unwrap_or(0) as usize);
+            plan.set("t5.attention.layer_norm_rms_epsilon", Value::F32(c.layer_norm_epsilon as f32));
+            plan.set("t5.attention.layer_norm_epsilon", Value::F32(c.layer_norm_epsilon as f32));
+        }
+        ModelConfig::Marian(_) => {}
+    }
+}
+
+/// The tensors under their names in GGUF, turned as it has them.
+fn turned(model: &Exported<'_>) -> Result<Vec<(String, Tensor)>, ExportError> {
+    let mut found = Vec::new();
+    for (name, tensor) in model.weights {
+        if let Some((place, turn)) = place(model.config, name)? {
+            found.push((place, turn_tensor(tensor, turn).map_err(crate::Error::from)?));
+        }
+    }
+    // A tied T5 scales what goes into its table; llama.cpp does not, so the table it reads out by is scaled.
+    if let ModelConfig::T5(c) = model.config
+        && c.tie_word_embeddings
+        && let Some(table) = model.weights.get("shared.weight")
+    {
+        let scale = Turn::Scaled((c.d_model as f64).powf(-0.5));
+        found.push(("output.weight".into(), turn_tensor(table, scale).map_err(crate::Error::from)?));
+    }
+    Ok(found)
+}
+
+fn turn_tensor(tensor: &Tensor, turn: Turn) -> candle_core::Result<Tensor> {
+    let tensor = tensor.to_dtype(DType::F32)?;
+    match turn {
+        Turn::Same => tensor.contiguous(),
+        Turn::Transposed => tensor.t()?.contiguous(),
+        Turn::Scaled(factor) => tensor.affine(factor, 0.0),
+        Turn::Interleaved { heads } => {
+            let shape = tensor.dims().to_vec();
+            let half = shape[0] / heads / 2;
+            let rest: usize = shape[1..].iter().product();
+            tensor.reshape((heads, 2, half, rest))?.transpose(1, 2)?.contiguous()?.reshape(shape)
+        }
+    }
+}
+
+fn stored(tensor: &Tensor, kind: TensorType) -> candle_core::Result<Vec<u8>> {
+    let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+    Ok(match kind {
+        TensorType::F16 => {
+            numbers.iter().flat_map(|number| half::f16::from_f32(*number).to_le_bytes()).collect()
+        }
+        TensorType::BF16 => {
+            numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect()
+        }
+        _ => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+    })
+}
