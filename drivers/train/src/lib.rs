@@ -16,6 +16,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod command;
 pub mod data;
 pub mod error;
 pub mod export;
@@ -28,6 +29,7 @@ pub mod ops;
 pub mod optim;
 pub mod parameters;
 pub mod random;
+pub mod run;
 pub mod spec;
 pub mod tape;
 pub mod token;

@@ -1,0 +1,68 @@
+//! Why a run does not begin, or ends before its time.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::export::ExportError;
+use crate::spec::SpecError;
+use crate::token::TokenError;
+
+/// Why a run does not begin, or ends before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The specification.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The vocabulary.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file that is written for others.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The model or the optimiser.
+    #[error(transparent)]
+    Train(#[from] crate::Error),
+
+    /// A file of the run.
+    #[error("{}: {error}", path.display())]
+    Io { path: PathBuf, error: std::io::Error },
+
+    /// A plot.
+    #[error("{}: cannot be drawn: {why}", path.display())]
+    Curve { path: PathBuf, why: String },
+
+    /// The folder has a run already.
+    #[error("{}: has a run already; go on with --resume, or name another folder in `out`", path.display())]
+    Exists { path: PathBuf },
+
+    /// Too little memory, before the first step.
+    #[error(
+        "the run takes {sum}, and {free_mib} MiB are free; make `batch`, the context or the model smaller{advice}"
+    )]
+    Memory { sum: String, free_mib: u64, advice: &'static str },
+
+    /// Numbers that are none.
+    #[error(
+        "the {what} is {value} at step {step}; it began in {place}. {kept}; \
+         lower `optimiser.lr`, or raise `schedule.warmup`"
+    )]
+    NotFinite { what: &'static str, value: f64, step: u64, place: String, kept: String },
+
+    /// Something that this model cannot do.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl RunError {
+    /// For `map_err` on what a file of the run answers.
+    pub(super) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> RunError + '_ {
+        move |error| RunError::Io { path: path.to_owned(), error }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a run takes of memory, reckoned before the first step.
+
+use std::fmt;
+
+use super::error::RunError;
+use crate::ModelConfig;
+use crate::data::Task;
+use crate::spec::TrainSpec;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The program itself, its threads' stacks and the batches that wait.
+const PROGRAM_BYTES: u64 = 64 << 20;
+
+/// Bytes by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub weights: u64,
+    pub gradients: u64,
+    pub optimiser: u64,
+    pub activations: u64,
+    pub program: u64,
+}
+
+impl Memory {
+    /// The sum for a run.
+    pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Memory {
+        let number = match spec.precision {
+            crate::spec::PrecisionSpec::F64 => 8,
+            crate::spec::PrecisionSpec::F32 => 4,
+        };
+        let weights = Shape::of(config).parameters() * number;
+        Memory {
+            weights,
+            gradients: weights,
+            optimiser: weights * spec.optimiser.numbers_each(),
+            activations: number * activations(spec, config, task),
+            program: PROGRAM_BYTES,
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimiser + self.activations + self.program
+    }
+
+    /// Refuses a run that does not fit into `free` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Memory`] with the sum.
+    pub fn check(&self, free: u64, recompute: bool) -> Result<(), RunError> {
+        if self.total() <= free {
+            return Ok(());
+        }
+        let advice = if recompute { "" } else { ", or set `recompute: true`" };
+        Err(RunError::Memory { sum: self.to_string(), free_mib: free >> 20, advice })
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / MIB;
+        write!(
+            f,
+            "{:.1} MiB = {:.1} of weights + {:.1} of gradients + {:.1} of the optimiser + {:.1} of activations \
+             + {:.0} of the program",
+            mib(self.total()),
+            mib(self.weights),
+            mib(self.gradients),
+            mib(self.optimiser),
+            mib(self.activations),
+            mib(self.program)
+        )
+    }
+}
+
+/// Numbers that are kept from the way forward for the way back.
+///
+/// A block keeps what its operations need: both norms' inputs and outputs, queries, keys and values, what attention
+/// gives, sums, and the wide layer before and after its activation. With `recompute` a block keeps its input alone, and
+/// one block at a time the rest. Scores of the vocabulary are kept with their gradient.
+fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
+    /// Numbers of the model's width, and of the feed-forward layer's, that a block keeps for each token.
+    const NARROW: u64 = 12;
+    const WIDE: u64 = 3;
+    let shape = Shape::of(config);
+    let length = task.length() as u64;
+    let tokens = spec.batch as u64 * length;
+    // An encoder-decoder computes both sides, and its decoder looks at both.
+    let sides = if matches!(task, Task::Continue { .. } | Task::Translate { .. }) { 2 } else { 1 };
+    let scores = 2 * shape.heads * length;
+    let block = tokens * (NARROW * shape.width + WIDE * shape.inner + scores) * sides;
+    let blocks = match spec.recompute {
+        true => tokens * shape.width * shape.layers * sides + block,
+        false => block * shape.layers,
+    };
+    let outputs = if matches!(task, Task::Classify { .. }) { 0 } else { config.vocabulary() as u64 };
+    blocks + 2 * tokens * (outputs + shape.width)
+}
+
+struct Shape {
+    layers: u64,
+    heads: u64,
+    width: u64,
+    inner: u64,
+    /// Matrices of width × width, and of width × inner, of all blocks.
+    square: u64,
+    wide: u64,
+    /// Rows of width in tables.
+    rows: u64,
+}
+
+impl Shape {
+    /// Parameters without biases and norms, which are less than a hundredth.
+    fn parameters(&self) -> u64 {
+        self.width * (self.square * self.width + self.wide * self.inner + self.rows)
+    }
+
+    fn of(config: &ModelConfig) -> Shape {
+        let vocabulary = config.vocabulary() as u64;
+        let shape = |layers: usize, heads: usize, width: usize, inner: usize| Shape {
+            layers: layers as u64,
+            heads: heads as u64,
+            width: width as u64,
+            inner: inner as u64,
+            square: 4 * layers as u64,
+            wide: 2 * layers as u64,
+            rows: vocabulary,
+        };
+        match config {
+            ModelConfig::Gpt2(c) => {
+                let tables = vocabulary * (1 + u64::from(!c.tie_word_embeddings));
+                let rows = tables + c.n_positions as u64;
+                Shape { rows, ..shape(c.n_layer, c.n_head, c.n_embd, c.n_inner.unwrap_or(4 * c.n_embd)) }
+            }
+            // Keys and values are counted in full, and the gated layer as one half wider.
+            ModelConfig::Llama(c) => {
+                let inner = c.intermediate_size * 3 / 2;
+                let rows = vocabulary * (1 + u64::from(!c.tie_word_embeddings));
+                Shape { rows, ..shape(c.num_hidden_layers, c.num_attention_heads, c.hidden_size, inner) }
+            }
+            ModelConfig::Bert(c) => {
+                let rows = vocabulary + c.max_position_embeddings as u64;
+                Shape {
+                    rows,
+                    ..shape(c.num_hidden_layers, c.num_attention_heads, c.hidden_size, c.intermediate_size)
+                }
+            }
+            ModelConfig::Marian(c) => {
+                both(shape(c.encoder_layers, c.encoder_attention_heads, c.d_model, c.encoder_ffn_dim))
+            }
+            ModelConfig::T5(c) => both(shape(c.num_layers, c.num_heads, c.d_model, c.d_ff)),
+        }
+    }
+}
+
+/// An encoder-decoder: the decoder has a second attention.
+fn both(side: Shape) -> Shape {
+    Shape { square: 3 * side.square, wide: 2 * side.wide, ..side }
+}
+
+/// Bytes that are free: what the system says is available, within the limit of the control group.
+pub fn free() -> u64 {
+    let about = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = about.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: Option<u64> = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    let system = kib.map_or(u64::MAX, |kib| kib << 10);
+    system.min(free_of_group().unwrap_or(u64::MAX))
+}
+
+/// What the control group of this process has left (cgroup v2).
+fn free_of_group() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let folder = std::path::Path::new("/sys/fs/cgroup").join(group);
+    let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    Some(number("memory.max")?.saturating_sub(number("memory.current")?))
+}

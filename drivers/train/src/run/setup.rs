@@ -1,0 +1,217 @@
+//! From a specification to everything that a run needs: vocabulary, data, model and optimiser.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+
+use super::error::RunError;
+use super::memory::{self, Memory};
+use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, read_tensors};
+use crate::data::{Collator, Examples, Order, Search, Split, TokenFile, prepare};
+use crate::models::build;
+use crate::optim::{Optimiser, Schedule, State};
+use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, ValidationSpec};
+use crate::token::{Family, Kind, Tokeniser, train, usual};
+use crate::{Model, ModelConfig};
+
+/// Tokens of a vocabulary that is learned where the specification does not say.
+const VOCABULARY: u32 = 8192;
+
+/// Everything that a run needs.
+pub struct Setup {
+    pub spec: TrainSpec,
+    pub tokeniser: Tokeniser,
+    pub config: ModelConfig,
+    pub model: Box<dyn Model>,
+    pub optimiser: Box<dyn Optimiser>,
+    pub schedule: Schedule,
+    pub train: Collator,
+    pub validation: Option<Collator>,
+    pub memory: Memory,
+    /// Steps in all.
+    pub steps: u64,
+    /// Where it goes on, if it was stopped before.
+    pub resumed: Option<Checkpoint>,
+    /// What was passed over on the way to it.
+    pub passed: Vec<CheckpointError>,
+}
+
+impl Setup {
+    /// Prepares a run. With `resume` it goes on from the newest checkpoint in its folder.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the run from beginning, before the first step.
+    pub fn new(spec: &TrainSpec, cache: &Path, resume: bool) -> Result<Setup, RunError> {
+        spec.check()?;
+        let task = spec.task()?;
+        let folder = Folder::of(&spec.out);
+        let (resumed, passed) = match resume {
+            true => folder.newest().map(|(checkpoint, passed)| (Some(checkpoint), passed))?,
+            false => (None, Vec::new()),
+        };
+        let search = Search::from_environment(cache);
+        let files = spec.data.train.files(Split::Train, &search)?;
+        let tokeniser = match &resumed {
+            Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
+            None => tokeniser(spec, &files)?,
+        };
+        let tokens = prepare(&spec.data.train, &files, &tokeniser, cache)?;
+        let config = spec.model.config(&tokeniser, &tokens.about().labels)?;
+        let all = Examples::new(tokens.clone(), task.clone(), spec.data.order, spec.seed)?;
+        let (train, validation) = match &spec.data.validation {
+            ValidationSpec::None => (all, None),
+            ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
+            ValidationSpec::From(source) => {
+                let files = source.files(Split::Validation, &search)?;
+                let other = prepare(source, &files, &tokeniser, cache)?;
+                check_labels(&tokens, &other)?;
+                let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
+                (all, Some(examples))
+            }
+        };
+        let model = model(spec, &config, &task)?;
+        let (memory, model) = model;
+        let mut optimiser = spec.optimiser.build();
+        let fits = fits(spec, &tokeniser);
+        if let Some(checkpoint) = &resumed {
+            checkpoint.check(&config, &fits, folder.path())?;
+            restore(checkpoint, model.as_ref(), optimiser.as_mut(), &folder)?;
+        }
+        let each = (spec.batch * spec.accumulate) as f64;
+        let steps = match (spec.steps, spec.epochs) {
+            (Some(steps), _) => steps,
+            (None, epochs) => (epochs.unwrap_or(1.0) * train.count(0) as f64 / each).ceil().max(1.0) as u64,
+        };
+        Ok(Setup {
+            schedule: spec.schedule.build(spec.optimiser.rate(), steps),
+            train: Collator::new(train, &tokeniser)?,
+            validation: validation.map(|examples| Collator::new(examples, &tokeniser)).transpose()?,
+            spec: spec.clone(),
+            tokeniser,
+            config,
+            model,
+            optimiser,
+            memory,
+            steps,
+            resumed,
+            passed,
+        })
+    }
+
+    /// What must be the same for a run to go on.
+    pub fn fits(&self) -> Fits {
+        fits(&self.spec, &self.tokeniser)
+    }
+}
+
+fn fits(spec: &TrainSpec, tokeniser: &Tokeniser) -> Fits {
+    Fits {
+        optimiser: spec.optimiser.name().into(),
+        precision: format!("{:?}", spec.precision),
+        tokeniser: tokeniser.digest().into(),
+        seed: spec.seed,
+    }
+}
+
+/// The vocabulary that the specification names, or learns.
+fn tokeniser(spec: &TrainSpec, files: &[PathBuf]) -> Result<Tokeniser, RunError> {
+    let family = spec.model.family()?;
+    let kind = match (&spec.tokeniser.kind, &spec.model) {
+        (TokeniserKind::Load(path), _) | (TokeniserKind::Usual, ModelSpec::Pretrained(path)) => {
+            return Ok(Tokeniser::load(path)?);
+        }
+        (TokeniserKind::Train(kind), _) => *kind,
+        (TokeniserKind::Usual, _) => match family {
+            Family::Decoder => Kind::Bpe(VOCABULARY),
+            Family::Encoder => Kind::WordPiece(VOCABULARY),
+            Family::EncoderDecoder => Kind::Unigram(VOCABULARY),
+        },
+    };
+    let special = match &spec.tokeniser.special {
+        Some(special) => special.clone(),
+        None => usual(family).iter().map(|token| (*token).to_owned()).collect(),
+    };
+    let records = spec.data.train.records(files)?;
+    let texts = records.flat_map(|record| match record {
+        Ok(record) => record.into_texts().map(Ok).collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    });
+    Ok(train(kind, &special, texts)?)
+}
+
+fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
+    let (ours, theirs) = (&train.about().labels, &other.about().labels);
+    match ours == theirs {
+        true => Ok(()),
+        false => Err(RunError::Unfit(format!(
+            "the training data have the labels {} and the validation data {}; they must be the same",
+            ours.join(", "),
+            theirs.join(", ")
+        ))),
+    }
+}
+
+/// Builds the model, if there is memory for the run, and fills in what was trained before.
+fn model(
+    spec: &TrainSpec,
+    config: &ModelConfig,
+    task: &crate::data::Task,
+) -> Result<(Memory, Box<dyn Model>), RunError> {
+    let memory = Memory::of(spec, config, task);
+    let free = spec.memory_mib.map_or_else(memory::free, |mib| mib << 20);
+    memory.check(free, spec.recompute)?;
+    let dtype = match spec.precision {
+        PrecisionSpec::F32 => DType::F32,
+        PrecisionSpec::F64 => DType::F64,
+    };
+    let model = build(config, dtype, spec.seed)?;
+    if let ModelSpec::Pretrained(folder) = &spec.model {
+        let tensors = pretrained(folder)?;
+        let loaded = model.parameters().load(&tensors)?;
+        // A head that is new is trained from the beginning; a body that is missing is another model.
+        if loaded.missing.len() * 2 > model.parameters().len() {
+            return Err(RunError::Unfit(format!(
+                "{}: its weights have none for `{}` and {} more; it is another model than its config.json says",
+                folder.display(),
+                loaded.missing[0],
+                loaded.missing.len() - 1
+            )));
+        }
+    }
+    Ok((memory, model))
+}
+
+/// The weights of a folder in the Hugging Face layout, in one file or several.
+fn pretrained(folder: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
+    let entries = std::fs::read_dir(folder).map_err(RunError::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+    files.sort_unstable();
+    if files.is_empty() {
+        return Err(RunError::Unfit(format!("{}: has no model.safetensors", folder.display())));
+    }
+    let mut tensors = BTreeMap::new();
+    for path in files {
+        tensors.extend(read_tensors(&path).map_err(RunError::io(&path))?);
+    }
+    Ok(tensors)
+}
+
+/// Puts a checkpoint's tensors into a model and an optimiser.
+fn restore(
+    checkpoint: &Checkpoint,
+    model: &dyn Model,
+    optimiser: &mut dyn Optimiser,
+    folder: &Folder,
+) -> Result<(), RunError> {
+    let bad = |why: String| CheckpointError::Tensors { path: folder.path().to_owned(), why };
+    let loaded = model.parameters().load(&checkpoint.weights)?;
+    if let Some(name) = loaded.missing.first().or(loaded.unexpected.first()) {
+        return Err(bad(format!("tensor `{name}` is in one of checkpoint and model, and not in both")).into());
+    }
+    let state = State { step: checkpoint.optimiser_step, tensors: checkpoint.optimiser.clone() };
+    optimiser.load_state(model.parameters(), &state)?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Runs that are stopped, killed or out of disk, and go on.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+
+use super::Place;
+
+const STEPS: u64 = 60;
+
+fn whole() -> [Vec<u8>; 2] {
+    let place = Place::new();
+    place.succeed(&[]);
+    place.last()
+}
+
+#[test]
+fn run_that_is_stopped_by_a_signal_goes_on_bit_for_bit() {
+    let wanted = whole();
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let place = Place::new();
+        let mut started = place.start(&[]);
+        started.wait_for(|event| event["event"] == "step").expect("it begins");
+        started.signal(signal);
+        let end = started.wait_for(|event| event["event"] == "end").expect("it says that it ends");
+        assert_eq!(started.child.wait().unwrap().code(), Some(code));
+        let at = end["step"].as_u64().unwrap();
+        assert!(at < STEPS, "it ended at {at}");
+        place.succeed(&["--resume"]);
+        assert!(place.last() == wanted, "stopped at {at}");
+        let steps: Vec<u64> = place
+            .log()
+            .iter()
+            .filter(|entry| entry["event"] == "step")
+            .map(|entry| entry["step"].as_u64().unwrap())
+            .collect();
+        assert!(steps.iter().copied().eq(1..=STEPS), "each step is in the log once: {steps:?}");
+    }
+}
+
+#[test]
+fn run_that_is_killed_at_any_moment_goes_on_bit_for_bit() {
+    let wanted = whole();
+    let place = Place::new();
+    // A checkpoint after every step, so that kills hit them: 24 kills, each a little later than the one before.
+    let often = ["--set", "checkpoint.every=1", "--set", "steps=60"];
+    let mut kills = 0;
+    for round in 0..24u64 {
+        let resume = place.path("run/checkpoints").exists()
+            && fs::read_dir(place.path("run/checkpoints"))
+                .unwrap()
+                .flatten()
+                .any(|entry| entry.file_name().to_string_lossy().starts_with("step-"));
+        let arguments: Vec<&str> = often.iter().copied().chain(resume.then_some("--resume")).collect();
+        let mut started = place.start(&arguments);
+        let began = started.wait_for(|event| event["event"] == "checkpoint");
+        // Spins, so that the moment differs by microseconds and not by whole steps.
+        (0..round * 500_000).for_each(|n| {
+            std::hint::black_box(n);
+        });
+        if began.is_none() {
+            break;
+        }
+        started.child.kill().unwrap();
+        started.child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills >= 10, "{kills} kills");
+    place.succeed(&["--resume"]);
+    assert!(place.last() == wanted, "after {kills} kills");
+}
+
+#[test]
+fn disk_that_is_full_costs_the_checkpoint_and_keeps_the_former() {
+    let place = Place::new();
+    place.succeed(&["--set", "steps=20", "--set", "schedule.warmup=1000"]);
+    let former = place.last();
+    let mut command = place.command(&["--resume", "--set", "steps=40", "--set", "schedule.warmup=1000"]);
+    // Files may not be longer than 64 KiB: the weights are, the log is not.
+    // SAFETY: both calls are allowed between fork and exec, and their arguments live for them.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 64 << 10, rlim_max: 64 << 10 };
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("step-00000030: the checkpoint cannot be written"), "{said}");
+    assert!(said.contains("the checkpoint before is kept"), "{said}");
+    assert!(place.last() == former, "the former is as it was");
+    place.succeed(&["--resume", "--set", "steps=40", "--set", "schedule.warmup=1000"]);
+    assert!(place.last() != former);
+}
+
+#[test]
+fn damaged_checkpoint_is_passed_over_and_named() {
+    let place = Place::new();
+    place.succeed(&[]);
+    let wanted = place.last();
+    fs::write(place.path("run/checkpoints/step-00000060/model.safetensors"), "x").unwrap();
+    let said = place.succeed(&["--resume"]);
+    assert!(said.contains("step-00000060/model.safetensors") && said.contains("damaged"), "{said}");
+    assert!(place.last() == wanted, "it was trained again from the one before");
+}

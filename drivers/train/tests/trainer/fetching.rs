@@ -1,0 +1,128 @@
+//! Data sets that go by a name: fetched from a server with the layout of hubs, checked, and gone on with.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use sha2::{Digest, Sha256};
+use train::data::{Fetch, Search, Split, fetch, find};
+
+use super::Place;
+
+/// A server that has one body for every path, tells its digest, knows ranges, and breaks its first answers off.
+struct Server {
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+fn serve(body: Vec<u8>, digest: String, breaks: usize) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = asked.clone();
+    std::thread::spawn(move || {
+        let mut left = breaks;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            let headers: Vec<String> =
+                lines.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let range = headers.iter().find_map(|line| {
+                line.to_lowercase().strip_prefix("range: bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
+            });
+            noted.lock().unwrap().push(format!("{} {range:?}", first.split(" HTTP").next().unwrap()));
+            let from = range.unwrap_or(0);
+            let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nx-linked-etag: \"{digest}\"\r\nconnection: close\r\n\r\n",
+                body.len() - from
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            if first.starts_with("GET") {
+                let rest = &body[from..];
+                let part = if left > 0 { &rest[..rest.len() / 2] } else { rest };
+                left = left.saturating_sub(1);
+                // A client that goes away is its own affair.
+                let _ = stream.write_all(part);
+            }
+        }
+    });
+    Server { address, asked }
+}
+
+fn digest(body: &[u8]) -> String {
+    Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn fetching_goes_on_where_it_broke_off() {
+    let place = Place::new();
+    let body: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    let server = serve(body.clone(), digest(&body), 2);
+    let to = place.path("got/file");
+    fetch(&Fetch { url: &format!("{}/a", server.address), to: &to, sha256: None }).unwrap();
+    assert!(std::fs::read(&to).unwrap() == body);
+    let asked = server.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["HEAD /a None", "GET /a None", "GET /a Some(200000)", "GET /a Some(300000)"]);
+    assert_eq!(std::fs::read_dir(place.path("got")).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn file_that_was_damaged_on_the_way_is_not_kept() {
+    let place = Place::new();
+    let server = serve(b"damaged".to_vec(), digest(b"sound"), 0);
+    let to = place.path("got/file");
+    let error = fetch(&Fetch { url: &server.address, to: &to, sha256: None }).unwrap_err().to_string();
+    assert!(error.contains("SHA-256") && error.contains("not kept"), "{error}");
+    assert_eq!(std::fs::read_dir(place.path("got")).unwrap().count(), 0);
+}
+
+fn parquet_of(rows: &[&str]) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type("message schema { required binary text (UTF8); }").unwrap());
+    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let mut bytes = Vec::new();
+    let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(*row)).collect();
+    column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+    bytes
+}
+
+#[test]
+fn wikitext_is_fetched_by_its_name_once_and_trained_on() {
+    let place = Place::new();
+    let line = "a sentence of a text that is long enough to learn from .\n";
+    let body = parquet_of(&[line; 50]);
+    let server = serve(body.clone(), digest(&body), 0);
+    let search = Search { folders: vec![], cache: place.path("cache"), mirror: server.address.clone() };
+    let folder: PathBuf = find("wikitext-2", &search).unwrap();
+    let asked = server.asked.lock().unwrap().len();
+    assert_eq!(asked, 6, "three files, each asked about and fetched");
+    assert_eq!(find("wikitext-2", &search).unwrap(), folder);
+    assert_eq!(server.asked.lock().unwrap().len(), asked, "the second time it is there");
+
+    let source =
+        train::data::Source::Dataset { name: "wikitext-2".into(), split: None, field: "text".into() };
+    assert_eq!(source.files(Split::Validation, &search).unwrap().len(), 1);
+    let spec = std::fs::read_to_string(place.path("spec.ron")).unwrap();
+    let data =
+        "data: (train: Dataset(name: \"wikitext-2\"), validation: From(Dataset(name: \"wikitext-2\")))";
+    let begin = spec.find("data: ").unwrap();
+    let end = begin + spec[begin..].find(")),").unwrap() + 2;
+    let spec = format!("{}{data}{}", &spec[..begin], &spec[end..]);
+    std::fs::write(place.path("spec.ron"), spec.replace("context: 16", "context: 8")).unwrap();
+    let mut command = place.command(&["--set", "steps=10"]);
+    command.env("LLMASOS_MIRROR", &server.address).env_remove("LLMASOS_DATASETS");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

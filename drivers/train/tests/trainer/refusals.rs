@@ -1,0 +1,88 @@
+//! What is refused, and what the sentence says.
+
+use std::fs;
+
+use super::Place;
+
+#[test]
+fn mistakes_in_a_specification_are_named_with_what_was_meant() {
+    let place = Place::new();
+    let said = place.refused(&["--set", "optimiser.lrr=1"]);
+    assert!(said.contains("did you mean `lr`?"), "{said}");
+    let text = fs::read_to_string(place.path("spec.ron")).unwrap();
+    fs::write(place.path("spec.ron"), text.replace("batch:", "bach:")).unwrap();
+    let said = place.refused(&[]);
+    assert!(said.contains("spec.ron:6:") && said.contains("did you mean `batch`?"), "{said}");
+}
+
+#[test]
+fn too_little_memory_is_refused_before_the_first_step_with_the_sum() {
+    let place = Place::new();
+    let said = place.refused(&["--set", "memory_mib=40"]);
+    for wanted in ["of weights +", "of gradients +", "of activations +", "40 MiB are free", "make `batch`"] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn vocabulary_that_does_not_fit_the_model_is_refused_with_both_sizes() {
+    let place = Place::new();
+    let said = place.refused(&["--set", "model.vocabulary=10"]);
+    assert!(said.contains("the model has rows for 10") && said.contains("`vocabulary: "), "{said}");
+}
+
+#[test]
+fn folder_with_a_run_is_not_written_over() {
+    let place = Place::new();
+    place.succeed(&["--set", "steps=10"]);
+    let before = place.last();
+    let said = place.refused(&["--set", "steps=10"]);
+    assert!(said.contains("has a run already") && said.contains("--resume"), "{said}");
+    assert!(place.last() == before);
+}
+
+#[test]
+fn checkpoint_of_another_model_is_refused_by_the_first_difference() {
+    let place = Place::new();
+    place.succeed(&["--set", "steps=10"]);
+    let said = place.refused(&["--resume", "--set", "model.layers=3"]);
+    assert!(said.contains("another model: its `n_layer` is 2, and here it is 3"), "{said}");
+    let said = place.refused(&["--resume", "--set", "seed=2"]);
+    assert!(said.contains("another run: its `seed` is 1337, and here it is 2"), "{said}");
+}
+
+#[test]
+fn numbers_that_are_none_end_the_run_and_keep_the_last_good_checkpoint() {
+    let place = Place::new();
+    place.succeed(&["--set", "steps=10"]);
+    let good = place.last();
+    let said = place.refused(&[
+        "--resume",
+        "--set",
+        "steps=30",
+        "--set",
+        "optimiser.lr=1e30",
+        "--set",
+        "schedule.warmup=0",
+    ]);
+    assert!(said.contains("it began in ") && said.contains("lower `optimiser.lr`"), "{said}");
+    assert!(said.contains("at step 1"), "{said}");
+    assert!(said.contains("the checkpoint of step 10 is kept"), "{said}");
+    assert!(place.last() == good);
+    let reason = place.log().last().unwrap()["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("it began in"), "the log has it, too: {reason}");
+}
+
+#[test]
+fn data_that_are_broken_are_refused_with_file_and_line() {
+    let place = Place::new();
+    fs::write(place.path("text.txt"), b"good\nbad \xff\n").unwrap();
+    let said = place.refused(&[]);
+    assert!(said.contains("text.txt:2: byte 5 of the line, 0xff, is not UTF-8"), "{said}");
+    fs::write(place.path("text.txt"), "").unwrap();
+    assert!(place.refused(&[]).contains("text.txt: is empty"));
+    fs::write(place.path("text.txt"), "short").unwrap();
+    let said = place.refused(&[]);
+    assert!(said.contains("one example takes 17"), "{said}");
+}
