@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::Class;
 use crate::id::{ContextId, Pid, Token, TokenRun, Tokens};
+use crate::reply::ServiceState;
 
 /// One event, named by its `event` field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +46,11 @@ pub enum Event {
         tokens: Tokens,
         /// Tokens of the summary.
         summary: Tokens,
+    },
+    /// To a follower of `output`: a program has printed.
+    Output {
+        /// What, in its order.
+        lines: Vec<OutputLine>,
     },
     /// A progress report of a long call such as `mount`.
     Progress {
@@ -117,11 +123,55 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         detail: String,
     },
-    /// To a subscriber that did not read fast enough: so many events were left out before this one.
+    /// To a subscriber of `service`: the state of a service has changed.
+    Service {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The service.
+        name: String,
+        /// What it is doing now.
+        state: ServiceState,
+        /// Its process, or the last one that it had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<Pid>,
+        /// Why it has failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// To a subscriber that did not read fast enough: so many events were left out before this one. To a follower of
+    /// `output`: so many lines.
     Lost {
         /// How many.
         events: u64,
     },
+}
+
+/// A line that a program has printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputLine {
+    /// Counts the lines of the program, or of the service that it is, from 0.
+    pub number: u64,
+    /// When, in microseconds since the daemon's start.
+    pub at_us: u64,
+    /// The process of the program.
+    pub pid: Pid,
+    /// Where to.
+    pub stream: Stream,
+    /// The line, without its end; bytes that are no UTF-8 are replaced.
+    pub text: String,
+    /// The next line of this stream goes on with it: it was longer than a line may be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+/// A standard stream of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// What happened to a process.

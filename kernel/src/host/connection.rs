@@ -85,6 +85,16 @@ impl Connection {
         Arc::clone(&self.socket)
     }
 
+    /// Whether what it sends is read.
+    pub fn is_read(&self) -> bool {
+        *self.gate.borrow()
+    }
+
+    /// Reads what has been sent, and nothing that is sent from now on. It fails where the program is gone already.
+    pub fn end_reading(&self) {
+        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.socket.as_fd()), Shutdown::Read);
+    }
+
     /// Appends a frame to what will be written. Gives the number of bytes that wait.
     pub fn push(&mut self, frame: &Frame) -> usize {
         frame.write_line(self.output.end());

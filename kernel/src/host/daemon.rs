@@ -298,7 +298,9 @@ async fn accept(
             program: None,
         };
         let Some(group_leader) = peer.group_leader() else { continue };
-        if inputs.send(Input::Connected { socket, credentials, group_leader, place }).await.is_err() {
+        let process = peer.into_process();
+        let connected = Input::Connected { socket, credentials, group_leader, process, place };
+        if inputs.send(connected).await.is_err() {
             return;
         }
     }

@@ -1,6 +1,7 @@
 //! All that the main loop waits for, in two queues: what workers and the system say, and what programs say. The
 //! first is served first, so that no flood of requests delays the tokens of those who are generating.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use syscalls::{CallId, Fault, Pid, Request};
@@ -8,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
+use crate::core::output::Printed;
 
 /// Something that the main loop reacts to.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub enum Input {
         credentials: Credentials,
         /// The leader of its process group.
         group_leader: u32,
+        /// A handle on its process.
+        process: OwnedFd,
         place: OwnedSemaphorePermit,
     },
     /// A program asks; `memory` is its share of what may wait for the kernel.
@@ -26,10 +30,14 @@ pub enum Input {
     Malformed { conn: ConnId, id: Option<CallId>, fault: Fault },
     /// Nothing more will come from a program.
     ReadEnded { conn: ConnId },
+    /// A process that has connections has died.
+    PeerDied { os_pid: u32 },
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
     /// The program of a process runs; `socket` is the daemon's end of its connection.
     ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: OwnedSemaphorePermit },
+    /// The program of a process has printed; `room` is its share of what may wait for the kernel.
+    ProgramPrinted { pid: Pid, lines: Vec<Printed>, room: OwnedSemaphorePermit },
     /// A worker runs, and loads its model.
     WorkerStarted { worker: WorkerId, link: Arc<UnixStream> },
     /// A worker that did not read can be written to again.

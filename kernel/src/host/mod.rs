@@ -24,5 +24,6 @@ pub mod starter;
 pub mod store;
 pub mod swap;
 pub mod systemd;
+mod watch;
 pub mod worker;
 pub mod workers;

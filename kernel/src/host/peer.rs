@@ -77,6 +77,11 @@ impl Peer {
         u32::try_from(leader.as_raw()).ok()
     }
 
+    /// The handle on its process, which becomes readable when that has ended.
+    pub fn into_process(self) -> OwnedFd {
+        self.process
+    }
+
     /// Whether it may do everything: as root, as the user that the daemon runs as, or as a member of the admin group.
     pub fn is_admin(&self, group: Option<u32>) -> bool {
         let member = group.is_some_and(|group| self.groups.contains(&group));
@@ -116,7 +121,7 @@ fn process(socket: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// A handle on a process by its number.
-fn open_process(os_pid: i32) -> io::Result<OwnedFd> {
+pub fn open_process(os_pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two numbers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, os_pid, 0) };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;

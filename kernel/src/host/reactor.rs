@@ -5,6 +5,7 @@
 //! inputs, with one exception: a record is durable before the effects behind it are performed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::store::values::ValuesThread;
 use super::store::{Change, StoreThread};
 use super::swap::Swaps;
 use super::systemd::ServiceManager;
+use super::watch::Watch;
 use super::workers::Workers;
 use crate::core::Kernel;
 use crate::core::effect::{Effect, Record};
@@ -71,6 +73,7 @@ pub struct Reactor {
     pending: VecDeque<Event>,
     connections: BTreeMap<ConnId, Connection>,
     connections_so_far: u64,
+    watch: Watch,
     /// Connections that something was said to in this turn.
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
@@ -112,6 +115,7 @@ impl Reactor {
             pending: VecDeque::new(),
             connections: BTreeMap::new(),
             connections_so_far: 0,
+            watch: Watch::new(inputs.clone()),
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone(), Arc::clone(&digests)),
             programs,
@@ -167,16 +171,17 @@ impl Reactor {
         }
         self.manager.stopping();
         self.farewell().await;
+        self.programs.end(&mut urgent).await;
         self.workers.end(&mut urgent).await;
     }
 
     async fn react(&mut self, input: Input) {
         match input {
-            Input::Connected { socket, credentials, group_leader, place } => {
+            Input::Connected { socket, credentials, group_leader, process, place } => {
                 let connection = Connection::new(Arc::new(socket), place);
                 let program = self.program_groups.get(&group_leader).copied();
                 let credentials = Credentials { program, ..credentials };
-                self.connected(connection, credentials).await;
+                self.connected(connection, credentials, process).await;
             }
             Input::Request { conn, request, memory } => {
                 self.request(conn, request).await;
@@ -189,6 +194,7 @@ impl Reactor {
                 self.disconnect(conn);
                 self.step_pending().await;
             }
+            Input::PeerDied { os_pid } => self.peer_died(os_pid).await,
             Input::Writable { conn } => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.writable();
@@ -199,6 +205,10 @@ impl Reactor {
                 self.program_groups.insert(os_pid, pid);
                 let conn = self.connect(Connection::new(Arc::new(socket), place));
                 self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
+            }
+            Input::ProgramPrinted { pid, lines, room } => {
+                self.step(Event::ProgramPrinted { pid, lines }).await;
+                drop(room);
             }
             Input::WorkerStarted { worker, link } => self.workers.started(worker, link),
             Input::WorkerWritable { worker } => self.workers.writable(worker),
@@ -237,9 +247,22 @@ impl Reactor {
         self.manager.ready();
     }
 
-    async fn connected(&mut self, connection: Connection, credentials: Credentials) {
+    async fn connected(&mut self, connection: Connection, credentials: Credentials, process: OwnedFd) {
         let conn = self.connect(connection);
+        self.watch.connected(credentials.os_pid, process, conn);
         self.step(Event::Connected { conn, credentials }).await;
+    }
+
+    /// Ends the connections of a process that has died, after what it has sent was read. Of one that did not read nothing
+    /// is read either.
+    async fn peer_died(&mut self, os_pid: u32) {
+        for conn in self.watch.of(os_pid) {
+            match self.connections.get(&conn) {
+                Some(connection) if connection.is_read() => connection.end_reading(),
+                Some(_) | None => self.disconnect(conn),
+            }
+        }
+        self.step_pending().await;
     }
 
     /// Takes a connection in, and reads from it.
@@ -314,7 +337,8 @@ impl Reactor {
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
             Effect::DropSwap { model } => self.swaps.remove(model),
-            Effect::StartProgram { pid, program } => self.programs.start(pid, *program),
+            Effect::StartProgram { pid, program } => self.programs.start(pid, &program),
+            Effect::SignalProgram { pid, signal } => self.programs.signal(pid, signal),
             Effect::EndProgram { pid, grace_ms } => self.programs.stop(pid, Duration::from_millis(grace_ms)),
             Effect::Submit { worker, step } => {
                 let number = step.number;
@@ -415,6 +439,7 @@ impl Reactor {
     fn disconnect(&mut self, conn: ConnId) {
         if self.connections.remove(&conn).is_some() {
             self.spoken_to.remove(&conn);
+            self.watch.disconnected(conn);
             self.pending.push_back(Event::Disconnected { conn });
         }
     }

@@ -56,6 +56,8 @@ pub struct Machine {
     pub programs: Vec<(syscalls::Pid, kernel::core::effect::Program)>,
     /// Programs that it wants ended.
     pub programs_told_to_end: Vec<syscalls::Pid>,
+    /// Signals that it wants them to get.
+    pub program_signals: Vec<(syscalls::Pid, Signal)>,
     pub delays: Vec<u64>,
     pub loads: Vec<LoadRequest>,
     pub logs: Vec<String>,
@@ -100,6 +102,7 @@ impl Machine {
             hangups: Vec::new(),
             programs: vec![],
             programs_told_to_end: vec![],
+            program_signals: vec![],
             delays: Vec::new(),
             loads: Vec::new(),
             logs: Vec::new(),
@@ -210,6 +213,7 @@ impl Machine {
             Effect::Store { number, uid, order } => self.jobs.push_back(Job::Store(number, uid, order)),
             Effect::DropSwap { .. } => {}
             Effect::StartProgram { pid, program } => self.programs.push((pid, *program)),
+            Effect::SignalProgram { pid, signal } => self.program_signals.push((pid, signal)),
             Effect::EndProgram { pid, grace_ms: _ } => self.programs_told_to_end.push(pid),
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),

@@ -1,8 +1,13 @@
 //! Programs that the daemon starts as processes: what the kernel makes of their starts and ends.
 
 use kernel::core::event::{ConnId, Event};
-use syscalls::call::{Hello, Kill, Ps, Signal, Spawn, Wait};
-use syscalls::limits::ABI_VERSION;
+use kernel::core::output::Printed;
+use syscalls::call::{Hello, Kill, Output, Ps, Signal, Spawn, Wait};
+use syscalls::event::Stream;
+use syscalls::limits::{
+    ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX,
+};
+use syscalls::reply::OutputReply;
 use syscalls::{CallId, Errno, Fault, Pid, Reply};
 
 use super::machine::{ADMIN, Machine};
@@ -78,13 +83,167 @@ fn program_that_cannot_be_started_is_no_child() {
 
 #[test]
 fn process_that_is_killed_takes_its_program_with_it() {
-    for signal in [Signal::Term, Signal::Kill] {
+    let (mut machine, conn, pid) = started();
+    machine.call(conn, Kill { pid, signal: Signal::Kill }).expect("it is the caller's own");
+    assert_eq!(machine.programs_told_to_end, [pid]);
+    assert_eq!(waited(&mut machine, conn), Reply::Waited { pid, status: 128 + 9 });
+    machine.event(Event::ProgramEnded { pid, status: 128 + 9 });
+}
+
+#[test]
+fn program_that_is_asked_to_end_has_its_own_status() {
+    for (signal, status) in [(Signal::Term, 0), (Signal::Term, 128 + 15), (Signal::Xcpu, 128 + 24)] {
         let (mut machine, conn, pid) = started();
         machine.call(conn, Kill { pid, signal }).expect("it is the caller's own");
-        assert_eq!(machine.programs_told_to_end, [pid]);
-        assert_eq!(waited(&mut machine, conn), Reply::Waited { pid, status: 128 + signal.number() });
-        machine.event(Event::ProgramEnded { pid, status: 143 });
+        assert_eq!(machine.program_signals, [(pid, signal), (pid, Signal::Cont)]);
+        machine.call(BORN, Ps { all: false }).expect("it has time to finish");
+        machine.event(Event::ProgramEnded { pid, status });
+        assert_eq!(waited(&mut machine, conn), Reply::Waited { pid, status });
+        assert!(machine.programs_told_to_end.is_empty(), "it has ended by itself");
     }
+}
+
+#[test]
+fn program_that_is_asked_to_end_and_does_not_is_killed() {
+    let (mut machine, conn, pid) = started();
+    machine.call(conn, Kill { pid, signal: Signal::Term }).expect("it is the caller's own");
+    machine.pass_ms(9_000);
+    assert!(machine.programs_told_to_end.is_empty(), "its time is not over");
+    machine.pass_ms(1_000);
+    assert_eq!(machine.programs_told_to_end, [pid]);
+    assert_eq!(waited(&mut machine, conn), Reply::Waited { pid, status: 128 + 9 });
+}
+
+#[test]
+fn signals_of_a_process_reach_its_program() {
+    let (mut machine, conn, pid) = started();
+    for signal in [Signal::Stop, Signal::Cont, Signal::Int] {
+        machine.call(conn, Kill { pid, signal }).expect("it is the caller's own");
+        assert_eq!(machine.program_signals.pop(), Some((pid, signal)));
+    }
+}
+
+#[test]
+fn program_that_is_stopped_before_it_runs_is_stopped_when_it_does() {
+    let (mut machine, conn, _, pid) = begun();
+    machine.call(conn, Kill { pid, signal: Signal::Stop }).expect("it is the caller's own");
+    assert!(machine.program_signals.is_empty(), "there is nothing to signal yet");
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    assert_eq!(machine.program_signals, [(pid, Signal::Stop)]);
+}
+
+fn prints(machine: &mut Machine, pid: Pid, lines: std::ops::Range<usize>) {
+    let line = |n| Printed { stream: Stream::Stdout, text: format!("line {n}"), cut: false };
+    machine.event(Event::ProgramPrinted { pid, lines: lines.map(line).collect() });
+}
+
+fn read(machine: &mut Machine, conn: ConnId, pid: Pid) -> OutputReply {
+    match machine.call(conn, Output { pid, lines: None, follow: false }) {
+        Ok(Reply::Output(reply)) => reply,
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+/// The numbers of the lines that a follower was told, and how many he lost.
+fn told(machine: &Machine, conn: ConnId, call: CallId) -> (Vec<u64>, u64) {
+    let (mut numbers, mut lost) = (vec![], 0);
+    for event in machine.events(conn, call) {
+        match event {
+            syscalls::Event::Output { lines } => numbers.extend(lines.iter().map(|line| line.number)),
+            syscalls::Event::Lost { events } => lost += events,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    (numbers, lost)
+}
+
+#[test]
+fn output_of_a_program_is_kept_to_its_limit_and_beyond_its_process() {
+    let (mut machine, conn, pid) = started();
+    prints(&mut machine, pid, 0..PRINTED_LINES_MAX + 5);
+    machine.event(Event::ProgramEnded { pid, status: 0 });
+    waited(&mut machine, conn);
+    let reply = read(&mut machine, conn, pid);
+    assert_eq!((reply.lines.len(), reply.dropped, reply.ended), (PRINTED_LINES_MAX, 5, true));
+    assert_eq!(reply.lines[0].text, "line 5");
+    match machine.call(conn, Output { pid, lines: Some(2), follow: true }) {
+        Ok(Reply::Output(reply)) => assert_eq!(reply.lines.len(), 2, "nothing is left to follow"),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+#[test]
+fn long_lines_of_a_program_are_kept_to_their_bytes() {
+    let (mut machine, conn, pid) = started();
+    for _ in 0..100 {
+        let text = "x".repeat(PRINTED_LINE_BYTES_MAX);
+        let line = Printed { stream: Stream::Stderr, text, cut: true };
+        machine.event(Event::ProgramPrinted { pid, lines: vec![line] });
+    }
+    let kept = read(&mut machine, conn, pid).lines.len();
+    assert_eq!(kept, PRINTED_BYTES_MAX / PRINTED_LINE_BYTES_MAX);
+}
+
+#[test]
+fn follower_hears_what_was_printed_and_what_comes_until_the_end() {
+    let (mut machine, conn, pid) = started();
+    prints(&mut machine, pid, 0..3);
+    let call = machine.begin(conn, Output { pid, lines: Some(1), follow: true });
+    prints(&mut machine, pid, 3..5);
+    assert_eq!(told(&machine, conn, call), (vec![2, 3, 4], 0));
+    machine.event(Event::ProgramEnded { pid, status: 0 });
+    match machine.reply(conn, call) {
+        Some(Ok(Reply::Output(reply))) => assert!(reply.lines.is_empty() && reply.ended),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+#[test]
+fn follower_that_does_not_read_goes_on_where_it_was_or_hears_what_it_lost() {
+    let (mut machine, conn, pid) = started();
+    let call = machine.begin(conn, Output { pid, lines: None, follow: true });
+    machine.event(Event::OutputHigh { conn });
+    prints(&mut machine, pid, 0..4);
+    assert_eq!(told(&machine, conn, call), (vec![], 0), "nothing is sent to it");
+    machine.event(Event::OutputLow { conn });
+    assert_eq!(told(&machine, conn, call), (vec![0, 1, 2, 3], 0));
+    machine.event(Event::OutputHigh { conn });
+    prints(&mut machine, pid, 4..PRINTED_LINES_MAX + 10);
+    machine.event(Event::OutputLow { conn });
+    let (numbers, lost) = told(&machine, conn, call);
+    assert_eq!((numbers.len(), lost), (4 + PRINTED_LINES_MAX, 6));
+}
+
+#[test]
+fn output_is_for_the_user_of_the_program_alone() {
+    let (mut machine, _, pid) = started();
+    let stranger = machine.connect(1000);
+    let refused = machine.call(stranger, Output { pid, lines: None, follow: false });
+    assert_eq!(refused.expect_err("it is not his").errno, Errno::EPERM);
+    let own = machine.pid(stranger);
+    let refused = machine.call(stranger, Output { pid: own, lines: None, follow: false });
+    assert_eq!(refused.expect_err("it is no program").errno, Errno::ESRCH);
+}
+
+#[test]
+fn output_of_programs_that_ended_long_ago_is_forgotten() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(ADMIN);
+    let run = |machine: &mut Machine, n: u64| {
+        machine.begin(conn, spawn(&["/bin/program"]));
+        let (pid, _) = machine.programs.pop().expect("the host is asked to start it");
+        machine.event(Event::ProgramStarted { pid, conn: ConnId(BORN.0 + n), os_pid: 77 });
+        machine.event(Event::ProgramEnded { pid, status: 0 });
+        machine.event(Event::Disconnected { conn: ConnId(BORN.0 + n) });
+        pid
+    };
+    let first = run(&mut machine, 0);
+    read(&mut machine, conn, first);
+    for n in 1..=PRINTED_ENDED_MAX as u64 {
+        run(&mut machine, n);
+    }
+    let gone = machine.call(conn, Output { pid: first, lines: None, follow: false });
+    assert_eq!(gone.expect_err("others have ended since").errno, Errno::ESRCH);
 }
 
 #[test]

@@ -64,11 +64,18 @@ impl Home {
 
     /// Starts a daemon and waits until it serves.
     pub fn start(&self) -> Daemon {
+        self.start_with(|_| {})
+    }
+
+    /// The same, started in a way of one's own.
+    pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Daemon {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let notified = UnixDatagram::bind(&notify).expect("the name is free");
         notified.set_read_timeout(Some(DEADLINE)).expect("a duration");
-        let child = self.command().env("NOTIFY_SOCKET", &notify).spawn().expect("starts");
+        let mut command = self.command();
+        change(&mut command);
+        let child = command.env("NOTIFY_SOCKET", &notify).spawn().expect("starts");
         let mut words = [0; 64];
         let bytes = notified.recv(&mut words).expect("tells that it is ready");
         assert_eq!(&words[..bytes], b"READY=1\n");

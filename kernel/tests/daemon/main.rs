@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod clients;
+mod deaths;
 mod harness;
 mod life;
 mod programs;
+mod services;
 mod workers;

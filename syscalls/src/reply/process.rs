@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Capability, Class, Lifetime};
+use crate::event::OutputLine;
 use crate::id::{ContextId, Pid, Ticket, Tokens};
 
 /// Answer to `hello`.
@@ -19,6 +20,17 @@ pub struct HelloReply {
     pub uid: u32,
     /// The longest line, in bytes, that the daemon reads.
     pub line_bytes_max: u32,
+}
+
+/// Answer to `output`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputReply {
+    /// The last lines, oldest first.
+    pub lines: Vec<OutputLine>,
+    /// Lines before the oldest that is kept.
+    pub dropped: u64,
+    /// No more lines will come.
+    pub ended: bool,
 }
 
 /// Answer to `attach`.

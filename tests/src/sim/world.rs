@@ -219,6 +219,7 @@ impl<A> World<A> {
             Effect::Hangup { .. }
             | Effect::DropSwap { .. }
             | Effect::StartProgram { .. }
+            | Effect::SignalProgram { .. }
             | Effect::EndProgram { .. }
             | Effect::Persist(_)
             | Effect::Forget(_)

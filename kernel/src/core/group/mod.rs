@@ -136,6 +136,12 @@ impl Groups {
         self.enter(GroupId::ROOT, &format!("user.{uid}"))
     }
 
+    /// The group that a path names from the root on, if there is one.
+    pub(super) fn find(&self, path: &str) -> Option<GroupId> {
+        let inner = |parent, name: &str| self.by_name.get(&(parent, name.to_owned())).copied();
+        path.split('/').try_fold(GroupId::ROOT, inner)
+    }
+
     /// The group that a path names inside another, made where there is none.
     ///
     /// # Errors

@@ -75,9 +75,7 @@ impl Kernel {
         let calls: Vec<CallNo> = process.calls.iter().copied().collect();
         for call in calls {
             match self.calls.waits(call) {
-                Some(
-                    Waits::Child(_) | Waits::Message | Waits::Signal | Waits::Start(_) | Waits::Events(_),
-                ) => {
+                Some(waits) if waits.is_for_a_word() => {
                     let fault = Fault::new(Errno::ECANCELED, format!("process {pid} is detached"));
                     self.cancel_call(call, &fault);
                 }
@@ -210,11 +208,8 @@ impl Kernel {
         result: Result<Reply, Fault>,
         sent: bool,
     ) {
-        let of_somebody = matches!(
-            pending.waits,
-            Waits::Child(_) | Waits::Message | Waits::Signal | Waits::Start(_) | Waits::Events(_)
-        );
-        let Some(process) = self.processes.living_mut(pending.pid).filter(|_| !of_somebody) else { return };
+        let is_word = pending.waits.is_for_a_word();
+        let Some(process) = self.processes.living_mut(pending.pid).filter(|_| !is_word) else { return };
         if process.results.len() >= RESULTS_KEPT_MAX {
             process.results.pop_front();
         }

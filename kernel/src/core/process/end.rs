@@ -11,7 +11,7 @@ impl Kernel {
     /// parent told. A child of the kernel is reaped at once. With the process that a connection began with, the
     /// connection ends too.
     pub(in crate::core) fn end_process(&mut self, pid: Pid, status: u8) {
-        self.leave_program(pid);
+        self.leave_program(pid, status);
         let Some(process) = self.processes.living(pid) else { return };
         let (conn, parent, process_group) = (process.conn, process.id.parent, process.id.group);
         let kill_at = process.kill_at;

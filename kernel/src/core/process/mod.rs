@@ -32,6 +32,7 @@ use super::group::GroupId;
 use super::sched::Bucket;
 
 pub(super) use attach::Ended;
+pub(super) use program::Programs;
 pub(super) use table::{Interrupted, ProcessTable};
 
 /// The status of a process whose connection ended: 128 + the number of HUP.

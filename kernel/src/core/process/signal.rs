@@ -1,13 +1,15 @@
 //! What signals do. They act between two steps: a token that the step under way is making is thrown away, and the
 //! context keeps what came before it.
 //!
-//! | signal    | what it does by default | with a call of `sigwait` that waits |
-//! |-----------|-------------------------|-------------------------------------|
-//! | INT       | ends the calls that run | the same                            |
-//! | TERM, XCPU | ends the process       | answers it; KILL follows after `term_grace_ms` |
-//! | KILL      | ends the process        | the same                            |
-//! | STOP      | holds it until CONT     | the same                            |
-//! | CONT      | lets it go on           | the same                            |
+//! | signal    | what it does by default | with a call of `sigwait` that waits | with a program of the daemon's |
+//! |-----------|-------------------------|-------------------------------------|--------------------------------|
+//! | INT       | ends the calls that run | the same                            | which gets it too              |
+//! | TERM, XCPU | ends the process       | answers it; KILL follows after `term_grace_ms` | gets it; KILL follows after `term_grace_ms` |
+//! | KILL      | ends the process        | the same                            | and kills it                   |
+//! | STOP      | holds it until CONT     | the same                            | which is held too              |
+//! | CONT      | lets it go on           | the same                            | which goes on too              |
+//!
+//! A program is signalled with all that it has started. One that is stopped and asked to end goes on, so that it can.
 
 use syscalls::call::Signal;
 use syscalls::{Errno, Fault, Pid, Reply};
@@ -18,15 +20,40 @@ use super::super::event::Now;
 use super::Run;
 
 impl Kernel {
-    /// Delivers a signal to a living process.
+    /// Delivers a signal to a living process, and to its program where it has one.
     pub(in crate::core) fn signal(&mut self, pid: Pid, signal: Signal) {
         match signal {
-            Signal::Int => self.interrupt(pid),
-            Signal::Term | Signal::Xcpu => self.ask_to_end(pid, signal),
-            Signal::Kill => self.end_process(pid, 128 + signal.number()),
-            Signal::Stop => self.set_run(pid, Run::Stopped),
-            Signal::Cont => self.set_run(pid, Run::Going),
+            Signal::Int => {
+                self.interrupt(pid);
+                self.pass_on(pid, signal);
+            }
+            Signal::Term | Signal::Xcpu => self.ask_to_end(pid, signal, self.config.term_grace_ms),
+            Signal::Kill => self.kill(pid),
+            Signal::Stop => {
+                self.set_run(pid, Run::Stopped);
+                self.pass_on(pid, signal);
+            }
+            Signal::Cont => {
+                self.set_run(pid, Run::Going);
+                self.pass_on(pid, signal);
+            }
         }
+    }
+
+    fn kill(&mut self, pid: Pid) {
+        self.kill_at(pid, self.now);
+        self.end_process(pid, 128 + Signal::Kill.number());
+    }
+
+    /// Notes when a process is killed. The first word counts.
+    fn kill_at(&mut self, pid: Pid, at: Now) {
+        let Some(process) = self.processes.living_mut(pid) else { return };
+        if let Some(before) = process.kill_at.filter(|before| *before > at) {
+            self.to_kill.remove(&(before, pid));
+            process.kill_at = None;
+        }
+        let at = *process.kill_at.get_or_insert(at);
+        self.to_kill.insert((at, pid));
     }
 
     fn interrupt(&mut self, pid: Pid) {
@@ -38,27 +65,32 @@ impl Kernel {
         }
     }
 
-    /// Ends a process, at once or, where it has asked for signals, after it had its time to finish.
-    fn ask_to_end(&mut self, pid: Pid, signal: Signal) {
+    /// Ends a process: at once or, where it has asked for signals or has a program that gets this one, after it had so
+    /// long to finish.
+    pub(in crate::core) fn ask_to_end(&mut self, pid: Pid, signal: Signal, grace_ms: u64) {
         let Some(process) = self.processes.living(pid) else { return };
         let waits = |call: &&CallNo| self.calls.waits(**call) == Some(&Waits::Signal);
-        let Some(catching) = process.calls.iter().find(waits).copied() else {
+        let catching = process.calls.iter().find(waits).copied();
+        let program = self.has_running_program(pid);
+        if catching.is_none() && !program {
             // A second one to a process that is about to end changes nothing.
             if process.kill_at.is_none() {
                 self.end_process(pid, 128 + signal.number());
             }
             return;
-        };
-        let grace_ms = self.config.term_grace_ms;
-        let at = Now(self.now.0.saturating_add(grace_ms.saturating_mul(1000)));
-        let kill_at = process.kill_at.unwrap_or(at);
-        if let Some(process) = self.processes.living_mut(pid) {
-            process.kill_at = Some(kill_at);
         }
-        self.to_kill.insert((kill_at, pid));
+        self.kill_at(pid, Now(self.now.0.saturating_add(grace_ms.saturating_mul(1000))));
         self.touch_process(pid);
-        let left_ms = kill_at.0.saturating_sub(self.now.0) / 1000;
-        self.finish(catching, Ok(Reply::Signalled { signal, grace_ms: left_ms }));
+        if program {
+            self.pass_on(pid, signal);
+            self.set_run(pid, Run::Going);
+            self.pass_on(pid, Signal::Cont);
+        }
+        let kill_at = self.processes.living(pid).and_then(|process| process.kill_at).unwrap_or(self.now);
+        let grace_ms = kill_at.0.saturating_sub(self.now.0) / 1000;
+        if let Some(catching) = catching {
+            self.finish(catching, Ok(Reply::Signalled { signal, grace_ms }));
+        }
     }
 
     /// Ends the processes whose time to finish is over.

@@ -181,11 +181,6 @@ impl ProcessTable {
         self.entries.len()
     }
 
-    /// Living processes that the daemon has started a program for.
-    pub(in crate::core) fn programs(&self) -> usize {
-        self.all_living().filter(|process| process.program).count()
-    }
-
     /// The children of a process, by pid.
     pub(in crate::core) fn children(&self, parent: Pid) -> impl Iterator<Item = Pid> {
         self.children.range((parent, Pid(0))..=(parent, Pid(u32::MAX))).map(|(_, child)| *child)
