@@ -66,6 +66,27 @@ limits! {
     /// Bytes of the arguments of such a program, its name included.
     pub const ARGUMENT_BYTES_MAX: usize = 64 << 10;
 
+    /// Bytes of a line that such a program prints; a longer one is cut into several.
+    pub const PRINTED_LINE_BYTES_MAX: usize = 4096;
+
+    /// Lines that are kept of what a program, or a service, has printed; the oldest goes for the next one.
+    pub const PRINTED_LINES_MAX: usize = 1000;
+
+    /// Bytes of these lines; the oldest go for the next ones.
+    pub const PRINTED_BYTES_MAX: usize = 64 << 10;
+
+    /// Programs that have ended and whose last lines are kept.
+    pub const PRINTED_ENDED_MAX: usize = 64;
+
+    /// Services, transient ones included.
+    pub const SERVICES_MAX: usize = 128;
+
+    /// Transient services of one user.
+    pub const SERVICES_PER_USER_MAX: usize = 16;
+
+    /// Starts within `start_limit_interval_ms` that a service may be allowed.
+    pub const SERVICE_STARTS_MAX: u32 = 1000;
+
     /// Groups of processes at once.
     pub const GROUPS_MAX: usize = 4096;
 

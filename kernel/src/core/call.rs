@@ -9,6 +9,7 @@ use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
 use super::Kernel;
 use super::effect::Effect;
 use super::event::{ConnId, ModelId, Now};
+use super::service::Goal;
 use super::subscription::Kinds;
 use super::table::Table;
 use super::user::Tally;
@@ -41,6 +42,26 @@ pub(super) enum Waits {
     Store,
     /// Events of these kinds.
     Events(Kinds),
+    /// What a program prints, from so many of its last lines on.
+    Output(Pid, Option<u32>),
+    /// That a service runs, or does not.
+    Service(String, Goal),
+}
+
+impl Waits {
+    /// Whether it waits for somebody's word, which is worth nothing where nobody hears it.
+    pub(super) fn is_for_a_word(&self) -> bool {
+        matches!(
+            self,
+            Waits::Child(_)
+                | Waits::Message
+                | Waits::Signal
+                | Waits::Start(_)
+                | Waits::Events(_)
+                | Waits::Output(..)
+                | Waits::Service(..)
+        )
+    }
 }
 
 /// How a context is opened.
@@ -170,8 +191,15 @@ impl Kernel {
             return self.compacted(context, result);
         }
         let Some(pending) = self.calls.remove(call) else { return };
-        if matches!(pending.waits, Waits::Events(_)) {
-            self.subscriptions.remove(call);
+        match pending.waits {
+            Waits::Events(_) => self.subscriptions.remove(call),
+            Waits::Output(pid, _) => self.outputs.unfollow(pid, call),
+            Waits::Service(ref name, _) => {
+                if let Some(service) = self.services.get_mut(name) {
+                    service.waiters.remove(&call);
+                }
+            }
+            _ => {}
         }
         if let Some(process) = self.processes.living_mut(pending.pid) {
             process.calls.remove(&call);
@@ -230,7 +258,9 @@ impl Kernel {
             | Waits::Mount(_)
             | Waits::Open(..)
             | Waits::Store
-            | Waits::Events(_) => {
+            | Waits::Events(_)
+            | Waits::Output(..)
+            | Waits::Service(..) => {
                 self.finish(call, Err(fault.clone()));
             }
         }

@@ -108,6 +108,7 @@ impl BitAnd for Caps {
 pub(super) fn taken_by(call: &Call) -> Option<(Capability, &'static str)> {
     Some(match call {
         Call::Spawn(args) if !args.argv.is_empty() => (Capability::Exec, "starting a program"),
+        Call::ServiceStart(args) if args.transient.is_some() => (Capability::Exec, "starting a program"),
         Call::Spawn(_) => (Capability::Spawn, "making a child process"),
         Call::Send(_) => (Capability::Ipc, "sending a message"),
         Call::Share(_) | Call::Unshare(_) => (Capability::Share, "publishing a segment"),

@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::sched::policy::Policy;
+use super::service::ServiceConfig;
 use super::user::UserLimits;
 
 /// What the host knows of the machine and of itself; `sysinfo` reports it.
@@ -78,6 +79,8 @@ pub struct KernelConfig {
     pub swap_host_bytes: u64,
     /// Bytes of files for pages that had to leave that; 0 for none.
     pub swap_disk_bytes: u64,
+    /// Services that are declared, each name once and in no circle.
+    pub services: Vec<ServiceConfig>,
 }
 
 impl Default for KernelConfig {
@@ -101,14 +104,16 @@ impl Default for KernelConfig {
             worker_patience_ms: 120_000,
             swap_host_bytes: 0,
             swap_disk_bytes: 0,
+            services: Vec::new(),
         }
     }
 }
 
 impl Kernel {
-    /// Takes over what steps and mounts to come go by. Devices, tiers of the swap area and what was told to workers
+    /// Takes over what steps and mounts to come go by, and the services. Devices, tiers of the swap area and what was told to workers
     /// stay until the next start.
     pub(super) fn configured(&mut self, new: KernelConfig) {
+        self.declare_services(new.services);
         self.config = KernelConfig {
             pool_tokens_min: new.pool_tokens_min,
             default_model: new.default_model,

@@ -105,6 +105,7 @@ impl Kernel {
         }
         if !congested {
             self.tell_lost(conn);
+            self.tell_printed(conn);
         }
     }
 }

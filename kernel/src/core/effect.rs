@@ -2,7 +2,7 @@
 
 use drivers::wire::{LoadRequest, Question, Step};
 use serde::{Deserialize, Serialize};
-use syscalls::call::{Message, Mount, StoreDelete, StoreGet, StoreList, StorePut, StoreSearch};
+use syscalls::call::{Message, Mount, Signal, StoreDelete, StoreGet, StoreList, StorePut, StoreSearch};
 use syscalls::{CallId, Event, Frame, Pid, Token};
 
 use super::event::{ConnId, ModelId, Now, WorkerId};
@@ -36,8 +36,11 @@ pub enum Effect {
     Ask { worker: WorkerId, number: u64, question: Question },
     /// Send a `Tick` at this time; replaces the one before, and none cancels it.
     WakeAt(Option<Now>),
-    /// Start a program as this process. `ProgramStarted` or `ProgramRefused` follows, and then `ProgramEnded`.
+    /// Start a program as this process. `ProgramStarted` follows, in the end `ProgramEnded`, and `ProgramPrinted` between
+    /// them; or `ProgramRefused`, alone.
     StartProgram { pid: Pid, program: Box<Program> },
+    /// Send a signal of the operating system to a program that runs, and to all that it has started.
+    SignalProgram { pid: Pid, signal: Signal },
     /// Ask the program of a process to end, and kill it after so many milliseconds.
     EndProgram { pid: Pid, grace_ms: u64 },
     /// Write a record to the store, durably, before the effects behind it are performed.
@@ -66,6 +69,8 @@ pub struct Program {
     pub argv: Vec<String>,
     /// Whom it runs as.
     pub uid: u32,
+    /// Variables beside those that every program has.
+    pub environment: Vec<(String, String)>,
 }
 
 /// What a program asks of the values of its user. Names are checked.

@@ -6,6 +6,7 @@ use syscalls::{Fault, Pid, Reply, Request};
 
 use super::config::{DeviceConfig, KernelConfig};
 use super::effect::Record;
+use super::output::Printed;
 use super::registration::Digest;
 
 /// Monotonic time since the daemon's start, in microseconds.
@@ -88,6 +89,8 @@ pub enum Event {
     Tick,
     /// The program of a process runs, on a connection of its own.
     ProgramStarted { pid: Pid, conn: ConnId, os_pid: u32 },
+    /// The program of a process has printed.
+    ProgramPrinted { pid: Pid, lines: Vec<Printed> },
     /// The program of a process cannot be started.
     ProgramRefused { pid: Pid, fault: Fault },
     /// The program of a process has ended, with a status as shells tell it.

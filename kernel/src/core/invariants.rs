@@ -36,6 +36,7 @@ impl Kernel {
         self.check_swap();
         self.check_registrations();
         self.check_users();
+        self.check_programs_alive();
     }
 
     /// No frame, slot, sequence id or node of the tree is lost, and page tables cover what is computed.
@@ -201,6 +202,17 @@ impl Kernel {
         }
     }
 
+    /// A process that has a program has one that the host knows of, and output goes where it belongs.
+    fn check_programs_alive(&self) {
+        let with_program = |pid: &Pid| self.processes.living(*pid).is_some_and(|p| p.program);
+        let having = self.processes.all_living().filter(|p| p.program).map(|p| p.id.pid);
+        assert!(self.programs.pids().filter(with_program).eq(having), "a program is lost");
+        let follows = |call, pid: Pid| matches!(self.calls.waits(call), Some(super::call::Waits::Output(p, _)) if *p == pid);
+        self.outputs.check(self.programs.pids(), follows);
+        let waits = |call, name: &str| matches!(self.calls.waits(call), Some(super::call::Waits::Service(n, _)) if n == name);
+        self.services.check(|pid| self.programs.has(pid), waits);
+    }
+
     /// Every call without an answer can still get one.
     fn check_calls(&self) {
         for number in self.calls.numbers() {
@@ -213,7 +225,10 @@ impl Kernel {
                     assert!(connection.in_flight.contains(&caller.call));
                     assert_eq!(process.conn, Some(caller.conn), "a stranger hears call {number:?}");
                 }
-                None => assert_ne!(process.lifetime, Lifetime::Connection, "nobody hears call {number:?}"),
+                None => {
+                    let lasts = process.program || process.lifetime != Lifetime::Connection;
+                    assert!(lasts, "nobody hears call {number:?}");
+                }
             }
             if let super::call::Waits::Context(context) = pending.waits {
                 let awake =

@@ -19,11 +19,13 @@ pub mod image;
 mod invariants;
 mod memory;
 mod model;
+pub mod output;
 mod process;
 pub mod registration;
 mod sched;
 mod seed;
 mod segment;
+pub mod service;
 pub mod snapshot;
 mod subscription;
 mod syscall;
@@ -44,10 +46,12 @@ use group::Groups;
 use image::{ContextImage, Journal};
 use memory::Budget;
 use model::Model;
-use process::ProcessTable;
+use output::Outputs;
+use process::{ProcessTable, Programs};
 use registration::Registration;
 use seed::Seeds;
 use segment::Segments;
+use service::Services;
 use snapshot::Snapshots;
 use subscription::Subscriptions;
 use table::Table;
@@ -72,6 +76,9 @@ pub struct Kernel {
     connections_of: Tally,
     contexts_of: Tally,
     processes: ProcessTable,
+    programs: Programs,
+    outputs: Outputs,
+    services: Services,
     calls: Calls,
     subscriptions: Subscriptions,
     contexts: Table<ContextId, Context>,
@@ -110,6 +117,7 @@ impl Kernel {
         let swap = Budget { host: config.swap_host_bytes, disk: config.swap_disk_bytes };
         Kernel {
             devices: Devices::new(&config.devices, config.devices_to_come),
+            services: Services::new(config.services.clone()),
             config,
             swap,
             segments: Segments::default(),
@@ -127,6 +135,8 @@ impl Kernel {
             connections_of: Tally::default(),
             contexts_of: Tally::default(),
             processes: ProcessTable::new(),
+            programs: Programs::default(),
+            outputs: Outputs::default(),
             calls: Calls::default(),
             subscriptions: Subscriptions::default(),
             contexts: Table::default(),
@@ -151,13 +161,15 @@ impl Kernel {
         self.expire_calls();
         self.enforce_quotas();
         self.kill_overdue();
+        self.advance_services();
         self.stop_hung_workers();
         self.place_waiting();
         self.dispatch_all();
         self.write_journal();
         let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
         let kill = self.to_kill.first().map(|(at, _)| *at);
-        let others = [self.calls.next_deadline(), kill, self.next_look_for_hung()];
+        let others =
+            [self.calls.next_deadline(), kill, self.next_look_for_hung(), self.services.next_pause()];
         let wake = throttled.chain(others.into_iter().flatten()).min();
         if wake != self.wake {
             self.wake = wake;
@@ -193,9 +205,13 @@ impl Kernel {
             Event::StepFailed { worker, number, fault } => self.step_failed(worker, number, &fault.message),
             Event::Answered { worker, number, answer } => self.answered(worker, number, answer),
             Event::Stored { number, result } => self.stored(number, result),
-            Event::Booted { records } => self.booted(records),
+            Event::Booted { records } => {
+                self.booted(records);
+                self.start_enabled_services();
+            }
             Event::JournalLong => self.checkpoint(),
             Event::ProgramStarted { pid, conn, os_pid } => self.program_started(pid, conn, os_pid),
+            Event::ProgramPrinted { pid, lines } => self.printed(pid, lines),
             Event::ProgramRefused { pid, fault } => self.program_refused(pid, &fault),
             Event::ProgramEnded { pid, status } => self.program_ended(pid, status),
             Event::Tick => {}

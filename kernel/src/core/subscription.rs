@@ -21,12 +21,18 @@ pub(super) enum Kind {
     Step,
     Page,
     Worker,
+    Service,
 }
 
 impl Kind {
     /// All of them, by the names that `subscribe` knows.
-    const ALL: [(&'static str, Kind); 4] =
-        [("process", Kind::Process), ("step", Kind::Step), ("page", Kind::Page), ("worker", Kind::Worker)];
+    const ALL: [(&'static str, Kind); 5] = [
+        ("process", Kind::Process),
+        ("step", Kind::Step),
+        ("page", Kind::Page),
+        ("worker", Kind::Worker),
+        ("service", Kind::Service),
+    ];
 }
 
 /// A set of kinds.
@@ -148,6 +154,11 @@ impl Kernel {
                 rows: step.rows.iter().map(row).collect(),
             })
         });
+    }
+
+    /// A service is in another state.
+    pub(super) fn service_changed(&mut self, name: &str) {
+        self.tell(Kind::Service, |kernel| kernel.service_event(name));
     }
 
     /// Pages of a context came, went, or are waited for.

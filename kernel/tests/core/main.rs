@@ -25,6 +25,7 @@ mod random;
 mod registrations;
 mod scheduling;
 mod segments;
+mod services;
 mod signals;
 mod sliding;
 mod snapshots;

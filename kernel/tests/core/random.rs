@@ -4,6 +4,8 @@
 //! A failing history prints its seed; `LLMASOS_TEST_SEED=n` plays it alone, and `LLMASOS_TEST_SEED=n-m` plays a
 //! range of others.
 
+mod host;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::core::Event as Input;
@@ -71,6 +73,9 @@ struct History {
     /// Contexts that slide, compact or are cut, and their copies: what a reply has may be behind something else by
     /// now, or something else in its place that says the same.
     moving: BTreeSet<ContextId>,
+    host: host::Host,
+    /// The settings, without services.
+    config: KernelConfig,
 }
 
 /// Names of models. The first is mounted at the beginning, all of them come and go.
@@ -111,7 +116,7 @@ impl History {
         let devices = vec![device("cpu", 1400 + chance.below(1000)), device("gpu:0", chance.below(1200))];
         let fair_lag_us = [0, 5_000, 10_000_000][chance.below(3)];
         let policy = Policy::ALL[chance.below(5)].1;
-        let mut machine = Machine::new(KernelConfig {
+        let config = KernelConfig {
             devices,
             pool_tokens_min: 256,
             swap_host_bytes: host * 4096,
@@ -120,7 +125,10 @@ impl History {
             fair_lag_tokens: [0, 8192][chance.below(2)],
             policy,
             ..KernelConfig::default()
-        });
+        };
+        let services = host::services(&mut chance);
+        let mut machine = Machine::new(KernelConfig { services, ..config.clone() });
+        machine.event(Input::Booted { records: vec![] });
         let conn = machine.connect(ADMIN);
         machine.mount(conn, MODELS[0], &script).expect("one has room");
         History {
@@ -132,6 +140,8 @@ impl History {
             lasting: BTreeSet::new(),
             sliding: BTreeSet::new(),
             moving: BTreeSet::new(),
+            host: host::Host::default(),
+            config,
         }
     }
 
@@ -161,6 +171,7 @@ impl History {
             71..73 => self.share(),
             73..74 if self.programs.len() > 2 && self.chance.once_in(2) => self.detach(),
             74..76 => self.attach(),
+            76..79 => self.act_on_programs(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -540,6 +551,7 @@ fn play(seed: u64, reference: &mut Reference) -> Played {
     for program in std::mem::take(&mut history.programs) {
         history.machine.event(Input::Disconnected { conn: program.conn });
     }
+    history.end_programs();
     history.machine.run();
     let conn = history.machine.connect(ADMIN);
     for process in history.machine.ps(conn).into_iter().filter(|p| p.detached) {

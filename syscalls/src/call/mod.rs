@@ -28,6 +28,7 @@ mod nearest;
 mod process;
 mod request;
 mod segment;
+mod service;
 mod store;
 mod system;
 mod text;
@@ -41,6 +42,7 @@ pub use nearest::nearest;
 pub use process::*;
 pub use request::Request;
 pub use segment::*;
+pub use service::*;
 pub use store::*;
 pub use system::*;
 pub use text::*;
@@ -122,6 +124,11 @@ calls! {
     Follow "follow"(Follow) -> "generated";
     /// Sends a signal to a process.
     Kill "kill"(Kill) -> "done";
+    /// Sends a signal to all processes of a group and of those in it: the caller's own, and for the administrator all of
+    /// them. ESRCH where there are none.
+    KillGroup "kill_group"(KillGroup) -> "done";
+    /// Reads what the program of a process has printed, or follows it. Only for its user and the administrator.
+    Output "output"(Output) -> "output";
     /// Waits for a signal that asks the acting process to end (TERM, XCPU). With such a call such a signal does not end
     /// the process: it answers the call, and the process has the time that the reply names to finish. Then it is
     /// killed.
@@ -172,6 +179,18 @@ calls! {
     Unshare "unshare"(Unshare) -> "done";
     /// Lists shared segments.
     Segments "segments"(Segments) -> "segments";
+    /// Starts a service and those that it requires, and answers when its program runs. EIO where it has failed. Services of
+    /// the configuration are the administrator's to start and stop, by the capability `kill`; transient ones are their
+    /// user's, and take `exec` and `persist`.
+    ServiceStart "service_start"(ServiceStart) -> "service";
+    /// Stops a service, and answers when its program has ended.
+    ServiceStop "service_stop"(ServiceStop) -> "service";
+    /// Stops a service and starts it again.
+    ServiceRestart "service_restart"(ServiceRestart) -> "service";
+    /// Describes a service, with what it has printed.
+    ServiceStatus "service_status"(ServiceStatus) -> "service_status";
+    /// Lists services.
+    ServiceList "service_list"(ServiceList) -> "services";
     /// Turns text into tokens.
     Tokenize "tokenize"(Tokenize) -> "tokens";
     /// Turns tokens into text.

@@ -53,7 +53,8 @@ args! {
         /// A program that the daemon starts as this process, with its arguments, in the jail and as the caller's user;
         /// absent for a process that the caller acts for. Its name is looked for beside the daemon and in the system's
         /// folders unless it begins with `/`. It inherits a connection as the descriptor that `LLMASOS_SOCKET_FD`
-        /// names, and there it is this process; what it prints goes to the daemon's log. The reply comes when it runs.
+        /// names, and there it is this process. The last lines that it prints are kept (`output`); STOP, CONT, INT, TERM
+        /// and XCPU reach it and all that it has started as well, and KILL ends them. The reply comes when it runs.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         argv: Vec<String>,
     }
@@ -107,6 +108,28 @@ args! {
         /// The signal.
         #[serde(default)]
         signal: Signal,
+    }
+
+    /// Arguments of `kill_group`.
+    struct KillGroup {
+        /// The group: inside the user's own, such as `a/b`, or from the root on, such as `/user.1000/a`.
+        group: String,
+        /// The signal.
+        #[serde(default)]
+        signal: Signal,
+    }
+
+    /// Arguments of `output`.
+    struct Output {
+        /// The process; the last ones that have ended are known still.
+        pid: Pid,
+        /// So many of the last lines; all that are kept if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lines: Option<u32>,
+        /// Sends these lines and those to come as events (`output`). The reply comes when the program has ended, and has
+        /// no lines.
+        #[serde(default)]
+        follow: bool,
     }
 
     /// Arguments of `sigwait`.

@@ -24,7 +24,7 @@ args! {
 
     /// Arguments of `subscribe`.
     struct Subscribe {
-        /// Kinds of events: `process`, `step`, `page`, `worker`; all if empty.
+        /// Kinds of events: `process`, `step`, `page`, `worker`, `service`; all if empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         kinds: Vec<String>,
         /// Ends the subscription after so many milliseconds, with the reply. Otherwise INT ends it, with EINTR.

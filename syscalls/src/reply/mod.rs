@@ -17,6 +17,7 @@ mod group;
 mod model;
 mod process;
 mod segment;
+mod service;
 mod system;
 
 pub use frame::{Frame, NO_CALL};
@@ -25,6 +26,7 @@ pub use group::*;
 pub use model::*;
 pub use process::*;
 pub use segment::*;
+pub use service::*;
 pub use system::*;
 
 /// What a call answers, named as in the manual.
@@ -54,12 +56,20 @@ pub enum Reply {
         /// The process is killed after so many milliseconds.
         grace_ms: u64,
     },
+    /// Answer to `output`.
+    Output(OutputReply),
     /// Answer to `attach`.
     Attached(AttachedReply),
     /// Answer to `ps`.
     Processes(Vec<ProcessInfo>),
     /// Answer to `groups`.
     Groups(Vec<GroupInfo>),
+    /// Answer to `service_start`, `service_stop` and `service_restart`.
+    Service(ServiceInfo),
+    /// Answer to `service_status`.
+    ServiceStatus(ServiceStatusReply),
+    /// Answer to `service_list`.
+    Services(Vec<ServiceInfo>),
     /// Answer to `stat`.
     Stat(Stats),
     /// Answer to `open` and `restore`.

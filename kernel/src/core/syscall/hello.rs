@@ -87,7 +87,7 @@ impl Kernel {
     }
 
     /// Enters a process into the group that a path names inside another; inside the user's own from the root on.
-    pub(super) fn enter_group(
+    pub(in crate::core) fn enter_group(
         &mut self,
         from: GroupId,
         uid: u32,

@@ -18,6 +18,6 @@ impl Kernel {
             return Ok(Next::Reply(Reply::Done {}));
         }
         self.subject(caller, args.pid)?;
-        Ok(Next::Signal(args.pid, args.signal))
+        Ok(Next::Signal(vec![args.pid], args.signal))
     }
 }

@@ -18,13 +18,20 @@ mod generate;
 mod groups;
 mod hello;
 mod kill;
+mod kill_group;
 mod models;
 mod mount;
 mod open;
+mod output;
 mod ps;
 mod receive;
 mod segments;
 mod send;
+mod service_list;
+mod service_restart;
+mod service_start;
+mod service_status;
+mod service_stop;
 mod setgroup;
 mod setlimit;
 mod setpolicy;
@@ -83,8 +90,8 @@ enum Next {
     Wait(Waits, Option<u64>),
     /// It is here, and then this process ends.
     End(Pid, u8),
-    /// It is here, and then this process gets a signal.
-    Signal(Pid, Signal),
+    /// It is here, and then these processes get a signal.
+    Signal(Vec<Pid>, Signal),
     /// It is here, and then this process is taken off its connection.
     Detach(Pid),
     /// It is the reply of this other call.
@@ -167,9 +174,9 @@ impl Kernel {
                 self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
                 self.end_process(pid, status);
             }
-            Ok(Next::Signal(pid, signal)) => {
+            Ok(Next::Signal(pids, signal)) => {
                 self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
-                self.signal(pid, signal);
+                pids.into_iter().for_each(|pid| self.signal(pid, signal));
             }
             Ok(Next::Detach(pid)) => {
                 self.send(caller.conn, Frame::Reply(id, Ok(Reply::Done {})));
@@ -206,10 +213,17 @@ impl Kernel {
                     Waits::Open(model, open) => Some((*model, Some(open.clone()))),
                     _ => None,
                 };
-                let events = if let Waits::Events(kinds) = waits { Some(kinds) } else { None };
+                let told = waits.clone();
                 let call = self.keep(caller, id, name, waits, timeout_ms);
-                if let Some(kinds) = events {
-                    self.subscriptions.insert(call, caller.conn, kinds);
+                match told {
+                    Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, kinds),
+                    Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
+                    Waits::Service(name, _) => {
+                        if let Some(service) = self.services.get_mut(&name) {
+                            service.waiters.insert(call);
+                        }
+                    }
+                    _ => {}
                 }
                 if let Some((id, open)) = waits_for_model
                     && let Some(model) = self.models.get_mut(&id)
@@ -234,6 +248,8 @@ impl Kernel {
             Call::Attach(args) => self.sys_attach(caller, &args),
             Call::Follow(args) => self.sys_follow(caller, args),
             Call::Kill(args) => self.sys_kill(caller, &args),
+            Call::KillGroup(args) => self.sys_kill_group(caller, &args),
+            Call::Output(args) => self.sys_output(caller, &args),
             Call::Sigwait(args) => self.sys_sigwait(caller, &args),
             Call::Ps(args) => Ok(Next::Reply(self.sys_ps(&args))),
             Call::Stat(args) => self.sys_stat(caller, &args),
@@ -255,6 +271,11 @@ impl Kernel {
             Call::Restore(args) => self.sys_restore(caller, args),
             Call::Snapshots(_) => Ok(Next::Reply(self.sys_snapshots(caller))),
             Call::Discard(args) => self.sys_discard(caller, &args),
+            Call::ServiceStart(args) => self.sys_service_start(caller, args),
+            Call::ServiceStop(args) => self.sys_service_stop(caller, &args),
+            Call::ServiceRestart(args) => self.sys_service_restart(caller, &args),
+            Call::ServiceStatus(args) => self.sys_service_status(caller, &args),
+            Call::ServiceList(_) => Ok(Next::Reply(self.sys_service_list())),
             Call::Segments(_) => Ok(Next::Reply(self.sys_segments())),
             Call::Tokenize(args) => self.sys_tokenize(args),
             Call::Detokenize(args) => self.sys_detokenize(args),

@@ -128,6 +128,8 @@ impl Kernel {
             Waits::Message => "a message".into(),
             Waits::Store => "the store".into(),
             Waits::Events(_) => "events".into(),
+            Waits::Output(pid, _) => format!("the output of process {pid}"),
+            Waits::Service(name, _) => format!("service {name}"),
             Waits::Signal => "a signal".into(),
             Waits::Start(pid) => format!("the start of process {pid}"),
             Waits::Answer(model) => format!("an answer of {}", name(model)),

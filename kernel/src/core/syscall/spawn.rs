@@ -7,6 +7,7 @@ use syscalls::{Errno, Fault, Reply};
 use super::super::Kernel;
 use super::super::call::Waits;
 use super::super::counters::Counters;
+use super::super::effect::Program;
 use super::super::process::{Identity, Process};
 use super::super::sched::Bucket;
 use super::hello::check_priority;
@@ -56,26 +57,26 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        let mut process = Process::new(id, (!program).then_some(caller.conn), lifetime, caps);
-        process.program = program;
+        if program {
+            let program = Program { argv: args.argv, uid: caller.uid, environment: vec![] };
+            self.begin_program(id, caps, limits, program);
+            return Ok(Next::Wait(Waits::Start(pid), None));
+        }
+        let mut process = Process::new(id, Some(caller.conn), lifetime, caps);
         process.limits = limits;
         process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
         self.processes.enter(process);
-        if program {
-            self.start_program(pid, caller.uid, args.argv);
-        } else if let Some(connection) = self.connections.get_mut(&caller.conn) {
+        if let Some(connection) = self.connections.get_mut(&caller.conn) {
             connection.processes.insert(pid);
         }
         self.process_started(pid);
         self.note_begin(pid);
-        Ok(match program {
-            true => Next::Wait(Waits::Start(pid), None),
-            false => Next::Reply(Reply::Spawned { pid }),
-        })
+        Ok(Next::Reply(Reply::Spawned { pid }))
     }
 }
 
-fn check_arguments(argv: &[String]) -> Result<(), Fault> {
+/// Checks the arguments of a program.
+pub(super) fn check_arguments(argv: &[String]) -> Result<(), Fault> {
     let bytes: usize = argv.iter().map(|argument| argument.len() + 1).sum();
     if bytes > ARGUMENT_BYTES_MAX {
         let message = format!(

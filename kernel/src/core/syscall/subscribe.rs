@@ -12,8 +12,9 @@ use super::{Next, Outcome};
 impl Kernel {
     pub(super) fn sys_subscribe(&self, args: &Subscribe) -> Outcome {
         let kinds = Kinds::named(&args.kinds).map_err(|unknown| {
-            let message =
-                format!("there are no events of kind {unknown:?}; ask for process, step, page or worker");
+            let message = format!(
+                "there are no events of kind {unknown:?}; ask for process, step, page, worker or service"
+            );
             Fault::new(Errno::EINVAL, message)
         })?;
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {

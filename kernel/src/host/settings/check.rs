@@ -76,8 +76,8 @@ fn check_mount(mount: &Mount) -> Result<(), SettingsError> {
     })
 }
 
-fn require(
-    name: &'static str,
+pub(super) fn require(
+    name: &str,
     value: &impl ToString,
     holds: bool,
     rule: impl FnOnce() -> String,
@@ -85,7 +85,7 @@ fn require(
     if holds {
         Ok(())
     } else {
-        Err(SettingsError::OutOfRange { name, value: value.to_string(), rule: rule() })
+        Err(SettingsError::OutOfRange { name: name.into(), value: value.to_string(), rule: rule() })
     }
 }
 

@@ -11,6 +11,7 @@ use syscalls::limits::{CONNECTIONS_MAX, PROCESSES_MAX};
 use super::super::size::Bytes;
 use super::super::store::values::Quota;
 use super::SettingsError;
+use super::services::ServiceEntry;
 use crate::core::KernelConfig;
 use crate::jail::{Policy, Strictness};
 
@@ -27,6 +28,7 @@ pub(super) struct File {
     pub log: String,
     pub default_model: Option<String>,
     pub mounts: Vec<MountEntry>,
+    pub services: Vec<ServiceEntry>,
     pub driver: Option<PathBuf>,
     pub devices: Option<Vec<DeviceEntry>>,
     pub jail: JailSettings,
@@ -58,6 +60,7 @@ impl Default for File {
             log: "info".into(),
             default_model: None,
             mounts: Vec::new(),
+            services: Vec::new(),
             driver: None,
             devices: None,
             jail: JailSettings::default(),

@@ -13,11 +13,13 @@ use thiserror::Error;
 use super::machine;
 use super::size::Bytes;
 use super::store::values::Quota;
+use crate::core::service::OrderError;
 use crate::core::{DeviceConfig, KernelConfig, MAIN_MEMORY, Policy, UserLimits};
 
 mod check;
 mod file;
 mod flags;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,7 @@ pub use flags::Flags;
 
 use check::{check, one_of};
 use file::{DeviceEntry, File, MountEntry, read};
+use services::services;
 
 /// Where a daemon of the system keeps its state.
 const SYSTEM_DATA: &str = "/var/lib/llmasos";
@@ -76,7 +79,10 @@ pub enum SettingsError {
     Malformed { path: PathBuf, line: usize, column: usize, message: String },
     /// A value is out of its range.
     #[error("{name} is {value}; {rule}")]
-    OutOfRange { name: &'static str, value: String, rule: String },
+    OutOfRange { name: String, value: String, rule: String },
+    /// The services have no order.
+    #[error(transparent)]
+    Services(#[from] OrderError),
 }
 
 impl Settings {
@@ -135,6 +141,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             },
             swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
             swap_disk_bytes: file.swap_disk_bytes,
+            services: services(file.services)?,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
             ..KernelConfig::default()
         },
@@ -147,7 +154,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
 fn policy(name: &str) -> Result<Policy, SettingsError> {
     name.parse().map_err(|_| {
         let rule = one_of(&Policy::ALL.map(|(name, _)| name));
-        SettingsError::OutOfRange { name: "policy", value: format!("`{name}`"), rule }
+        SettingsError::OutOfRange { name: "policy".into(), value: format!("`{name}`"), rule }
     })
 }
 

@@ -1,7 +1,9 @@
 //! Settings from flags, the environment and files, and what is wrong with them.
 
 use super::file::parse;
+use super::services::ServiceEntry;
 use super::*;
+use syscalls::call::Class;
 
 const SHIPPED: &str = include_str!("../../../dist/llmasos.ron");
 
@@ -26,6 +28,46 @@ fn file_shipped_explains_every_key() {
     for key in error.split("the keys are ").nth(1).expect("lists the keys").split(", ") {
         assert!(SHIPPED.contains(&format!("{key}:")), "{key} is missing in dist/llmasos.ron");
     }
+}
+
+#[test]
+fn service_of_the_shipped_example_is_valid_and_says_the_defaults() {
+    let lines = SHIPPED.lines().filter_map(|l| l.trim_start().strip_prefix("// "));
+    let mut example: Vec<&str> = lines.skip_while(|line| !line.starts_with("services: [(")).collect();
+    example.truncate(1 + example.iter().position(|line| line.starts_with(")]")).expect("it ends"));
+    let mut entries = file(&format!("({})", example.join("\n"))).expect("valid").services;
+    let mut entry = entries.remove(0);
+    assert_eq!((entry.class, entry.limits.contexts), (Class::Batch, Some(4)));
+    super::services::services(vec![entry.clone()]).expect("makes sense");
+    let defaults = ServiceEntry { name: entry.name.clone(), argv: entry.argv.clone(), ..Default::default() };
+    (entry.environment, entry.user, entry.class) = (Default::default(), None, defaults.class);
+    (entry.nice, entry.group, entry.limits) = (0, None, defaults.limits);
+    assert_eq!(entry, defaults);
+}
+
+#[test]
+fn services_that_make_no_sense_are_refused_with_the_reason() {
+    let refused = |services: &str| {
+        let file = file(&format!("(services: [{services}])")).expect("it has a form");
+        merge(Flags::default(), file).expect_err("it makes no sense").to_string()
+    };
+    let check = |services: &str, expected: &str| {
+        let error = refused(services);
+        assert!(error.contains(expected), "{error}");
+    };
+    check(r#"(name: "a b", argv: ["x"])"#, "name of a service is `a b`");
+    check(r#"(name: "a")"#, "argv of service a is []; name a program");
+    check(r#"(name: "a", argv: ["x"], environment: {"LLMASOS_SOCKET": "/s"})"#, "none that the daemon sets");
+    check(r#"(name: "a", argv: ["x"], user: "no-such-user")"#, "user of a service is `no-such-user`");
+    check(r#"(name: "a", argv: ["x"], nice: 20)"#, "nice of service a is 20");
+    check(r#"(name: "a", argv: ["x"], start_limit_burst: 0)"#, "start_limit_burst of service a is 0");
+    check(r#"(name: "a", argv: ["x"], backoff_max_ms: 50)"#, "at most backoff_max_ms, which is 50");
+    check(r#"(name: "a", argv: ["x"], stop_signal: STOP)"#, "stop_signal of service a is STOP");
+    check(r#"(name: "a", argv: ["x"]), (name: "a", argv: ["y"])"#, "two services are called `a`");
+    check(r#"(name: "a", argv: ["x"], requires: ["b"])"#, "service `a` names `b` in requires");
+    let circle = r#"(name: "c", argv: ["x"], after: ["a"]), (name: "a", argv: ["x"], requires: ["b"]),
+        (name: "b", argv: ["x"], after: ["a"])"#;
+    check(circle, "in a circle: a → b → a");
 }
 
 #[test]
