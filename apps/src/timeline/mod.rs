@@ -115,7 +115,9 @@ impl<W: Write> Timeline<W> {
             | Event::Replaying { .. }
             | Event::Slid { .. }
             | Event::Compacted { .. }
-            | Event::Progress { .. } => Ok(()),
+            | Event::Progress { .. }
+            | Event::Output { .. }
+            | Event::Service { .. } => Ok(()),
         }
     }
 

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use clap::Parser;
 use nix::sys::signal;
-use syscalls::Pid;
-use syscalls::call::Signal;
+use syscalls::call::{Kill, KillGroup, Signal};
+use syscalls::{Call, Pid};
 
 use super::arguments::{self, Daemon, Invocation};
 use super::failure::Failure;
@@ -23,7 +23,8 @@ pub const BUILTIN: Builtin = Builtin {
 /// Sends a signal to processes
 ///
 /// INT ends the calls that run, TERM asks the process to end, KILL ends it; STOP holds it after the step that
-/// runs, CONT lets it go on. `kill -INT 7` is the same as `kill -s INT 7`. In the shell, `kill %1` sends the
+/// runs, CONT lets it go on. A program that the daemon has started gets the signal too. `kill -INT 7` is the same as
+/// `kill -s INT 7`, and `kill --group a/b` reaches all processes of a group. In the shell, `kill %1` sends the
 /// signal to a job's programs.
 #[derive(Debug, Parser)]
 struct Args {
@@ -31,8 +32,12 @@ struct Args {
     #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", ignore_case = true,
           value_parser = arguments::signal())]
     signal: Signal,
+    /// All processes of this group and of those in it, as `groups` lists them: from the root on with a slash before it,
+    /// else inside the user's own
+    #[arg(short, long, value_name = "GROUP")]
+    group: Vec<String>,
     /// The processes, as `ps` lists them
-    #[arg(required = true, value_name = "PID")]
+    #[arg(required_unless_present = "group", value_name = "PID")]
     pids: Vec<Pid>,
     #[command(flatten)]
     daemon: Daemon,
@@ -86,8 +91,11 @@ fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse_from(&with_option(&invocation.args))?;
     let mut client = args.daemon.connect("kill")?;
     let mut status = 0;
-    for pid in args.pids {
-        if let Err(fault) = client.kill(pid, args.signal) {
+    let signal = args.signal;
+    let groups = args.group.into_iter().map(|group| KillGroup { group, signal }.into());
+    let processes = args.pids.into_iter().map(|pid| Kill { pid, signal }.into());
+    for call in groups.chain(processes).collect::<Vec<Call>>() {
+        if let Err(fault) = client.call(call) {
             note!("kill: {}", fault.message);
             status = 1;
         }

@@ -33,11 +33,15 @@ mod manual;
 pub mod models;
 pub mod mount;
 mod nice;
+mod output;
 mod policy;
+mod printed;
 mod ps;
 mod segments;
+mod service;
 mod share;
 mod shutdown;
+mod spawn;
 mod stat;
 mod store;
 mod sysinfo;
@@ -92,6 +96,9 @@ pub const ALL: &[Builtin] = &[
     share::BUILTIN,
     segments::BUILTIN,
     ps::BUILTIN,
+    spawn::BUILTIN,
+    output::BUILTIN,
+    service::BUILTIN,
     kill::BUILTIN,
     wait::BUILTIN,
     detach::BUILTIN,

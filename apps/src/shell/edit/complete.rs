@@ -22,7 +22,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(300);
 
 /// Commands whose arguments are models or processes.
 const OF_MODELS: &[&str] = &["umount"];
-const OF_PROCESSES: &[&str] = &["kill", "wait", "nice"];
+const OF_PROCESSES: &[&str] = &["kill", "wait", "nice", "output"];
 const OF_JOBS: &[&str] = &["fg", "bg"];
 
 /// Options with a model as value, of builtins and applications alike.
