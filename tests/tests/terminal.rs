@@ -63,7 +63,7 @@ fn shown(daemon: &Daemon, program: &str, args: &[&str], last: &str) -> (i32, Str
 const PROGRAMS: [(&str, &[&str]); 4] = [
     ("llmasos", &["generate", "say it"]),
     ("summariser", &["text"]),
-    ("qa", &["--doc", "text", "--", "What is it?"]),
+    ("qa", &["--doc", "text", "--", "What do many people visit in summer?"]),
     ("translator", &["--to", "de", "text"]),
 ];
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use syscalls::call::Capability;
 use syscalls::event::{PageChange, ProcessChange, StepRow, WorkerChange};
 use syscalls::{ContextId, Event, Pid};
 
@@ -100,12 +101,34 @@ impl Kernel {
         }
         let Some(event) = event(self) else { return };
         for call in calls {
+            let Some(event) = self.seen_by(call, &event) else { continue };
             let Some(subscription) = self.subscriptions.0.get_mut(&call) else { continue };
             if self.connections.get(&subscription.conn).is_none_or(|c| c.congested) {
                 subscription.lost += 1;
             } else {
-                self.report(call, event.clone());
+                self.report(call, event);
             }
+        }
+    }
+
+    /// What of an event the subscriber of a call sees: all of it with the capability `kill`, else what is about processes
+    /// of his user, and about none.
+    fn seen_by(&self, call: CallNo, event: &Event) -> Option<Event> {
+        let pending = self.calls.get(call)?;
+        let own = |pid: Pid| self.processes.identity(pid).is_some_and(|id| id.uid == pending.uid);
+        if self.processes.living(pending.pid).is_some_and(|p| p.caps.has(Capability::Kill)) {
+            return Some(event.clone());
+        }
+        match event {
+            Event::Process { pid, .. } | Event::Page { pid, .. } if !own(*pid) => None,
+            Event::Step { .. } => {
+                let mut event = event.clone();
+                if let Event::Step { rows, .. } = &mut event {
+                    rows.retain(|row| own(row.pid));
+                }
+                Some(event)
+            }
+            _ => Some(event.clone()),
         }
     }
 

@@ -177,6 +177,18 @@ fn process_of_few_capabilities_outlives_the_daemon_with_them() {
     assert_eq!(next.caps(conn, pid), few);
 }
 
+#[test]
+fn users_see_their_own_processes_and_the_kernel() {
+    let mut machine = Machine::default();
+    let (conn, other, admin) = (machine.connect(USER), machine.connect(USER + 1), machine.connect(ADMIN));
+    let child = machine.spawn(conn, "child");
+    let seen = |machine: &mut Machine, conn| machine.ps(conn).iter().map(|p| p.pid).collect::<Vec<_>>();
+    let (own, others) = (machine.pid(conn), machine.pid(other));
+    assert_eq!(seen(&mut machine, conn), [Pid::KERNEL, own, child]);
+    assert_eq!(seen(&mut machine, other), [Pid::KERNEL, others]);
+    assert_eq!(seen(&mut machine, admin).len(), 5);
+}
+
 /// Starts a program with these capabilities, and gives its process.
 fn program(machine: &mut Machine, conn: ConnId, caps: &[Capability]) -> Pid {
     let spawn = Spawn { argv: vec!["/bin/program".into()], ..spawn("program", Some(caps)) };

@@ -152,3 +152,30 @@ fn subscriber_changes_no_effect_on_others() {
     };
     assert!(history(true) == history(false), "watching changed what happened");
 }
+
+#[test]
+fn subscriber_hears_of_processes_of_his_user_alone() {
+    let (mut machine, watcher, all, _) = watched(&[]);
+    let conn = machine.connect(7);
+    let own = machine.begin(conn, subscribe(&[]));
+    let child = machine.spawn(conn, "child");
+    let other = machine.connect(8);
+    let theirs = machine.open_with(other, "of somebody else");
+    machine.generate(other, theirs, 2);
+    let context = machine.open_with(conn, "of his own");
+    machine.generate(conn, context, 2);
+    let (pid, others) = (machine.pid(conn), machine.pid(other));
+    let pids = |machine: &Machine, conn, call| {
+        let mut pids = std::collections::BTreeSet::new();
+        for event in machine.events(conn, call) {
+            match event {
+                Event::Process { pid, .. } | Event::Page { pid, .. } => drop(pids.insert(*pid)),
+                Event::Step { rows, .. } => pids.extend(rows.iter().map(|row| row.pid)),
+                _ => {}
+            }
+        }
+        pids
+    };
+    assert_eq!(pids(&machine, conn, own), [pid, child].into());
+    assert!(pids(&machine, watcher, all).is_superset(&[pid, child, others].into()));
+}

@@ -133,7 +133,7 @@ calls! {
     /// the process: it answers the call, and the process has the time that the reply names to finish. Then it is
     /// killed.
     Sigwait "sigwait"(Sigwait) -> "signalled";
-    /// Lists processes.
+    /// Lists processes: the kernel and those of the caller's user; with the capability `kill` all of them.
     Ps "ps"(Ps) -> "processes";
     /// Reports the counters of the system, of one model, or of one process.
     Stat "stat"(Stat) -> "stat";
@@ -228,7 +228,7 @@ calls! {
     Compress "compress"(Compress) -> "compressed";
     /// Measures a model on a task.
     Evaluate "evaluate"(Evaluate) -> "evaluated";
-    /// Streams what happens in the system, as events. A client that does not read them loses some, and is told how
+    /// Streams what happens in the system, as events; of processes of other users with the capability `kill` alone. A client that does not read them loses some, and is told how
     /// many (`lost`).
     Subscribe "subscribe"(Subscribe) -> "done";
     /// Describes the machine and the daemon.

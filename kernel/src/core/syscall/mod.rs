@@ -251,7 +251,7 @@ impl Kernel {
             Call::KillGroup(args) => self.sys_kill_group(caller, &args),
             Call::Output(args) => self.sys_output(caller, &args),
             Call::Sigwait(args) => self.sys_sigwait(caller, &args),
-            Call::Ps(args) => Ok(Next::Reply(self.sys_ps(&args))),
+            Call::Ps(args) => Ok(Next::Reply(self.sys_ps(caller, &args))),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),
             Call::Setpolicy(args) => self.sys_setpolicy(&args),

@@ -1,6 +1,6 @@
-//! `ps`: lists processes, the kernel's own entry first.
+//! `ps`: lists processes, the kernel's own entry first, and those of the caller's user, or of all.
 
-use syscalls::call::{Class, Lifetime, Ps};
+use syscalls::call::{Capability, Class, Lifetime, Ps};
 use syscalls::reply::{ProcessInfo, ProcessState};
 use syscalls::{Pid, Reply};
 
@@ -12,12 +12,13 @@ use super::super::event::Now;
 use super::super::memory::oom_score;
 use super::super::process::{Identity, Process, Run};
 use super::super::sched::Place;
+use super::Caller;
 
 /// The status of a process that ended with the daemon: 128 + the number of KILL.
 const STATUS_KILLED: u8 = 128 + 9;
 
 impl Kernel {
-    pub(super) fn sys_ps(&self, args: &Ps) -> Reply {
+    pub(super) fn sys_ps(&self, caller: &Caller, args: &Ps) -> Reply {
         let mut list = vec![self.kernel_info()];
         list.extend(self.processes.pids().filter_map(|pid| match self.processes.living(pid) {
             Some(process) => Some(self.living_info(process)),
@@ -39,6 +40,8 @@ impl Kernel {
             caps: Vec::new(),
             ..self.kernel_info()
         }));
+        let sees_all = caller.caps.has(Capability::Kill);
+        list.retain(|p| p.pid == Pid::KERNEL || p.uid == caller.uid || sees_all);
         Reply::Processes(list)
     }
 
