@@ -13,6 +13,7 @@ pub mod model;
 pub mod program;
 pub mod prompt;
 pub mod qa;
+pub mod recording;
 pub mod shell;
 pub mod summariser;
 pub mod text;

@@ -147,6 +147,7 @@ mod tests {
             trouble: None,
             driver: "sim".into(),
             architecture: "sim".into(),
+            fingerprint: String::new(),
             description: String::new(),
             parameters,
             bytes: 0,

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::call::Class;
+use crate::call::{Class, OnFull, Signal};
+use crate::errno::Fault;
 use crate::id::{ContextId, Pid, Token, TokenRun, Tokens};
 use crate::reply::ServiceState;
 
@@ -59,7 +60,7 @@ pub enum Event {
         /// What is being done.
         what: String,
     },
-    /// To a subscriber of `process`: a process began or ended.
+    /// To a subscriber of `process`, and to who traces it: a process began or ended.
     Process {
         /// When, in microseconds since the daemon's start.
         at_us: u64,
@@ -77,7 +78,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         status: Option<u8>,
     },
-    /// To a subscriber of `step`: a worker has run a step.
+    /// To a subscriber of `step`: a worker has run a step. A tracer with `tokens` gets the rows of what it traces.
     Step {
         /// When its result came, in microseconds since the daemon's start.
         at_us: u64,
@@ -138,8 +139,83 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// To a subscriber that did not read fast enough: so many events were left out before this one. To a follower of
-    /// `output`: so many lines.
+    /// To a tracer: a process makes a call.
+    Called {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The process that acts.
+        pid: Pid,
+        /// Numbers the calls that are traced; its answer has the same.
+        number: u64,
+        /// The name of the call.
+        call: String,
+        /// Its arguments.
+        args: serde_json::Value,
+    },
+    /// To a tracer: a call is answered. With a result, or with a fault.
+    Returned {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The process.
+        pid: Pid,
+        /// The number of the call.
+        number: u64,
+        /// The name of the call.
+        call: String,
+        /// How long the answer took, in microseconds.
+        took_us: u64,
+        /// The reply.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<serde_json::Value>,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<Fault>,
+    },
+    /// To a tracer with `tokens`: a token came out.
+    Sampled {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The process.
+        pid: Pid,
+        /// The number of the call that generates.
+        number: u64,
+        /// The context.
+        context: ContextId,
+        /// The token.
+        token: Token,
+        /// Its text, with bytes that are no UTF-8 replaced.
+        text: String,
+    },
+    /// To a tracer: a signal comes to a process.
+    Signalled {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The process.
+        pid: Pid,
+        /// The signal.
+        signal: Signal,
+    },
+    /// To a tracer with `whole`: a context holds tokens that no traced call has brought there.
+    Held {
+        /// When, in microseconds since the daemon's start.
+        at_us: u64,
+        /// The process.
+        pid: Pid,
+        /// The context.
+        context: ContextId,
+        /// The name of its model.
+        model: String,
+        /// All of them.
+        tokens: Vec<Token>,
+        /// How many it can have.
+        tokens_max: Tokens,
+        /// What happens when it is full.
+        on_full: OnFull,
+        /// It depends on more than its tokens: it is a conversation, or calls on it are under way.
+        busy: bool,
+    },
+    /// To a subscriber or tracer that did not read fast enough: so many events were left out before this one. To a
+    /// follower of `output`: so many lines.
     Lost {
         /// How many.
         events: u64,

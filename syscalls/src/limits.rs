@@ -60,6 +60,9 @@ limits! {
     /// Replies that are kept for one process until they are fetched; the oldest goes for the next one.
     pub const RESULTS_KEPT_MAX: usize = 64;
 
+    /// Answered calls that are remembered of one process, for `inspect`; the oldest goes for the next one.
+    pub const CALLS_REMEMBERED_MAX: usize = 16;
+
     /// Programs at once that the daemon has started as processes.
     pub const PROGRAMS_MAX: usize = 256;
 
@@ -161,6 +164,16 @@ limits! {
 
     /// Subscriptions at once; a further one is answered EAGAIN.
     pub const SUBSCRIPTIONS_MAX: usize = 64;
+
+    /// Traces at once; a further one is answered EAGAIN.
+    pub const TRACES_MAX: usize = 64;
+
+    /// Bytes of the texts and numbers in one event of a trace; a larger event is lost. What a client that does not read
+    /// can be owed at once, `OUTPUT_BYTES_MAX`, has room for 68 of them.
+    pub const TRACE_EVENT_BYTES_MAX: usize = 1 << 20;
+
+    /// Characters of a text, and entries of a list, that a trace shows where it is not `whole`.
+    pub const TRACE_SHOWN_MAX: usize = 64;
 
     /// Messages that wait for one process.
     pub const MAILBOX_MESSAGES_MAX: usize = 256;

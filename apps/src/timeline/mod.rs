@@ -117,7 +117,12 @@ impl<W: Write> Timeline<W> {
             | Event::Compacted { .. }
             | Event::Progress { .. }
             | Event::Output { .. }
-            | Event::Service { .. } => Ok(()),
+            | Event::Service { .. }
+            | Event::Called { .. }
+            | Event::Returned { .. }
+            | Event::Sampled { .. }
+            | Event::Signalled { .. }
+            | Event::Held { .. } => Ok(()),
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) enum Waits {
     Store,
     /// Events of these kinds.
     Events(Kinds),
+    /// Calls of those whom it traces.
+    Calls(Box<syscalls::call::Trace>),
     /// What a program prints, from so many of its last lines on.
     Output(Pid, Option<u32>),
     /// That a service runs, or does not.
@@ -58,6 +60,7 @@ impl Waits {
                 | Waits::Signal
                 | Waits::Start(_)
                 | Waits::Events(_)
+                | Waits::Calls(_)
                 | Waits::Output(..)
                 | Waits::Service(..)
         )
@@ -87,6 +90,8 @@ pub(super) struct Pending {
     /// The process that can end the wait, where that is known.
     pub waits_for: Option<Pid>,
     pub deadline: Option<Now>,
+    /// Its number in traces, where it was traced when it came.
+    pub traced: Option<u64>,
 }
 
 /// Whom to tell of a call: a connection, and the number that the call has there.
@@ -187,23 +192,30 @@ impl Calls {
 impl Kernel {
     /// Answers a call. One that was answered already is left alone.
     pub(super) fn finish(&mut self, call: CallNo, result: Result<Reply, Fault>) {
-        if let Some(context) = self.compactions.remove(&call) {
-            return self.compacted(context, result);
-        }
-        let Some(pending) = self.calls.remove(call) else { return };
-        match pending.waits {
-            Waits::Events(_) => self.subscriptions.remove(call),
-            Waits::Output(pid, _) => self.outputs.unfollow(pid, call),
-            Waits::Service(ref name, _) => {
+        match self.calls.waits(call) {
+            Some(Waits::Events(_)) => self.subscriptions.remove(call),
+            Some(Waits::Output(pid, _)) => {
+                let pid = *pid;
+                self.outputs.unfollow(pid, call);
+            }
+            Some(Waits::Service(name, _)) => {
                 if let Some(service) = self.services.get_mut(name) {
                     service.waiters.remove(&call);
                 }
             }
+            // While it still hears: what it has lost is told before the answer.
+            Some(Waits::Calls(_)) => self.end_trace(call),
             _ => {}
         }
+        if let Some(context) = self.compactions.remove(&call) {
+            return self.compacted(context, result);
+        }
+        let Some(pending) = self.calls.remove(call) else { return };
         if let Some(process) = self.processes.living_mut(pending.pid) {
             process.calls.remove(&call);
         }
+        self.remember_call(pending.pid, pending.name, pending.since, result.as_ref());
+        self.trace_return(pending.pid, (pending.traced, pending.name), pending.since, result.as_ref());
         if let Some(pid) = pending.waits_for {
             self.inherit(pid);
         }
@@ -259,6 +271,7 @@ impl Kernel {
             | Waits::Open(..)
             | Waits::Store
             | Waits::Events(_)
+            | Waits::Calls(_)
             | Waits::Output(..)
             | Waits::Service(..) => {
                 self.finish(call, Err(fault.clone()));

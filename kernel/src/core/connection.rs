@@ -106,6 +106,7 @@ impl Kernel {
         if !congested {
             self.tell_lost(conn);
             self.tell_printed(conn);
+            self.tell_lost_of_traces(conn);
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Credentials {
     pub uid: u32,
     /// The operating system's process.
     pub os_pid: u32,
+    /// The operating system's parent of that process, where it is known.
+    pub os_parent: Option<u32>,
     /// The name of its executable, or the empty string.
     pub executable: String,
     /// May do everything: root, the user that the daemon runs as, or one of the admin group.

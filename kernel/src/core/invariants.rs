@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drivers::wire::PAGE_TOKENS;
 use syscalls::call::Lifetime;
-use syscalls::limits::RESULTS_KEPT_MAX;
+use syscalls::limits::{CALLS_REMEMBERED_MAX, RESULTS_KEPT_MAX};
 use syscalls::{ContextId, Pid};
 
 use super::Kernel;
@@ -29,8 +29,10 @@ impl Kernel {
         }
         for context in self.contexts.values() {
             self.check_context(context);
+            self.check_page_table(context);
         }
         self.check_processes();
+        self.check_traces();
         self.check_calls();
         self.check_devices();
         self.check_swap();
@@ -155,6 +157,24 @@ impl Kernel {
         }
     }
 
+    /// Every page of a context is counted in one place.
+    fn check_page_table(&self, context: &Context) {
+        let (table, sharers) = self.page_table(context);
+        let places = [table.resident, table.swapped_host, table.swapped_disk, table.missing];
+        assert_eq!(places.iter().sum::<u32>(), table.total, "{}", context.id);
+        assert!(
+            table.shared <= table.resident && (table.shared == 0) == sharers.is_empty(),
+            "{}",
+            context.id
+        );
+    }
+
+    /// A process is marked as traced exactly if it is in a trace.
+    fn check_traces(&self) {
+        let traced = self.processes.all_living().filter(|p| p.traced).map(|p| p.id.pid);
+        assert_eq!(traced.collect::<BTreeSet<_>>(), self.traces.pids());
+    }
+
     /// What processes are charged with is what their contexts have.
     fn check_processes(&self) {
         let mut sums: BTreeMap<Pid, (u64, u64, Vec<ContextId>)> = BTreeMap::new();
@@ -181,6 +201,7 @@ impl Kernel {
                 }
             }
             assert!(process.results.len() <= RESULTS_KEPT_MAX);
+            assert!(process.recent.len() <= CALLS_REMEMBERED_MAX);
         }
     }
 

@@ -30,6 +30,7 @@ pub mod snapshot;
 mod subscription;
 mod syscall;
 mod table;
+mod trace;
 pub mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,7 @@ use service::Services;
 use snapshot::Snapshots;
 use subscription::Subscriptions;
 use table::Table;
+use trace::Traces;
 use user::Tally;
 
 pub use config::{DeviceConfig, HostInfo, KernelConfig};
@@ -81,6 +83,7 @@ pub struct Kernel {
     services: Services,
     calls: Calls,
     subscriptions: Subscriptions,
+    traces: Traces,
     contexts: Table<ContextId, Context>,
     next_context: u64,
     groups: Groups,
@@ -139,6 +142,7 @@ impl Kernel {
             outputs: Outputs::default(),
             calls: Calls::default(),
             subscriptions: Subscriptions::default(),
+            traces: Traces::default(),
             contexts: Table::default(),
             next_context: 0,
             groups: Groups::new(),

@@ -13,7 +13,7 @@ use syscalls::{ContextId, Event, Pid};
 use super::Kernel;
 use super::call::CallNo;
 use super::event::{ConnId, ModelId};
-use super::sched::InFlight;
+use super::sched::{InFlight, RowSent};
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,12 @@ impl Subscriptions {
     }
 }
 
+impl From<&RowSent> for StepRow {
+    fn from(row: &RowSent) -> Self {
+        StepRow { pid: row.owner, context: row.context, tokens: row.tokens, prefill: !row.decodes() }
+    }
+}
+
 impl Kernel {
     fn tell(&mut self, kind: Kind, event: impl FnOnce(&Kernel) -> Option<Event>) {
         let calls = self.subscriptions.wanting(kind);
@@ -144,14 +150,17 @@ impl Kernel {
     /// A process is in the table.
     pub(super) fn process_started(&mut self, pid: Pid) {
         self.tell(Kind::Process, |kernel| kernel.process_event(pid, ProcessChange::Started, None));
+        self.trace_change(pid, ProcessChange::Started, None);
     }
 
     /// A process has ended; it is still in the table.
     pub(super) fn process_ended(&mut self, pid: Pid, status: u8) {
         self.tell(Kind::Process, |kernel| kernel.process_event(pid, ProcessChange::Ended, Some(status)));
+        self.trace_change(pid, ProcessChange::Ended, Some(status));
+        self.trace_parting(pid);
     }
 
-    fn process_event(&self, pid: Pid, change: ProcessChange, status: Option<u8>) -> Option<Event> {
+    pub(super) fn process_event(&self, pid: Pid, change: ProcessChange, status: Option<u8>) -> Option<Event> {
         let id = self.processes.identity(pid)?;
         let (parent, name, class) = (id.parent, id.name.clone(), id.class);
         Some(Event::Process { at_us: self.now.0, pid, parent, name, class, change, status })
@@ -160,23 +169,29 @@ impl Kernel {
     /// A worker has run a step.
     pub(super) fn step_ran(&mut self, id: ModelId, step: &InFlight, elapsed_us: u64) {
         self.tell(Kind::Step, |kernel| {
-            let model = kernel.models.get(&id)?;
-            let row = |r: &super::sched::RowSent| StepRow {
-                pid: r.owner,
-                context: r.context,
-                tokens: r.tokens,
-                prefill: !r.decodes(),
-            };
-            Some(Event::Step {
-                at_us: kernel.now.0,
-                begun_us: step.since.0,
-                elapsed_us,
-                model: model.name.clone(),
-                number: step.number,
-                frames_free: model.frames().1.into(),
-                rows: step.rows.iter().map(row).collect(),
-            })
+            kernel.step_event(id, step, elapsed_us, step.rows.iter().map(Into::into).collect())
         });
+        self.trace_step(id, step, elapsed_us);
+    }
+
+    /// A step, with these rows of it.
+    pub(super) fn step_event(
+        &self,
+        id: ModelId,
+        step: &InFlight,
+        elapsed_us: u64,
+        rows: Vec<StepRow>,
+    ) -> Option<Event> {
+        let model = self.models.get(&id)?;
+        Some(Event::Step {
+            at_us: self.now.0,
+            begun_us: step.since.0,
+            elapsed_us,
+            model: model.name.clone(),
+            number: step.number,
+            frames_free: model.frames().1.into(),
+            rows,
+        })
     }
 
     /// A service is in another state.

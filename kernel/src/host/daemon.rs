@@ -293,6 +293,7 @@ async fn accept(
         let credentials = Credentials {
             uid: peer.uid,
             os_pid: peer.os_pid(),
+            os_parent: peer.parent(),
             executable: peer.executable(),
             admin: peer.is_admin(admins),
             program: None,

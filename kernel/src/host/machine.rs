@@ -50,6 +50,14 @@ pub fn executable_of(os_pid: u32) -> String {
     fs::read_to_string(format!("/proc/{os_pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
+/// The parent of a process of the operating system.
+pub fn parent_of(os_pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{os_pid}/stat")).ok()?;
+    // The name before it is in parentheses and can have anything in it.
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Lets this process open as many files as the system allows it: each connection takes one.
 pub fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
@@ -85,6 +93,12 @@ mod tests {
         assert!(!cpu_name().is_empty());
         assert!(!executable_of(std::process::id()).is_empty());
         assert_eq!(executable_of(u32::MAX), "");
+    }
+
+    #[test]
+    fn parent_of_this_process_is_the_one_that_the_system_says() {
+        assert_eq!(parent_of(std::process::id()), Some(std::os::unix::process::parent_id()));
+        assert_eq!(parent_of(u32::MAX), None);
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Peer {
         self.found(|pid| machine::executable_of(pid.unsigned_abs())).unwrap_or_default()
     }
 
+    /// The number of its parent, none where it has ended.
+    pub fn parent(&self) -> Option<u32> {
+        self.found(|pid| machine::parent_of(pid.unsigned_abs()))?
+    }
+
     /// The leader of its process group, none where it has ended. What a program in the jail starts stays in its group.
     pub fn group_leader(&self) -> Option<u32> {
         let leader = self.found(|pid| getpgid(Some(Pid::from_raw(pid))).ok())??;

@@ -516,7 +516,14 @@ impl Disk for Images {
 
 /// Whom the host finds at the other end.
 pub fn credentials(uid: u32) -> Credentials {
-    Credentials { uid, os_pid: 5000, executable: "tester".into(), admin: uid == ADMIN, program: None }
+    Credentials {
+        uid,
+        os_pid: 5000,
+        os_parent: None,
+        executable: "tester".into(),
+        admin: uid == ADMIN,
+        program: None,
+    }
 }
 
 pub fn mount(name: &str, script: &str) -> Mount {

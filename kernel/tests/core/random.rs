@@ -172,6 +172,8 @@ impl History {
             73..74 if self.programs.len() > 2 && self.chance.once_in(2) => self.detach(),
             74..76 => self.attach(),
             76..79 => self.act_on_programs(),
+            79..80 if self.chance.once_in(2) => self.look(),
+            79..80 => self.trace(),
             _ => {
                 let jobs = self.machine.jobs.len();
                 if jobs > 0 {
@@ -401,6 +403,28 @@ impl History {
         self.begin(from, Send { pid, data: 1.into() });
         let timeout_ms = Some(self.chance.below(50) as u64);
         self.begin(from, Receive { timeout_ms });
+    }
+
+    /// One looks into another, and keeps one of its contexts.
+    fn look(&mut self) {
+        let (Some(from), Some(at)) = (self.program(), self.program()) else { return };
+        let pid = self.programs[at].pid;
+        let id = self.begin(from, Inspect { pid });
+        let from = self.programs[from].conn;
+        let Some(Ok(Reply::Inspected(inspected))) = self.machine.reply(from, id) else { return };
+        assert_eq!(inspected.process.pid, pid);
+        if let Some(view) = self.chance.one_of(&inspected.contexts) {
+            self.machine.begin(from, Snapshot { context: view.context, name: "looked at".into() });
+        }
+    }
+
+    /// One traces another, whether it reads or not.
+    fn trace(&mut self) {
+        let (Some(from), Some(at)) = (self.program(), self.program()) else { return };
+        let pid = Some(self.programs[at].pid);
+        let (follow, tokens) = (self.chance.once_in(2), self.chance.once_in(2));
+        let whole = self.chance.once_in(2);
+        self.begin(from, Trace { pid, os_pid: None, follow, tokens, whole });
     }
 
     /// A subscriber is told of everything, whether it reads or not.

@@ -121,3 +121,28 @@ fn snapshots_are_each_users_own_and_bounded() {
     assert_eq!(machine.generate(one, restored, 5).text, reference("", "mine", 5));
     assert!(generated(machine.call(one, generate(restored, 1))).tokens.len() == 1);
 }
+
+#[test]
+fn context_of_another_process_is_kept_as_it_is_and_for_its_user_alone() {
+    let (mut machine, root) = Machine::with_model("");
+    let (one, same, other) = (machine.connect(7), machine.connect(7), machine.connect(8));
+    let context = machine.open_with(one, "running");
+    let running = machine.begin(one, generate(context, 30));
+    while machine.events(one, running).len() < 10 {
+        assert!(machine.turn());
+    }
+    // At once, though a generation and an append are in line.
+    machine.begin(one, append_bytes(context, " and on"));
+    let at_once = machine.begin(same, Snapshot { context, name: "now".into() });
+    assert_eq!(machine.reply(same, at_once), Some(Ok(Reply::Done {})));
+    let by_root = machine.begin(root, Snapshot { context, name: "by root".into() });
+    assert_eq!(machine.reply(root, by_root), Some(Ok(Reply::Done {})));
+    let fault = machine.snapshot(other, context, "stolen").expect_err("another user's");
+    assert_eq!(fault.errno, Errno::EBADF, "that it exists is not told");
+    machine.finish(one, running).expect("it goes on undisturbed");
+    let (restored, length) = machine.restore(same, "now").expect("its user's");
+    let rest = machine.generate(same, restored, 30 + 7 - length.0).text;
+    assert!(reference("", "running", 30).ends_with(&rest) && !rest.is_empty(), "{rest}");
+    machine.restore(one, "by root").expect("it belongs to the user of the process");
+    assert_eq!(machine.restore(root, "by root").expect_err("not to root").errno, Errno::ENOENT);
+}

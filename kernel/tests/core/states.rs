@@ -7,7 +7,7 @@ use crate::machine::Transition;
 use crate::random;
 
 /// Histories that meet every line of the table.
-const HISTORIES: u64 = 500;
+const HISTORIES: u64 = 800;
 
 /// The table of the README: from, and what may follow.
 fn documented() -> BTreeSet<Transition> {

@@ -32,6 +32,7 @@ mod service;
 mod store;
 mod system;
 mod text;
+mod trace;
 
 pub use capability::Capability;
 pub use context::*;
@@ -46,6 +47,7 @@ pub use service::*;
 pub use store::*;
 pub use system::*;
 pub use text::*;
+pub use trace::*;
 
 use request::{bad_args, unknown_call};
 
@@ -70,6 +72,11 @@ macro_rules! calls {
                     $($name => serde_json::from_str(args).map(Call::$variant).map_err(|e| bad_args(name, &e)),)+
                     _ => Err(unknown_call(name)),
                 }
+            }
+
+            /// The arguments as a value.
+            pub fn args(&self) -> serde_json::Value {
+                match self { $(Call::$variant(args) => serde_json::json!(args),)+ }
             }
 
             /// Writes the arguments as JSON.
@@ -135,6 +142,9 @@ calls! {
     Sigwait "sigwait"(Sigwait) -> "signalled";
     /// Lists processes: the kernel and those of the caller's user; with the capability `kill` all of them.
     Ps "ps"(Ps) -> "processes";
+    /// Looks into a process: what its calls wait for, what its contexts have in memory and with whom they share it, what
+    /// its limits leave, and its last calls. Only for its user and the administrator. Tells no prompt and no text.
+    Inspect "inspect"(Inspect) -> "inspected";
     /// Reports the counters of the system, of one model, or of one process.
     Stat "stat"(Stat) -> "stat";
     /// Changes the class or nice value of a process.
@@ -162,7 +172,9 @@ calls! {
     /// Reads tokens of a context.
     Tokens "tokens"(ReadTokens) -> "tokens";
     /// Keeps a context under a name: its tokens, and the conversation that they stand for. A snapshot outlives the process,
-    /// the daemon, and the mount of its model. One of a context that generates has what has come so far.
+    /// the daemon, and the mount of its model. One of a context that generates has what has come so far. The context may
+    /// be another process's of the caller's user, or anybody's for the administrator: it is kept at once, as it is after
+    /// the last step, and the snapshot belongs to that process's user.
     Snapshot "snapshot"(Snapshot) -> "done";
     /// Opens a context from a snapshot, on the model that it was made with, under whatever name that is mounted. EINVAL
     /// where the model of its name is another file.
@@ -231,6 +243,10 @@ calls! {
     /// Streams what happens in the system, as events; of processes of other users with the capability `kill` alone. A client that does not read them loses some, and is told how
     /// many (`lost`).
     Subscribe "subscribe"(Subscribe) -> "done";
+    /// Streams the calls of a process as it makes them, with arguments, results and errors, and its signals, as events.
+    /// Ends when the process has. Only for its user and the administrator. A process does not wait for who traces it:
+    /// who does not read loses events, and is told how many (`lost`).
+    Trace "trace"(Trace) -> "done";
     /// Describes the machine and the daemon.
     Sysinfo "sysinfo"(Sysinfo) -> "sysinfo";
     /// Stops the daemon.

@@ -146,6 +146,12 @@ args! {
         all: bool,
     }
 
+    /// Arguments of `inspect`.
+    struct Inspect {
+        /// The process.
+        pid: Pid,
+    }
+
     /// Arguments of `setpriority`.
     struct Setpriority {
         /// The process.

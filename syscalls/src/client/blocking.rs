@@ -73,9 +73,18 @@ impl Client {
     ///
     /// As [`Client::connect`].
     pub fn connect_with(path: &Path, hello: Hello) -> Result<Client, Fault> {
-        let no_connection = |e: io::Error| no_connection(path, &e);
-        let stream = inherited::connect(path).map_err(no_connection)?;
-        let writer = Arc::new(Mutex::new(stream.try_clone().map_err(no_connection)?));
+        let stream = inherited::connect(path).map_err(|e| no_connection(path, &e))?;
+        Client::over(stream, hello)
+    }
+
+    /// Speaks over a connection that is there already.
+    ///
+    /// # Errors
+    ///
+    /// ECONNRESET where nobody answers, EPROTONOSUPPORT where another version does.
+    pub fn over(stream: UnixStream, hello: Hello) -> Result<Client, Fault> {
+        let writer = stream.try_clone().map_err(|e| gone(Some(&e)))?;
+        let writer = Arc::new(Mutex::new(writer));
         let mut client = Client {
             stream,
             writer,

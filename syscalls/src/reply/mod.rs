@@ -14,6 +14,7 @@ use crate::id::{ContextId, Pid, Token, Tokens};
 mod frame;
 mod generate;
 mod group;
+mod inspect;
 mod model;
 mod process;
 mod segment;
@@ -23,6 +24,7 @@ mod system;
 pub use frame::{Frame, NO_CALL};
 pub use generate::*;
 pub use group::*;
+pub use inspect::*;
 pub use model::*;
 pub use process::*;
 pub use segment::*;
@@ -62,6 +64,8 @@ pub enum Reply {
     Attached(AttachedReply),
     /// Answer to `ps`.
     Processes(Vec<ProcessInfo>),
+    /// Answer to `inspect`.
+    Inspected(Box<InspectReply>),
     /// Answer to `groups`.
     Groups(Vec<GroupInfo>),
     /// Answer to `service_start`, `service_stop` and `service_restart`.

@@ -21,6 +21,9 @@ pub struct ModelInfo {
     pub driver: String,
     /// The model family: `llama`, `qwen2`, `bert`, ….
     pub architecture: String,
+    /// Of its file, in hexadecimal digits; the empty string until it has been loaded.
+    #[serde(default)]
+    pub fingerprint: String,
     /// A line for people: what the model calls itself.
     pub description: String,
     /// Weights.

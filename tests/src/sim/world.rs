@@ -118,8 +118,14 @@ impl<A> World<A> {
     pub fn connect(&mut self) -> ConnId {
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
-        let credentials =
-            Credentials { uid: 0, os_pid: 2, executable: "simulate".into(), admin: true, program: None };
+        let credentials = Credentials {
+            uid: 0,
+            os_pid: 2,
+            os_parent: None,
+            executable: "simulate".into(),
+            admin: true,
+            program: None,
+        };
         self.event(Event::Connected { conn, credentials });
         conn
     }

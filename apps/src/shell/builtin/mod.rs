@@ -20,12 +20,14 @@ mod bg;
 mod cd;
 mod detach;
 mod devices;
+mod discard;
 mod exit;
 mod export;
 mod fg;
 mod generate;
 mod groups;
 pub mod help;
+mod inspect;
 mod jobs;
 mod kill;
 mod listing;
@@ -37,16 +39,20 @@ mod output;
 mod policy;
 mod printed;
 mod ps;
+mod restore;
 mod segments;
 mod service;
 mod share;
 mod shutdown;
+mod snapshot;
+mod snapshots;
 mod spawn;
 mod stat;
 mod store;
 mod sysinfo;
 mod timeline;
 mod tokenize;
+mod trace;
 mod umount;
 mod wait;
 
@@ -95,7 +101,13 @@ pub const ALL: &[Builtin] = &[
     umount::BUILTIN,
     share::BUILTIN,
     segments::BUILTIN,
+    snapshot::BUILTIN,
+    restore::BUILTIN,
+    snapshots::BUILTIN,
+    discard::BUILTIN,
     ps::BUILTIN,
+    inspect::BUILTIN,
+    trace::BUILTIN,
     spawn::BUILTIN,
     output::BUILTIN,
     service::BUILTIN,

@@ -20,9 +20,10 @@ use crate::shell::locate;
 /// How long a person waits for the daemon at a keyboard.
 const ANSWER_MAX: Duration = Duration::from_millis(300);
 
-/// Commands whose arguments are models or processes.
+/// Commands whose arguments are models, processes, snapshots or jobs.
 const OF_MODELS: &[&str] = &["umount"];
-const OF_PROCESSES: &[&str] = &["kill", "wait", "nice", "output"];
+const OF_PROCESSES: &[&str] = &["kill", "wait", "nice", "attach", "detach", "inspect", "trace", "snapshot", "output"];
+const OF_SNAPSHOTS: &[&str] = &["restore", "discard"];
 const OF_JOBS: &[&str] = &["fg", "bg"];
 
 /// Options with a model as value, of builtins and applications alike.
@@ -85,6 +86,7 @@ impl Words {
         }
         match *command {
             c if OF_PROCESSES.contains(&c) => Some([self.processes(), self.jobs.clone()].concat()),
+            c if OF_SNAPSHOTS.contains(&c) => Some(self.snapshots()),
             c if OF_JOBS.contains(&c) => Some(self.jobs.clone()),
             "help" => Some(ALL.iter().map(|b| b.name.to_owned()).collect()),
             _ => None,
@@ -97,6 +99,10 @@ impl Words {
 
     fn processes(&self) -> Vec<String> {
         self.ask(|client| Some(client.ps().ok()?.into_iter().map(|p| p.pid.to_string()).collect()))
+    }
+
+    fn snapshots(&self) -> Vec<String> {
+        self.ask(|client| Some(client.snapshots().ok()?.into_iter().map(|s| s.name).collect()))
     }
 
     /// Asks the daemon from a thread of its own, which is left behind if the answer takes too long.
@@ -223,6 +229,7 @@ mod tests {
         check("generate --ma", &["--max-tokens "]);
         check("generate --class i", &["interactive "]);
         check("mount x --attention p", &["plain "]);
+        check("ps --sort ti", &["time "]);
         check("echo $HO", &["$HOME ", "$HOST "]);
         check("fg ", &["%1 "]);
     }

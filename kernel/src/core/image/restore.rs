@@ -125,6 +125,7 @@ impl Kernel {
             self.calls.count_from(call);
             let known = Call::NAMES.iter().find(|name| **name == queued.name);
             let pending = Pending {
+                traced: None,
                 caller: None,
                 pid: image.owner,
                 uid: self.processes.identity(image.owner).map_or(u32::MAX, |id| id.uid),

@@ -22,6 +22,13 @@ struct Page {
 #[derive(Debug)]
 pub(in crate::core) struct PageRef(u32);
 
+impl PageRef {
+    /// Whether another table has the same page.
+    pub(in crate::core) fn is_same(&self, other: &PageRef) -> bool {
+        self.0 == other.0
+    }
+}
+
 /// All frames of one worker.
 #[derive(Debug)]
 pub(in crate::core) struct Pool {

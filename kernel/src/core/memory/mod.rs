@@ -28,6 +28,7 @@ mod page_in;
 mod paging;
 mod reclaim;
 mod remnant;
+mod report;
 mod residency;
 mod shortage;
 mod slots;

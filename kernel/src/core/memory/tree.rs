@@ -32,7 +32,7 @@ pub(super) use search::{Found, View};
 const NEIGHBOURS: usize = 4;
 
 /// A page in tokens, as a length of slices.
-const PAGE: usize = PAGE_TOKENS as usize;
+pub(super) const PAGE: usize = PAGE_TOKENS as usize;
 
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -296,7 +296,17 @@ impl Tree {
         saved.filter(|(_, common)| *common > 0).max_by_key(|(_, common)| *common)
     }
 
-    fn gate_behind(&self, space: &Space, at: NodeId) -> Option<NodeId> {
+    /// Where the logs of a space begin, if the tree has any.
+    pub(super) fn root_of(&self, space: &Space) -> Option<NodeId> {
+        self.roots.get(&space.root).copied()
+    }
+
+    /// The node behind another that is this page.
+    pub(super) fn page_behind(&self, at: NodeId, page: &[Token]) -> Option<NodeId> {
+        self.node(at).children.get(page).copied()
+    }
+
+    pub(super) fn gate_behind(&self, space: &Space, at: NodeId) -> Option<NodeId> {
         let node = self.node(at);
         space.gated_at(node.depth).then(|| node.gates.get(&space.uid).copied()).flatten()
     }

@@ -273,6 +273,7 @@ impl Model {
             trouble,
             driver: text(|d| &d.driver),
             architecture: text(|d| &d.architecture),
+            fingerprint: d.map(|d| format!("{:016x}", d.fingerprint)).unwrap_or_default(),
             description: text(|d| &d.description),
             parameters: d.map_or(0, |d| d.parameters),
             bytes: d.map_or(0, |d| d.bytes),

@@ -15,6 +15,7 @@ mod idle;
 mod inherit;
 mod program;
 mod quota;
+mod recent;
 mod signal;
 mod table;
 
@@ -34,6 +35,8 @@ use super::sched::Bucket;
 pub(super) use attach::Ended;
 pub(super) use program::Programs;
 pub(super) use table::{Interrupted, ProcessTable};
+
+use recent::RecentCalls;
 
 /// The status of a process whose connection ended: 128 + the number of HUP.
 pub(super) const STATUS_HANGUP: u8 = 128 + 1;
@@ -98,8 +101,12 @@ pub(super) struct Process {
     /// What its limit of tokens a second leaves now, where it has one.
     pub bucket: Option<Bucket>,
     pub contexts: BTreeSet<ContextId>,
+    /// Somebody traces it.
+    pub traced: bool,
     /// Its calls without an answer.
     pub calls: BTreeSet<CallNo>,
+    /// Those that were answered last.
+    pub recent: RecentCalls,
     /// The highest class of those that wait for it.
     pub lent: Option<Class>,
     /// Whom it sent a message last.
@@ -135,7 +142,9 @@ impl Process {
             limits: Limits::default(),
             bucket: None,
             contexts: BTreeSet::new(),
+            traced: false,
             calls: BTreeSet::new(),
+            recent: RecentCalls::default(),
             lent: None,
             sent_to: None,
             generating: 0,

@@ -109,6 +109,7 @@ impl Kernel {
         let credentials = Credentials {
             uid: process.id.uid,
             os_pid,
+            os_parent: None,
             executable: process.id.name.clone(),
             admin: false,
             program: Some(pid),

@@ -22,6 +22,7 @@ use super::Run;
 impl Kernel {
     /// Delivers a signal to a living process, and to its program where it has one.
     pub(in crate::core) fn signal(&mut self, pid: Pid, signal: Signal) {
+        self.trace_signal(pid, signal);
         match signal {
             Signal::Int => {
                 self.interrupt(pid);

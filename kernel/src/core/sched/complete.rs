@@ -227,11 +227,15 @@ impl Kernel {
             self.journal.touch_process(owner.id.pid);
         }
         let room_left = owner.context_tokens_left() > 0;
+        let traced = owner.traced.then(|| (owner.id.pid, sampled.token, sampled.piece.clone()));
         let Some(Taken { told, finish, full }) = context.take_token(sampled, room_left, self.now) else {
             return;
         };
         if let Some((caller, event)) = told {
             self.tell_caller(caller, event);
+        }
+        if let Some((pid, token, piece)) = traced {
+            self.trace_token(pid, row.call, id, token, &piece);
         }
         match finish {
             Some(finish) => self.end_generation(id, finish),

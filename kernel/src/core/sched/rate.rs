@@ -35,6 +35,12 @@ impl Bucket {
         self.at = now.max(self.at);
     }
 
+    /// Whole tokens that there are now.
+    pub(in crate::core) fn tokens(mut self, now: Now) -> u64 {
+        self.fill(now);
+        u64::try_from(self.level.div_euclid(TOKEN)).unwrap_or(0)
+    }
+
     /// When there is a whole token again; nothing if there is one now.
     pub(in crate::core) fn empty_until(&self, now: Now) -> Option<Now> {
         let mut then = *self;

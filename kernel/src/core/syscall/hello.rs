@@ -56,6 +56,7 @@ impl Kernel {
             counters: Counters::default(),
         };
         self.processes.enter(Process::new(id, Some(conn), args.lifetime, caps));
+        self.trace_newcomer(pid, credentials.os_parent);
         self.process_started(pid);
         self.note_begin(pid);
         if let Some(connection) = self.connections.get_mut(&conn) {

@@ -17,6 +17,7 @@ mod fork;
 mod generate;
 mod groups;
 mod hello;
+mod inspect;
 mod kill;
 mod kill_group;
 mod models;
@@ -47,6 +48,7 @@ mod subscribe;
 mod sysinfo;
 mod tokenize;
 mod tokens;
+mod trace;
 mod truncate;
 mod unmount;
 mod wait;
@@ -74,6 +76,8 @@ struct Caller {
     pid: Pid,
     uid: u32,
     caps: Caps,
+    /// The number of its call in traces, where it is traced.
+    traced: Option<u64>,
 }
 
 /// How the reply of a call comes about.
@@ -101,6 +105,16 @@ enum Next {
 }
 
 type Outcome = Result<Next, Fault>;
+
+/// What is answered at once, if anything is.
+fn outcome_of(outcome: &Outcome) -> Option<Result<&Reply, &Fault>> {
+    match outcome {
+        Ok(Next::Reply(reply)) => Some(Ok(reply)),
+        Ok(Next::End(..) | Next::Signal(..) | Next::Detach(_) | Next::Terminate) => Some(Ok(&Reply::Done {})),
+        Err(fault) => Some(Err(fault)),
+        Ok(Next::Queue(..) | Next::Ask(..) | Next::Store(_) | Next::Wait(..) | Next::Follow(..)) => None,
+    }
+}
 
 /// A call that is done and has nothing to say.
 const DONE: Outcome = Ok(Next::Reply(Reply::Done {}));
@@ -146,7 +160,7 @@ impl Kernel {
         let pid = acting.unwrap_or(own);
         self.check_acts_for(conn, own, pid)?;
         let process = self.process(pid)?;
-        let caller = Caller { conn, pid, uid: process.id.uid, caps: process.caps };
+        let caller = Caller { conn, pid, uid: process.id.uid, caps: process.caps, traced: None };
         self.calls.of_user().check(caller.uid, caller.caps, 1, self.config.user.calls, "calls")?;
         if let Some(process) = self.processes.living_mut(pid) {
             process.id.counters.calls += 1;
@@ -167,7 +181,13 @@ impl Kernel {
     /// Carries a call out, and makes its outcome take effect.
     fn act(&mut self, caller: &Caller, id: CallId, call: Call) {
         let name = call.name();
-        match self.carry_out(caller, call) {
+        let caller = &Caller { traced: self.trace_call(caller.pid, &call), ..caller.clone() };
+        let outcome = self.carry_out(caller, call);
+        if let Some(result) = outcome_of(&outcome) {
+            self.remember_call(caller.pid, name, self.now, result);
+            self.trace_return(caller.pid, (caller.traced, name), self.now, result);
+        }
+        match outcome {
             Ok(Next::Reply(reply)) => self.send(caller.conn, Frame::Reply(id, Ok(reply))),
             Err(fault) => self.send(caller.conn, Frame::Reply(id, Err(fault))),
             Ok(Next::End(pid, status)) => {
@@ -185,6 +205,10 @@ impl Kernel {
             Ok(Next::Follow(call, args)) => {
                 if let Some(connection) = self.connections.get_mut(&caller.conn) {
                     connection.in_flight.insert(id);
+                }
+                if let Some(pending) = self.calls.get_mut(call) {
+                    // Its answer is that of this call, too.
+                    pending.traced = pending.traced.or(caller.traced);
                 }
                 self.follow(call, super::call::Caller { conn: caller.conn, call: id }, args.replay);
             }
@@ -217,6 +241,7 @@ impl Kernel {
                 let call = self.keep(caller, id, name, waits, timeout_ms);
                 match told {
                     Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, kinds),
+                    Waits::Calls(args) => self.begin_trace(call, caller.conn, &args),
                     Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
                     Waits::Service(name, _) => {
                         if let Some(service) = self.services.get_mut(&name) {
@@ -252,6 +277,7 @@ impl Kernel {
             Call::Output(args) => self.sys_output(caller, &args),
             Call::Sigwait(args) => self.sys_sigwait(caller, &args),
             Call::Ps(args) => Ok(Next::Reply(self.sys_ps(caller, &args))),
+            Call::Inspect(args) => self.sys_inspect(caller, &args),
             Call::Stat(args) => self.sys_stat(caller, &args),
             Call::Setpriority(args) => self.sys_setpriority(caller, &args),
             Call::Setpolicy(args) => self.sys_setpolicy(&args),
@@ -291,6 +317,7 @@ impl Kernel {
             Call::Unmount(args) => self.sys_unmount(&args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
             Call::Subscribe(args) => self.sys_subscribe(&args),
+            Call::Trace(args) => self.sys_trace(caller, args),
             Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
             Call::Shutdown(_) => self.sys_shutdown(),
             call => Err(absent::fault(&call)),
@@ -311,9 +338,10 @@ impl Kernel {
         let waits_for = self.waited_for(caller.pid, &waits);
         let (pid, since) = (caller.pid, self.now);
         let heard = Some(super::call::Caller { conn: caller.conn, call: id });
+        let (uid, traced) = (caller.uid, caller.traced);
         self.calls.insert(
             call,
-            Pending { caller: heard, pid, uid: caller.uid, name, since, waits, waits_for, deadline },
+            Pending { caller: heard, pid, uid, name, since, waits, waits_for, deadline, traced },
         );
         if let Some(pid) = waits_for {
             self.inherit(pid);

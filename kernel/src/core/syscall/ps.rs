@@ -10,7 +10,7 @@ use super::super::capability::Caps;
 use super::super::context::Context;
 use super::super::event::Now;
 use super::super::memory::oom_score;
-use super::super::process::{Identity, Process, Run};
+use super::super::process::{Identity, Process, Run, Zombie};
 use super::super::sched::Place;
 use super::Caller;
 
@@ -22,10 +22,7 @@ impl Kernel {
         let mut list = vec![self.kernel_info()];
         list.extend(self.processes.pids().filter_map(|pid| match self.processes.living(pid) {
             Some(process) => Some(self.living_info(process)),
-            None => self.processes.zombie(pid).map(|zombie| {
-                let status = Some(zombie.status);
-                ProcessInfo { state: ProcessState::Zombie, status, ..info(&zombie.id, self.now) }
-            }),
+            None => self.processes.zombie(pid).map(|zombie| self.zombie_info(zombie)),
         }));
         let interrupted = self.processes.interrupted.iter().filter(|_| args.all);
         list.extend(interrupted.map(|dead| ProcessInfo {
@@ -81,7 +78,12 @@ impl Kernel {
         }
     }
 
-    fn living_info(&self, process: &Process) -> ProcessInfo {
+    pub(super) fn zombie_info(&self, zombie: &Zombie) -> ProcessInfo {
+        let status = Some(zombie.status);
+        ProcessInfo { state: ProcessState::Zombie, status, ..info(&zombie.id, self.now) }
+    }
+
+    pub(super) fn living_info(&self, process: &Process) -> ProcessInfo {
         let (state, waits_for) = self.state(process);
         ProcessInfo {
             state,
@@ -123,7 +125,7 @@ impl Kernel {
         self.models.get(&context.model).is_some_and(|m| m.is_ready())
     }
 
-    fn waits_for(&self, process: &Process, waits: &Waits) -> String {
+    pub(super) fn waits_for(&self, process: &Process, waits: &Waits) -> String {
         let name = |model| self.models.get(model).map_or("a model", |m| m.name.as_str());
         match waits {
             Waits::Child(Some(pid)) => format!("process {pid}"),
@@ -131,6 +133,7 @@ impl Kernel {
             Waits::Message => "a message".into(),
             Waits::Store => "the store".into(),
             Waits::Events(_) => "events".into(),
+            Waits::Calls(_) => "calls of others".into(),
             Waits::Output(pid, _) => format!("the output of process {pid}"),
             Waits::Service(name, _) => format!("service {name}"),
             Waits::Signal => "a signal".into(),

@@ -10,13 +10,22 @@ use super::super::context::Work;
 use super::{Caller, DONE, Next, Outcome, check_name};
 
 impl Kernel {
-    pub(super) fn sys_snapshot(&self, caller: &Caller, args: Snapshot) -> Outcome {
+    /// A context of one's own is kept when it is its turn; another process's at once, because its line is not the
+    /// caller's to stand in.
+    pub(super) fn sys_snapshot(&mut self, caller: &Caller, args: Snapshot) -> Outcome {
         check_name("a snapshot", &args.name)?;
-        if self.own_context(caller, args.context)?.log.is_empty() {
-            let message = format!("context {} is empty, so there is nothing to keep", args.context);
+        let id = args.context;
+        let other = self.contexts.get(&id).map(|c| c.owner).filter(|owner| *owner != caller.pid);
+        let others = other.is_some_and(|owner| self.subject(caller, owner).is_ok());
+        let context = if others { self.context(id)? } else { self.own_context(caller, id)? };
+        if context.log.is_empty() {
+            let message = format!("context {id} is empty, so there is nothing to keep");
             return Err(Fault::new(Errno::EINVAL, message));
         }
-        Ok(Next::Queue(args.context, Work::Snapshot(args)))
+        if others {
+            return self.snapshot(id, args).map(Next::Reply);
+        }
+        Ok(Next::Queue(id, Work::Snapshot(args)))
     }
 
     /// Waits, as `open` does, where the model is not loaded: whether it is the right one is known only then.

@@ -69,6 +69,7 @@ impl Kernel {
         if let Some(connection) = self.connections.get_mut(&caller.conn) {
             connection.processes.insert(pid);
         }
+        self.trace_newcomer(pid, None);
         self.process_started(pid);
         self.note_begin(pid);
         Ok(Next::Reply(Reply::Spawned { pid }))

@@ -75,7 +75,7 @@ impl Kernel {
         (host, process.swap_pages.saturating_sub(host))
     }
 
-    fn process_stats(&self, caller: &Caller, pid: Pid) -> Result<Stats, Fault> {
+    pub(super) fn process_stats(&self, caller: &Caller, pid: Pid) -> Result<Stats, Fault> {
         let process = self.subject(caller, pid)?;
         let (host, disk) = self.pages_of(process);
         Ok(Stats {

@@ -6,14 +6,16 @@
 use super::super::{Opened, mount, unexpected};
 use super::Client;
 use crate::call::{
-    Append, Attach, Close, Detach, Detokenize, Embed, Follow, Fork, Generate, Groups, Kill, Message, Models,
-    Mount, Open, Ps, Segments, Shutdown, Signal, Spawn, Stat, Sysinfo, Tokenize, Truncate, Unmount, Wait,
+    Append, Attach, Close, Detach, Detokenize, Discard, Embed, Follow, Fork, Generate, Groups, Inspect, Kill,
+    Message, Models, Mount, Open, Ps, Restore, Segments, Shutdown, Signal, Snapshot, Snapshots, Spawn, Stat,
+    Sysinfo, Tokenize, Truncate, Unmount, Wait,
 };
 use crate::errno::Fault;
 use crate::event::Event;
 use crate::id::{ContextId, Pid, Ticket, Token, Tokens};
 use crate::reply::{
-    AttachedReply, GeneratedReply, GroupInfo, ModelInfo, ProcessInfo, Reply, SegmentInfo, Stats, SysinfoReply,
+    AttachedReply, GeneratedReply, GroupInfo, InspectReply, ModelInfo, ProcessInfo, Reply, SegmentInfo,
+    SnapshotInfo, Stats, SysinfoReply,
 };
 
 /// Takes the one kind of reply that a call has.
@@ -91,6 +93,27 @@ impl Client {
         take!(self.call(Truncate { context, length }), Reply::Done {} => ())
     }
 
+    /// Keeps a context under a name.
+    pub fn snapshot(&mut self, context: ContextId, name: &str) -> Result<(), Fault> {
+        take!(self.call(Snapshot { context, name: name.into() }), Reply::Done {} => ())
+    }
+
+    /// Opens a context from a snapshot.
+    pub fn restore(&mut self, name: &str) -> Result<Opened, Fault> {
+        take!(self.call(Restore { name: name.into() }), Reply::Opened { context, model, length, tokens_max }
+            => Opened { context, model, length, tokens_max })
+    }
+
+    /// Lists the snapshots of the caller's user.
+    pub fn snapshots(&mut self) -> Result<Vec<SnapshotInfo>, Fault> {
+        take!(self.call(Snapshots {}), Reply::Snapshots(snapshots) => snapshots)
+    }
+
+    /// Removes a snapshot.
+    pub fn discard(&mut self, name: &str) -> Result<(), Fault> {
+        take!(self.call(Discard { name: name.into() }), Reply::Done {} => ())
+    }
+
     /// Turns text into tokens, without a beginning-of-text token and with special names as ordinary text.
     pub fn tokenize(&mut self, model: Option<&str>, text: &str) -> Result<Vec<Token>, Fault> {
         let (model, text) = (model.map(Into::into), text.into());
@@ -150,6 +173,11 @@ impl Client {
     /// Lists processes.
     pub fn ps(&mut self) -> Result<Vec<ProcessInfo>, Fault> {
         take!(self.call(Ps { all: false }), Reply::Processes(processes) => processes)
+    }
+
+    /// Looks into a process.
+    pub fn inspect(&mut self, pid: Pid) -> Result<InspectReply, Fault> {
+        take!(self.call(Inspect { pid }), Reply::Inspected(inspected) => *inspected)
     }
 
     /// Lists groups of processes.

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use clap::Parser;
-use syscalls::call::{Class, Generate, Hello, Lifetime, Message, OnFull, Open, Signal};
+use syscalls::call::{Append, Class, Generate, Hello, Lifetime, Message, OnFull, Open, Signal};
 use syscalls::client::blocking::{Client, Interrupter};
 use syscalls::client::{Opened, hello};
 use syscalls::reply::{Finish, GeneratedReply};
@@ -13,11 +13,11 @@ use syscalls::{Errno, Event, Fault, Tokens};
 use super::arguments::{self, Daemon, Invocation, name_of};
 use super::failure::Failure;
 use super::{Builtin, Outcome, Run};
-use crate::terminal::interrupt::{self, INTERRUPTED};
+use crate::terminal::interrupt::{self, INTERRUPTED, Interrupted};
 use crate::terminal::output::Output;
 
 pub mod prompt;
-mod sampling;
+pub mod sampling;
 
 pub const BUILTIN: Builtin =
     Builtin { name: "generate", command: || arguments::command::<Args>("generate"), run: Run::Program(run) };
@@ -115,14 +115,25 @@ fn run(invocation: &Invocation) -> Outcome {
     if args.detach {
         return leave(client, &args, &opened, text, generate);
     }
-    let result =
-        append(&mut client, &args, &opened, text).and_then(|()| stream(&mut client, generate, args.json));
+    let result = prompt_of(&args, text)
+        .append("generate", &mut client, &opened)
+        .and_then(|()| stream("generate", &mut client, generate, args.json));
+    end("generate", result, &interrupted, args.stats)
+}
+
+/// The exit status of a command that has generated, or failed to.
+pub fn end(
+    command: &str,
+    result: Result<GeneratedReply, Failure>,
+    interrupted: &Interrupted,
+    stats: bool,
+) -> Outcome {
     match result {
         Err(Failure::Fault(fault)) if interrupted.is_set() && ended_by_signal(&fault) => Ok(INTERRUPTED),
         Err(failure) => Err(failure),
         Ok(generated) => {
-            if args.stats {
-                note!("generate: {}", took(&generated));
+            if stats {
+                note!("{command}: {}", took(&generated));
             }
             Ok(if generated.finish == Finish::Interrupted { INTERRUPTED } else { 0 })
         }
@@ -131,7 +142,7 @@ fn run(invocation: &Invocation) -> Outcome {
 
 /// Begins to generate, and leaves the process to itself.
 fn leave(mut client: Client, args: &Args, opened: &Opened, text: String, generate: Generate) -> Outcome {
-    append(&mut client, args, opened, text)?;
+    prompt_of(args, text).append("generate", &mut client, opened)?;
     let id = client.start(generate)?;
     let pid = client.pid();
     client.detach(None)?;
@@ -152,34 +163,45 @@ fn ended_by_signal(fault: &Fault) -> bool {
     matches!(fault.errno, Errno::EINTR | Errno::ECANCELED)
 }
 
-/// Brings the prompt into the context: as messages where the model knows messages.
-fn append(client: &mut Client, args: &Args, opened: &Opened, text: String) -> Result<(), Failure> {
-    let chat = !args.raw && has_template(client, &opened.model)?;
-    if chat {
-        let system = args.system.clone().map(|content| Message { role: "system".into(), content });
-        let user = Message { role: "user".into(), content: text };
-        client.append_messages(opened.context, system.into_iter().chain([user]).collect())?;
-        return Ok(());
+/// What a context is given before it generates.
+pub struct Prompt {
+    pub text: String,
+    /// What the model is told before the text.
+    pub system: Option<String>,
+    /// As it is, without a chat template.
+    pub raw: bool,
+    /// Names of special tokens in it are these tokens.
+    pub special: bool,
+}
+
+fn prompt_of(args: &Args, text: String) -> Prompt {
+    Prompt { text, system: args.system.clone(), raw: args.raw, special: args.special }
+}
+
+impl Prompt {
+    /// Brings the prompt into the context: as messages where the model knows messages.
+    pub fn append(self, command: &str, client: &mut Client, opened: &Opened) -> Result<(), Failure> {
+        let chat = !self.raw && has_template(client, &opened.model)?;
+        if chat {
+            let system = self.system.map(|content| Message { role: "system".into(), content });
+            let user = Message { role: "user".into(), content: self.text };
+            client.append_messages(opened.context, system.into_iter().chain([user]).collect())?;
+            return Ok(());
+        }
+        if !self.raw {
+            note!(
+                "{command}: {} has no chat template, so it continues the prompt as plain text; --raw asks for that",
+                opened.model
+            );
+        }
+        let text = match self.system {
+            Some(system) => format!("{system}\n\n{}", self.text),
+            None => self.text,
+        };
+        let (context, special) = (opened.context, self.special);
+        client.append(Append { context, text: Some(text), tokens: None, messages: None, special })?;
+        Ok(())
     }
-    if !args.raw {
-        note!(
-            "generate: {} has no chat template, so it continues the prompt as plain text; --raw asks for that",
-            opened.model
-        );
-    }
-    let text = match &args.system {
-        Some(system) => format!("{system}\n\n{text}"),
-        None => text,
-    };
-    let (context, special) = (opened.context, args.special);
-    client.append(syscalls::call::Append {
-        context,
-        text: Some(text),
-        tokens: None,
-        messages: None,
-        special,
-    })?;
-    Ok(())
 }
 
 fn has_template(client: &mut Client, model: &str) -> Result<bool, Fault> {
@@ -187,8 +209,14 @@ fn has_template(client: &mut Client, model: &str) -> Result<bool, Fault> {
 }
 
 /// Generates, and shows the text as it comes or the reply at the end.
-fn stream(client: &mut Client, generate: Generate, json: bool) -> Result<GeneratedReply, Failure> {
-    let mut shown = Shown { output: Output::stdout(), failed: None, interrupter: client.interrupter() };
+pub fn stream(
+    command: &'static str,
+    client: &mut Client,
+    generate: Generate,
+    json: bool,
+) -> Result<GeneratedReply, Failure> {
+    let interrupter = client.interrupter();
+    let mut shown = Shown { command, output: Output::stdout(), failed: None, interrupter };
     let generated = client.generate(generate, |event| shown.event(event));
     if let Some(error) = shown.failed {
         return Err(Failure::Output(error));
@@ -207,6 +235,7 @@ fn stream(client: &mut Client, generate: Generate, json: bool) -> Result<Generat
 
 /// What has been shown of a generation.
 struct Shown {
+    command: &'static str,
     output: Output,
     failed: Option<io::Error>,
     interrupter: Interrupter,
@@ -214,6 +243,7 @@ struct Shown {
 
 impl Shown {
     fn event(&mut self, event: Event) {
+        let command = self.command;
         match event {
             Event::Tokens { text, .. } if self.failed.is_none() => {
                 if let Err(error) = self.output.write(&text) {
@@ -224,14 +254,14 @@ impl Shown {
                 }
             }
             Event::Replaying { tokens } => {
-                note!("generate: the model's worker died; {tokens} tokens are computed again");
+                note!("{command}: the model's worker died; {tokens} tokens are computed again");
             }
             Event::Slid { tokens, .. } => {
-                note!("generate: the context was full; its oldest {tokens} tokens were dropped");
+                note!("{command}: the context was full; its oldest {tokens} tokens were dropped");
             }
             Event::Compacted { tokens, summary, .. } => {
                 note!(
-                    "generate: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
+                    "{command}: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
                 );
             }
             _ => {}
