@@ -14,6 +14,7 @@ pub mod program;
 pub mod prompt;
 pub mod qa;
 pub mod recording;
+pub mod replay;
 pub mod shell;
 pub mod summariser;
 pub mod text;

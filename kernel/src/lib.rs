@@ -1,5 +1,7 @@
-//! The kernel of llmasos: a pure state machine ([`core`]) and the input and output around it ([`host`]).
+//! The kernel of llmasos: a pure state machine ([`core`]), the input and output around it ([`host`]), and the same
+//! machine alone with simulated models ([`sim`]).
 
 pub mod core;
 pub mod host;
 pub mod jail;
+pub mod sim;

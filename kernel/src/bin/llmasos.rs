@@ -5,6 +5,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -26,6 +28,9 @@ use kernel::host::settings::{Flags, Settings};
 enum Arguments {
     /// Serves programs on a socket until it is asked to end by SIGTERM, SIGINT or `llmasos shutdown`
     Daemon(Flags),
+    /// Answers the program behind standard input, a socket, with the kernel's core and simulated models alone
+    #[command(hide = true)]
+    Simulation,
     /// Any command of the shell, such as ps, mount or generate
     #[command(external_subcommand)]
     Builtin(Vec<OsString>),
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
             write_manual(words)
         }
         Arguments::Daemon(flags) => serve(flags),
+        Arguments::Simulation => simulate(),
         Arguments::Builtin(words) => become_shell(words),
     }
 }
@@ -60,6 +66,20 @@ fn serve(flags: Flags) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("llmasos: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Plays the kernel for `replay --sim`, which is at the other end of standard input.
+fn simulate() -> ExitCode {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    match socket.and_then(kernel::sim::serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!(
+                "llmasos: the socket on standard input fails: {e}; `llmasos replay --sim FILE` makes one"
+            );
             ExitCode::FAILURE
         }
     }

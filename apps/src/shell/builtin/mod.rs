@@ -39,6 +39,7 @@ mod output;
 mod policy;
 mod printed;
 mod ps;
+mod replay;
 mod restore;
 mod segments;
 mod service;
@@ -111,6 +112,7 @@ pub const ALL: &[Builtin] = &[
     spawn::BUILTIN,
     output::BUILTIN,
     service::BUILTIN,
+    replay::BUILTIN,
     kill::BUILTIN,
     wait::BUILTIN,
     detach::BUILTIN,

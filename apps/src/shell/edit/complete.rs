@@ -22,7 +22,8 @@ const ANSWER_MAX: Duration = Duration::from_millis(300);
 
 /// Commands whose arguments are models, processes, snapshots or jobs.
 const OF_MODELS: &[&str] = &["umount"];
-const OF_PROCESSES: &[&str] = &["kill", "wait", "nice", "attach", "detach", "inspect", "trace", "snapshot", "output"];
+const OF_PROCESSES: &[&str] =
+    &["kill", "wait", "nice", "attach", "detach", "inspect", "trace", "snapshot", "output"];
 const OF_SNAPSHOTS: &[&str] = &["restore", "discard"];
 const OF_JOBS: &[&str] = &["fg", "bg"];
 
