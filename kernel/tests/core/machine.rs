@@ -44,6 +44,8 @@ pub struct Machine {
     events_of: BTreeMap<(ConnId, CallId), Vec<syscalls::Event>>,
     pub steps: Vec<Step>,
     pub longest_step_us: u64,
+    /// Changes how long steps take, for a test that wants a machine as machines are.
+    pub weather: Option<Box<dyn FnMut(u64) -> u64>>,
     /// Steps that are to be withdrawn when they run.
     pub withdrawn: BTreeSet<(WorkerId, u64)>,
     pub records: BTreeMap<String, Record>,
@@ -94,6 +96,7 @@ impl Machine {
             events_of: BTreeMap::new(),
             steps: Vec::new(),
             longest_step_us: 0,
+            weather: None,
             withdrawn: BTreeSet::new(),
             records: BTreeMap::new(),
             images: Images::default(),
@@ -293,7 +296,10 @@ impl Machine {
         let stop = self.withdrawn.contains(&(worker, step.number));
         let through = if stop { step.rows.len() / 2 } else { usize::MAX };
         let event = match driver.step_withdrawn(step, through) {
-            Ok(Ok(done)) => {
+            Ok(Ok(mut done)) => {
+                if let Some(weather) = &mut self.weather {
+                    done.elapsed_us = weather(done.elapsed_us);
+                }
                 self.now += done.elapsed_us.min(1_000_000_000);
                 self.longest_step_us = self.longest_step_us.max(done.elapsed_us.min(1_000_000_000));
                 Event::StepDone { worker, done }

@@ -14,6 +14,10 @@ use super::{CLASSES, OWED_SHARE, RowSent, Sched};
 /// What chunks may take beside the fastest rows, in microseconds: nobody notices a gap of this length.
 const BESIDE_US_MIN: u64 = 2_000;
 
+/// A step may take longer than the latency target by one part in so many where it fills a tile with that: always to
+/// leave the rest of a tile out would cost prompts a fifth of their speed beside few rows.
+const TILE_SLACK: u64 = 16;
+
 /// Makes the rows of a step out of candidates in their order.
 pub(super) struct Chooser<'a> {
     sched: &'a mut Sched,
@@ -243,14 +247,19 @@ impl<'a> Chooser<'a> {
     fn chunk_beside_decoding(&self, c: &Candidate, most: u32) -> u32 {
         // How long a step takes without prompts is measured by one without.
         let Some(beside_us) = self.beside_us().filter(|_| !self.sched.cost.is_stale()) else { return 0 };
-        let Some(tokens) = self.sched.cost.chunk(c.position, most, beside_us) else {
+        let left_us = beside_us.saturating_sub(self.prefill_us);
+        let Some(tokens) = self.sched.cost.chunk(c.position, most, left_us) else {
             return self.config.prefill_tokens_min.saturating_sub(self.prefill.tokens).min(most);
         };
         let tokens = match self.prefill.tokens {
             0 => tokens,
-            _ => self.chunk_within(c, most, beside_us.saturating_sub(self.prefill_us)),
+            _ => self.chunk_within(c, most, left_us),
         };
-        self.whole_tiles(tokens, most)
+        if tokens == 0 {
+            return 0;
+        }
+        let step_us = self.sched.cost.decode_us(self.decode).unwrap_or(0) + beside_us;
+        self.whole_tiles(c, tokens, most, left_us + step_us / TILE_SLACK)
     }
 
     /// How long chunks may take beside the rows that decode, if it is known how long these take: what the latency
@@ -261,11 +270,20 @@ impl<'a> Chooser<'a> {
         Some(target_us(self.config, head_us).saturating_sub(us).max(BESIDE_US_MIN))
     }
 
-    /// Cuts a chunk so that all rows of the step together fill the tiles in which the device computes them: the rest
-    /// of a tile takes as long as a whole one.
-    fn whole_tiles(&self, tokens: u32, most: u32) -> u32 {
+    /// Fits a chunk to the tiles in which the device computes all rows of the step together, since the rest of a tile
+    /// takes as long as a whole one: up to the next one, if it is expected to take no longer than this, or down.
+    fn whole_tiles(&self, c: &Candidate, tokens: u32, most: u32, us: u64) -> u32 {
         let over = (self.decode.rows + self.prefill.tokens + tokens) % self.row_tile;
-        if tokens == most || tokens <= over { tokens } else { tokens - over }
+        if over == 0 || tokens == most {
+            return tokens;
+        }
+        let up = (tokens + self.row_tile - over).min(most);
+        let in_time = self.sched.cost.chunk_us(c.position, up).is_some_and(|up_us| up_us <= us);
+        match (in_time, tokens > over) {
+            (true, _) => up,
+            (false, true) => tokens - over,
+            (false, false) => tokens,
+        }
     }
 
     /// A chunk for what time is left, if that is enough for a token.

@@ -1,9 +1,24 @@
 //! What steps cost here, by measurement: the time of a pure decode step by the number of its rows and by how deep
 //! they are, and the time of a prompt token beside it by its depth. Attention looks at all that stands before, so
-//! both grow with depth, each along a line that is fitted to what was measured of late.
+//! both grow with depth, each along a line that is fitted to what was measured of late ([`Fit`]).
+//!
+//! Steps take longer than expected more often by chance than by what is in them, and those who decode wait for it. So
+//! the lines lean to the side where a mistake costs them nothing: the time of a decode step, by which the latency target
+//! goes, is thought rather too short, and that of a prompt token rather too long. A prompt that turns out dearer is
+//! cut shorter at once, and is let grow slowly.
 
-/// Buckets of rows: 1, 2, up to 4, up to 8, … up to 256, and more.
-const BUCKETS: usize = 10;
+use super::fit::{Fit, Lean, Line};
+
+/// Numbers of rows that are told apart: each up to 8, and four ranges from each power of two to the next: 9 and 10, …
+/// 15 and 16, 17 to 20, … 225 to 256, and more.
+const BUCKETS: usize = SINGLE as usize + 4 * 5 + 1;
+
+/// So many rows at most have a bucket for each number.
+const SINGLE: u32 = 8;
+
+/// Between two numbers of rows that were measured, one so many times the other at most, the times of those in between
+/// are known as well.
+const BETWEEN_MAX: f64 = 4.0;
 
 /// Prompt tokens below which a step says more of its fixed cost than of the tokens.
 const PREFILL_TOKENS_TELLING: u32 = 16;
@@ -17,13 +32,11 @@ const PREFILL_TOKENS_WIDE: u32 = 512;
 const DECODE_STALE_STEPS: u32 = 24;
 
 /// So many of those steps make a new measurement count once more.
-const DECODE_STALE_WEIGHT: u32 = 8;
+const DECODE_STALE_WEIGHT: u32 = 24;
 
-/// How much of what was measured before still counts after a further measurement.
-const MEMORY: f64 = 7.0 / 8.0;
-
-/// Measurements at places nearer to each other than so many tokens say little about a slope.
-const SPREAD_TELLING: f64 = 64.0;
+/// Prompt tokens beyond which a chunk says no more: or what small chunks cost would not be believed for long after a
+/// large one.
+const PREFILL_TOKENS_COUNTED_MAX: u32 = 64;
 
 /// Rows that decode, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,9 +97,9 @@ impl Cost {
     /// Learns from a step.
     pub(super) fn observe(&mut self, decode: Decode, prefill: Prefill, elapsed_us: u64) {
         if prefill.tokens == 0 {
-            for _ in 0..=self.stale_steps / DECODE_STALE_WEIGHT {
-                self.decode[bucket(decode.rows)].learn(1.0, decode.depth as f64, elapsed_us as f64);
-            }
+            let times = 1 + self.stale_steps / DECODE_STALE_WEIGHT;
+            let (depth, us) = (decode.depth as f64, elapsed_us as f64);
+            self.decode[bucket(decode.rows)].learn(Lean::Low, times, 1.0, depth, us);
             self.stale_steps = 0;
             return;
         }
@@ -100,7 +113,9 @@ impl Cost {
         let expected_us = self.prefill.at(prefill.depth as f64 / tokens).unwrap_or(0.0) * tokens / 1000.0;
         let much = us.max(expected_us as u64) > elapsed_us / 4;
         if prefill.tokens >= PREFILL_TOKENS_TELLING || decode.rows > 0 && much {
-            self.prefill.learn(tokens, prefill.depth as f64 / tokens, us as f64 * 1000.0 / tokens);
+            let weight = f64::from(prefill.tokens.min(PREFILL_TOKENS_COUNTED_MAX));
+            let (depth, ns) = (prefill.depth as f64 / tokens, us as f64 * 1000.0 / tokens);
+            self.prefill.learn(Lean::High, 1, weight, depth, ns);
         }
     }
 
@@ -111,17 +126,38 @@ impl Cost {
 
     /// The expected time of a pure decode step; nothing before the first one.
     pub(super) fn decode_us(&self, decode: Decode) -> Option<u64> {
-        let at = bucket(decode.rows);
-        if let Some(us) = self.decode[at].at(decode.depth as f64) {
-            return Some(us as u64);
+        if let Some(us) = self.between_us(decode, f64::INFINITY) {
+            return Some(us);
         }
+        let at = bucket(decode.rows);
         let below = self.decode[..at].iter().rev().find_map(Fit::mean);
         below.or_else(|| self.decode[at..].iter().find_map(Fit::mean)).map(|us| us as u64)
     }
 
-    /// The expected time of a pure decode step, if one of about so many rows has been seen.
+    /// The expected time of a pure decode step, if one of so many rows has been seen, or some of little fewer and
+    /// little more.
     pub(super) fn decode_measured_us(&self, decode: Decode) -> Option<u64> {
-        self.decode[bucket(decode.rows)].at(decode.depth as f64).map(|us| us as u64)
+        self.between_us(decode, BETWEEN_MAX)
+    }
+
+    /// What was measured for so many rows, or lies between what was measured for fewer and for more, one of which is so
+    /// many times the other at most.
+    fn between_us(&self, decode: Decode, apart: f64) -> Option<u64> {
+        let (at, depth, rows) = (bucket(decode.rows), decode.depth as f64, f64::from(decode.rows));
+        let measured = |at: usize| self.decode[at].at(depth).map(|us| (middle(at), us));
+        let below = || (0..at).rev().find_map(measured);
+        let above = || (at + 1..BUCKETS).find_map(measured);
+        let own = measured(at);
+        if own.is_some_and(|(middle, _)| middle == rows) {
+            return own.map(|(_, us)| us as u64);
+        }
+        let (from, to) = match own {
+            Some(own) => below().map(|below| (below, own)).or_else(|| Some((own, above()?)))?,
+            None => (below()?, above()?),
+        };
+        let slope = ((to.1 - from.1) / (to.0 - from.0)).max(0.0);
+        let near = own.is_some() || to.0 <= apart * from.0;
+        near.then_some((from.1 + slope * (rows - from.0)).max(0.0) as u64)
     }
 
     /// What rows at a position are expected to add to a pure decode step that takes so long. Where a step of so many
@@ -176,7 +212,7 @@ impl Cost {
     /// cost wherever they are, and their own part of what depends on depth.
     pub(super) fn decode_weights(&self, decode: Decode) -> impl Fn(u32) -> u64 {
         let rows = f64::from(decode.rows.max(1));
-        let even = match self.decode[bucket(decode.rows)].line {
+        let even = match self.decode[bucket(decode.rows)].line() {
             Some(Line { base, slope, .. }) => Ok((base / rows, slope)),
             None => Err(self.decode_us(decode).map(|us| us as f64 * 1000.0 / rows)),
         };
@@ -193,62 +229,26 @@ impl Cost {
     }
 }
 
+/// The bucket of a number of rows.
 fn bucket(rows: u32) -> usize {
-    (rows.max(1).next_power_of_two().trailing_zeros() as usize).min(BUCKETS - 1)
+    let above = rows.max(1) - 1;
+    if above < SINGLE {
+        return above as usize;
+    }
+    let octave = above.ilog2();
+    let quarter = (above >> (octave - 2)) & 3;
+    ((SINGLE + 4 * (octave - SINGLE.ilog2()) + quarter) as usize).min(BUCKETS - 1)
 }
 
-/// A line through measured points, of which later ones count more. Floating point adds, multiplies and divides the
-/// same everywhere, so the plans that follow are the same as well.
-#[derive(Clone, Debug, Default)]
-struct Fit {
-    /// Sums over the points of their weight, and of what the name says, by weight.
-    n: f64,
-    x: f64,
-    y: f64,
-    xx: f64,
-    xy: f64,
-    /// What comes of these.
-    line: Option<Line>,
-}
-
-/// A fitted line: its height at 0 and its slope, neither of which is negative, and what was measured on average.
-#[derive(Clone, Copy, Debug)]
-struct Line {
-    base: f64,
-    slope: f64,
-    mean: f64,
-}
-
-impl Fit {
-    fn learn(&mut self, weight: f64, x: f64, y: f64) {
-        let add = |sum: &mut f64, value: f64| *sum = *sum * MEMORY + weight * value;
-        add(&mut self.n, 1.0);
-        add(&mut self.x, x);
-        add(&mut self.y, y);
-        add(&mut self.xx, x * x);
-        add(&mut self.xy, x * y);
-        self.line = Some(self.fit());
+/// The rows that a bucket stands for.
+fn middle(bucket: usize) -> f64 {
+    let bucket = bucket as u32;
+    if bucket < SINGLE {
+        return f64::from(bucket + 1);
     }
-
-    /// What was measured on average.
-    fn mean(&self) -> Option<f64> {
-        self.line.map(|line| line.mean)
-    }
-
-    fn fit(&self) -> Line {
-        let (mean, place) = (self.y / self.n, self.x / self.n);
-        let spread = (self.xx / self.n - place * place).max(0.0);
-        let damped = spread + SPREAD_TELLING * SPREAD_TELLING;
-        let slope = ((self.xy / self.n - place * mean) / damped).max(0.0);
-        let base = mean - slope * place;
-        if base < 0.0 { Line { base: 0.0, slope: mean / place, mean } } else { Line { base, slope, mean } }
-    }
-
-    /// The height of the line at a place. Far from all that was measured it is not trusted further than fourfold.
-    fn at(&self, x: f64) -> Option<f64> {
-        let Line { base, slope, mean } = self.line?;
-        Some((base + slope * x).clamp(mean / 4.0, mean * 4.0))
-    }
+    let (octave, quarter) = ((bucket - SINGLE) / 4 + SINGLE.ilog2(), (bucket - SINGLE) % 4);
+    let width = 1_u32 << (octave - 2);
+    f64::from((4 + quarter) * width) + f64::from(width + 1) / 2.0
 }
 
 #[cfg(test)]
@@ -324,21 +324,51 @@ mod tests {
     }
 
     #[test]
-    fn decode_time_measured_again_follows_a_machine_that_slows_down() {
+    fn decode_time_measured_again_follows_a_machine_that_slows_down_and_no_single_step() {
         let mut cost = Cost::default();
         for _ in 0..50 {
             cost.observe(decode(4), Prefill::default(), 50_000);
         }
-        cost.observe(decode(4), prefill(0, 12), 100_000);
-        assert!(!cost.is_stale());
-        for _ in 0..DECODE_STALE_STEPS {
-            cost.observe(decode(4), prefill(0, 12), 150_000);
+        let us = |cost: &Cost| cost.decode_us(decode(4)).unwrap();
+        let mut again = |us: u64| {
+            (0..DECODE_STALE_STEPS).for_each(|_| cost.observe(decode(4), prefill(0, 12), 100_000));
+            assert!(cost.is_stale());
+            cost.observe(decode(4), Prefill::default(), us);
+            assert!(!cost.is_stale());
+            cost.clone()
+        };
+        assert!(us(&again(250_000)) < 53_000, "one step of five times as long");
+        (0..20).for_each(|_| drop(again(75_000)));
+        assert!((66_000..76_000).contains(&us(&again(75_000))), "{} µs", us(&again(75_000)));
+        assert!(us(&again(50_000)) < 72_000, "a machine that is faster again is believed sooner");
+    }
+
+    #[test]
+    fn every_number_of_rows_has_a_bucket_that_stands_for_about_so_many() {
+        let buckets: Vec<usize> = (1..=300).map(bucket).collect();
+        assert!(buckets.is_sorted() && buckets[0] == 0 && buckets[255] == BUCKETS - 2);
+        for rows in 1..=256 {
+            let middle = middle(bucket(rows));
+            assert!((middle - f64::from(rows)).abs() <= f64::from(rows) / 7.0, "{rows} rows: {middle}");
         }
-        assert!(cost.is_stale());
-        cost.observe(decode(4), Prefill::default(), 75_000);
-        assert!(!cost.is_stale());
-        let us = cost.decode_us(decode(4)).unwrap();
-        assert!((58_000..70_000).contains(&us), "{us} µs after 50 ms and then 75 ms");
+        assert_eq!(buckets[256], BUCKETS - 1);
+    }
+
+    #[test]
+    fn rows_more_are_never_free_where_more_rows_take_longer() {
+        let us = |rows: u32| 10_000 + u64::from(rows) * 2_000;
+        let mut cost = Cost::default();
+        cost.observe(decode(3), Prefill::default(), us(3));
+        assert_eq!(cost.rows_added_us(decode(3), us(3), 0, 1), None, "one shows what it costs");
+        for seen in [6, 12, 20] {
+            cost.observe(decode(seen), Prefill::default(), us(seen));
+        }
+        for (rows, guesses) in [(3, 1), (3, 3), (4, 1), (5, 4), (6, 1), (8, 2), (11, 1), (12, 4)] {
+            let before = cost.decode_measured_us(decode(rows)).unwrap();
+            let added = cost.rows_added_us(decode(rows), before, 0, guesses).unwrap();
+            let expected = u64::from(guesses) * 2_000;
+            assert!(added.abs_diff(expected) <= 200, "{added} µs for {guesses} rows beside {rows}");
+        }
     }
 
     #[test]
