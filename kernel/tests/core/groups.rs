@@ -3,7 +3,7 @@
 use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
-use syscalls::reply::GroupInfo;
+use syscalls::reply::{GroupInfo, ProcessState};
 use syscalls::{ContextId, Errno, Pid, Reply};
 
 use crate::machine::{ADMIN, Machine, append_bytes, generate, generated, open, reference};
@@ -216,4 +216,29 @@ fn groups_belong_to_their_user_and_go_when_they_are_empty() {
     assert!(all.contains(&"user.1000/kept".to_owned()), "{all:?}");
     machine.call(conn, Setgroup { remove: true, ..setgroup("kept") }).expect("own group");
     assert!(!names(&mut machine, admin).contains(&"user.1000/kept".to_owned()));
+}
+
+#[test]
+fn signal_to_a_group_reaches_those_in_it_and_in_its_groups() {
+    let mut machine = Machine::default();
+    let admin = machine.connect(ADMIN);
+    let conn = machine.connect(1000);
+    let pids = ["a", "a/b", "c"].map(|group| machine.spawn_in(conn, group));
+    let stopped = |machine: &mut Machine| {
+        let ps = machine.ps(admin);
+        pids.map(|pid| ps.iter().any(|p| p.pid == pid && p.state == ProcessState::Stopped))
+    };
+    let kill = |group: &str, signal| KillGroup { group: group.into(), signal };
+    machine.call(conn, kill("a", Signal::Stop)).expect("it is the user's own");
+    assert_eq!(stopped(&mut machine), [true, true, false]);
+    machine.call(admin, kill("/user.1000/a/b", Signal::Cont)).expect("the administrator reaches all");
+    assert_eq!(stopped(&mut machine), [true, false, false]);
+    let stranger = machine.connect(1001);
+    let refused = |machine: &mut Machine, conn, group: &str| {
+        machine.call(conn, kill(group, Signal::Kill)).expect_err("refused").errno
+    };
+    assert_eq!(refused(&mut machine, stranger, "/user.1000/a"), Errno::EPERM);
+    assert_eq!(refused(&mut machine, conn, "nowhere"), Errno::ESRCH);
+    machine.call(conn, kill("/user.1000", Signal::Kill)).expect("its own group, with itself");
+    assert!(machine.ps(admin).iter().all(|p| p.uid != 1000), "all of them have ended");
 }

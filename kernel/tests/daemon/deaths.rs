@@ -27,11 +27,13 @@ impl App {
         // SAFETY: between fork and exec the closure makes system calls alone.
         unsafe {
             command.pre_exec(move || {
-                let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+                let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None)?;
                 connect(fd.as_raw_fd(), &address)?;
                 if libc::dup2(fd.as_raw_fd(), CONNECTION) < 0 {
                     return Err(io::Error::last_os_error());
                 }
+                // It may be that very number, and stays open in the program in any case.
+                std::mem::forget(fd);
                 Ok(())
             });
         }
