@@ -9,7 +9,7 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test kills lint bench bench-agents simulate prepare portable gpu-check install uninstall deb check-systemd clean
+.PHONY: help run build test kills lint bench bench-agents bench-train simulate prepare portable gpu-check install uninstall deb check-systemd clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -39,6 +39,14 @@ bench: build ## measures against llama.cpp's own tools, in alternation
 # ARGS="--quick", ARGS="--model 0.5b --only W1,W3b", … ; --help lists them.
 bench-agents: build ## measures many processes on one model against llama-server, in alternation
 	$(BIN)/bench-agents $(ARGS)
+
+# The same in PyTorch runs beside it if PYTHON has one. ARGS="nano" for one shape; RAYON_NUM_THREADS for threads.
+PYTHON ?= python3
+bench-train: ## measures training, beside PyTorch where PYTHON has it
+	$(CARGO) build --release --locked -p llmasos-train --example speed
+	$(BIN)/examples/speed $(ARGS)
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; then $(PYTHON) drivers/train/tests/peers/speed.py $(ARGS); \
+	else echo "bench-train: $(PYTHON) has no PyTorch; name one that has it with PYTHON=PATH"; fi
 
 simulate: ## runs the kernel's core in virtual time: policies on a real trace, and what idle processes cost
 	$(CARGO) build --release --locked -p llmasos-tests --bin simulate

@@ -192,10 +192,24 @@ impl Parameters {
     }
 }
 
+/// Names that hold the same tensor in models that tie them; some programs write the one, some the other.
+const TIED: [(&str, &[&str]); 5] = [
+    ("transformer.wte.weight", &["lm_head.weight"]),
+    ("model.embed_tokens.weight", &["lm_head.weight"]),
+    ("shared.weight", &["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"]),
+    (
+        "model.shared.weight",
+        &["model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"],
+    ),
+    ("cls.predictions.bias", &["cls.predictions.decoder.bias"]),
+];
+
 fn find<'a>(tensors: &'a BTreeMap<String, Tensor>, name: &str) -> Option<(&'a String, &'a Tensor)> {
     const PREFIXES: [&str; 3] = ["bert.", "transformer.", "model."];
     let plain = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
     let longer = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
+    let tied = TIED.iter().filter(|(tied, _)| *tied == name).flat_map(|(_, others)| others.iter());
     let candidates = [name.to_string()].into_iter().chain(plain.map(str::to_string)).chain(longer);
-    candidates.into_iter().find_map(|candidate| tensors.get_key_value(&candidate))
+    let mut candidates = candidates.chain(tied.map(|other| other.to_string()));
+    candidates.find_map(|candidate| tensors.get_key_value(&candidate))
 }

@@ -283,8 +283,23 @@ pub struct BertConfig {
     pub layer_norm_eps: f64,
     pub pad_token_id: Option<u32>,
     /// Names of the classes by number, for classifiers; there are as many classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "by_number")]
     pub id2label: Option<std::collections::BTreeMap<u32, String>>,
+}
+
+/// Names by number, whose numbers are strings in JSON: inside of an enum serde does not turn them back by itself.
+fn by_number<'de, D>(
+    from: D,
+) -> std::result::Result<Option<std::collections::BTreeMap<u32, String>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let names = Option::<std::collections::BTreeMap<String, String>>::deserialize(from)?;
+    let number = |(number, name): (String, String)| match number.parse::<u32>() {
+        Ok(number) => Ok((number, name)),
+        Err(error) => Err(serde::de::Error::custom(format!("label {number}: {error}"))),
+    };
+    names.map(|names| names.into_iter().map(number).collect::<std::result::Result<_, D::Error>>()).transpose()
 }
 
 impl BertConfig {
@@ -409,6 +424,10 @@ pub struct T5Config {
     pub initializer_factor: f64,
     pub feed_forward_proj: T5FeedForward,
     pub tie_word_embeddings: bool,
+    /// Whether the output layer reads scaled numbers; in files of transformers before 5 that is said by
+    /// `tie_word_embeddings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_decoder_outputs: Option<bool>,
     pub is_encoder_decoder: bool,
     pub pad_token_id: Option<u32>,
     pub eos_token_id: Option<u32>,
@@ -433,6 +452,7 @@ impl Default for T5Config {
             initializer_factor: 1.0,
             feed_forward_proj: T5FeedForward::Relu,
             tie_word_embeddings: true,
+            scale_decoder_outputs: None,
             is_encoder_decoder: true,
             pad_token_id: Some(0),
             eos_token_id: Some(1),

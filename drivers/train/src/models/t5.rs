@@ -22,13 +22,13 @@ pub(super) fn build(config: &T5Config, dtype: DType, seed: u64) -> Result<Transf
     let encoder = stack(&mut parameters, config, "encoder", config.num_layers, 0)?;
     let layers = config.num_decoder_layers.unwrap_or(config.num_layers);
     let decoder = stack(&mut parameters, config, "decoder", layers, config.num_layers)?;
-    let head = match config.tie_word_embeddings {
-        // The table is also the output layer, and its numbers are too large for that (Mesh TensorFlow's rule).
-        true => (tokens, None, (config.d_model as f64).sqrt().recip()),
-        false => {
-            (parameters.add("lm_head.weight", &shape, Init::Normal(config.initializer_factor))?, None, 1.0)
-        }
+    let weight = match config.tie_word_embeddings {
+        true => tokens,
+        false => parameters.add("lm_head.weight", &shape, Init::Normal(config.initializer_factor))?,
     };
+    // The numbers of a table that is also the output layer are too large for that (Mesh TensorFlow's rule).
+    let scaled = config.scale_decoder_outputs.unwrap_or(config.tie_word_embeddings);
+    let head = (weight, None, if scaled { (config.d_model as f64).sqrt().recip() } else { 1.0 });
     Ok(Transformer {
         scale: 1.0,
         positions: None,

@@ -128,6 +128,23 @@ MODELS = {
 }
 
 
+def in_f64(model):
+    """Lets a model compute in f64 where transformers goes to f32 in between: norms, softmaxes, positions."""
+    softmax, to = torch.nn.functional.softmax, torch.Tensor.to
+    torch.nn.functional.softmax = lambda x, dim=-1, dtype=None, **_: softmax(x, dim=dim)
+    torch.Tensor.float = lambda self: self
+    torch.Tensor.to = lambda self, *a, **k: self if torch.float32 in (*a, *k.values()) else to(self, *a, **k)
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            size = 2 * module.inv_freq.shape[0]
+            module.inv_freq = 10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+        if type(module).__name__ == "MarianSinusoidalPositionalEmbedding":
+            rows, width = module.weight.shape
+            step = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+            angles = torch.arange(rows, dtype=torch.float64)[:, None] * step
+            module.weight.data = torch.cat([angles.sin(), angles.cos()], 1)
+
+
 def make(name, folder):
     torch.manual_seed(sum(map(ord, name)))
     model, inputs, logits, loss_of = MODELS[name]()
@@ -140,6 +157,8 @@ def make(name, folder):
         parameter.data = parameter.data.float().double()
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     out = {f"weight:{n}": p.detach().float().clone() for n, p in named.items()}
+    restore = torch.nn.functional.softmax, torch.Tensor.float, torch.Tensor.to
+    in_f64(model)
     model.eval()
     first = logits()
     loss = loss_of(first, inputs.get("targets"))
@@ -159,6 +178,7 @@ def make(name, folder):
         torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         optimiser.step()
         losses.append(loss.item())
+    torch.nn.functional.softmax, torch.Tensor.float, torch.Tensor.to = restore
     out["losses"] = torch.tensor(losses, dtype=torch.float64)
     out |= {f"input:{n}": t.to(torch.int64).contiguous() for n, t in inputs.items()}
     config = json.loads(model.config.to_json_string(use_diff=False))
