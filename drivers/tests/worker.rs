@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Answer, Asid, FromWorker, LoadRequest, ModelDescription, Op, PageLabel, Question, Row, RowDone,
-    SamplerSpec, SamplingSpec, Slot, Step, StepDone, SwapArea, ToWorker, TokenizeRequest, receive, send,
+    Answer, Asid, FromWorker, LoadRequest, ModelDescription, Op, PageLabel, PageOwner, Question, Row,
+    RowDone, SamplerSpec, SamplingSpec, Slot, Step, StepDone, SwapArea, ToWorker, TokenizeRequest, receive,
+    send,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};
@@ -176,7 +177,7 @@ fn page_that_a_dead_worker_saved_is_loaded_by_the_next_one() {
     let asid = Asid(0);
     let tokens = vec![Token(65); 64].into();
     let computed = Row { asid, position: 0, tokens, sample: false, draft: vec![] };
-    let page = PageLabel { from: 0, to: 64, digest: 3 };
+    let page = PageLabel { from: 0, to: 64, digest: 3, owner: PageOwner::User(7) };
     let slot = Slot::Host(2);
 
     let mut first = start();

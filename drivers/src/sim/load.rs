@@ -15,7 +15,7 @@ use super::swap::SimSwap;
 use super::text::VOCABULARY_MIN;
 use crate::Driver;
 use crate::estimate::{Compute, Estimate, Layer};
-use crate::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
+use crate::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS, SavedPages};
 
 /// What a path begins with that names this driver.
 pub const SCHEME: &str = "sim:";
@@ -305,6 +305,7 @@ impl Script {
             device: request.device.clone().unwrap_or_else(|| "cpu".into()),
             threads: request.threads.unwrap_or(1),
             fingerprint: mix(self.seed, self.vocabulary.into()),
+            saved: SavedPages::default(),
         }
     }
 }
@@ -354,6 +355,7 @@ pub fn load_with_swap(
     if script.die_on_load {
         clock.abort("die_on_load");
     }
-    let description = script.describe(request);
+    let mut description = script.describe(request);
+    description.saved = swap.take_over(description.fingerprint);
     Ok(SimDriver::new(script, description, clock, swap))
 }

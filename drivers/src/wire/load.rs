@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use syscalls::call::Attention;
 
+use super::SavedPages;
+
 /// How the kernel wants a model loaded. The worker gets it as JSON in its one argument.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadRequest {
@@ -46,8 +48,8 @@ pub struct DeviceFound {
     pub free_bytes: u64,
 }
 
-/// The files of the swap area, which the daemon keeps across workers. A page has the same room in both, numbered
-/// from 0, of [`ModelDescription::page_bytes`] rounded up to 4,096.
+/// The files of the swap area, which the daemon keeps across workers, and the one on disk across daemons. A page has
+/// the same room in both, numbered from 0, of [`ModelDescription::page_bytes`] rounded up to 4,096.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwapArea {
     /// The open file descriptor of the host tier, a file in memory.
@@ -107,6 +109,8 @@ pub struct ModelDescription {
     pub page_bytes: u64,
     /// Guesses in rows are checked; where not, rows have none.
     pub drafts: bool,
+    /// What the disk tier had when the worker began.
+    pub saved: SavedPages,
     /// Bytes of device memory that the weights take.
     pub weights_bytes: u64,
     /// Bytes of device memory that the whole pool takes.

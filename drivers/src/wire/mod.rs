@@ -11,6 +11,7 @@
 mod load;
 mod question;
 mod sampler;
+mod saved;
 mod step;
 
 use std::io::{self, Read, Write};
@@ -22,8 +23,10 @@ use syscalls::Errno;
 pub use load::{DeviceFound, LoadRequest, ModelDescription, SwapArea};
 pub use question::{Answer, ChatDelta, ChatRequest, Question, TokenizeRequest, Vector};
 pub use sampler::{Grammar, SamplerSpec, SamplingSpec};
+pub use saved::{SWAP_PLACE_BYTES, SWAP_PLACES, SWAP_SLOTS_AT, SavedPage, SavedPages};
 pub use step::{
-    Asid, Chosen, Op, PAGE_TOKENS, PageLabel, Row, RowDone, Sampled, SampledLogprob, Slot, Step, StepDone,
+    Asid, Chosen, Op, PAGE_TOKENS, PageLabel, PageOwner, Row, RowDone, Sampled, SampledLogprob, Slot, Step,
+    StepDone,
 };
 
 /// The largest message, in bytes: the vectors of a full `embed` of 1,024 texts at 4,096 dimensions.

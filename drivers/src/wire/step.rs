@@ -32,6 +32,17 @@ pub struct PageLabel {
     pub to: u32,
     /// Of the user and of all tokens at positions `0..to`.
     pub digest: u128,
+    /// Who may have it.
+    pub owner: PageOwner,
+}
+
+/// Whose a page is: nobody else ever gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PageOwner {
+    /// A user's own.
+    User(u32),
+    /// That of all who may read the segment of this number.
+    Segment(u32),
 }
 
 /// One step: operations, then one forward pass over the rows.

@@ -34,7 +34,8 @@ pub fn page_bytes(context: &mut Context) -> Result<u64, DriverFault> {
 }
 
 impl LlamaDriver {
-    fn page_kind(&self) -> PageKind {
+    /// What its pages have in common with those that it can load.
+    pub(super) fn page_kind(&self) -> PageKind {
         let description = &self.description;
         PageKind {
             fingerprint: description.fingerprint,
@@ -57,8 +58,9 @@ impl LlamaDriver {
             None if context.save(asid, positions, &mut page) => Ok(()),
             None => Err(unsound("llama.cpp does not tell its entries")),
         };
+        let kind = self.page_kind();
         let saved = taken.and_then(|()| {
-            self.page_kind().seal(label, &mut page);
+            self.swap.seal(kind, label, &mut page);
             self.swap.write(slot, &page).map_err(DriverFault::from)
         });
         self.page = page;

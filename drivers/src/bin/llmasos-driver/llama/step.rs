@@ -73,7 +73,8 @@ impl LlamaDriver {
             samplers: BTreeMap::new(),
             withdrawal: Arc::new(Withdrawal::default()),
         };
-        driver.swap.set_page_bytes(driver.description.page_bytes);
+        let (page_bytes, kind) = (driver.description.page_bytes, driver.page_kind());
+        driver.description.saved = driver.swap.begin(page_bytes, kind);
         driver.listen_for_withdrawals();
         driver
     }

@@ -186,7 +186,12 @@ fn sequence_saved_and_loaded_in_mid_generation_is_as_one_that_stayed() {
         }
         let pages: Vec<PageLabel> = (0..sequence.position)
             .step_by(64)
-            .map(|from| PageLabel { from, to: sequence.position.min(from + 64), digest: 0 })
+            .map(|from| PageLabel {
+                from,
+                to: sequence.position.min(from + 64),
+                digest: 0,
+                owner: PageOwner::User(0),
+            })
             .collect();
         let paging = |save: bool, asid: u16| {
             let op = move |(slot, page): (usize, &PageLabel)| {

@@ -18,8 +18,8 @@ use std::sync::OnceLock;
 use drivers::Driver;
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Asid, DriverFault, LoadRequest, Op, PageLabel, Row, RowDone, Sampled, SamplerSpec, SamplingSpec, Slot,
-    Step, StepDone, SwapArea, TokenizeRequest,
+    Asid, DriverFault, LoadRequest, Op, PageLabel, PageOwner, Row, RowDone, Sampled, SamplerSpec,
+    SamplingSpec, Slot, Step, StepDone, SwapArea, TokenizeRequest,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};

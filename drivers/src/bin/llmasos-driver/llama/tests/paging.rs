@@ -4,9 +4,12 @@ use std::fs::File;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::FileExt;
 
+use drivers::wire::SWAP_SLOTS_AT;
+
 use super::*;
 
 const PROMPT: u32 = 150;
+const OWNER: PageOwner = PageOwner::User(7);
 
 fn prompt() -> Vec<Token> {
     (0..PROMPT).map(|at| Token(40 + at * 37 % 200)).collect()
@@ -14,7 +17,12 @@ fn prompt() -> Vec<Token> {
 
 /// The pages of the prompt, the last one in part.
 fn pages() -> [PageLabel; 3] {
-    [(0, 64), (64, 128), (128, PROMPT)].map(|(from, to)| PageLabel { from, to, digest: u128::from(to) << 80 })
+    [(0, 64), (64, 128), (128, PROMPT)].map(|(from, to)| PageLabel {
+        from,
+        to,
+        digest: u128::from(to) << 80,
+        owner: OWNER,
+    })
 }
 
 const SLOTS: [Slot; 3] = [Slot::Host(5), Slot::Disk(0), Slot::Host(2)];
@@ -107,7 +115,8 @@ fn pages_are_as_large_as_the_description_says() {
     let mut driver = area.mount(&random_model("tiny"), |_| {});
     save_prompt(driver.as_mut());
     let said = driver.description().page_bytes;
-    assert_eq!(area.disk.metadata().unwrap().len(), said, "the disk's slot 0 has a whole page");
+    let used = area.disk.metadata().unwrap().len() - SWAP_SLOTS_AT;
+    assert_eq!(used, said, "the disk's slot 0 has a whole page");
     let mut magic = [0; 6];
     area.host.read_exact_at(&mut magic, 5 * said.next_multiple_of(4096)).unwrap();
     assert_eq!(&magic, b"llmpag");
@@ -119,8 +128,8 @@ fn damaged_page_fails_alone_and_leaves_the_sequence_as_it_was() {
     let mut driver = area.mount(&random_model("tiny"), |_| {});
     save_prompt(driver.as_mut());
     let mut byte = [0];
-    area.disk.read_exact_at(&mut byte, 1000).unwrap();
-    area.disk.write_all_at(&[byte[0] ^ 1], 1000).unwrap();
+    area.disk.read_exact_at(&mut byte, SWAP_SLOTS_AT + 1000).unwrap();
+    area.disk.write_all_at(&[byte[0] ^ 1], SWAP_SLOTS_AT + 1000).unwrap();
     let mut ops = load_ops(2);
     ops.push(Op::Share { from: Asid(2), to: Asid(3), length: PROMPT });
     ops.push(Op::Move { from: Slot::Disk(0), to: Slot::Host(0) });
@@ -201,7 +210,7 @@ fn full_disk_fails_the_save_and_nothing_else() {
 fn paging_that_breaks_the_contract_is_refused() {
     let mut driver = Area::new().mount(&random_model("tiny"), |_| {});
     run(driver.as_mut(), vec![], vec![Row { sample: false, ..row(0, 0, &[40; 70]) }]);
-    let page = |from, to| PageLabel { from, to, digest: 0 };
+    let page = |from, to| PageLabel { from, to, digest: 0, owner: OWNER };
     let save = |page| vec![Op::Save { asid: Asid(0), page, slot: Slot::Host(0) }];
     let load = |asid, page| vec![Op::Load { asid: Asid(asid), page, slot: Slot::Host(0) }];
     let bad = [
