@@ -79,10 +79,12 @@ pub struct KernelConfig {
     pub worker_patience_ms: u64,
     /// Bytes of main memory for pages that had to leave device memory; 0 for none.
     pub swap_host_bytes: u64,
-    /// Bytes of files for pages that had to leave that; 0 for none.
+    /// Bytes of files for pages that had to leave that, and for pages that outlive the daemon; 0 for none.
     pub swap_disk_bytes: u64,
     /// Services that are declared, each name once and in no circle.
     pub services: Vec<ServiceConfig>,
+    /// How long the daemon may take at its end to write pages that are not on disk yet.
+    pub save_at_end_ms: u64,
 }
 
 impl Default for KernelConfig {
@@ -107,6 +109,7 @@ impl Default for KernelConfig {
             swap_host_bytes: 0,
             swap_disk_bytes: 0,
             services: Vec::new(),
+            save_at_end_ms: 3000,
         }
     }
 }

@@ -12,6 +12,7 @@ mod context;
 mod counters;
 mod device;
 pub mod effect;
+mod ending;
 pub mod event;
 mod generate;
 mod group;
@@ -35,13 +36,14 @@ pub mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use syscalls::{ContextId, Errno, Fault, Pid};
+use syscalls::{ContextId, Pid};
 
 use call::{CallNo, Calls};
 use connection::Connection;
 use context::Context;
 use counters::Counters;
 use device::Devices;
+use ending::Ending;
 use event::{ConnId, ModelId};
 use group::Groups;
 use image::{ContextImage, Journal};
@@ -110,7 +112,9 @@ pub struct Kernel {
     swap: Budget,
     /// What the host was last told to wake the kernel at.
     wake: Option<Now>,
-    /// The daemon is going away; nothing is taken in any more.
+    /// The daemon is going away, and pages are written.
+    ending: Option<Ending>,
+    /// It has gone; nothing is taken in any more.
     ended: bool,
 }
 
@@ -151,6 +155,7 @@ impl Kernel {
             registered: BTreeMap::new(),
             counters: Counters::default(),
             wake: None,
+            ending: None,
             ended: false,
         }
     }
@@ -161,20 +166,11 @@ impl Kernel {
             return;
         }
         self.now = now.max(self.now);
-        self.take_in(event);
-        self.expire_calls();
-        self.enforce_quotas();
-        self.kill_overdue();
-        self.advance_services();
-        self.stop_hung_workers();
-        self.place_waiting();
-        self.dispatch_all();
-        self.write_journal();
-        let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
-        let kill = self.to_kill.first().map(|(at, _)| *at);
-        let others =
-            [self.calls.next_deadline(), kill, self.next_look_for_hung(), self.services.next_pause()];
-        let wake = throttled.chain(others.into_iter().flatten()).min();
+        match self.ending {
+            Some(_) => self.take_in_at_the_end(event),
+            None => self.take_in_and_go_on(event),
+        }
+        let wake = self.next_wake();
         if wake != self.wake {
             self.wake = wake;
             self.out.push(Effect::WakeAt(wake));
@@ -185,6 +181,33 @@ impl Kernel {
         } else {
             effects.append(&mut self.out);
         }
+    }
+
+    fn take_in_and_go_on(&mut self, event: Event) {
+        self.take_in(event);
+        if self.is_ending() {
+            return;
+        }
+        self.expire_calls();
+        self.enforce_quotas();
+        self.kill_overdue();
+        self.advance_services();
+        self.stop_hung_workers();
+        self.place_waiting();
+        self.dispatch_all();
+        self.write_journal();
+    }
+
+    /// When something is due without an event.
+    fn next_wake(&self) -> Option<Now> {
+        if let Some(ending) = &self.ending {
+            return Some(ending.until);
+        }
+        let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
+        let kill = self.to_kill.first().map(|(at, _)| *at);
+        let others =
+            [self.calls.next_deadline(), kill, self.next_look_for_hung(), self.services.next_pause()];
+        throttled.chain(others.into_iter().flatten()).min()
     }
 
     fn take_in(&mut self, event: Event) {
@@ -222,21 +245,6 @@ impl Kernel {
             Event::Configured { config } => self.configured(*config),
             Event::Terminate => self.terminate(),
         }
-    }
-
-    /// Ends everything: what outlives the daemon is written, calls are answered, workers told to stop.
-    fn terminate(&mut self) {
-        self.checkpoint_for_the_end();
-        let fault = Fault::new(Errno::ECANCELED, "the daemon is going away");
-        for call in self.calls.numbers().into_iter().rev() {
-            self.cancel_call(call, &fault);
-        }
-        for model in self.models.values().filter(|m| m.placement.is_some()) {
-            self.out.push(Effect::StopWorker { worker: model.worker() });
-        }
-        self.models.clear();
-        self.out.push(Effect::Exit);
-        self.ended = true;
     }
 
     /// Counts something of a model, its process and the system.

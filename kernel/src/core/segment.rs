@@ -89,6 +89,17 @@ impl Segments {
         })
     }
 
+    /// Numbers up to this one are in use, by contexts or by saved pages of a segment that may be gone.
+    pub(super) fn count_from(&mut self, number: u32) {
+        self.next = self.next.max(number.saturating_add(1));
+    }
+
+    /// The logs of those on a model.
+    pub(super) fn logs_on(&self, model: ModelId) -> Vec<(Space, Arc<Vec<Token>>)> {
+        let on_it = self.by_name.values().filter(|s| s.model == model);
+        on_it.map(|s| (Space { is_segment: true, ..s.space(s.uid) }, s.log.clone())).collect()
+    }
+
     /// Checks that a user may replace or remove a segment, if there is one.
     fn check_owner(&self, name: &str, uid: u32, caps: Caps) -> Result<(), Fault> {
         match self.by_name.get(name).filter(|s| s.uid != uid && !caps.has(Capability::Override)) {
@@ -177,7 +188,7 @@ impl Kernel {
             self.out.push(Effect::Log(LogLevel::Warn, line));
             return self.out.push(Effect::Forget(SegmentRecord::key_of(&record.name)));
         };
-        self.segments.next = self.segments.next.max(record.number.saturating_add(1));
+        self.segments.count_from(record.number);
         let segment = Segment {
             number: record.number,
             uid: record.uid,
@@ -227,6 +238,7 @@ impl Kernel {
         let mut resident = Resident::new(lease, length, pages);
         if let Some(model) = self.models.get_mut(&model_id) {
             model.enroll(id, &mut resident, &log, &space, false);
+            model.behind.add(id, 0);
         }
         self.enter_remnant(model_id, id, Remnant { resident, log, space, pinned: true, tick: 0 });
     }

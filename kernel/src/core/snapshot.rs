@@ -16,6 +16,7 @@ use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token, Tokens};
 use super::Kernel;
 use super::effect::{Effect, Record};
 use super::event::ModelId;
+use super::memory::Space;
 use super::model::{Model, shown};
 
 /// A snapshot as it outlives the daemon.
@@ -59,6 +60,12 @@ impl Snapshots {
     /// Takes in what the store held.
     pub(super) fn insert(&mut self, record: SnapshotRecord) {
         self.0.insert((record.uid, record.name.clone()), Arc::new(record));
+    }
+
+    /// The logs of those that were made with a model file.
+    pub(super) fn logs_of(&self, fingerprint: u64) -> Vec<(Space, Arc<Vec<Token>>)> {
+        let of_it = self.0.values().filter(|record| record.fingerprint == fingerprint);
+        of_it.map(|r| (Space::of_user(r.uid), Arc::new(r.tokens.clone()))).collect()
     }
 
     fn named(&self, uid: u32, name: &str) -> Result<&Arc<SnapshotRecord>, Fault> {
@@ -107,7 +114,9 @@ impl Kernel {
         };
         record.checksum = record.sum();
         self.out.push(Effect::Persist(Record::Snapshot(Box::new(record.clone()))));
+        let length = record.tokens.len() as u32;
         self.snapshots.insert(record);
+        self.write_snapshot(id, length);
         Ok(Reply::Done {})
     }
 

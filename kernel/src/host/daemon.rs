@@ -132,7 +132,7 @@ async fn serve(
             // The loop is gone only when the daemon ends.
             let _ = done.blocking_send(Input::Worker(Event::Stored { number, result }));
         });
-    let swaps = Swaps::new(&settings.data);
+    let swaps = Swaps::new(&settings.data, settings.kernel.swap_disk_bytes);
     let digests = Arc::new(Digests::open(&settings.data));
     let programs = Programs::new(Arc::clone(&starter), settings.socket.clone(), places, urgent.clone());
     let means = Means {
@@ -145,6 +145,7 @@ async fn serve(
         digests,
         starter,
         flags: settings.flags.clone(),
+        save_at_end: Duration::from_millis(settings.kernel.save_at_end_ms),
     };
     let reactor = Reactor::new(kernel, means, urgent, inputs);
     let running = reactor.run(urgent_inputs, other_inputs, with_configured(records, &settings));

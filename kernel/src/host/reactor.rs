@@ -41,7 +41,7 @@ use crate::core::image::Entry;
 /// Inputs of one turn: enough to gather the writes of a burst, few enough that nobody waits long for his.
 const TURN_INPUTS_MAX: usize = 64;
 
-/// How long the kernel may take to end after it was asked to.
+/// How long the kernel may take to end after it was asked to, beside what it takes to write pages.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long programs may take to read the last words.
@@ -62,6 +62,8 @@ pub struct Means {
     pub starter: Arc<Starter>,
     /// What the configuration is settled from.
     pub flags: Flags,
+    /// How long the kernel may take to write pages when it is asked to end.
+    pub save_at_end: Duration,
 }
 
 /// The kernel and all that it acts on.
@@ -94,6 +96,8 @@ pub struct Reactor {
     manager: ServiceManager,
     /// What the configuration is settled from.
     flags: Flags,
+    /// How long it may take to end when it is asked to.
+    end_patience: Duration,
     /// When to end although the kernel has not: set when the daemon is asked to end.
     give_up_at: Option<Instant>,
     ended: bool,
@@ -107,7 +111,8 @@ impl Reactor {
         urgent: mpsc::Sender<Input>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
-        let Means { store, values, journal, swaps, driver, programs, digests, starter, flags } = means;
+        let Means { store, values, journal, swaps, driver, programs, digests, starter, flags, save_at_end } =
+            means;
         Reactor {
             kernel,
             started: Instant::now(),
@@ -131,6 +136,7 @@ impl Reactor {
             inputs,
             manager: ServiceManager::find(),
             flags,
+            end_patience: END_PATIENCE + save_at_end,
             give_up_at: None,
             ended: false,
         }
@@ -153,7 +159,7 @@ impl Reactor {
                 () = sleep_or_never(self.wake_at) => {}
                 () = sleep_or_never(self.manager.next()) => {}
                 () = sleep_or_never(self.give_up_at) => {
-                    tracing::warn!("the kernel did not end within {END_PATIENCE:?}; ending without it");
+                    tracing::warn!("the kernel did not end within {:?}; ending without it", self.end_patience);
                     self.ended = true;
                 }
             }
@@ -227,7 +233,7 @@ impl Reactor {
             Input::Terminate if self.give_up_at.is_some() => self.ended = true,
             Input::Terminate => {
                 tracing::info!("asked to end");
-                self.give_up_at = Some(Instant::now() + END_PATIENCE);
+                self.give_up_at = Some(Instant::now() + self.end_patience);
                 self.step(Event::Terminate).await;
             }
         }

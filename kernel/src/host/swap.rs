@@ -3,18 +3,18 @@
 //! which slot holds what is the kernel's to know. The daemon itself reads and writes nothing of them.
 //!
 //! A model that is unmounted loses both. When the daemon ends the files on disk stay, since every page in them says
-//! what it is. Where a file cannot be made there is no such tier; the first time that this happens is told in the
+//! what it is, and the next daemon's workers find there what its contexts had. Where a file cannot be made there is no such tier; the first time that this happens is told in the
 //! log, and nothing else fails.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drivers::wire::SwapArea;
+use drivers::wire::{SWAP_SLOTS_AT, SwapArea};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -68,15 +68,17 @@ fn keep_at_exec(fd: RawFd) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Swaps {
     folder: PathBuf,
+    /// The room for slots of all files on disk.
+    disk_bytes: u64,
     models: BTreeMap<ModelId, Arc<SwapFiles>>,
     /// The log has been told that there is no host tier, and that there is no disk tier.
     told: [bool; 2],
 }
 
 impl Swaps {
-    /// None yet; files will be made in this data folder.
-    pub fn new(data: &Path) -> Self {
-        Swaps { folder: data.join(FOLDER), models: BTreeMap::new(), told: [false; 2] }
+    /// None yet; files will be made in this data folder, with so much room for slots.
+    pub fn new(data: &Path, disk_bytes: u64) -> Self {
+        Swaps { folder: data.join(FOLDER), disk_bytes, models: BTreeMap::new(), told: [false; 2] }
     }
 
     /// The files of a model, made if it has none yet.
@@ -86,7 +88,14 @@ impl Swaps {
         }
         let host = self.told_once(0, "memory", memory_file());
         let path = self.folder.join(file_name(name));
-        let disk = self.told_once(1, "disk", disk_file(&self.folder, &path)).map(|file| (file, path));
+        let disk = match self.disk_bytes {
+            0 => {
+                // What an earlier configuration has left, if it has left anything.
+                let _ = std::fs::remove_file(&path);
+                None
+            }
+            most => self.told_once(1, "disk", disk_file(&self.folder, &path, most)).map(|file| (file, path)),
+        };
         let files = Arc::new(SwapFiles { host, disk });
         self.models.insert(model, Arc::clone(&files));
         files
@@ -121,9 +130,19 @@ fn memory_file() -> io::Result<File> {
     Ok(memfd_create("llmasos-swap", MFdFlags::MFD_CLOEXEC)?.into())
 }
 
-fn disk_file(folder: &Path, path: &Path) -> io::Result<File> {
+/// Opens the file of a model, for nobody else, and cuts off what a larger budget has left.
+fn disk_file(folder: &Path, path: &Path, slots_bytes: u64) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let there = file.metadata()?;
+    if there.is_file() && there.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    if there.len() > SWAP_SLOTS_AT.saturating_add(slots_bytes) {
+        file.set_len(SWAP_SLOTS_AT + slots_bytes)?;
+    }
+    Ok(file)
 }
 
 /// A file's name for a model's, another one for each: what could mean something to the system is spelt out.
@@ -154,7 +173,7 @@ mod tests {
     #[test]
     fn files_of_a_model_stay_from_worker_to_worker_and_go_when_it_is_unmounted() {
         let data = tempfile::tempdir().expect("a folder");
-        let mut swaps = Swaps::new(data.path());
+        let mut swaps = Swaps::new(data.path(), 1 << 30);
         let files = swaps.of(ModelId(1), "m");
         (&files.disk.as_ref().expect("there is one").0).write_all(b"page").expect("writes");
         let path = disk_path(&files);
@@ -170,19 +189,31 @@ mod tests {
     #[test]
     fn file_on_disk_is_found_again_by_the_next_daemon() {
         let data = tempfile::tempdir().expect("a folder");
-        let first = Swaps::new(data.path()).of(ModelId(4), "m");
+        let first = Swaps::new(data.path(), 1 << 30).of(ModelId(4), "m");
         (&first.disk.as_ref().expect("there is one").0).write_all(b"page").expect("writes");
-        let again = Swaps::new(data.path()).of(ModelId(1), "m");
+        let again = Swaps::new(data.path(), 1 << 30).of(ModelId(1), "m");
         let mut held = String::new();
         (&again.disk.as_ref().expect("there is one").0).read_to_string(&mut held).expect("reads");
         assert_eq!(held, "page");
     }
 
     #[test]
+    fn file_that_others_may_read_or_that_is_larger_than_the_budget_is_put_right() {
+        let data = tempfile::tempdir().expect("a folder");
+        let path = disk_path(&Swaps::new(data.path(), 4096).of(ModelId(1), "m"));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("own file");
+        std::fs::File::options().write(true).open(&path).and_then(|f| f.set_len(1 << 30)).expect("grows");
+        Swaps::new(data.path(), 4096).of(ModelId(1), "m");
+        let there = path.metadata().expect("is there");
+        assert_eq!((there.mode() & 0o777, there.len()), (0o600, SWAP_SLOTS_AT + 4096));
+        assert!(Swaps::new(data.path(), 0).of(ModelId(1), "m").disk.is_none() && !path.exists());
+    }
+
+    #[test]
     fn data_folder_that_takes_no_file_leaves_the_host_tier() {
         let data = tempfile::tempdir().expect("a folder");
         std::fs::write(data.path().join("swap"), "in the way").expect("writes");
-        let mut swaps = Swaps::new(data.path());
+        let mut swaps = Swaps::new(data.path(), 1 << 30);
         let area = swaps.of(ModelId(1), "m").area().expect("there is a host tier");
         assert!(area.host_fd.is_some() && area.disk_fd.is_none());
         assert_eq!(swaps.told, [false, true]);
@@ -203,7 +234,7 @@ mod tests {
     fn child_writes_to_the_files_and_another_program_does_not_have_them() {
         use std::os::unix::process::CommandExt;
         let data = tempfile::tempdir().expect("a folder");
-        let files = Swaps::new(data.path()).of(ModelId(1), "m");
+        let files = Swaps::new(data.path(), 1 << 30).of(ModelId(1), "m");
         let area = files.area().expect("there are files");
         let fds = [area.host_fd, area.disk_fd].map(|fd| fd.expect("there are both"));
         let script = format!("echo in memory >&{}; echo on disk >&{}", fds[0], fds[1]);

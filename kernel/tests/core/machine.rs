@@ -37,8 +37,9 @@ pub struct Machine {
     pub now: u64,
     pub jobs: VecDeque<Job>,
     pub workers: BTreeMap<WorkerId, SimWorker>,
-    /// The swap area of each model, which outlives its workers.
+    /// The swap area of each model, which outlives its workers, and by names of models what is on disk of it.
     pub swap: BTreeMap<ModelId, SimSwap>,
+    pub disks: BTreeMap<String, SimSwap>,
     pub frames: BTreeMap<ConnId, Vec<Frame>>,
     replies: BTreeMap<(ConnId, CallId), Result<Reply, Fault>>,
     events_of: BTreeMap<(ConnId, CallId), Vec<syscalls::Event>>,
@@ -91,6 +92,7 @@ impl Machine {
             jobs: VecDeque::new(),
             workers: BTreeMap::new(),
             swap: BTreeMap::new(),
+            disks: BTreeMap::new(),
             frames: BTreeMap::new(),
             replies: BTreeMap::new(),
             events_of: BTreeMap::new(),
@@ -155,7 +157,7 @@ impl Machine {
         assert_eq!(journals.count(), 0, "something is said before it is on disk");
         effects.into_iter().for_each(|effect| self.perform(effect));
         self.watch();
-        if self.events.is_multiple_of(self.check_every) && !self.exited {
+        if self.events.is_multiple_of(self.check_every) && !self.kernel.is_ending() {
             assert!(self.images == self.kernel.images(), "what is on disk is not what there is");
         }
     }
@@ -181,6 +183,7 @@ impl Machine {
         let mut next = Machine::new(config);
         next.records = std::mem::take(&mut self.records);
         next.images = std::mem::take(&mut self.images);
+        next.disks = self.disks.iter().map(|(name, swap)| (name.clone(), swap.disk())).collect();
         (next.next_conn, next.next_id, next.file) = (self.next_conn, self.next_id, self.file);
         let mut records: Vec<Record> = next.records.values().cloned().collect();
         // The host does not say in which order they come.
@@ -214,7 +217,11 @@ impl Machine {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
             Effect::Store { number, uid, order } => self.jobs.push_back(Job::Store(number, uid, order)),
-            Effect::DropSwap { .. } => {}
+            Effect::DropSwap { model } => {
+                if let Some(gone) = self.swap.remove(&model) {
+                    self.disks.retain(|_, disk| !disk.is(&gone));
+                }
+            }
             Effect::StartProgram { pid, program } => self.programs.push((pid, *program)),
             Effect::SignalProgram { pid, signal } => self.program_signals.push((pid, signal)),
             Effect::EndProgram { pid, grace_ms: _ } => self.programs_told_to_end.push(pid),
@@ -278,7 +285,8 @@ impl Machine {
     }
 
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
-        let swap = self.swap.entry(worker.model).or_default().clone();
+        let of_name = self.disks.entry(load.name.clone()).or_default();
+        let swap = self.swap.entry(worker.model).or_insert_with(|| of_name.clone()).clone();
         let event = match SimWorker::start_with(load, swap) {
             Ok(Ok(started)) => {
                 let description = Box::new(started.description().clone());

@@ -35,4 +35,5 @@ mod stores;
 mod subscriptions;
 mod tracing;
 mod users;
+mod warm;
 mod workers;

@@ -6,7 +6,7 @@ use kernel::core::image::Images;
 use kernel::core::{Event as Input, KernelConfig};
 use syscalls::call::*;
 use syscalls::reply::{AttachedReply, Finish, GeneratedReply, ProcessState};
-use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token, Tokens};
+use syscalls::{Call, ContextId, Errno, Fault, Pid, Reply, Token, Tokens};
 
 use crate::chance::Chance;
 use crate::machine::{ADMIN, Machine, append, append_bytes, generate, generated, mount, open, reference};
@@ -230,14 +230,24 @@ fn ask(machine: &mut Machine, chance: &mut Chance, conn: ConnId, context: Contex
     }
 }
 
-/// Persistent processes with calls on their contexts.
+/// What the daemons of a history are configured with: tiers of all sizes, none included.
+fn tiers(seed: u64) -> KernelConfig {
+    let mut chance = Chance(seed ^ 0x7137);
+    let sizes = [0, 3, 20, 1000];
+    let mut pages = || 4096 * sizes[chance.below(4)];
+    KernelConfig { swap_host_bytes: pages(), swap_disk_bytes: pages(), ..KernelConfig::default() }
+}
+
+/// Persistent processes with calls on their contexts, snapshots and segments.
 fn load(seed: u64) -> (Machine, Vec<(Pid, Vec<ContextId>)>) {
     let mut chance = Chance(seed);
     let pool = 256 + 64 * chance.below(6);
     let sequences = 2 + chance.below(6);
     let drafts = chance.below(2);
     let script = format!("eos=60,context=256,pool={pool},sequences={sequences},batch=64,drafts={drafts}");
-    let (mut machine, _) = Machine::with_model(&script);
+    let mut machine = Machine::new(tiers(seed));
+    let admin = machine.connect(ADMIN);
+    machine.mount(admin, "m", &script).expect("the script mounts");
     machine.check_every = 16;
     let mut processes = Vec::new();
     for uid in 7..8 + chance.below(3) as u32 {
@@ -253,6 +263,11 @@ fn load(seed: u64) -> (Machine, Vec<(Pid, Vec<ContextId>)>) {
             };
             contexts.push(context);
             ask(&mut machine, &mut chance, conn, context, tokens_max.is_some());
+            if chance.once_in(3) && tokens_max.is_none() {
+                machine.begin(conn, Snapshot { context, name: format!("s{context}") });
+                machine
+                    .begin(conn, Share { context, name: format!("p{context}"), length: None, mode: 0o644 });
+            }
         }
         processes.push((machine.pid(conn), contexts));
     }
@@ -285,14 +300,38 @@ fn said(machine: &mut Machine, processes: &[(Pid, Vec<ContextId>)]) -> Said {
     said
 }
 
-/// Kills the daemon at random events until everything is done. Gives the number of kills and of tokens compared.
-fn play(seed: u64) -> (usize, usize) {
+/// What snapshots and segments of a history lead to, each by its user and by the next one.
+fn said_on_kept(
+    machine: &mut Machine,
+    processes: &[(Pid, Vec<ContextId>)],
+) -> Vec<Result<(Tokens, Vec<Token>), Errno>> {
+    let mut said = Vec::new();
+    let owned = (7..).zip(processes).flat_map(|(uid, (_, contexts))| contexts.iter().map(move |c| (uid, c)));
+    for (uid, context) in owned {
+        let segment = Open { prefix: Some(format!("p{context}")), ..open() };
+        let calls = [(uid, Call::from(Restore { name: format!("s{context}") })), (uid + 1, segment.into())];
+        for (uid, call) in calls {
+            let conn = machine.connect(uid);
+            said.push(machine.call(conn, call).map_err(|fault| fault.errno).map(|reply| {
+                let Reply::Opened { context, length, .. } = reply else { panic!("{reply:?}") };
+                (length, generated(machine.call(conn, generate(context, 5))).tokens)
+            }));
+            machine.call(conn, Exit { status: 0 }).expect("it ends");
+        }
+    }
+    said
+}
+
+/// Kills the daemon at random events until everything is done, and damages what is on disk of its pages. Gives the
+/// numbers of kills, of tokens compared and of pages damaged.
+fn play(seed: u64) -> (usize, usize, usize) {
     let (mut undisturbed, processes) = load(seed);
     undisturbed.run();
     let expected = said(&mut undisturbed, &processes);
+    let expected_on_kept = said_on_kept(&mut undisturbed, &processes);
     let (mut machine, _) = load(seed);
     let mut chance = Chance(seed ^ 0xfa17);
-    let (mut kills, mut worker_killed) = (0, false);
+    let (mut kills, mut worker_killed, mut pages_damaged) = (0, false, 0);
     loop {
         let events = chance.below(40);
         let goes_on = (0..events).all(|_| machine.turn());
@@ -307,10 +346,17 @@ fn play(seed: u64) -> (usize, usize) {
         }
         worker_killed = false;
         let (check_every, now) = (machine.check_every, machine.now);
-        machine = machine.crashed(KernelConfig::default());
+        if chance.once_in(4) {
+            let nth = 1 + chance.below(5) as u32;
+            pages_damaged += machine.disks.values().map(|d| d.damage(|slot| slot % nth == 0)).sum::<usize>();
+        }
+        // Now and then with other tiers than before.
+        let config = if chance.once_in(6) { tiers(seed + kills as u64) } else { tiers(seed) };
+        machine = machine.crashed(config);
         (machine.check_every, machine.now) = (check_every, now);
         kills += 1;
     }
+    assert_eq!(said_on_kept(&mut machine, &processes), expected_on_kept, "after {kills} kills");
     for (found, expected) in said(&mut machine, &processes).iter().zip(&expected) {
         assert_eq!(found, expected, "after {kills} kills");
     }
@@ -323,27 +369,30 @@ fn play(seed: u64) -> (usize, usize) {
     let Images { running, last, .. } = machine.images.clone();
     let left = Images { running, last, ..Images::default() };
     assert!(machine.images == left, "what has ended is not on disk any more");
-    (kills, tokens)
+    (kills, tokens, pages_damaged)
 }
 
 #[test]
 fn streams_after_kills_at_any_event_equal_the_uninterrupted_ones() {
     let wanted = std::env::var("LLMASOS_TEST_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(FAULTS);
     let first = std::env::var("LLMASOS_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1_u64);
-    let (mut kills, mut tokens, mut histories) = (0, 0, 0);
+    let (mut kills, mut tokens, mut histories, mut damaged) = (0, 0, 0, 0);
     for seed in first.. {
         if kills >= wanted {
             break;
         }
         let result = std::panic::catch_unwind(|| play(seed));
-        let (killed, compared) = result.unwrap_or_else(|payload| {
+        let (killed, compared, hit) = result.unwrap_or_else(|payload| {
             eprintln!(
                 "history {seed} failed; play it alone with LLMASOS_TEST_FAULTS=1 LLMASOS_TEST_SEED={seed}"
             );
             std::panic::resume_unwind(payload)
         });
         (kills, tokens, histories) = (kills + killed, tokens + compared, histories + 1);
+        damaged += hit;
     }
-    println!("{kills} kills in {histories} histories; {tokens} tokens and their texts are the same");
+    println!(
+        "{kills} kills in {histories} histories, {damaged} pages damaged; {tokens} tokens and their texts are the same"
+    );
     assert!(kills < 1000 || tokens > kills, "too little was compared");
 }

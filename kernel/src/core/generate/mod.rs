@@ -229,6 +229,7 @@ impl Kernel {
             self.contexts.get_mut(&id).into_iter().for_each(|c| c.evaluated = c.evaluated.min(start - 1));
             self.rewind(id, start - 1);
         }
+        self.claim_saved(id);
         self.settle(id);
         self.touch(id);
         Started::GoesOn

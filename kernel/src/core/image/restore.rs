@@ -20,6 +20,7 @@ use super::super::effect::{Effect, Happening, LogLevel, Subject};
 use super::super::event::{ModelId, Now};
 use super::super::generate::Generation;
 use super::super::group::GroupId;
+use super::super::memory::Root;
 use super::super::model::Model;
 use super::super::process::{Identity, Interrupted, Process, Run};
 use super::super::sched::{Bucket, Place};
@@ -56,6 +57,9 @@ impl Kernel {
         }
         for image in contexts {
             self.next_context = self.next_context.max(image.id.0);
+            if let Root::Segment(number) = image.space.root {
+                self.segments.count_from(number);
+            }
             if self.processes.living(image.owner).is_some() {
                 self.restore_calls(&image);
                 self.asleep.insert(image.id, image);
@@ -201,6 +205,7 @@ impl Kernel {
         if let Some(model) = self.models.get_mut(&model) {
             model.contexts.insert(id);
         }
+        self.claim_saved(id);
         self.settle(id);
         if generates && full && slides {
             self.shorten(id);

@@ -1,10 +1,10 @@
 //! Digests of token prefixes, for the labels of saved pages. A worker compares a label with what it finds in a
-//! slot; nothing is found by a digest.
+//! slot, and what the last daemon has saved is found by its label (`found.rs`).
 
 use syscalls::Token;
 
-/// FNV-1a with 128 bits: offset basis and prime of its authors. It need not withstand an attacker: a user can only
-/// collide with pages of the same user, and loads none that is not listed under its own tokens.
+/// FNV-1a with 128 bits: offset basis and prime of its authors. It need not withstand an attacker: pages are
+/// found under their owner first, so a user who makes two texts collide misleads himself alone.
 const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 

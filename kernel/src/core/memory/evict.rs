@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drivers::wire::{Op, PAGE_TOKENS, PageLabel};
+use drivers::wire::{Asid, Op, PAGE_TOKENS};
 use syscalls::event::PageChange;
 use syscalls::{ContextId, Pid, Token};
 
@@ -11,7 +11,7 @@ use super::super::event::ModelId;
 use super::super::model::Model;
 use super::super::process::ProcessTable;
 use super::paging::PageSent;
-use super::slots::Budget;
+use super::slots::{Budget, Placed};
 use super::tree::{NodeId, Saved, Space};
 use super::{PageRef, Resident};
 
@@ -27,6 +27,8 @@ pub(super) struct Held {
     pub space: Space,
     /// The process that its slots are charged to; none for a remnant.
     pub owner: Option<Pid>,
+    /// It outlives the daemon, so its pages should.
+    pub lasting: bool,
     /// A remnant's place in the order of use.
     pub place: Option<(bool, u64)>,
 }
@@ -135,14 +137,35 @@ impl Model {
         let node = self.tree.child(&held.space, parent, &held.log[from as usize..to as usize]);
         match self.tree.saved(node) {
             Some(saved) => self.touch(node, saved),
-            None if payment.may_save(held.owner) => self.save(held, node, (from, to), payment),
+            None if payment.may_save(held.owner) => {
+                let placed = self.slots.place(payment.budget, held.lasting);
+                let asid = held.resident.lease.asid();
+                placed.into_iter().for_each(|placed| self.save(asid, held.owner, node, placed, payment));
+            }
             None => {}
         }
         self.tree.prune(node);
     }
 
-    fn save(&mut self, held: &Held, node: NodeId, (from, to): (u32, u32), payment: &mut Payment) {
-        let Some(placed) = self.slots.place(payment.budget) else { return };
+    /// Has the entries of a node's page, which a sequence has in the pool, written to a slot.
+    pub(super) fn save(
+        &mut self,
+        asid: Asid,
+        owner: Option<Pid>,
+        node: NodeId,
+        placed: Placed,
+        payment: &mut Payment,
+    ) {
+        self.make_way(&placed, payment);
+        let (slot, tick) = (placed.slot, self.slots.tick());
+        let charged = payment.charge(owner);
+        self.tree.set_saved(node, Some(Saved { slot, ready: false, tick, charged }));
+        let op = Op::Save { asid, page: self.tree.label(node), slot };
+        self.page_op(op, PageSent::Save { node, slot });
+    }
+
+    /// Does what had to be done for a free slot.
+    pub(super) fn make_way(&mut self, placed: &Placed, payment: &mut Payment) {
         if let Some(lost) = placed.lost {
             payment.refund(self.tree.saved(lost));
             self.tree.set_saved(lost, None);
@@ -154,12 +177,6 @@ impl Model {
             let op = Op::Move { from: placed.slot, to };
             self.page_op(op, PageSent::Move { node: moved, to });
         }
-        let (slot, tick) = (placed.slot, self.slots.tick());
-        let charged = payment.charge(held.owner);
-        self.tree.set_saved(node, Some(Saved { slot, ready: false, tick, charged }));
-        let page = PageLabel { from, to, digest: self.tree.digest(node) };
-        let op = Op::Save { asid: held.resident.lease.asid(), page, slot };
-        self.page_op(op, PageSent::Save { node, slot });
     }
 
     /// Notes that a saved page has been used.
@@ -183,12 +200,12 @@ impl Model {
 
 impl Payment<'_> {
     /// Whether a process's limit lets it have one more page in the swap area.
-    fn may_save(&self, owner: Option<Pid>) -> bool {
+    pub(super) fn may_save(&self, owner: Option<Pid>) -> bool {
         let Some(process) = owner.and_then(|pid| self.processes.living(pid)) else { return true };
         process.limits.swap_pages.is_none_or(|most| process.swap_pages < most)
     }
 
-    fn charge(&mut self, owner: Option<Pid>) -> Option<Pid> {
+    pub(super) fn charge(&mut self, owner: Option<Pid>) -> Option<Pid> {
         let process = owner.and_then(|pid| self.processes.living_mut(pid))?;
         process.swap_pages += 1;
         Some(process.id.pid)

@@ -18,11 +18,14 @@
 //!
 //! **Where it goes.** A page whose last owner gives it up is saved in a slot of the host tier, and from there goes
 //! to the disk tier ([`Slots`]). That is a cache: the log is the truth, so a page that could not be saved, is found
-//! damaged, or costs more to load than to compute, is computed again.
+//! damaged, or costs more to load than to compute, is computed again. Pages of what outlives the daemon are written to
+//! the disk tier ahead of that (`write_behind.rs`), and the next daemon finds them there (`claim.rs`).
 
 mod asid;
+mod claim;
 mod digest;
 mod evict;
+mod found;
 mod frame;
 mod page_in;
 mod paging;
@@ -33,6 +36,7 @@ mod residency;
 mod shortage;
 mod slots;
 mod tree;
+mod write_behind;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +54,7 @@ pub(super) use remnant::Remnant;
 pub(super) use shortage::oom_score;
 pub(super) use slots::{Budget, Slots};
 pub(super) use tree::{NodeId, Root, Space, Tree};
+pub(super) use write_behind::{Beside, WriteBehind};
 
 /// The part of the pool that a sequence has.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use drivers::wire::{Op, PAGE_TOKENS, PageLabel};
+use drivers::wire::{Op, PAGE_TOKENS};
 use syscalls::ContextId;
 
 use super::super::Kernel;
@@ -145,8 +145,7 @@ impl Kernel {
                 break;
             }
             let Some(saved) = model.tree.saved(node) else { break };
-            let (from, to) = model.tree.range(node);
-            let (slot, page) = (saved.slot, PageLabel { from, to, digest: model.tree.digest(node) });
+            let (slot, page) = (saved.slot, model.tree.label(node));
             model.page_op(
                 Op::Load { asid, page, slot },
                 PageSent::Load { context: id, node, slot, page, keep },

@@ -15,6 +15,7 @@ use super::tree::{NodeId, Saved};
 /// What a page is thought to cost before anything has been measured, in microseconds: what a model of half a
 /// billion weights takes on two cores.
 const LOAD_US_GUESSED: u64 = 150;
+const SAVE_US_GUESSED: u64 = 150;
 const COMPUTE_US_GUESSED: u64 = 85_000;
 
 /// An operation on pages that a worker has been, or will be, told to do, and what it is for.
@@ -53,6 +54,16 @@ impl PagingCost {
             PageSent::Move { .. } | PageSent::Resize => return,
         };
         *average = Some(average.map_or(us, |old| (old * 7).saturating_add(us) / 8));
+    }
+
+    /// What it is expected to take to save a page.
+    pub(super) fn save_us(&self) -> u64 {
+        self.save_us.unwrap_or(SAVE_US_GUESSED)
+    }
+
+    /// Whether that has been measured.
+    pub(super) fn saves_measured(&self) -> bool {
+        self.save_us.is_some()
     }
 
     /// Whether saving a page and loading it again is expected to cost less than to compute it again. What has not
@@ -211,6 +222,7 @@ impl Kernel {
     pub(in crate::core) fn forget_unwritten(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.page_ops.clear();
+        model.behind.forget();
         let unwritten: Vec<_> = model.tree.all_saved().filter(|(_, saved)| !saved.ready).collect();
         for (node, saved) in unwritten {
             self.free_slot(id, node, saved);
@@ -226,8 +238,7 @@ impl Model {
             return compute_us;
         }
         let load_us = self.paging.load_host_us.or(self.paging.load_disk_us).unwrap_or(LOAD_US_GUESSED);
-        let save_us = self.paging.save_us.unwrap_or(LOAD_US_GUESSED);
-        compute_us.min(load_us + if saved { 0 } else { save_us })
+        compute_us.min(load_us + if saved { 0 } else { self.paging.save_us() })
     }
 
     /// Bytes of a saved page.

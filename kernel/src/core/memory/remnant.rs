@@ -92,13 +92,15 @@ impl Kernel {
         if let Some(context) = self.contexts.get_mut(&id) {
             let resident = context.resident.take()?;
             let (log, space, owner) = (context.log.clone(), context.space, Some(context.owner));
-            return Some(Held { id, resident, log, space, owner, place: None });
+            let lasting = context.kept.is_some();
+            return Some(Held { id, resident, log, space, owner, lasting, place: None });
         }
         // It keeps its place in the order: to lose pages is no use.
         let memory = self.models.get_mut(&model)?.memory.as_mut()?;
         let Remnant { resident, log, space, pinned, tick } = memory.remnants.remove(&id)?;
         memory.aged.remove(&(pinned, tick, id));
-        Some(Held { id, resident, log, space, owner: None, place: Some((pinned, tick)) })
+        let place = Some((pinned, tick));
+        Some(Held { id, resident, log, space, owner: None, lasting: pinned, place })
     }
 
     /// Gives a sequence back to whoever had it; one without pages goes back to the worker.

@@ -211,7 +211,11 @@ impl Context {
     pub(in crate::core) fn enroll(&mut self, model: &mut Model) {
         let prefills = self.prefills();
         if let Some(resident) = &mut self.resident {
+            let before = resident.held;
             model.enroll(self.id, resident, &self.log, &self.space, prefills);
+            if self.kept.is_some() && resident.held > before {
+                model.behind.add(self.id, before);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Slots: room for saved pages in host memory and on disk.
 //!
-//! A slot is free or has one page; which one, the tree knows. Numbers are handed out from 0, so the files grow no
+//! A slot is free or has one page; which one, the tree knows, or [`Found`] of what the last daemon has saved and nobody
+//! has asked for yet. Such pages go first. Numbers are handed out from 0, so the files grow no
 //! further than they are used. Where a tier is full, the page in it that was used longest ago goes one tier down,
 //! and from the last one it is gone; pages of a context that comes in stay where they are while others leave for it.
 //! A slot that could not be written is never used again; where it was one that the file had to grow for, the tier stays
@@ -10,8 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drivers::wire::{ModelDescription, Slot};
+use drivers::wire::{ModelDescription, PageOwner, SavedPage, Slot};
 
+use super::found::{Found, FoundPage};
 use super::tree::NodeId;
 
 /// What a slot's size is a multiple of, so that the worker can bypass the page cache of the system.
@@ -114,6 +116,8 @@ impl Tier {
 pub(in crate::core) struct Slots {
     host: Tier,
     disk: Tier,
+    /// What the last daemon has saved in slots of the disk tier, as far as nobody has asked for it.
+    found: Found,
     /// Bytes of a slot; 0 where pages of the model cannot be saved.
     room: u64,
     ticks: u64,
@@ -134,13 +138,57 @@ pub(in crate::core) struct Placed {
 impl Slots {
     /// No slots yet.
     pub(in crate::core) fn new() -> Self {
-        Slots { host: Tier::new(), disk: Tier::new(), room: 0, ticks: 0, kept_since: u64::MAX }
+        let (host, disk, found) = (Tier::new(), Tier::new(), Found::default());
+        Slots { host, disk, found, room: 0, ticks: 0, kept_since: u64::MAX }
     }
 
     /// Learns how large a page of the model is.
     pub(in crate::core) fn describe(&mut self, description: &ModelDescription) {
         let savable = description.ranges && description.generates;
         self.room = if savable { description.page_bytes.next_multiple_of(ROOM_MULTIPLE) } else { 0 };
+    }
+
+    /// Takes in what a worker found on disk, as far as the budget goes: of several copies of a page, and where there
+    /// are too many, what was saved last. Only the first worker's word counts, whose slots nobody has used yet.
+    pub(in crate::core) fn take_in(&mut self, mut pages: Vec<SavedPage>, budget: &mut Budget) -> u32 {
+        if self.room == 0 || self.disk.next > 0 {
+            return 0;
+        }
+        let most = budget.disk / self.room;
+        pages.retain(|saved| u64::from(saved.slot) < most);
+        pages.sort_unstable_by_key(|saved| (saved.generation, saved.slot));
+        let mut slots = BTreeSet::new();
+        for saved in pages {
+            if !slots.insert(saved.slot) {
+                continue;
+            }
+            self.ticks += 1;
+            let page = FoundPage { slot: saved.slot, tick: self.ticks };
+            if let Some(older) = self.found.insert(saved.page.owner, saved.page.digest, page) {
+                slots.remove(&older.slot);
+            }
+        }
+        let Some(last) = slots.last().copied() else { return 0 };
+        self.disk.next = last + 1;
+        self.disk.free = (0..last).rev().filter(|number| !slots.contains(number)).collect();
+        budget.disk -= slots.len() as u64 * self.room;
+        slots.len() as u32
+    }
+
+    /// Takes a page out of what was found, for the tree to know of.
+    pub(in crate::core) fn claim(&mut self, owner: PageOwner, digest: u128) -> Option<(Slot, u64)> {
+        let page = self.found.take(owner, digest)?;
+        Some((Slot::Disk(page.slot), page.tick))
+    }
+
+    /// Whether nobody has asked yet for something that was found of this owner.
+    pub(in crate::core) fn has_found(&self, owner: PageOwner) -> bool {
+        self.found.has(owner)
+    }
+
+    /// The highest number of a segment that pages were found of.
+    pub(in crate::core) fn last_segment_found(&self) -> Option<u32> {
+        self.found.last_segment()
     }
 
     /// Bytes of a slot.
@@ -176,11 +224,14 @@ impl Slots {
         }
     }
 
-    /// Finds a slot for a page, in the highest tier that can have one. None where there is no tier at all, or
-    /// where all is taken by pages that are on their way.
-    pub(in crate::core) fn place(&mut self, budget: &mut Budget) -> Option<Placed> {
+    /// Finds a slot for a page, in the highest tier that can have one, or for one that should outlive the daemon on
+    /// disk. None where there is no tier at all, or where all is taken by pages that are on their way.
+    pub(in crate::core) fn place(&mut self, budget: &mut Budget, lasting: bool) -> Option<Placed> {
         if self.room == 0 {
             return None;
+        }
+        if lasting && let Some(placed) = self.place_lasting(budget, |_| false) {
+            return Some(placed);
         }
         if let Some(number) = self.host.take(&mut budget.host, self.room) {
             return Some(Placed { slot: Slot::Host(number), lost: None, moved: None });
@@ -196,6 +247,24 @@ impl Slots {
         })
     }
 
+    /// Finds a slot on disk alone, in place of no page that is to be kept.
+    pub(in crate::core) fn place_lasting(
+        &mut self,
+        budget: &mut Budget,
+        keep: impl Fn(NodeId) -> bool,
+    ) -> Option<Placed> {
+        if self.room == 0 {
+            return None;
+        }
+        let oldest = self.disk.used.first_key_value().map(|((_, node), _)| *node);
+        let displaces = self.disk.free(budget.disk, self.room) == 0 && self.found.is_empty();
+        if displaces && oldest.is_none_or(keep) {
+            return None;
+        }
+        let (slot, lost) = self.place_on_disk(budget)?;
+        Some(Placed { slot, lost, moved: None })
+    }
+
     /// Pages that can be saved without another one having to go.
     pub(in crate::core) fn free(&self, budget: &Budget) -> u64 {
         self.host.free(budget.host, self.room) + self.disk.free(budget.disk, self.room)
@@ -205,6 +274,9 @@ impl Slots {
     fn place_on_disk(&mut self, budget: &mut Budget) -> Option<(Slot, Option<NodeId>)> {
         if let Some(number) = self.disk.take(&mut budget.disk, self.room) {
             return Some((Slot::Disk(number), None));
+        }
+        if let Some(page) = self.found.give_way() {
+            return Some((Slot::Disk(page.slot), None));
         }
         let ((_, lost), number) = self.disk.give_way(self.kept_since)?;
         Some((Slot::Disk(number), Some(lost)))
@@ -255,7 +327,7 @@ impl Slots {
     pub(in crate::core) fn check(&self, saved: impl Iterator<Item = Slot>) {
         let mut seen = BTreeSet::new();
         let (mut host, mut disk) = (0, 0);
-        for slot in saved {
+        for slot in saved.chain(self.found.slots().map(Slot::Disk)) {
             assert!(seen.insert(slot), "two pages are in {slot:?}");
             match slot {
                 Slot::Host(_) => host += 1,

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use drivers::wire::{PAGE_TOKENS, Slot};
+use drivers::wire::{PAGE_TOKENS, PageLabel, PageOwner, Slot};
 use serde::{Deserialize, Serialize};
 use syscalls::{ContextId, Pid, Token};
 
@@ -69,8 +69,16 @@ impl Space {
         Space { common: self.common.min(length), ..self }
     }
 
+    /// The digest that all of its logs begin with, and whose the first page is.
+    pub(super) fn beginning(&self) -> (Digest, PageOwner) {
+        match self.root {
+            Root::User(uid) => (Digest::new(0, uid), PageOwner::User(uid)),
+            Root::Segment(number) => (Digest::new(1, number), PageOwner::Segment(number)),
+        }
+    }
+
     /// Whether the way on from a depth leads through the gate of the user.
-    fn gated_at(&self, depth: u32) -> bool {
+    pub(super) fn gated_at(&self, depth: u32) -> bool {
         matches!(self.root, Root::Segment(_)) && !self.is_segment && depth == self.common / PAGE_TOKENS
     }
 }
@@ -98,6 +106,8 @@ struct Node {
     gate: Option<u32>,
     /// Of the user or segment and all tokens to its end.
     digest: Digest,
+    /// Who may have it.
+    owner: PageOwner,
     children: BTreeMap<Arc<[Token]>, NodeId>,
     gates: BTreeMap<u32, NodeId>,
     holders: BTreeSet<ContextId>,
@@ -134,13 +144,20 @@ impl Tree {
         self.nodes[id.0 as usize].as_mut().expect("whoever has its number needs the node")
     }
 
-    fn add(&mut self, up: Result<NodeId, Root>, depth: u32, tokens: Arc<[Token]>, digest: Digest) -> NodeId {
+    fn add(
+        &mut self,
+        up: Result<NodeId, Root>,
+        depth: u32,
+        tokens: Arc<[Token]>,
+        (digest, owner): (Digest, PageOwner),
+    ) -> NodeId {
         let node = Node {
             up,
             depth,
             tokens,
             gate: None,
             digest,
+            owner,
             children: BTreeMap::new(),
             gates: BTreeMap::new(),
             holders: BTreeSet::new(),
@@ -161,11 +178,7 @@ impl Tree {
         if let Some(root) = self.roots.get(&space.root) {
             return *root;
         }
-        let digest = match space.root {
-            Root::User(uid) => Digest::new(0, uid),
-            Root::Segment(number) => Digest::new(1, number),
-        };
-        let root = self.add(Err(space.root), 0, Arc::from([]), digest);
+        let root = self.add(Err(space.root), 0, Arc::from([]), space.beginning());
         self.roots.insert(space.root, root);
         root
     }
@@ -180,7 +193,7 @@ impl Tree {
             return *gate;
         }
         let (depth, digest) = (node.depth, node.digest.then(space.uid));
-        let gate = self.add(Ok(at), depth, Arc::from([]), digest);
+        let gate = self.add(Ok(at), depth, Arc::from([]), (digest, PageOwner::User(space.uid)));
         self.node_mut(gate).gate = Some(space.uid);
         self.node_mut(at).gates.insert(space.uid, gate);
         gate
@@ -194,9 +207,9 @@ impl Tree {
         if let Some(child) = node.children.get(page) {
             return *child;
         }
-        let (depth, digest) = (node.depth + 1, node.digest.over(page));
+        let (depth, digest, owner) = (node.depth + 1, node.digest.over(page), node.owner);
         let tokens: Arc<[Token]> = page.into();
-        let child = self.add(Ok(parent), depth, tokens.clone(), digest);
+        let child = self.add(Ok(parent), depth, tokens.clone(), (digest, owner));
         self.node_mut(parent).children.insert(tokens, child);
         child
     }
@@ -225,16 +238,12 @@ impl Tree {
         }
     }
 
-    /// The digest of the path to a node's end.
-    pub(super) fn digest(&self, id: NodeId) -> u128 {
-        self.node(id).digest.value()
-    }
-
-    /// Positions of a node's page.
-    pub(super) fn range(&self, id: NodeId) -> (u32, u32) {
+    /// What a node's page is saved and loaded under.
+    pub(super) fn label(&self, id: NodeId) -> PageLabel {
         let node = self.node(id);
         let from = (node.depth - 1) * PAGE_TOKENS;
-        (from, from + node.tokens.len() as u32)
+        let to = from + node.tokens.len() as u32;
+        PageLabel { from, to, digest: node.digest.value(), owner: node.owner }
     }
 
     /// Where a node's page is saved.

@@ -31,7 +31,7 @@ use super::config::KernelConfig;
 use super::counters::Counters;
 use super::device::{Devices, Placement};
 use super::event::{ModelId, Now, WorkerId};
-use super::memory::{Memory, PageSent, PagingCost, Slots, Tree};
+use super::memory::{Memory, PageSent, PagingCost, Slots, Tree, WriteBehind};
 use super::registration::Digest;
 use super::sched::{InFlight, Sched};
 
@@ -80,6 +80,8 @@ pub(super) struct Model {
     /// Its part of the swap area, which outlives its workers.
     pub slots: Slots,
     pub paging: PagingCost,
+    /// Pages that should be on disk.
+    pub behind: WriteBehind,
     pub sched: Sched,
     /// What the worker must do to sequences before the rows of its next step.
     pub ops: Vec<Op>,
@@ -123,6 +125,7 @@ impl Model {
             tree: Tree::default(),
             slots: Slots::new(),
             paging: PagingCost::default(),
+            behind: WriteBehind::default(),
             sched: Sched::default(),
             ops: Vec::new(),
             page_ops: Vec::new(),

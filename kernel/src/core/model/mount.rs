@@ -125,6 +125,7 @@ impl Kernel {
         let subject = Subject::of_model(&name, Happening::ModelReady);
         self.out.push(Effect::LogAbout(LogLevel::Info, subject, format!("model {name} is ready")));
         self.check_segments_of(worker.model);
+        self.take_in_saved(worker.model);
         if first {
             self.out.push(Effect::Persist(Record::Mount(mount)));
             self.register(worker.model);

@@ -36,6 +36,9 @@ impl Kernel {
             self.counters.steps_withdrawn += withdrawn;
         }
         self.worker_progressed(worker.model);
+        if let Some(model) = self.models.get_mut(&worker.model) {
+            model.behind.earn(elapsed_us);
+        }
         let short = is_short(&step, &done);
         self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(done.rows) {

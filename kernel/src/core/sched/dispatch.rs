@@ -10,7 +10,7 @@ use super::super::context::Context;
 use super::super::effect::Effect;
 use super::super::event::ModelId;
 use super::super::group::GroupId;
-use super::super::memory::loading;
+use super::super::memory::{Beside, loading};
 use super::super::model::Model;
 use super::{InFlight, Plan, RowSent};
 
@@ -42,11 +42,27 @@ impl Kernel {
             return self.submit(id, Plan::default());
         }
         let plan = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
+        let written = self.write_behind(id, self.beside(id, &plan));
         let Some(model) = self.models.get(&id) else { return };
-        if plan.rows.is_empty() && model.ops.len() < OPS_WAITING_MAX && loading(&model.page_ops).is_empty() {
-            return;
+        let urgent = written || model.ops.len() >= OPS_WAITING_MAX || !loading(&model.page_ops).is_empty();
+        if !plan.rows.is_empty() || urgent {
+            self.submit(id, plan);
         }
-        self.submit(id, plan);
+    }
+
+    /// What pages that are written would hold up.
+    fn beside(&self, id: ModelId, plan: &Plan) -> Beside {
+        let loads = self.models.get(&id).is_some_and(|m| !loading(&m.page_ops).is_empty());
+        match () {
+            () if plan.rows.iter().any(RowSent::decodes) || loads => Beside::Decode,
+            () if plan.rows.is_empty() => Beside::Nothing,
+            () => Beside::Prompts,
+        }
+    }
+
+    /// Gives a worker the operations on pages that there are, and nothing else.
+    pub(in crate::core) fn submit_pages(&mut self, id: ModelId) {
+        self.submit(id, Plan::default());
     }
 
     fn submit(&mut self, id: ModelId, plan: Plan) {

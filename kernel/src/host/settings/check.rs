@@ -13,6 +13,8 @@ const DEVICES_MAX: usize = 64;
 const STORE_VALUES_MAX: u64 = 200_000;
 /// Sequence ids that llama.cpp has at most.
 const SEQUENCES_MAX: u16 = 256;
+/// systemd kills a service that takes 90 s to end.
+const SAVE_AT_END_MS_MAX: u64 = 60_000;
 
 /// Checks all that the types do not say.
 ///
@@ -39,6 +41,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     })?;
     require("worker_patience_ms", &kernel.worker_patience_ms, kernel.worker_patience_ms >= 1000, || {
         "a worker needs at least 1000 ms for a step, or slow steps count as hung".into()
+    })?;
+    require("save_at_end_ms", &kernel.save_at_end_ms, kernel.save_at_end_ms <= SAVE_AT_END_MS_MAX, || {
+        format!("a service has to end soon after it was asked to; at most {SAVE_AT_END_MS_MAX} ms")
     })?;
     require(
         "latency_target_percent",

@@ -46,6 +46,7 @@ pub(super) struct File {
     pub swap_disk_bytes: u64,
     pub admin_group: String,
     pub user_limits: UserLimitEntries,
+    pub save_at_end_ms: u64,
     pub store_values_max: u64,
     pub store_bytes_max: u64,
 }
@@ -78,6 +79,7 @@ impl Default for File {
             swap_disk_bytes: SWAP_DISK_BYTES,
             admin_group: "llmasos-admin".into(),
             user_limits: UserLimitEntries::default(),
+            save_at_end_ms: kernel.save_at_end_ms,
             store_values_max: Quota::default().values,
             store_bytes_max: Quota::default().bytes,
         }

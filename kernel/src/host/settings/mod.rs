@@ -142,6 +142,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
             swap_disk_bytes: file.swap_disk_bytes,
             services: services(file.services)?,
+            save_at_end_ms: file.save_at_end_ms,
             cache_dir: Some(data.join("cache").to_string_lossy().into_owned()),
             ..KernelConfig::default()
         },
