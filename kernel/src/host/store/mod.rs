@@ -46,6 +46,9 @@ pub enum StoreError {
     /// What is on disk is not what was written.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// A newer daemon has written it.
+    #[error("the database has version {0}, which this daemon does not know")]
+    Newer(u32),
     /// The system refuses.
     #[error("{0}")]
     System(io::Error),

@@ -29,6 +29,13 @@ const BEGUN_FILE: &str = "begun";
 /// The file that says what the log must hold.
 const WITNESS_FILE: &str = "witness";
 
+/// The file that says which version the form of keys and values has. Databases of the first version may have none.
+const VERSION_FILE: &str = "version";
+
+/// The version that this daemon writes. It grows when an older daemon could not read what a newer one writes, and what
+/// a newer one reads of older versions is read where records and values are.
+const VERSION: u32 = 1;
+
 /// How long a lock that somebody else holds is waited for, and between two tries.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -39,13 +46,23 @@ const BEGUN_KEY: &str = "begun";
 /// A sled database.
 pub struct Sled(sled::Db);
 
-/// Opens the database in a folder. A damaged one is moved aside, and a new one begun.
+/// Opens the database in a folder. A damaged one, and one of a newer version, is moved aside, and a new one begun.
 ///
 /// # Errors
 ///
 /// The system does not let the folder be used.
 pub fn open_or_set_aside(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
-    match open(folder) {
+    match check_version(folder).and_then(|()| open(folder)) {
+        Err(StoreError::Newer(version)) => {
+            let aside = folder.with_extension(format!("version-{version}"));
+            let aside = if aside.exists() { set_aside_name(&aside) } else { aside };
+            fs::rename(folder, &aside).map_err(StoreError::System)?;
+            tracing::warn!(
+                "the database has version {version} and this daemon knows {VERSION}; moved it to {} and began a new one",
+                aside.display()
+            );
+            open(folder)
+        }
         Err(StoreError::Damaged(why)) => {
             let aside = set_aside_name(folder);
             fs::rename(folder, &aside).map_err(StoreError::System)?;
@@ -71,6 +88,19 @@ fn open(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
     match catch_unwind(AssertUnwindSafe(opening)) {
         Ok(result) => result,
         Err(panic) => Err(StoreError::Damaged(words_of(&*panic))),
+    }
+}
+
+/// Checks that a database that is there is none of a newer daemon.
+fn check_version(folder: &Path) -> Result<(), StoreError> {
+    let text = match fs::read_to_string(folder.join(VERSION_FILE)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(StoreError::System)?,
+    };
+    match text.trim().parse() {
+        Ok(version) if version > VERSION => Err(StoreError::Newer(version)),
+        // What it says does not matter where it cannot be read: the witness tells whether the rest is whole.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -137,6 +167,7 @@ impl Sled {
         }
         self.0.insert(BEGUN_KEY, &[]).map_err(error)?;
         self.0.flush().map_err(error)?;
+        fs::write(file.with_file_name(VERSION_FILE), format!("{VERSION}\n")).map_err(StoreError::System)?;
         // The key is durable before the file says so; a database killed in between is begun again, empty as it is.
         fs::File::create(file).and_then(|f| f.sync_all()).map_err(StoreError::System)
     }

@@ -114,3 +114,41 @@ fn database_in_use_is_waited_for_and_then_opened() {
     drop(holder);
     assert_eq!(opening.join().expect("runs").expect("opens"), 2);
 }
+
+#[test]
+fn database_of_a_newer_version_is_kept_and_another_one_begun() {
+    let (folder, path) = filled();
+    assert_eq!(fs::read_to_string(path.join("version")).expect("it says so"), "1\n");
+    for aside in ["store.version-2", "store.version-2.damaged-1"] {
+        fs::write(path.join("version"), "2\n").expect("writes");
+        let (store, records) = StoreThread::open(&path).expect("is never fatal");
+        assert!(records.is_empty() && folder.path().join(aside).join("begun").exists(), "{aside}");
+        drop(store);
+    }
+    let aside = folder.path().join("store.version-2");
+    fs::write(aside.join("version"), "1\n").expect("writes");
+    assert_eq!(StoreThread::open(&aside).expect("opens").1, [mount("a"), mount("b")], "nothing is lost");
+}
+
+#[test]
+fn database_without_a_version_is_one_of_the_first() {
+    let (_folder, path) = filled();
+    fs::remove_file(path.join("version")).expect("it is there");
+    assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("a"), mount("b")]);
+}
+
+/// Records as a daemon of version 1 wrote them, one a line under its key: they are read by every later one.
+const RECORDS_1: &str = include_str!("fixtures/records-1.txt");
+
+#[test]
+fn records_of_version_1_are_read() {
+    let mut store = BTreeMap::new();
+    for line in RECORDS_1.lines() {
+        let (key, value) = line.split_once(' ').expect("a key and a value");
+        store.insert(key.to_owned(), value.as_bytes().to_vec());
+    }
+    let found = records(&mut store).expect("memory does not fail");
+    let keys: Vec<String> = found.iter().map(Record::key).collect();
+    assert_eq!(keys, ["mount/m", "segment/p", "snapshot/7/s"]);
+    assert!(store.keys().all(|key| !key.starts_with(QUARANTINE)));
+}

@@ -178,7 +178,7 @@ fn fault(error: &StoreError) -> Fault {
             }
             _ => (Errno::EIO, "see the daemon's log"),
         },
-        StoreError::Damaged(_) => (Errno::EIO, "see the daemon's log"),
+        StoreError::Damaged(_) | StoreError::Newer(_) => (Errno::EIO, "see the daemon's log"),
     };
     Fault::new(errno, format!("the store cannot be used: {error}; {advice}, and try again"))
 }

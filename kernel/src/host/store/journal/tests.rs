@@ -118,3 +118,25 @@ fn journal_that_grows_is_written_anew_at_twice_its_length() {
     (0..2).for_each(|_| journal.append(&big).expect("room"));
     assert!(journal.is_long());
 }
+
+/// What a daemon of version 1 left when it was killed: a persistent process with a message and a child, in the middle of
+/// a generation, and one that does not outlive it.
+const JOURNAL_1: &[u8] = include_bytes!("../fixtures/processes-1");
+
+#[test]
+fn journal_of_version_1_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("processes");
+    fs::write(&path, JOURNAL_1).expect("writes");
+    let (_, images) = Journal::open(&path).expect("opens");
+    assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1, "nothing was set aside");
+    let names: Vec<&str> = images.processes.values().map(|image| image.name.as_str()).collect();
+    assert_eq!(names, ["story", "child"]);
+    let story = images.processes.values().next().expect("it is there");
+    assert_eq!((story.mailbox.len(), story.uid), (1, 7));
+    let context = images.contexts.values().next().expect("it is there");
+    assert!(context.log.len() > 20, "{} tokens", context.log.len());
+    let head = serde_json::to_value(context).expect("it has a form");
+    assert!(head["generation"].is_object(), "{head}");
+    assert!(images.running.values().any(|(_, name)| name == "passing"));
+}
