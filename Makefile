@@ -9,7 +9,7 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test kills lint bench bench-agents bench-train simulate prepare portable gpu-check install uninstall deb check-systemd clean
+.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train simulate prepare portable gpu-check install uninstall deb check-systemd clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -47,6 +47,10 @@ bench-train: ## measures training, beside PyTorch where PYTHON has it
 	$(BIN)/examples/speed $(ARGS)
 	@if $(PYTHON) -c 'import torch' 2>/dev/null; then $(PYTHON) drivers/train/tests/peers/speed.py $(ARGS); \
 	else echo "bench-train: $(PYTHON) has no PyTorch; name one that has it with PYTHON=PATH"; fi
+
+# ARGS="--preset 0.5b --tokens 16384", …
+bench-resume: build ## measures a long context resumed after kill -9 against the same computed again
+	$(BIN)/bench-resume $(ARGS)
 
 simulate: ## runs the kernel's core in virtual time: policies on a real trace, and what idle processes cost
 	$(CARGO) build --release --locked -p llmasos-tests --bin simulate
