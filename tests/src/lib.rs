@@ -18,9 +18,15 @@ use syscalls::client::hello;
 use syscalls::reply::ModelInfo;
 use tempfile::TempDir;
 
+use disk::Disk;
+
 pub mod bench;
+pub mod disk;
+pub mod flood;
 pub mod output;
+pub mod process;
 pub mod sim;
+pub mod soak;
 pub mod steps;
 pub mod terminal;
 
@@ -36,7 +42,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub struct Daemon {
     dir: TempDir,
     args: Vec<String>,
+    /// What starts it, where it is not started as it is.
+    launcher: Vec<String>,
     child: Child,
+    /// What its data is on, where that is a disk of its own.
+    disk: Option<Disk>,
 }
 
 impl Daemon {
@@ -53,16 +63,69 @@ impl Daemon {
     /// Starts a daemon with a configuration of its own.
     pub fn start_configured(config: &str) -> Daemon {
         let dir = folder();
-        let path = dir.path().join("config.ron");
-        fs::write(&path, config).expect("a file can be written");
-        Daemon::start_in(dir, vec!["--config".into(), path.to_string_lossy().into_owned()])
+        let args = configured(dir.path(), config);
+        Daemon::start_in(dir, args)
+    }
+
+    /// Starts a daemon that logs to a file of the caller's.
+    pub fn start_logging_to(log: File) -> Daemon {
+        let dir = folder();
+        let child = spawn(dir.path(), &[], &[], log);
+        let mut daemon = Daemon { dir, args: Vec::new(), launcher: Vec::new(), child, disk: None };
+        daemon.wait_until_it_answers();
+        daemon
+    }
+
+    /// Starts a daemon through a command that becomes it, such as `prlimit`.
+    pub fn start_under(launcher: &[&str]) -> Daemon {
+        let launcher = launcher.iter().map(|&word| word.into()).collect();
+        Daemon::start_as(folder(), Vec::new(), launcher, None)
+    }
+
+    /// Starts a daemon as another user, who has no other process. Where this is not allowed, says so, and there is
+    /// nothing to do.
+    pub fn start_as_user(uid: u32) -> Option<Daemon> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root can start a daemon as another user");
+            return None;
+        }
+        let dir = folder();
+        std::os::unix::fs::chown(dir.path(), Some(uid), Some(uid)).expect("root may");
+        let id = uid.to_string();
+        let launcher = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"];
+        Some(Daemon::start_as(dir, Vec::new(), launcher.map(Into::into).into(), None))
+    }
+
+    /// Starts a daemon whose data is on a disk of its own, of so many bytes. Where the system does not let a test have
+    /// one, says so, and there is nothing to do.
+    pub fn start_on_disk(bytes: u64, config: &str) -> Option<Daemon> {
+        let dir = folder();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).expect("a folder can be made");
+        let disk = Disk::mount(&data, bytes)?;
+        let args = configured(dir.path(), config);
+        let launcher = disk.launcher();
+        Some(Daemon::start_as(dir, args, launcher, Some(disk)))
     }
 
     fn start_in(dir: TempDir, args: Vec<String>) -> Daemon {
-        let child = spawn(dir.path(), &args);
-        let mut daemon = Daemon { dir, args, child };
+        Daemon::start_as(dir, args, Vec::new(), None)
+    }
+
+    fn start_as(dir: TempDir, args: Vec<String>, launcher: Vec<String>, disk: Option<Disk>) -> Daemon {
+        let child = spawn(dir.path(), &args, &launcher, log_file(dir.path()));
+        let mut daemon = Daemon { dir, args, launcher, child, disk };
         daemon.wait_until_it_answers();
         daemon
+    }
+
+    /// The disk that its data is on.
+    ///
+    /// # Panics
+    ///
+    /// It was not started with one.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("the daemon was started on a disk of its own")
     }
 
     /// The folder of the socket, the data and the log, for the test's own files too.
@@ -87,9 +150,7 @@ impl Daemon {
 
     /// The daemon's resident memory.
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.os_pid())).expect("the daemon lives");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("it has a resident set");
-        line.trim().trim_end_matches(" kB").parse().expect("the size is a number")
+        process::status_kib(self.os_pid(), "VmRSS")
     }
 
     /// Tries to start another daemon on the same socket, with data of its own, and gives what became of it.
@@ -162,18 +223,22 @@ impl Daemon {
 
     /// Starts a daemon again on the same socket and data, after [`Daemon::kill9`] or [`Daemon::terminate`].
     pub fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.args);
+        self.child = self.spawn();
         self.wait_until_it_answers();
     }
 
     /// Starts a daemon again as [`Daemon::restart`] does, and kills it a moment later, whether it serves by then or not.
     pub fn restart_and_kill(&mut self, after: Duration) {
-        self.child = spawn(self.dir.path(), &self.args);
+        self.child = self.spawn();
         let begin = Instant::now();
         while begin.elapsed() < after {
             std::thread::yield_now();
         }
         self.kill9();
+    }
+
+    fn spawn(&self) -> Child {
+        spawn(self.dir(), &self.args, &self.launcher, log_file(self.dir()))
     }
 
     fn wait_until_it_answers(&mut self) {
@@ -206,9 +271,28 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("socket")
 }
 
-fn spawn(dir: &Path, args: &[String]) -> Child {
-    let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log can be made");
-    Command::new(binary("llmasos"))
+/// Writes a configuration, and gives the arguments that name it.
+fn configured(dir: &Path, config: &str) -> Vec<String> {
+    let path = dir.join("config.ron");
+    fs::write(&path, config).expect("a file can be written");
+    vec!["--config".into(), path.to_string_lossy().into_owned()]
+}
+
+fn log_file(dir: &Path) -> File {
+    File::options().create(true).append(true).open(dir.join("log")).expect("a log can be made")
+}
+
+fn spawn(dir: &Path, args: &[String], launcher: &[String], log: File) -> Child {
+    let program = binary("llmasos");
+    let mut command = match launcher {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    command
         .arg("daemon")
         .arg("--socket")
         .arg(socket(dir))
@@ -245,6 +329,11 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.exists(), "{} is not built; run `cargo build --release --workspace` first", path.display());
     path
+}
+
+/// Prints a figure that a test has come to, for `make faults` to put into its table.
+pub fn figure(what: &str, value: &str) {
+    println!("figure: {what}: {value}");
 }
 
 /// The root of the project.

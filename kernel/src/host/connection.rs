@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::input::Input;
 use super::output::Output;
+use super::places::Place;
 use crate::core::event::ConnId;
 
 /// Bytes that one read takes at most.
@@ -38,7 +39,7 @@ pub struct Connection {
     awaits_writable: bool,
     /// Whether the reader may read.
     gate: watch::Sender<bool>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// What became of a write.
@@ -63,7 +64,7 @@ pub enum Level {
 
 impl Connection {
     /// Takes a connection over; `place` is its place among the connections.
-    pub fn new(socket: Arc<UnixStream>, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(socket: Arc<UnixStream>, place: Place) -> Self {
         Connection {
             socket,
             output: Output::default(),

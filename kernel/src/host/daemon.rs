@@ -9,19 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::Group;
-use syscalls::limits::{CONNECTIONS_MAX, EVENTS_WAITING_MAX};
-use syscalls::{Errno, Fault, Frame, reply::NO_CALL};
+use syscalls::limits::EVENTS_WAITING_MAX;
+use syscalls::{Fault, Frame, reply::NO_CALL};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::digest::Digests;
 use super::input::Input;
 use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
+use super::log;
 use super::machine;
 use super::peer::Peer;
+use super::places::Places;
 use super::programs::Programs;
 use super::reactor::{Means, Reactor};
 use super::settings::Settings;
@@ -116,7 +118,7 @@ async fn serve(
     let (urgent, urgent_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     let (inputs, other_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::of_this_process());
     let admins = admin_group(&settings.admin_group);
     let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), inputs.clone()));
 
@@ -161,8 +163,11 @@ async fn serve(
 /// Makes the data folder and takes it for this process.
 fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
     let data = |source| DaemonError::Data { path: path.into(), source };
-    for folder in [path.to_owned(), path.join("cache")] {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(data)?;
+    let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    make(path).map_err(data)?;
+    let cache = path.join("cache");
+    if let Err(e) = make(&cache) {
+        tracing::warn!("{} cannot be made: {e}; workers measure again at each start", cache.display());
     }
     lock_file(&path.join("lock")).map_err(|e| match e {
         LockError::Held(pid) => DaemonError::DataInUse { path: path.into(), pid },
@@ -273,21 +278,31 @@ fn admin_group(name: &str) -> Option<u32> {
 async fn accept(
     listener: UnixListener,
     admins: Option<u32>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     inputs: mpsc::Sender<Input>,
 ) {
+    let mut failing = false;
     loop {
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
             Err(e) => {
-                tracing::warn!("a connection could not be accepted: {e}");
+                log::once(
+                    &mut failing,
+                    &format!("no connection can be accepted: {e}; trying again until one can"),
+                );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            turn_away(&socket);
-            continue;
+        if std::mem::take(&mut failing) {
+            tracing::info!("connections are accepted again");
+        }
+        let place = match places.take() {
+            Ok(place) => place,
+            Err(fault) => {
+                turn_away(&socket, fault);
+                continue;
+            }
         };
         // Nobody is there any more, or nobody that could be told from another.
         let Ok(peer) = Peer::of(&socket) else { continue };
@@ -308,11 +323,9 @@ async fn accept(
     }
 }
 
-fn turn_away(socket: &UnixStream) {
-    let sentence =
-        format!("{CONNECTIONS_MAX} of {CONNECTIONS_MAX} connections are open; close some and try again");
+fn turn_away(socket: &UnixStream, fault: Fault) {
     let mut line = Vec::new();
-    Frame::Reply(NO_CALL, Err(Fault::new(Errno::EMFILE, sentence))).write_line(&mut line);
+    Frame::Reply(NO_CALL, Err(fault)).write_line(&mut line);
     // A socket that is new takes a line, unless the program is gone.
     let _ = socket.try_write(&line);
 }

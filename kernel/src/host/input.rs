@@ -8,6 +8,7 @@ use syscalls::{CallId, Fault, Pid, Request};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::places::Place;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
 use crate::core::output::Printed;
 
@@ -22,7 +23,7 @@ pub enum Input {
         group_leader: u32,
         /// A handle on its process.
         process: OwnedFd,
-        place: OwnedSemaphorePermit,
+        place: Place,
     },
     /// A program asks; `memory` is its share of what may wait for the kernel.
     Request { conn: ConnId, request: Request, memory: OwnedSemaphorePermit },
@@ -35,7 +36,7 @@ pub enum Input {
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
     /// The program of a process runs; `socket` is the daemon's end of its connection.
-    ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: OwnedSemaphorePermit },
+    ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: Place },
     /// The program of a process has printed; `room` is its share of what may wait for the kernel.
     ProgramPrinted { pid: Pid, lines: Vec<Printed>, room: OwnedSemaphorePermit },
     /// A worker runs, and loads its model.

@@ -114,7 +114,8 @@ pub enum LockError {
     System(io::Error),
 }
 
-/// Locks a file for this process, and writes the process's number into it.
+/// Locks a file for this process, and writes the process's number into it. The lock is what counts: on a disk that
+/// cannot be written, the file of an earlier daemon is locked as it is.
 ///
 /// # Errors
 ///
@@ -122,16 +123,22 @@ pub enum LockError {
 pub fn lock_file(path: &Path) -> Result<Flock<File>, LockError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(path).map_err(LockError::System)?;
+    let opened = match options.open(path) {
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path).map_err(|_| e),
+        other => other,
+    };
+    let mut file = opened.map_err(LockError::System)?;
     let mut holder = String::new();
     let _ = file.read_to_string(&mut holder);
     let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => LockError::Held(holder.trim().parse().ok()),
         other => LockError::System(other.into()),
     })?;
-    lock.set_len(0).map_err(LockError::System)?;
-    io::Seek::rewind(&mut *lock).map_err(LockError::System)?;
-    writeln!(lock, "{}", std::process::id()).map_err(LockError::System)?;
+    let noted = lock.set_len(0).and_then(|()| io::Seek::rewind(&mut *lock));
+    if let Err(e) = noted.and_then(|()| writeln!(lock, "{}", std::process::id())) {
+        // A second daemon is refused all the same, and not told by whom.
+        tracing::warn!("{} does not say who holds it: {e}", path.display());
+    }
     Ok(lock)
 }
 

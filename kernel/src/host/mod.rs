@@ -16,6 +16,7 @@ pub mod log;
 pub mod machine;
 pub mod output;
 mod peer;
+pub mod places;
 pub mod programs;
 pub mod reactor;
 pub mod settings;

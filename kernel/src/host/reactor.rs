@@ -113,6 +113,7 @@ impl Reactor {
     ) -> Self {
         let Means { store, values, journal, swaps, driver, programs, digests, starter, flags, save_at_end } =
             means;
+        let journal_fails = journal.retry_at().is_some();
         Reactor {
             kernel,
             started: Instant::now(),
@@ -130,7 +131,7 @@ impl Reactor {
             wake_at: None,
             store,
             journal,
-            journal_fails: false,
+            journal_fails,
             values,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
             inputs,
@@ -158,6 +159,9 @@ impl Reactor {
                 Some(input) = others.recv() => self.react(input).await,
                 () = sleep_or_never(self.wake_at) => {}
                 () = sleep_or_never(self.manager.next()) => {}
+                () = sleep_or_never(self.journal.retry_at().map(Instant::from_std)) => {
+                    self.step(Event::JournalLong).await;
+                }
                 () = sleep_or_never(self.give_up_at) => {
                     tracing::warn!("the kernel did not end within {:?}; ending without it", self.end_patience);
                     self.ended = true;

@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
-use harness::Daemon;
 use harness::bench::random::Random;
 use harness::output::{Said, assert_same_bits, say};
+use harness::{Daemon, process};
 use syscalls::call::{Attention, Mount};
 use syscalls::client::blocking::Client;
 use syscalls::client::mount;
@@ -151,7 +151,9 @@ fn disk_that_fills_up_makes_the_tier_stay_as_it_is() {
         let has = stats(daemon).pages_disk;
         assert!(has > 0, "the turns so far have filled memory");
         let bytes = std::fs::metadata(pages(daemon)).expect("the file is there").len();
-        limit_files(daemon.client().models().expect("lists")[0].worker_os_pid, bytes);
+        let worker = daemon.client().models().expect("lists")[0].worker_os_pid;
+        // To a writer, a file that may not grow is as if the disk were full.
+        process::limit(worker, libc::RLIMIT_FSIZE, bytes);
     });
     assert!(stats.pages_disk > 0 && stats.swap_in_bytes > 0, "what there is is used: {stats:?}");
     let log = daemon.log();
@@ -159,13 +161,15 @@ fn disk_that_fills_up_makes_the_tier_stay_as_it_is() {
     assert!(log.contains("File too large"), "{log}");
 }
 
-/// Lets no file of a process grow beyond so many bytes, which is to a writer as if the disk were full.
-fn limit_files(os_pid: u32, bytes: u64) {
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-    let pid = libc::pid_t::try_from(os_pid).expect("pids are positive");
-    // SAFETY: the limit is read, and no old one is written.
-    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+#[test]
+fn disk_that_is_really_full_makes_the_tier_stay_as_it_is() {
+    // Room for the databases and a few pages.
+    let Some(daemon) = Daemon::start_on_disk(3 << 20, "(swap_host_bytes: 0)") else { return };
+    let stats = take_turns(&daemon, |daemon| daemon.disk().fill());
+    assert!(stats.tokens_recomputed > 0, "{stats:?}");
+    let log = daemon.log();
+    assert!(log.contains("the disk tier of model m stays at"), "{log}");
+    assert!(log.contains("No space left on device"), "{log}");
 }
 
 #[test]

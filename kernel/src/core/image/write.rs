@@ -171,6 +171,9 @@ impl Kernel {
 
     /// Has everything written anew, in the place of all entries so far.
     pub(in crate::core) fn checkpoint(&mut self) {
+        if self.journal.closed {
+            return;
+        }
         let images = self.images();
         self.out.push(Effect::Checkpoint(images.entries()));
     }

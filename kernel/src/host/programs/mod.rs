@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use syscalls::limits::CONNECTIONS_MAX;
 use syscalls::{Errno, Fault, Pid, call};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::input::Input;
+use super::places::{Place, Places};
 use super::starter::Starter;
 use crate::core::effect::Program;
 use crate::core::event::Event;
@@ -53,7 +53,7 @@ struct Alive {
 pub struct Programs {
     starter: Arc<Starter>,
     socket: PathBuf,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     inputs: mpsc::Sender<Input>,
     /// The room for what they print and the kernel has not taken in.
     batches: Arc<Semaphore>,
@@ -66,7 +66,7 @@ impl Programs {
     pub fn new(
         starter: Arc<Starter>,
         socket: PathBuf,
-        places: Arc<Semaphore>,
+        places: Arc<Places>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
         let batches = Arc::new(Semaphore::new(BATCHES_WAITING_MAX));
@@ -95,15 +95,8 @@ impl Programs {
         });
     }
 
-    fn launch(
-        &self,
-        pid: Pid,
-        program: &Program,
-    ) -> Result<(Running, UnixStream, OwnedSemaphorePermit), Fault> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let message = format!("{CONNECTIONS_MAX} of {CONNECTIONS_MAX} connections are open; close some");
-            Fault::new(Errno::EMFILE, message)
-        })?;
+    fn launch(&self, pid: Pid, program: &Program) -> Result<(Running, UnixStream, Place), Fault> {
+        let place = self.places.take()?;
         let (mut child, socket) = launch(&self.starter, &self.socket, program)?;
         let unwatched = |e| Fault::new(Errno::EIO, format!("{} cannot be watched: {e}", program.argv[0]));
         let leader = Arc::new(Leader::of(&child).map_err(unwatched)?);

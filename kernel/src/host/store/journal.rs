@@ -7,18 +7,21 @@
 //!
 //! A batch that ends in the middle was never told of and is cut off. One that is damaged ends what can be used, and the
 //! file is kept aside, as is one of another version. When a file has become long, the kernel gives all entries anew, and
-//! they take its place in one move. A write that failed is made up for in the same way.
+//! they take its place in one move. A write that failed is made up for in the same way, and so is a file that could not
+//! be opened to be written, because the disk is full or read-only.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 
-use super::set_aside_name;
+use super::{refuses_writes, set_aside_name};
 use crate::core::image::{Entry, Images};
 
 /// What the file begins with. The version grows when an older daemon could not read what a newer one writes, and what a
@@ -46,43 +49,62 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    /// None where the disk did not let it be opened to be written.
+    file: Option<Synced>,
     /// Where the last batch ends that is whole.
     end: u64,
     /// How long it was when it was written anew.
     rewritten: u64,
     /// A batch is missing, and when to try again to write all that there is.
     lacks: Option<Instant>,
-    sync: Sync,
+    /// What the path has cannot be used, and could not be copied to be kept.
+    to_set_aside: bool,
 }
 
 impl Journal {
-    /// Opens the journal at a path, or begins one, and gives what it comes to.
+    /// Opens the journal at a path, or begins one, and gives what it comes to. Where the disk is full or read-only, it
+    /// is written when it can be.
     ///
     /// # Errors
     ///
-    /// The system does not let it be read or written.
+    /// The system does not let it be read.
     pub fn open(path: &Path) -> io::Result<(Journal, Images)> {
         let bytes = match fs::read(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
         let read = decode(&bytes);
-        if let Some(why) = &read.trouble {
-            let aside = set_aside_name(path);
-            fs::copy(path, &aside)?;
-            tracing::warn!("the journal of processes {why}; kept it as {}", aside.display());
+        let end = read.end.max(HEADER_BYTES) as u64;
+        let mut journal =
+            Journal { path: path.into(), file: None, end, rewritten: 0, lacks: None, to_set_aside: false };
+        match journal.begin(&read) {
+            Err(e) if refuses_writes(&e) => {
+                tracing::error!("{}; it is read, and written when there is room", refused(path, &e));
+                journal.lacks = Some(Instant::now() + RETRY_EVERY);
+            }
+            other => other?,
         }
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok((journal, read.images))
+    }
+
+    /// Makes the file one that can be appended to.
+    fn begin(&mut self, read: &Read) -> io::Result<()> {
+        if let Some(why) = &read.trouble {
+            let aside = set_aside_name(&self.path);
+            self.to_set_aside = true;
+            tracing::warn!("the journal of processes {why}; keeping it as {}", aside.display());
+            fs::copy(&self.path, &aside).inspect_err(|_| drop(fs::remove_file(&aside)))?;
+            self.to_set_aside = false;
+        }
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&self.path)?;
         if read.end < HEADER_BYTES {
             file.set_len(0)?;
             file.write_all(&header())?;
         }
-        let end = read.end.max(HEADER_BYTES) as u64;
-        file.set_len(end)?;
-        let sync = Sync::start(&file)?;
-        let journal = Journal { path: path.into(), file, end, rewritten: 0, lacks: None, sync };
-        Ok((journal, read.images))
+        file.set_len(self.end)?;
+        self.file = Some(Synced::new(file)?);
+        Ok(())
     }
 
     /// Adds a batch.
@@ -91,21 +113,21 @@ impl Journal {
     ///
     /// The disk is full or broken. Nothing is added until [`Journal::rewrite`] has succeeded.
     pub fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
-        if self.lacks.is_some() {
-            return Ok(());
-        }
+        let Some(synced) = self.file.as_ref().filter(|_| self.lacks.is_none()) else { return Ok(()) };
         let mut bytes = Vec::new();
-        let written = batch(entries, &mut bytes).and_then(|()| self.file.write_all_at(&bytes, self.end));
+        let written = (synced.ask())
+            .and_then(|()| batch(entries, &mut bytes))
+            .and_then(|()| synced.file.write_all_at(&bytes, self.end));
         match written {
             Ok(()) => {
                 self.end += bytes.len() as u64;
-                self.sync.soon();
+                synced.soon();
                 Ok(())
             }
             Err(e) => {
                 self.lacks = Some(Instant::now() + RETRY_EVERY);
                 // What was written of it ends in the middle, which the next start knows what to do with.
-                let _ = self.file.set_len(self.end);
+                let _ = synced.file.set_len(self.end);
                 Err(refused(&self.path, &e))
             }
         }
@@ -119,6 +141,11 @@ impl Journal {
         }
     }
 
+    /// When all entries should be written anew because some are missing, whether anything changes or not.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.lacks
+    }
+
     /// Writes these entries in the place of all before them. On the disk when it returns.
     ///
     /// # Errors
@@ -128,9 +155,9 @@ impl Journal {
         let new = self.path.with_extension("new");
         let written = self.write_new(&new, entries);
         match written {
-            Ok((file, sync, end)) => {
-                (self.file, self.sync) = (file, sync);
-                (self.end, self.rewritten, self.lacks) = (end, end, None);
+            Ok((file, end)) => {
+                self.file = Some(file);
+                (self.end, self.rewritten, self.lacks, self.to_set_aside) = (end, end, None, false);
                 Ok(())
             }
             Err(e) => {
@@ -142,7 +169,7 @@ impl Journal {
         }
     }
 
-    fn write_new(&self, new: &Path, entries: &[Entry]) -> io::Result<(File, Sync, u64)> {
+    fn write_new(&self, new: &Path, entries: &[Entry]) -> io::Result<(Synced, u64)> {
         let mut bytes = header();
         if !entries.is_empty() {
             batch(entries, &mut bytes)?;
@@ -150,12 +177,15 @@ impl Journal {
         let mut file = File::create(new)?;
         file.write_all(&bytes)?;
         file.sync_data()?;
-        let sync = Sync::start(&file)?;
+        let synced = Synced::new(file)?;
+        if self.to_set_aside {
+            fs::rename(&self.path, set_aside_name(&self.path))?;
+        }
         fs::rename(new, &self.path)?;
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }
-        Ok((file, sync, bytes.len() as u64))
+        Ok((synced, bytes.len() as u64))
     }
 }
 
@@ -163,30 +193,45 @@ fn refused(path: &Path, why: &io::Error) -> io::Error {
     io::Error::new(why.kind(), format!("{} cannot be written: {why}", path.display()))
 }
 
-/// Lets the disk follow, on a thread that ends with this.
+/// A file that the disk follows, by a thread that ends with this.
 #[derive(Debug)]
-struct Sync(channel::Sender<()>);
+struct Synced {
+    file: File,
+    dirty: channel::Sender<()>,
+    /// The disk did not take what was written. It may never, so the file counts as one that lacks something.
+    failed: Arc<AtomicBool>,
+}
 
-impl Sync {
-    fn start(file: &File) -> io::Result<Sync> {
-        let file = file.try_clone()?;
-        let (sender, dirty) = channel::bounded::<()>(1);
+impl Synced {
+    fn new(file: File) -> io::Result<Synced> {
+        let (dirty, wanted) = channel::bounded::<()>(1);
+        let failed = Arc::new(AtomicBool::new(false));
+        let (followed, fails) = (file.try_clone()?, Arc::clone(&failed));
         thread::Builder::new().name("journal".into()).spawn(move || {
             let (_never, pause) = channel::bounded::<()>(0);
-            while dirty.recv().is_ok() {
-                if let Err(e) = file.sync_data() {
-                    tracing::warn!("the journal of processes is not on the disk yet: {e}");
+            while wanted.recv().is_ok() {
+                if let Err(e) = followed.sync_data() {
+                    tracing::warn!("the journal of processes is not on the disk: {e}; writing it anew");
+                    fails.store(true, Ordering::Release);
                 }
                 // One that waits to be heard of keeps until then.
                 let _ = pause.recv_timeout(SYNC_EVERY);
             }
         })?;
-        Ok(Sync(sender))
+        Ok(Synced { file, dirty, failed })
+    }
+
+    /// Asks whether the disk has followed so far.
+    fn ask(&self) -> io::Result<()> {
+        match self.failed.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the disk did not take what was written before")),
+            false => Ok(()),
+        }
     }
 
     fn soon(&self) {
         // Where one waits already, that one will do.
-        let _ = self.0.try_send(());
+        let _ = self.dirty.try_send(());
     }
 }
 

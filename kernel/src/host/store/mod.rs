@@ -3,11 +3,13 @@
 //! A [`Store`] is a plain ordered map; [`sled`] keeps it on disk. It lives on a thread of its own, so that the
 //! disk never stops the main loop from reading; the loop waits where an effect demands that a record is durable
 //! before the next one. Nothing here is fatal while the daemon runs: what cannot be written is reported in the
-//! log, and a database that cannot be read is moved aside and begun anew.
+//! log, a database that cannot be read is moved aside and begun anew, and one whose disk is full or read-only is
+//! [`frozen`].
 //!
 //! What changes with every step, the images of processes that outlive the daemon, goes to a [`journal`] beside it: a file
 //! that is only appended to, one write a step. sled's flush waits for the disk, which takes longer than many a step.
 
+mod frozen;
 mod healing;
 pub mod journal;
 mod search;
@@ -26,7 +28,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::core::effect::Record;
-use healing::Healing;
+use frozen::{Opened, Opener};
+use healing::{Access, Healing};
 
 /// Changes that may wait for the disk.
 const CHANGES_WAITING_MAX: usize = 256;
@@ -156,10 +159,11 @@ impl StoreThread {
     ///
     /// The system does not let the folder be used.
     pub fn open(folder: &Path) -> Result<(StoreThread, Vec<Record>), StoreError> {
-        let mut store = sled::open_or_set_aside(folder)?;
+        let mut opener = Opener::new(folder);
+        let mut store = opener.open()?;
         let records = records(&mut store)?;
-        let folder = folder.to_owned();
-        let open = move || sled::open_or_set_aside(&folder);
+        let store = with_access(store);
+        let open = move || opener.open().map(with_access);
         Ok((StoreThread::run(Healing::opened("records", store, open)), records))
     }
 
@@ -171,7 +175,7 @@ impl StoreThread {
             match waiting.recv_timeout(if unwritten.0.is_empty() { NEVER } else { RETRY_PAUSE }) {
                 Ok((change, done)) => {
                     unwritten.write(&mut store);
-                    let made = store.act(|store| apply(store, &change));
+                    let made = store.change(|store| apply(store, &change));
                     unwritten.note(change, made.is_ok());
                     // The main loop may have gone; the change counts all the same.
                     let _ = done.send(made);
@@ -218,7 +222,7 @@ struct Unwritten(BTreeMap<String, Change>);
 
 impl Unwritten {
     fn write(&mut self, store: &mut Healing<impl Store>) {
-        self.0.retain(|_, change| store.act(|store| apply(store, change)).is_err());
+        self.0.retain(|_, change| store.change(|store| apply(store, change)).is_err());
     }
 
     fn note(&mut self, change: Change, written: bool) {
@@ -244,6 +248,23 @@ fn apply(store: &mut impl Store, change: &Change) -> Result<(), StoreError> {
     store.flush()
 }
 
+/// What may be done with a store that was opened.
+fn with_access(store: Opened) -> (Opened, Access) {
+    let access = if store.is_whole() { Access::Full } else { Access::ReadOnly };
+    (store, access)
+}
+
+/// Whether an error says that a disk can be read and not written.
+pub(super) fn refuses_writes(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WriteZero,
+    };
+    matches!(
+        error.kind(),
+        FileTooLarge | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WriteZero
+    )
+}
+
 /// Reads all records. Those of an unknown form are put under the quarantine's prefix.
 fn records(store: &mut impl Store) -> Result<Vec<Record>, StoreError> {
     let mut records = Vec::new();
@@ -257,13 +278,21 @@ fn records(store: &mut impl Store) -> Result<Vec<Record>, StoreError> {
                 tracing::warn!(
                     "the record `{key}` cannot be read ({e}); kept as `{QUARANTINE}{key}` and ignored"
                 );
-                store.put(&format!("{QUARANTINE}{key}"), &value)?;
-                store.delete(&key)?;
-                store.flush()?;
+                match put_in_quarantine(store, &key, &value) {
+                    // The next start finds it again.
+                    Err(StoreError::System(e)) if refuses_writes(&e) => {}
+                    other => other?,
+                }
             }
         }
     }
     Ok(records)
+}
+
+fn put_in_quarantine(store: &mut impl Store, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    store.put(&format!("{QUARANTINE}{key}"), value)?;
+    store.delete(key)?;
+    store.flush()
 }
 
 /// The name that a damaged folder is moved to: the first of `NAME.damaged-1`, `NAME.damaged-2`, … that is free.

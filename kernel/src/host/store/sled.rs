@@ -52,7 +52,7 @@ pub struct Sled(sled::Db);
 ///
 /// The system does not let the folder be used.
 pub fn open_or_set_aside(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
-    match check_version(folder).and_then(|()| open(folder)) {
+    match check_version(folder).and_then(|()| open_whole(folder)) {
         Err(StoreError::Newer(version)) => {
             let aside = folder.with_extension(format!("version-{version}"));
             let aside = if aside.exists() { set_aside_name(&aside) } else { aside };
@@ -61,7 +61,7 @@ pub fn open_or_set_aside(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
                 "the database has version {version} and this daemon knows {VERSION}; moved it to {} and began a new one",
                 aside.display()
             );
-            open(folder)
+            open_whole(folder)
         }
         Err(StoreError::Damaged(why)) => {
             let aside = set_aside_name(folder);
@@ -70,13 +70,18 @@ pub fn open_or_set_aside(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
                 "the database is damaged ({why}); moved it to {} and began a new one",
                 aside.display()
             );
-            open(folder)
+            open_whole(folder)
         }
         other => other,
     }
 }
 
-fn open(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
+/// Opens the database in a folder, if it is whole; begins one where there is none.
+///
+/// # Errors
+///
+/// It is damaged, or the system does not let the folder be used.
+pub fn open_whole(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
     remove_half_snapshots(folder).map_err(StoreError::System)?;
     let opening = || {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
@@ -92,7 +97,7 @@ fn open(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
 }
 
 /// Checks that a database that is there is none of a newer daemon.
-fn check_version(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn check_version(folder: &Path) -> Result<(), StoreError> {
     let text = match fs::read_to_string(folder.join(VERSION_FILE)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(StoreError::System)?,
@@ -137,13 +142,14 @@ fn remove_half_snapshots(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What is on the disk is damaged only where sled itself says so, in an error or under one of these kinds. What the
+/// system refuses, for want of room, of rights, of memory or of descriptors, says nothing about what is on the disk: a
+/// database that was moved aside for it would be lost for nothing.
 fn error(error: sled::Error) -> StoreError {
-    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     match error {
-        sled::Error::Io(e)
-            if matches!(e.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull)
-                || is_locked(&e) =>
-        {
+        sled::Error::Io(e) if e.raw_os_error().is_some() || is_locked(&e) => StoreError::System(e),
+        sled::Error::Io(e) if !matches!(e.kind(), InvalidData | InvalidInput | Other | UnexpectedEof) => {
             StoreError::System(e)
         }
         other => StoreError::Damaged(other.to_string()),

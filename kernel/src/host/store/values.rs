@@ -2,7 +2,7 @@
 //!
 //! It has a thread of its own, so a search or a slow disk keeps nobody waiting but those who ask for values. Orders are
 //! carried out in their order, and a change is durable before it is answered. A disk that cannot be written costs the
-//! calls that write; they get ENOSPC or EROFS, and work again when it can.
+//! calls that write; they get ENOSPC or EROFS, and work again when it can. What was kept can be read meanwhile.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,9 +14,10 @@ use syscalls::call::{StoreList, StorePut, StoreSearch};
 use syscalls::limits::STORE_ORDERS_MAX;
 use syscalls::{Errno, Fault, Reply};
 
+use super::frozen::Opener;
 use super::healing::Healing;
 use super::search::Search;
-use super::{Store, StoreError, sled};
+use super::{Store, StoreError, with_access};
 use crate::core::effect::StoreOrder;
 
 /// How much a user may keep.
@@ -157,6 +158,13 @@ impl Quota {
     }
 }
 
+fn changes(order: &StoreOrder) -> bool {
+    match order {
+        StoreOrder::Put(_) | StoreOrder::Delete(_) => true,
+        StoreOrder::Get(_) | StoreOrder::List(_) | StoreOrder::Search(_) => false,
+    }
+}
+
 /// Names have no control characters, so the zero byte ends the name of a store.
 fn key_of(uid: u32, store: &str, key: &str) -> String {
     format!("{uid}/{store}\0{key}")
@@ -200,8 +208,11 @@ impl ValuesThread {
         quota: Quota,
         done: impl Fn(u64, Result<Reply, Fault>) + Send + 'static,
     ) -> ValuesThread {
-        let folder = folder.to_owned();
-        let open = move || Values::open(sled::open_or_set_aside(&folder)?, quota);
+        let mut opener = Opener::new(folder);
+        let open = move || {
+            let (store, access) = with_access(opener.open()?);
+            Ok((Values::open(store, quota)?, access))
+        };
         ValuesThread::run(Healing::new("values", open), done)
     }
 
@@ -213,7 +224,8 @@ impl ValuesThread {
         let (orders, waiting) = channel::bounded::<Numbered>(STORE_ORDERS_MAX);
         let work = move || {
             for (number, uid, order) in waiting {
-                let result = values.act(|values| values.carry_out(uid, &order));
+                let act = |values: &mut Values<_>| values.carry_out(uid, &order);
+                let result = if changes(&order) { values.change(act) } else { values.read(act) };
                 done(number, result.unwrap_or_else(|error| Err(fault(&error))));
             }
         };

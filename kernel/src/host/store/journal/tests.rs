@@ -85,7 +85,7 @@ fn file_of_a_newer_version_is_kept_and_another_one_begun() {
 fn write_that_fails_is_made_up_for_when_there_is_room() {
     let (folder, path) = filled();
     let (mut journal, _) = Journal::open(&path).expect("opens");
-    journal.file = File::open(&path).expect("opens to be read alone");
+    journal.file = Some(Synced::new(File::open(&path).expect("opens to be read alone")).expect("a thread"));
     assert!(journal.append(&[began(5)]).is_err());
     assert!(!journal.is_long(), "not at once");
     journal.lacks = Some(Instant::now());
@@ -139,4 +139,33 @@ fn journal_of_version_1_is_read() {
     let head = serde_json::to_value(context).expect("it has a form");
     assert!(head["generation"].is_object(), "{head}");
     assert!(images.running.values().any(|(_, name)| name == "passing"));
+}
+
+#[test]
+fn disk_that_did_not_take_what_was_written_is_made_up_for() {
+    let (_folder, path) = filled();
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    journal.file.as_ref().expect("is open").failed.store(true, Ordering::Release);
+    assert!(journal.append(&[began(5)]).is_err());
+    assert!(journal.retry_at().is_some());
+    journal.rewrite(&[began(5)]).expect("room");
+    assert_eq!((journal.retry_at(), pids(&path)), (None, vec![5]));
+}
+
+#[test]
+fn damaged_file_that_cannot_be_copied_is_kept_when_it_is_written_anew() {
+    let (folder, path) = filled();
+    let mut bytes = fs::read(&path).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&path, &bytes).expect("writes");
+    let (mut journal, images) = Journal::open(&path).expect("opens");
+    // As it is left by an `open` whose copy found no room.
+    fs::remove_file(folder.path().join("processes.damaged-1")).expect("is there");
+    fs::write(&path, &bytes).expect("writes");
+    journal.to_set_aside = true;
+    assert_eq!(images.running.len(), 1);
+    journal.rewrite(&[began(2)]).expect("room");
+    assert_eq!(fs::read(folder.path().join("processes.damaged-1")).expect("it is kept"), bytes);
+    assert_eq!(pids(&path), [2]);
 }

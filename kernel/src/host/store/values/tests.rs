@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 use syscalls::call::StoreGet;
 
+use super::super::healing::Access;
+use super::super::sled;
 use super::*;
 
 fn put(key: &str, value: Value) -> StoreOrder {
@@ -121,7 +123,7 @@ fn disk_full_costs_the_writes_and_heals_without_a_restart() {
     let flag = Arc::clone(&full);
     let open = move || {
         let store = Full { inner: Arc::clone(&inner), full: Arc::clone(&flag), broken: false };
-        Values::open(store, Quota::default())
+        Ok((Values::open(store, Quota::default())?, Access::Full))
     };
     let (done, answers) = channel::unbounded();
     let values =

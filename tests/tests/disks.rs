@@ -1,0 +1,226 @@
+//! Real disks that are full or read-only: what was acknowledged stays and can be read, what cannot be written is
+//! refused in one sentence, the daemon lives, and everything works again when the disk does, without a restart.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use harness::{DEADLINE, Daemon, wait_until};
+use serde_json::{Value, json};
+use syscalls::call::{Attach, Exit, Follow, Hello, Lifetime, StoreGet, StorePut};
+use syscalls::client::blocking::Client;
+use syscalls::client::hello;
+use syscalls::reply::GeneratedReply;
+use syscalls::{Errno, Fault, Pid, Reply};
+
+/// Room for the two databases with some values, and not for much more.
+const DISK_BYTES: u64 = 12 << 20;
+
+/// A model whose generation takes long enough to meet a full disk.
+const MODEL: &str = "step_us=1000,context=2048";
+
+/// Tokens of a story: more than one block of the disk has room for in the journal.
+const TOKENS: u32 = 1200;
+
+fn put(client: &mut Client, key: &str, value: Value) -> Result<(), Fault> {
+    client.call(StorePut { store: "notes".into(), key: key.into(), value }).map(drop)
+}
+
+fn get(client: &mut Client, key: &str) -> Option<Value> {
+    match client.call(StoreGet { store: "notes".into(), key: key.into() }).expect("reads go on") {
+        Reply::Value(value) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Checks that all these values are there.
+fn assert_kept(client: &mut Client, acknowledged: usize) {
+    for n in 0..acknowledged {
+        assert_eq!(
+            get(client, &n.to_string()),
+            Some(json!(n)),
+            "value {n} of {acknowledged} was acknowledged"
+        );
+    }
+}
+
+fn refused(fault: &Fault, errno: Errno, advice: &str) {
+    assert_eq!(fault.errno, errno, "{fault}");
+    assert!(fault.message.contains(advice), "{fault}");
+}
+
+/// Lets a persistent process begin a story, and leaves it.
+fn begin_story(daemon: &Daemon) -> Pid {
+    let hello = Hello { lifetime: Lifetime::Persistent, ..hello("story") };
+    let mut client = Client::connect_with(&daemon.socket(), hello).expect("connects");
+    let context = client.open(None).expect("opens").context;
+    client.append_text(context, "Once upon a time").expect("appends");
+    client.start(harness::output::greedy(context, TOKENS)).expect("starts");
+    client.detach(None).expect("leaves it");
+    client.pid()
+}
+
+/// What a story came to.
+fn read_story(daemon: &Daemon, pid: Pid) -> GeneratedReply {
+    let mut client = daemon.client();
+    client.set_timeout(Some(DEADLINE)).expect("a duration");
+    let Reply::Attached(attached) = client.call(Attach { pid, force: true }).expect("is there") else {
+        panic!()
+    };
+    let follow = Follow { call: attached.calls[0].ticket, replay: false };
+    let id = client.start_as(pid, follow).expect("follows");
+    let Reply::Generated(reply) = client.finish(id, |_| {}).expect("ends") else { panic!() };
+    client.call_as(pid, Exit { status: 0 }).expect("ends");
+    GeneratedReply { usage: Default::default(), ..reply }
+}
+
+fn generated(daemon: &Daemon) -> u64 {
+    daemon.client().stat(None, None).expect("counts").tokens_generated
+}
+
+/// Nothing was taken for damage.
+fn assert_nothing_aside(daemon: &Daemon) {
+    let names = daemon.disk().names();
+    assert!(names.iter().all(|name| !name.contains("damaged")), "{names:?}");
+}
+
+#[test]
+fn disk_that_fills_up_costs_the_writes_and_heals_without_a_restart() {
+    let Some(mut daemon) = Daemon::start_on_disk(DISK_BYTES, "()") else { return };
+    let mut client = daemon.client();
+    let mut acknowledged = 20;
+    (0..acknowledged).for_each(|n| put(&mut client, &n.to_string(), json!(n)).expect("there is room"));
+    daemon.disk().fill();
+    // What the database has allocated already takes some more.
+    let fault = loop {
+        match put(&mut client, &acknowledged.to_string(), json!(acknowledged)) {
+            Ok(()) => acknowledged += 1,
+            Err(fault) => break fault,
+        }
+    };
+    refused(&fault, Errno::ENOSPC, "make room on the disk");
+    assert_kept(&mut client, acknowledged);
+    daemon.mount_sim("m", MODEL);
+    let story = read_story(&daemon, begin_story(&daemon));
+    assert_kept(&mut client, acknowledged);
+    refused(&put(&mut client, "x", json!(1)).expect_err("is full"), Errno::ENOSPC, "make room");
+
+    daemon.disk().make_room();
+    put(&mut client, "after", json!("works")).expect("there is room again");
+    wait_until("records are kept again", || daemon.log().contains("the store of records works again"));
+    drop(client);
+    daemon.kill9();
+    daemon.restart();
+    let mut client = daemon.client();
+    assert_kept(&mut client, acknowledged);
+    assert_eq!(get(&mut client, "after"), Some(json!("works")));
+    assert_eq!(
+        daemon.client().models().expect("lists")[0].name,
+        "m",
+        "the mount was kept when there was room"
+    );
+    assert_eq!(read_story(&daemon, begin_story(&daemon)), story);
+    assert_nothing_aside(&daemon);
+}
+
+/// Starts a daemon on a disk that refuses writes, and lets it be written later.
+fn started_on_a_disk_that_refuses(
+    protect: impl Fn(&Daemon),
+    errno: Errno,
+    advice: &str,
+    open: impl Fn(&Daemon),
+) {
+    let Some(mut daemon) = Daemon::start_on_disk(DISK_BYTES, "()") else { return };
+    daemon.mount_sim("m", MODEL);
+    let story = read_story(&daemon, begin_story(&daemon));
+    let mut client = daemon.client();
+    let acknowledged = 20;
+    (0..acknowledged).for_each(|n| put(&mut client, &n.to_string(), json!(n)).expect("there is room"));
+    let before = generated(&daemon);
+    let pid = begin_story(&daemon);
+    wait_until("a part of the story", || generated(&daemon) > before + 20);
+    drop(client);
+    daemon.kill9();
+    protect(&daemon);
+    daemon.restart();
+
+    assert_nothing_aside(&daemon);
+    let mut client = daemon.client();
+    assert_kept(&mut client, acknowledged);
+    refused(&put(&mut client, "x", json!(1)).expect_err("refused"), errno, advice);
+    assert_kept(&mut client, acknowledged);
+    assert_eq!(read_story(&daemon, pid), story, "it goes on where it was");
+    assert!(daemon.log().contains("what it has is read from a copy in memory"), "{}", daemon.log());
+
+    let before = generated(&daemon);
+    let pid = begin_story(&daemon);
+    wait_until("a part of a story that no disk has", || generated(&daemon) > before + 20);
+    open(&daemon);
+    wait_until("processes are kept again", || {
+        daemon.log().contains("the journal of processes is written again")
+    });
+    put(&mut client, "after", json!("works")).expect("it can be written again");
+    daemon.kill9();
+    daemon.restart();
+    let mut client = daemon.client();
+    assert_kept(&mut client, acknowledged);
+    assert_eq!(get(&mut client, "after"), Some(json!("works")));
+    assert_eq!(read_story(&daemon, pid), story);
+    assert_nothing_aside(&daemon);
+}
+
+#[test]
+fn daemon_started_on_a_full_disk_serves_what_was_acknowledged_and_heals() {
+    let (fill, empty) = (|d: &Daemon| d.disk().fill(), |d: &Daemon| d.disk().make_room());
+    started_on_a_disk_that_refuses(fill, Errno::ENOSPC, "make room on the disk", empty);
+}
+
+#[test]
+fn daemon_started_on_a_read_only_disk_serves_what_was_acknowledged_and_heals() {
+    let set = |read_only| move |d: &Daemon| d.disk().set_read_only(read_only);
+    started_on_a_disk_that_refuses(set(true), Errno::EROFS, "make the data folder writable", set(false));
+}
+
+#[test]
+fn persistent_process_on_a_disk_that_fills_up_goes_on_and_is_kept_again() {
+    let Some(mut daemon) = Daemon::start_on_disk(DISK_BYTES, "()") else { return };
+    daemon.mount_sim("m", MODEL);
+    let story = read_story(&daemon, begin_story(&daemon));
+    let pid = begin_story(&daemon);
+    daemon.disk().fill();
+    wait_until("the journal finds no room", || {
+        daemon.log().contains("processes do not outlive the daemon until it can")
+    });
+    let before = generated(&daemon);
+    wait_until("it goes on all the same", || generated(&daemon) > before + 10);
+    daemon.disk().make_room();
+    wait_until("it is kept again", || daemon.log().contains("the journal of processes is written again"));
+    daemon.kill9();
+    daemon.restart();
+    assert_eq!(read_story(&daemon, pid), story);
+}
+
+#[test]
+fn log_on_a_full_disk_costs_its_lines_alone() {
+    let daemon =
+        Daemon::start_logging_to(File::options().write(true).open("/dev/full").expect("Linux has it"));
+    daemon.mount_sim("m", "die_on_text=poison");
+    let mut client = daemon.client();
+    let context = client.open(None).expect("opens").context;
+    let died = client
+        .append_text(context, "poison")
+        .and_then(|_| client.generate(harness::output::greedy(context, 5), |_| {}).map(drop));
+    assert_eq!(died.expect_err("it kills its worker, which is logged").errno, Errno::EIO);
+    read_story(&daemon, begin_story(&daemon));
+}
+
+#[test]
+fn recording_on_a_full_disk_ends_with_one_sentence() {
+    let daemon = Daemon::start();
+    let mut command = daemon.command("llmasos");
+    command.args(["timeline", "/dev/full", "--seconds", "1"]).stdin(Stdio::null());
+    let output = command.output().expect("llmasos can be started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("/dev/full cannot be written: No space left on device"), "{errors}");
+    assert_eq!(errors.trim().lines().count(), 1, "{errors}");
+}

@@ -1,0 +1,101 @@
+//! A daemon that may open no more files, or start no more threads and processes: what needs one is refused in a
+//! sentence or waits, what needs none goes on, and everything works again when it may.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+
+use harness::{DEADLINE, Daemon, process, wait_for, wait_until};
+use nix::sys::signal::Signal;
+use syscalls::client::blocking::Client;
+use syscalls::client::mount;
+use syscalls::reply::ModelState;
+
+/// A generation that lasts for the whole test.
+const MODEL: &str = "row_us=2000,context=4096";
+const TOKENS: u32 = 1500;
+
+/// A user who has no processes on any machine that tests run on.
+const NOBODY_ELSE: u32 = 61_234;
+
+fn story(client: &mut Client) -> String {
+    let context = client.open(Some("m")).expect("opens").context;
+    client.append_text(context, "A long story: ").expect("appends");
+    client.generate(harness::output::greedy(context, TOKENS), |_| {}).expect("goes on").text
+}
+
+/// Lets a neighbour generate while the daemon may have no more than it has of a resource; its worker is killed
+/// meanwhile, and must be replaced when there is more again.
+fn starved(
+    daemon: &Daemon,
+    resource: libc::__rlimit_resource_t,
+    has: u64,
+    refusal: &str,
+    beside: impl FnOnce(),
+) {
+    let mut client = daemon.client();
+    let worker = daemon.mount_sim("m", MODEL).worker_os_pid;
+    let alone = story(&mut client);
+    let before = client.stat(None, None).expect("counts").tokens_generated;
+    std::thread::scope(|scope| {
+        let mut neighbour = daemon.client();
+        let running = scope.spawn(move || story(&mut neighbour));
+        wait_until("the neighbour is in the midst", || {
+            client.stat(None, None).expect("counts").tokens_generated > before + 20
+        });
+        let enough = process::limit(daemon.os_pid(), resource, has);
+        let fault =
+            client.mount_with(mount("sim:", "other"), |_| {}).expect_err("it takes what there is not");
+        assert!(fault.message.contains(refusal), "{fault}");
+        process::kill(worker, Signal::SIGKILL);
+        wait_until("the next worker cannot be started", || {
+            let log = daemon.log();
+            log.contains("could not be started") && log.contains(refusal)
+        });
+        beside();
+        client.ps().expect("who is connected is served");
+        process::limit(daemon.os_pid(), resource, enough);
+        assert_eq!(running.join().expect("no panic"), alone);
+        wait_until("the model is well", || {
+            client.models().expect("lists").iter().any(|m| m.name == "m" && m.state == ModelState::Ready)
+        });
+        client.mount_with(mount("sim:", "other"), |_| {}).expect("there is enough again");
+    });
+}
+
+#[test]
+fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
+    let daemon = Daemon::start();
+    let files = process::open_files(daemon.os_pid()) as u64;
+    // With both connections of the test and the worker open, nothing is left.
+    let mut waiting = None;
+    starved(&daemon, libc::RLIMIT_NOFILE, files, "Too many open files", || {
+        waiting = Some(UnixStream::connect(daemon.socket()).expect("the system queues it"));
+        wait_until("it is said once", || daemon.log().contains("no connection can be accepted"));
+    });
+    wait_until("they are accepted again", || daemon.log().contains("connections are accepted again"));
+    assert_eq!(daemon.log().matches("no connection can be accepted").count(), 1, "{}", daemon.log());
+    daemon.client().sysinfo().expect("newcomers are served again");
+}
+
+#[test]
+fn threads_that_are_used_up_refuse_a_mount_and_nobody_else() {
+    let Some(daemon) = Daemon::start_as_user(NOBODY_ELSE) else { return };
+    starved(&daemon, libc::RLIMIT_NPROC, 1, "Resource temporarily unavailable", || {});
+}
+
+#[test]
+fn connections_beyond_the_files_are_turned_away_in_a_sentence() {
+    let daemon = Daemon::start_under(&["prlimit", "--nofile=128:128", "--"]);
+    let place = || wait_for("a place", || Client::connect(&daemon.socket(), "test").ok());
+    let mut first = place();
+    let clients: Vec<Client> = (0..7).map(|_| place()).collect();
+    let one_more = UnixStream::connect(daemon.socket()).expect("connects");
+    one_more.set_read_timeout(Some(DEADLINE)).expect("a duration");
+    let mut line = String::new();
+    BufReader::new(one_more).read_line(&mut line).expect("is told");
+    assert!(line.contains("EMFILE") && line.contains("8 of 8 connections are open"), "{line}");
+    assert!(line.contains("LimitNOFILE"), "{line}");
+    first.mount("sim:", "m", |_| {}).expect("there are files for a worker all the same");
+    drop(clients);
+    wait_until("there is room", || Client::connect(&daemon.socket(), "late").is_ok());
+}
