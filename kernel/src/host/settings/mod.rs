@@ -27,7 +27,7 @@ pub use file::JailSettings;
 pub use flags::Flags;
 
 use check::{check, one_of};
-use file::{DeviceEntry, File, MountEntry, read};
+use file::{DeviceEntry, File, MountEntry, parse, read};
 use services::services;
 
 /// Where a daemon of the system keeps its state.
@@ -99,6 +99,15 @@ impl Settings {
             (None, false) => read(&paths::config(), false)?,
         };
         merge(flags, file)
+    }
+
+    /// Settles what a file would say that has this text, without flags.
+    ///
+    /// # Errors
+    ///
+    /// The text is malformed, or a value is out of range.
+    pub fn from_text(text: &str) -> Result<Settings, SettingsError> {
+        merge(Flags::default(), parse(Path::new("configuration"), text)?)
     }
 }
 
