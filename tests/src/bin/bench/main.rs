@@ -14,6 +14,7 @@ use harness::bench::models::model_file;
 use harness::bench::ours;
 use harness::bench::peer::{Cells, Flash, Peer, Single};
 use harness::bench::report::{self, Line};
+use harness::flood::{CONNECTIONS, Flood};
 
 /// Measures llmasos against llama-bench and llama-batched-bench.
 #[derive(Parser)]
@@ -34,7 +35,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "8,32")]
     processes: Vec<u32>,
     /// What to measure.
-    #[arg(long, value_delimiter = ',', default_value = "system,single,batched")]
+    #[arg(long, value_delimiter = ',', default_value = "system,flood,single,batched")]
     only: Vec<Part>,
     /// Where generated models are kept.
     #[arg(long, default_value = "target/bench-models")]
@@ -46,6 +47,8 @@ struct Args {
 enum Part {
     /// The daemon without a model.
     System,
+    /// A polite client beside a thousand rude ones.
+    Flood,
     /// One stream alone.
     Single,
     /// Many streams at once.
@@ -58,6 +61,9 @@ const SINGLE: (u32, u32) = (512, 64);
 const BATCHED: (u32, u32) = (64, 64);
 /// Calls of the null call's median.
 const NULL_CALLS: usize = 20_000;
+/// Windows of quiet, and as many of a flood, in turns; and null calls in each.
+const FLOOD_WINDOWS: usize = 5;
+const FLOOD_CALLS: usize = 10_000;
 /// How long the idle daemon is watched.
 const IDLE_WATCH: Duration = Duration::from_secs(10);
 
@@ -71,6 +77,9 @@ fn main() -> Result<()> {
     let daemon = Daemon::start();
     if args.only.contains(&Part::System) {
         system(&daemon, &mut lines)?;
+    }
+    if args.only.contains(&Part::Flood) {
+        flood(&daemon, &mut lines)?;
     }
     for weights in &args.types {
         let model = model_file(&args.models, &args.preset, weights, None)?;
@@ -96,6 +105,30 @@ fn system(daemon: &Daemon, lines: &mut Vec<Line>) -> Result<()> {
     alone("idle daemon, processor", percent, "%", "0");
     alone("null call, median", report::median(&calls), "µs", "< 50");
     alone("null call, p99", calls[calls.len() * 99 / 100], "µs", "");
+    Ok(())
+}
+
+/// The same calls in quiet and in a flood, in turns.
+fn flood(daemon: &Daemon, lines: &mut Vec<Line>) -> Result<()> {
+    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
+    let p99 = |calls: Vec<f64>| calls[calls.len() * 99 / 100];
+    for window in 0..FLOOD_WINDOWS {
+        progress(&format!("flood: window {} of {FLOOD_WINDOWS}", window + 1));
+        quiet.push(p99(ours::null_calls(daemon, FLOOD_CALLS)?));
+        let flood = Flood::begin(&daemon.socket(), CONNECTIONS);
+        flooded.push(p99(ours::null_calls(daemon, FLOOD_CALLS)?));
+        flood.end();
+    }
+    let ratio = report::median(&flooded) / report::median(&quiet);
+    println!(
+        "figure: socket flood: null call p99 {ratio:.2} × that in quiet, {CONNECTIONS} rude connections"
+    );
+    let mut alone = |what: &str, values: Vec<f64>, unit, target| {
+        lines.push(Line { what: what.into(), ours: values, peer: Vec::new(), unit, target });
+    };
+    alone("null call, p99, in quiet", quiet, "µs", "");
+    alone("null call, p99, beside 1,000 rude connections", flooded, "µs", "");
+    alone("the latter of the former", vec![ratio], "×", "≤ 2");
     Ok(())
 }
 
