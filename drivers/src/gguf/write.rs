@@ -78,7 +78,7 @@ impl Plan {
 
     /// Writes the file. `fill` writes the bytes of one tensor after another, in the order of the plan.
     ///
-    /// The file appears under its name when it is whole.
+    /// The file appears under its name when it is whole; where it cannot be, nothing of it stays.
     ///
     /// # Errors
     ///
@@ -86,11 +86,24 @@ impl Plan {
     pub fn write(
         &self,
         path: &Path,
-        mut fill: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
+        fill: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let partial = path.with_extension("gguf.partial");
+        let written = self.write_partial(&partial, fill).and_then(|()| std::fs::rename(&partial, path));
+        if written.is_err() {
+            // Why it could not be written matters more than that it could not be removed.
+            let _ = std::fs::remove_file(&partial);
+        }
+        written
+    }
+
+    fn write_partial(
+        &self,
+        partial: &Path,
+        mut fill: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut file =
-            Counted { inner: BufWriter::with_capacity(1 << 20, File::create(&partial)?), written: 0 };
+            Counted { inner: BufWriter::with_capacity(1 << 20, File::create(partial)?), written: 0 };
         file.write_all(&self.header())?;
         for tensor in &self.tensors {
             file.written = 0;
@@ -104,7 +117,7 @@ impl Plan {
             file.write_all(&ZEROS[..padding as usize])?;
         }
         file.inner.into_inner().map_err(|error| error.into_error())?;
-        std::fs::rename(&partial, path)
+        Ok(())
     }
 }
 

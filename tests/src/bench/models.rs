@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 
@@ -29,7 +29,7 @@ pub fn model_file(folder: &Path, preset: &str, weights: &str, positions: Option<
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         // Under another name until it is whole, so that an interrupted run leaves no half a model.
         let part = path.with_extension("part");
-        shape.write(&part).with_context(|| format!("cannot write {}", part.display()))?;
+        shape.write(&part).map_err(|e| anyhow!("cannot write {}: {e}", part.display()))?;
         std::fs::rename(&part, &path)?;
     }
     Ok(path.canonicalize()?)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use drivers::gguf::TensorType;
 use drivers::gguf::random::{Family, Shape};
@@ -84,10 +84,8 @@ fn kind(name: &str) -> anyhow::Result<TensorType> {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let began = Instant::now();
-    options
-        .shape()?
-        .write(&options.out)
-        .with_context(|| format!("cannot write {}", options.out.display()))?;
+    let out = options.out.display();
+    options.shape()?.write(&options.out).map_err(|e| anyhow!("cannot write {out}: {e}"))?;
     let header = drivers::gguf::open(&options.out)?;
     println!(
         "{}: {} with {} weights in {} bytes, {:.1} s",
