@@ -9,7 +9,11 @@ BIN := target/release
 # With the compiler that builds ggml: your own CC and CXX, or the newest clang from 19 on.
 CARGO_CC = env $$(kernel/dist/prepare --print-env) $(CARGO)
 
-.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train simulate prepare portable gpu-check install uninstall deb check-systemd clean
+SOAK_SECONDS ?= 600
+FUZZ_SECONDS ?= 30
+export SOAK_SECONDS FUZZ_SECONDS
+
+.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train simulate prepare portable gpu-check install uninstall deb check-systemd clean faults soak fuzz
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -28,6 +32,15 @@ test: build ## runs every test
 
 kills: build ## kills the daemon 200 times under load, and compares what its processes say
 	LLMASOS_TEST_KILLS=200 $(CARGO_CC) test --release -p llmasos-tests --locked --test durable -- --nocapture streams
+
+faults: build ## kills, damages, floods and fails everything, and shows the figures in one table
+	@$(CARGO_CC:$(CARGO)=) tests/faults
+
+soak: build ## lets clients do anything for SOAK_SECONDS, and looks for what is left
+	$(BIN)/soak
+
+fuzz: prepare ## runs each fuzz target for FUZZ_SECONDS under libFuzzer
+	@$(CARGO_CC:$(CARGO)=) tests/fuzz/run
 
 lint: prepare ## checks formatting and lints
 	$(CARGO) fmt --all --check

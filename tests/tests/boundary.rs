@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use harness::binary;
+use harness::{binary, workspace};
 
 fn libraries(program: &str) -> String {
     let out = Command::new("ldd").arg(binary(program)).output().expect("ldd is part of every Linux");
@@ -17,4 +17,17 @@ fn daemon_and_userland_link_no_cpp() {
         assert!(!libraries.contains("stdc++") && !libraries.contains("libc++"), "{program}: {libraries}");
     }
     assert!(libraries("llmasos-driver").contains("stdc++"), "the test would see it");
+}
+
+/// A clock that somebody sets back or forth must matter to nobody: the daemon and its workers go by one that only runs.
+#[test]
+fn daemon_and_drivers_read_no_wall_clock() {
+    for folder in ["kernel/src", "drivers/src"] {
+        let out = Command::new("grep")
+            .args(["-rn", "SystemTime::now", "--include=*.rs"])
+            .arg(workspace().join(folder))
+            .output()
+            .expect("grep is part of every Linux");
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "", "{folder}");
+    }
 }

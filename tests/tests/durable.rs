@@ -143,11 +143,12 @@ fn streams_after_kills_of_the_daemon_equal_the_uninterrupted_ones() {
         }
         rounds += 1;
     }
-    println!(
-        "{kills} kills; restarts served after {} ms at most; {} streams of {TOKENS} tokens, all equal; {orphans} orphan workers",
+    let value = format!(
+        "{kills}; restarts served after {} ms at most; {} streams of {TOKENS} tokens, all equal; {orphans} orphan workers",
         slowest.as_millis(),
         rounds * PROCESSES
     );
+    harness::figure("kills of the daemon", &value);
     assert_eq!(orphans, 0);
     let stats = daemon.client().stat(None, None).unwrap();
     assert_eq!((stats.contexts, stats.frames_free + stats.frames_cached), (0, stats.frames_total));

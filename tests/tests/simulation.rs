@@ -100,6 +100,31 @@ fn client_that_goes_away_loses_its_own_answers_alone() {
     assert!(hurt <= stormy.abandoned, "{hurt} tasks have no answer and {} were abandoned", stormy.abandoned);
 }
 
+/// Loads of a normal run, each with faults of its own; `LLMASOS_TEST_LOADS` asks for more.
+const LOADS: u64 = 12;
+
+#[test]
+fn faults_over_many_seeds_lose_nothing_and_change_no_text() {
+    let loads = std::env::var("LLMASOS_TEST_LOADS").ok().and_then(|n| n.parse().ok()).unwrap_or(LOADS);
+    let (mut faults, mut deaths, mut texts) = (0, 0, 0);
+    for seed in 1..=loads {
+        let load = mixed(seed);
+        let calm = play(&load, &setting("fair", 1));
+        let rates = FaultRates { death: 0.05, slow_reader: 0.3, disconnect: 0.1 };
+        // Nothing lost is what `run` checks at its end: all work is done, and every frame is free.
+        let stormy = play(&load, &Setting { faults: rates, seed, ..setting("fair", 1) });
+        assert!(stormy.failed.is_empty(), "seed {seed}: {:?}", stormy.failed);
+        let same = stormy.texts.iter().all(|(key, text)| calm.texts.get(key) == Some(text));
+        assert!(same, "seed {seed}: a fault changed a text");
+        (faults, deaths) = (faults + stormy.faults, deaths + stormy.deaths);
+        texts += stormy.texts.len();
+    }
+    let value =
+        format!("{faults} over the seeds 1 to {loads}, {deaths} of them deaths; {texts} texts, all equal");
+    harness::figure("simulated faults", &value);
+    assert!(faults > 10 * loads && deaths > loads, "{faults} faults, {deaths} deaths");
+}
+
 #[test]
 fn clients_who_want_more_than_there_is_get_the_same() {
     let load = synthetic::make(Kind::Greedy, 600, 2, 16.0, 1);

@@ -4,6 +4,7 @@
 mod attaching;
 mod capabilities;
 mod chance;
+mod clock;
 mod contexts;
 mod devices;
 mod drafting;

@@ -25,27 +25,39 @@ pub struct Faults {
     rates: FaultRates,
     workers: Chance,
     clients: Chance,
+    /// How many have struck.
+    struck: u64,
 }
 
 impl Faults {
     /// Faults at these rates.
     pub fn new(rates: FaultRates, seed: u64) -> Faults {
-        Faults { rates, workers: Chance::of(seed, 100), clients: Chance::of(seed, 101) }
+        Faults { rates, workers: Chance::of(seed, 100), clients: Chance::of(seed, 101), struck: 0 }
+    }
+
+    /// How many faults have struck.
+    pub fn struck(&self) -> u64 {
+        self.struck
     }
 
     /// How far a worker gets in a step before it dies of it, as a share of the step's time; none if it survives.
     pub fn death(&mut self, step: &Step) -> Option<f64> {
         let dies = step.rows.len() >= ROWS_MIN && self.workers.happens(self.rates.death);
+        self.struck += u64::from(dies);
         dies.then(|| self.workers.fraction())
     }
 
     /// For how many microseconds a client does not read, if it does not.
     pub fn slow_reader_us(&mut self) -> Option<u64> {
-        self.clients.happens(self.rates.slow_reader).then(|| 1 + self.clients.below(5_000_000))
+        let slow = self.clients.happens(self.rates.slow_reader);
+        self.struck += u64::from(slow);
+        slow.then(|| 1 + self.clients.below(5_000_000))
     }
 
     /// After how many microseconds a client goes away, if it does.
     pub fn disconnect_us(&mut self) -> Option<u64> {
-        self.clients.happens(self.rates.disconnect).then(|| self.clients.below(1_000_000))
+        let goes = self.clients.happens(self.rates.disconnect);
+        self.struck += u64::from(goes);
+        goes.then(|| self.clients.below(1_000_000))
     }
 }

@@ -139,6 +139,8 @@ pub struct Report {
     pub refused: u64,
     /// Workers that died.
     pub deaths: u64,
+    /// Faults that have struck, those deaths among them.
+    pub faults: u64,
     /// A digest of each answer's tokens, by task, copy and turn.
     pub texts: BTreeMap<(u32, u32, u32), u64>,
 }

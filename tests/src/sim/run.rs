@@ -139,6 +139,7 @@ pub fn run<W: Write>(
         abandoned: programs.abandoned,
         refused: programs.refused,
         deaths: world.deaths(),
+        faults: world.faults().struck(),
         texts: programs.texts,
         measure: programs.measure,
     };

@@ -192,6 +192,7 @@ impl Busy {
     fn snapshot(&mut self, daemon: &Daemon) -> Result<(), Fault> {
         let name = format!("snapshot-{}", self.number);
         let context = self.context(daemon)?;
+        self.client(daemon).append_text(context, "what is kept")?;
         self.client(daemon).call(Snapshot { context, name: name.clone() })?;
         let restored = self.client(daemon).call(Restore { name: name.clone() })?;
         let Reply::Opened { context, .. } = restored else { panic!("{restored:?}") };

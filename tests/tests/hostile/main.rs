@@ -1,5 +1,6 @@
 //! Bad input costs its sender one clear error, and nobody else anything.
 
+mod death;
 mod limits;
 mod swap;
 

@@ -81,7 +81,8 @@ fn main() -> Result<()> {
     if args.only.contains(&Part::Flood) {
         flood(&daemon, &mut lines)?;
     }
-    for weights in &args.types {
+    let with_model = args.only.contains(&Part::Single) || args.only.contains(&Part::Batched);
+    for weights in args.types.iter().filter(|_| with_model) {
         let model = model_file(&args.models, &args.preset, weights, None)?;
         if args.only.contains(&Part::Single) {
             single(&args, &daemon, peer.as_ref(), &model, weights, &mut lines)?;
