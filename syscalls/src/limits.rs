@@ -51,6 +51,9 @@ limits! {
     /// full batch takes less than a megabyte, so this has room for the longest text that each of 64 contexts tokenizes.
     pub const WORKER_BYTES_WAITING_MAX: usize = 64 * LINE_BYTES_MAX;
 
+    /// The longest quantum of `compute`, in microseconds: so long others of its class may have to wait.
+    pub const QUANTUM_US_MAX: u32 = 1_000_000;
+
     /// Processes at once, zombies included.
     pub const PROCESSES_MAX: usize = 65_536;
 

@@ -36,6 +36,8 @@ pub(super) enum Waits {
     Mount(ModelId),
     /// A model that is being loaded, to open a context on it.
     Open(ModelId, Box<Opening>),
+    /// Its turn to compute on a device.
+    Turn,
     /// The start of the program of a child.
     Start(Pid),
     /// What was asked of the values of its user.
@@ -59,6 +61,7 @@ impl Waits {
                 | Waits::Message
                 | Waits::Signal
                 | Waits::Start(_)
+                | Waits::Turn
                 | Waits::Events(_)
                 | Waits::Calls(_)
                 | Waits::Output(..)
@@ -203,6 +206,7 @@ impl Kernel {
                     service.waiters.remove(&call);
                 }
             }
+            Some(Waits::Turn) => self.turns.leave(call),
             // While it still hears: what it has lost is told before the answer.
             Some(Waits::Calls(_)) => self.end_trace(call),
             _ => {}
@@ -270,6 +274,7 @@ impl Kernel {
             | Waits::Mount(_)
             | Waits::Open(..)
             | Waits::Store
+            | Waits::Turn
             | Waits::Events(_)
             | Waits::Calls(_)
             | Waits::Output(..)

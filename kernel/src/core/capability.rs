@@ -120,6 +120,7 @@ pub(super) fn taken_by(call: &Call) -> Option<(Capability, &'static str)> {
         | Call::StoreList(_)
         | Call::StoreSearch(_) => (Capability::Store, "using a store"),
         Call::Train(_) | Call::Compress(_) | Call::Evaluate(_) => (Capability::Train, "training"),
+        Call::Compute(_) => (Capability::Train, "computing"),
         Call::Mount(_) => (Capability::Mount, "mounting a model"),
         Call::Unmount(_) => (Capability::Umount, "unmounting a model"),
         Call::Setpolicy(_) => (Capability::Policy, "changing the policy"),

@@ -8,6 +8,7 @@ use syscalls::limits::{CALLS_REMEMBERED_MAX, RESULTS_KEPT_MAX};
 use syscalls::{ContextId, Pid};
 
 use super::Kernel;
+use super::call::Waits;
 use super::context::Context;
 use super::event::ModelId;
 use super::process::Run;
@@ -236,6 +237,14 @@ impl Kernel {
 
     /// Every call without an answer can still get one.
     fn check_calls(&self) {
+        let (waiting, known) = self.turns.all();
+        for (call, pid) in waiting {
+            let pending = self.calls.get(call).expect("who waits for a turn has a call");
+            assert!(pending.pid == pid && pending.waits == Waits::Turn);
+        }
+        for pid in known {
+            assert!(self.processes.living(pid).is_some(), "who computes lives");
+        }
         for number in self.calls.numbers() {
             let pending = self.calls.get(number).expect("it is listed");
             let process = self.processes.living(pending.pid).expect("a call has a living process");
@@ -251,7 +260,7 @@ impl Kernel {
                     assert!(lasts, "nobody hears call {number:?}");
                 }
             }
-            if let super::call::Waits::Context(context) = pending.waits {
+            if let Waits::Context(context) = pending.waits {
                 let awake =
                     self.contexts.get(&context).is_some_and(|c| c.queue.iter().any(|q| q.call == number));
                 let asleep =

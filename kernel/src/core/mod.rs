@@ -6,6 +6,7 @@
 
 mod call;
 pub mod capability;
+mod compute;
 pub mod config;
 mod connection;
 mod context;
@@ -39,6 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use syscalls::{ContextId, Pid};
 
 use call::{CallNo, Calls};
+use compute::Turns;
 use connection::Connection;
 use context::Context;
 use counters::Counters;
@@ -94,6 +96,7 @@ pub struct Kernel {
     /// What is mounted, by name, from the first time that it was ready.
     registered: BTreeMap<String, Registration>,
     devices: Devices,
+    turns: Turns,
     counters: Counters,
     segments: Segments,
     snapshots: Snapshots,
@@ -153,6 +156,7 @@ impl Kernel {
             models: BTreeMap::new(),
             next_model: 0,
             registered: BTreeMap::new(),
+            turns: Turns::default(),
             counters: Counters::default(),
             wake: None,
             ending: None,
@@ -195,6 +199,7 @@ impl Kernel {
         self.stop_hung_workers();
         self.place_waiting();
         self.dispatch_all();
+        self.grant_quanta();
         self.write_journal();
     }
 
@@ -205,8 +210,13 @@ impl Kernel {
         }
         let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
         let kill = self.to_kill.first().map(|(at, _)| *at);
-        let others =
-            [self.calls.next_deadline(), kill, self.next_look_for_hung(), self.services.next_pause()];
+        let others = [
+            self.calls.next_deadline(),
+            kill,
+            self.next_look_for_hung(),
+            self.services.next_pause(),
+            self.turns.next_look(),
+        ];
         throttled.chain(others.into_iter().flatten()).min()
     }
 

@@ -5,6 +5,7 @@ mod attaching;
 mod capabilities;
 mod chance;
 mod clock;
+mod computing;
 mod contexts;
 mod devices;
 mod drafting;

@@ -20,6 +20,7 @@ macro_rules! args {
 }
 
 mod capability;
+mod compute;
 mod context;
 mod generate;
 mod group;
@@ -35,6 +36,7 @@ mod text;
 mod trace;
 
 pub use capability::Capability;
+pub use compute::*;
 pub use context::*;
 pub use generate::*;
 pub use group::*;
@@ -234,6 +236,12 @@ calls! {
     Unmount "unmount"(Unmount) -> "done";
     /// Lists mounted models.
     Models "models"(Models) -> "models";
+    /// Waits for the process's turn to compute on a device by itself, and begins a quantum. One that it has ends first.
+    /// Turns go by class, and within a class to the process that has had least for its weight; classes above it leave it a
+    /// twentieth of the time that they compute in. The time until the next `compute` or `yield` is its service.
+    Compute "compute"(Compute) -> "quantum";
+    /// Ends the quantum that the process has.
+    Yield "yield"(Yield) -> "done";
     /// Trains a model.
     Train "train"(Train) -> "trained";
     /// Makes a model smaller.

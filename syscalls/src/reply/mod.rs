@@ -130,6 +130,11 @@ pub enum Reply {
     Segments(Vec<SegmentInfo>),
     /// Answer to `snapshots`.
     Snapshots(Vec<SnapshotInfo>),
+    /// Answer to `compute`.
+    Quantum {
+        /// How long it is, in microseconds.
+        us: u32,
+    },
     /// Answer to `train`.
     Trained(serde_json::Value),
     /// Answer to `compress`.

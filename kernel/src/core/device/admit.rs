@@ -167,7 +167,7 @@ impl Kernel {
         self.fail_calls(id, &fault);
     }
 
-    fn no_such_device(&self, name: &str) -> Fault {
+    pub(in crate::core) fn no_such_device(&self, name: &str) -> Fault {
         let names: Vec<&str> = self.devices.list.iter().map(|d| d.name.as_str()).collect();
         let name = super::super::model::shown(name);
         Fault::new(Errno::EINVAL, format!("there is no device {name}; there are {}", names.join(", ")))

@@ -113,7 +113,7 @@ impl Devices {
         }
     }
 
-    fn find(&self, name: &str) -> Option<usize> {
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.list.iter().position(|d| d.name == name)
     }
 

@@ -83,6 +83,7 @@ impl Kernel {
                 None => {}
             }
         }
+        self.end_quantum(pid);
         let Some(process) = self.processes.living_mut(pid) else { return };
         let Some(conn) = process.conn.take() else { return };
         if process.generating > 0 {

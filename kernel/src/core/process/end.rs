@@ -12,6 +12,7 @@ impl Kernel {
     /// connection ends too.
     pub(in crate::core) fn end_process(&mut self, pid: Pid, status: u8) {
         self.leave_program(pid, status);
+        self.end_quantum(pid);
         let Some(process) = self.processes.living(pid) else { return };
         let (conn, parent, process_group) = (process.conn, process.id.parent, process.id.group);
         let kill_at = process.kill_at;
@@ -31,6 +32,7 @@ impl Kernel {
         for model in self.models.values_mut() {
             model.sched.forget(pid);
         }
+        self.turns.forget(pid);
         for gone in self.groups.leave(process_group, pid) {
             self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }

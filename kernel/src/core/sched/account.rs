@@ -10,7 +10,7 @@ use super::super::table::Table;
 use super::weight::{WEIGHT_NORMAL, stride, weight};
 
 /// A microsecond of virtual time, in parts: what is charged for a short step at a great weight is not rounded away.
-pub(super) const VIRTUAL_US: u64 = 1024;
+pub(in crate::core) const VIRTUAL_US: u64 = 1024;
 
 /// How far a process or a group is in one class. Times of two classes say nothing about each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -68,6 +68,7 @@ use super::memory::PageSent;
 use account::{AccountNo, Accounts};
 use plan::Candidate;
 
+pub(super) use account::VIRTUAL_US;
 pub(super) use complete::died_twice;
 pub(super) use cost::Cost;
 pub(super) use draft::Drafter;
@@ -75,13 +76,13 @@ pub(super) use line::Line;
 pub(super) use pressure::Pressure;
 pub(super) use rate::Bucket;
 pub(super) use running::{Owner, Runner, Running};
-pub(super) use weight::weight;
+pub(super) use weight::{WEIGHT_NORMAL, weight};
 
 /// All classes, highest first.
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];
 
 /// A class below others is owed one part in so many of the time in which it is backlogged.
-const OWED_SHARE: i64 = 20;
+pub(super) const OWED_SHARE: i64 = 20;
 
 /// The most that a class is owed, in microseconds, so that it does not get much at once after a long wait.
 pub(super) const OWED_US_MAX: i64 = 1_000_000;

@@ -8,6 +8,7 @@ mod absent;
 mod append;
 mod attach;
 mod close;
+mod compute;
 mod detach;
 mod detokenize;
 mod embed;
@@ -52,6 +53,7 @@ mod trace;
 mod truncate;
 mod unmount;
 mod wait;
+mod r#yield;
 
 use drivers::wire::Question;
 use syscalls::call::{Capability, Follow, Signal};
@@ -90,6 +92,8 @@ enum Next {
     Ask(ModelId, Question),
     /// The host does something with the values of the caller's user.
     Store(StoreOrder),
+    /// It gets in line to compute on a device for so many microseconds.
+    Turn { device: usize, us: u32 },
     /// Something else must happen first; ETIMEDOUT if it does not within so many milliseconds.
     Wait(Waits, Option<u64>),
     /// It is here, and then this process ends.
@@ -231,6 +235,10 @@ impl Kernel {
                 self.store_orders += 1;
                 self.out.push(Effect::Store { number: call.0, uid: caller.uid, order });
             }
+            Ok(Next::Turn { device, us }) => {
+                let call = self.keep(caller, id, name, Waits::Turn, None);
+                self.turns.wait(call, caller.pid, device, us);
+            }
             Ok(Next::Wait(waits, timeout_ms)) => {
                 let waits_for_model = match &waits {
                     Waits::Mount(model) => Some((*model, None)),
@@ -315,6 +323,8 @@ impl Kernel {
             Call::StoreSearch(args) => self.sys_store_search(args),
             Call::Mount(args) => self.sys_mount(args),
             Call::Unmount(args) => self.sys_unmount(&args),
+            Call::Compute(args) => self.sys_compute(caller, &args),
+            Call::Yield(_) => self.sys_yield(caller),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
             Call::Subscribe(args) => self.sys_subscribe(&args),
             Call::Trace(args) => self.sys_trace(caller, args),

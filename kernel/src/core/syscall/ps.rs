@@ -107,7 +107,7 @@ impl Kernel {
             return (ProcessState::Stopped, None);
         }
         let contexts = || process.contexts.iter().filter_map(|c| self.contexts.get(c));
-        if contexts().any(|c| c.in_step) {
+        if contexts().any(|c| c.in_step) || self.turns.computes(process.id.pid, self.now) {
             return (ProcessState::Running, None);
         }
         if contexts().any(|c| c.place == Place::Running && self.is_ready(c)) {
@@ -132,6 +132,7 @@ impl Kernel {
             Waits::Child(None) => "a child".into(),
             Waits::Message => "a message".into(),
             Waits::Store => "the store".into(),
+            Waits::Turn => "its turn to compute".into(),
             Waits::Events(_) => "events".into(),
             Waits::Calls(_) => "calls of others".into(),
             Waits::Output(pid, _) => format!("the output of process {pid}"),
