@@ -54,6 +54,7 @@ mod sysinfo;
 mod timeline;
 mod tokenize;
 mod trace;
+mod train;
 mod umount;
 mod wait;
 
@@ -109,6 +110,7 @@ pub const ALL: &[Builtin] = &[
     ps::BUILTIN,
     inspect::BUILTIN,
     trace::BUILTIN,
+    train::BUILTIN,
     spawn::BUILTIN,
     output::BUILTIN,
     service::BUILTIN,

@@ -5,17 +5,22 @@
 
 mod place;
 mod signals;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use syscalls::call::Class;
+use syscalls::limits::{NICE_MAX, NICE_MIN};
+use syscalls::paths;
 
 use crate::checkpoint::Folder;
 use crate::export::{Exported, Format, Matrices};
 use crate::run::{Always, End, Feed, Hooks, RunError, Setup, Stop, expect, run};
 use crate::spec::TrainSpec;
 use crate::token::Tokeniser;
+use turns::Turns;
 
 /// Trains language models.
 #[derive(Debug, Parser)]
@@ -49,9 +54,22 @@ struct Run {
     /// Writes what happens to this file descriptor, as JSON lines
     #[arg(long, value_name = "FD")]
     events: Option<i32>,
-    /// Computes only when nothing else on the machine wants to
+    /// Computes only when nothing else on the machine wants to, as the class batch does too
     #[arg(long)]
     idle: bool,
+    /// The scheduling class that it has in the daemon, where one listens
+    #[arg(short, long, value_enum, default_value = "batch")]
+    class: ClassName,
+    /// From -20 (most) to 19 (least)
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value = "0",
+          value_parser = clap::value_parser!(i8).range(i64::from(NICE_MIN)..=i64::from(NICE_MAX)))]
+    nice: i8,
+    /// The daemon's socket
+    #[arg(long, value_name = "PATH", env = "LLMASOS_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Asks no daemon for its turns
+    #[arg(long)]
+    alone: bool,
     /// Shows no progress
     #[arg(long, short)]
     quiet: bool,
@@ -76,6 +94,13 @@ struct Export {
     /// How a GGUF stores matrices
     #[arg(long, value_enum, default_value = "f32")]
     matrices: MatricesName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ClassName {
+    Interactive,
+    Normal,
+    Batch,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -107,7 +132,7 @@ pub fn main() -> ExitCode {
 
 fn train(arguments: &Run) -> Result<ExitCode, RunError> {
     crate::memory::keep();
-    if arguments.idle {
+    if arguments.idle || (!arguments.alone && arguments.class == ClassName::Batch) {
         // Before any other thread is there: they inherit it.
         place::idle().map_err(|error| RunError::Unfit(format!("--idle: {error}")))?;
     }
@@ -128,10 +153,30 @@ fn train(arguments: &Run) -> Result<ExitCode, RunError> {
     if !arguments.quiet {
         setup.passed.iter().for_each(|error| eprintln!("llmasos-trainer: {error}"));
     }
-    let hooks = Hooks { turn: &mut Always, stop, feed, quiet: arguments.quiet };
-    match run(setup, hooks)? {
+    let done = match arguments.alone {
+        true => run(setup, Hooks { turn: &mut Always, stop, feed, quiet: arguments.quiet }),
+        false => {
+            let socket = arguments.socket.clone().unwrap_or_else(paths::socket);
+            let mut turns = Turns::new(socket, arguments.class.into(), arguments.nice, stop.clone());
+            turns
+                .connect()
+                .map_err(|fault| RunError::Unfit(format!("the daemon refuses: {}", fault.message)))?;
+            run(setup, Hooks { turn: &mut turns, stop, feed, quiet: arguments.quiet })
+        }
+    };
+    match done? {
         End::Done | End::Early => Ok(ExitCode::SUCCESS),
         End::Signal(signal) => Ok(ExitCode::from(128 + signal as u8)),
+    }
+}
+
+impl From<ClassName> for Class {
+    fn from(name: ClassName) -> Class {
+        match name {
+            ClassName::Interactive => Class::Interactive,
+            ClassName::Normal => Class::Normal,
+            ClassName::Batch => Class::Batch,
+        }
     }
 }
 

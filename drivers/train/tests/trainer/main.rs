@@ -64,7 +64,8 @@ impl Place {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-trainer"));
         command.arg("run").arg(self.path("spec.ron")).arg("--cache").arg(self.path("cache"));
-        command.args(arguments).stdin(Stdio::null());
+        // No daemon of the machine has a say.
+        command.args(arguments).env("LLMASOS_SOCKET", self.path("socket")).stdin(Stdio::null());
         command
     }
 

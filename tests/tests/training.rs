@@ -1,0 +1,121 @@
+//! Training as a process of the daemon: it is listed, stopped, continued and ended like any other, and it outlives the
+//! daemon.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use harness::{Daemon, exit_code, wait_until};
+use syscalls::Pid;
+use syscalls::call::{Class, Signal};
+use syscalls::client::blocking::Client;
+use syscalls::reply::{ProcessInfo, ProcessState};
+
+/// A run that takes some seconds, and as many steps as are wanted.
+fn spec(daemon: &Daemon, name: &str, steps: u32) -> PathBuf {
+    let text: String =
+        (0..400).map(|n| format!("line {n} of a text that says what line {n} says\n")).collect();
+    fs::write(daemon.dir().join("text.txt"), text).unwrap();
+    let (folder, path) = (daemon.dir().display(), daemon.dir().join(format!("{name}.ron")));
+    let spec = format!(
+        r#"(
+    model: Gpt(layers: 2, heads: 2, width: 32, context: 16),
+    data: (train: Text(["{folder}/text.txt"])),
+    tokeniser: (kind: Train(Char)),
+    batch: 4,
+    steps: {steps},
+    checkpoint: (every: 50),
+    threads: 1,
+    out: "{folder}/{name}",
+)"#
+    );
+    fs::write(&path, spec).unwrap();
+    path
+}
+
+fn train(daemon: &Daemon, name: &str, steps: u32, options: &[&str]) -> Child {
+    let mut command = daemon.command("llmasos");
+    command
+        .arg("train")
+        .arg(spec(daemon, name, steps))
+        .args(["--quiet", "--cache"])
+        .arg(daemon.dir().join("cache"));
+    command.args(options).stdin(Stdio::null()).spawn().unwrap()
+}
+
+/// What `ps` has of the runs, the one that began first before the others.
+fn runs(client: &mut Client) -> Vec<ProcessInfo> {
+    client.ps().unwrap().into_iter().filter(|p| p.name == "train").collect()
+}
+
+/// Waits until a run has computed for so many microseconds more.
+fn computes(client: &mut Client, pid: Pid, us: u64) {
+    let service =
+        |client: &mut Client| runs(client).into_iter().find(|p| p.pid == pid).map_or(0, |p| p.service_us);
+    let before = service(client);
+    wait_until("the run computes", || service(client) >= before + us);
+}
+
+#[test]
+fn run_is_a_process_of_class_batch_that_stops_and_goes_on() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut first = train(&daemon, "first", 100_000, &[]);
+    wait_until("the run is listed", || runs(&mut client).len() == 1);
+    let pid = runs(&mut client)[0].pid;
+    assert_eq!(runs(&mut client)[0].class, Class::Batch);
+    computes(&mut client, pid, 50_000);
+    let mut second = train(&daemon, "second", 100_000, &[]);
+    wait_until("both are listed", || runs(&mut client).len() == 2);
+    let other = runs(&mut client).iter().find(|p| p.pid != pid).unwrap().pid;
+    client.kill(pid, Signal::Stop).unwrap();
+    // The quantum that it had is over when the other has had some.
+    computes(&mut client, other, 200_000);
+    let stopped = runs(&mut client).into_iter().find(|p| p.pid == pid).unwrap();
+    assert_eq!(stopped.state, ProcessState::Stopped);
+    computes(&mut client, other, 200_000);
+    let still = runs(&mut client).into_iter().find(|p| p.pid == pid).unwrap();
+    assert_eq!(still.service_us, stopped.service_us, "it computes although it is stopped");
+    client.kill(pid, Signal::Cont).unwrap();
+    computes(&mut client, pid, 50_000);
+    for (pid, child) in [(pid, &mut first), (other, &mut second)] {
+        client.kill(pid, Signal::Term).unwrap();
+        assert_eq!(exit_code(child.wait().unwrap()), 143);
+    }
+    for name in ["first", "second"] {
+        assert!(
+            daemon.dir().join(name).join("checkpoints/last").exists(),
+            "{name} has something to go on from"
+        );
+    }
+}
+
+#[test]
+fn run_that_its_process_ended_goes_on_where_it_was() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut child = train(&daemon, "run", 300, &[]);
+    wait_until("the run is listed", || runs(&mut client).len() == 1);
+    let pid = runs(&mut client)[0].pid;
+    computes(&mut client, pid, 20_000);
+    client.kill(pid, Signal::Kill).unwrap();
+    assert_eq!(exit_code(child.wait().unwrap()), 143);
+    let resumed = train(&daemon, "run", 300, &["--resume"]).wait().unwrap();
+    assert_eq!(exit_code(resumed), 0);
+    let log = fs::read_to_string(daemon.dir().join("run/log.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!(last["step"], 300, "{last}");
+}
+
+#[test]
+fn run_outlives_the_daemon() {
+    let mut daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut child = train(&daemon, "run", 1000, &[]);
+    wait_until("the run is listed", || runs(&mut client).len() == 1);
+    let pid = runs(&mut client)[0].pid;
+    computes(&mut client, pid, 20_000);
+    daemon.kill9();
+    assert_eq!(exit_code(child.wait().unwrap()), 0);
+}
