@@ -50,7 +50,7 @@ macro_rules! scripts {
     };
 }
 
-scripts!(words, pipes, statuses, variables, background, builtins, processes, errors);
+scripts!(words, pipes, statuses, variables, background, builtins, processes, errors, programs);
 
 /// Opens the shell on a terminal and waits for its first prompt.
 fn open(daemon: &Daemon) -> Terminal {

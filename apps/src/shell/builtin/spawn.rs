@@ -118,9 +118,11 @@ fn start(client: &mut Client, args: &Args, name: String, argv: Vec<String>) -> O
     }
     pass_signals_on(client.interrupter(), pid)?;
     let mut screen = Screen::new();
-    client
-        .call_with(call::Output { pid, lines: None, follow: true }, |event| screen.hear(&event))
-        .map(drop)?;
+    let follow = call::Output { pid, lines: None, follow: true };
+    // Of one that has ended already, the reply alone has the lines.
+    if let Reply::Output(reply) = client.call_with(follow, |event| screen.hear(&event))? {
+        reply.lines.iter().for_each(|line| screen.show(line));
+    }
     let (_, status) = client.wait(Some(pid))?;
     screen.end()?;
     Ok(status)
