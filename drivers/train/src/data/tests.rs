@@ -80,8 +80,11 @@ fn labels_that_are_numbers_keep_their_order() {
 fn broken_files_are_refused_with_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let json =
-        |content: &str| Source::Jsonl { files: vec![write(at, "x.jsonl", content)], field: "text".into() };
+    // All of them are written before the first is read, so each has a name of its own.
+    let json = |name: &str, content: &str| {
+        let files = vec![write(at, &format!("{name}.jsonl"), content)];
+        Source::Jsonl { files, field: "text".into() }
+    };
     let table = |content: &str| {
         let file = write(at, "x.tsv", content);
         Source::Labelled { file, text: "0".into(), second: None, label: "1".into() }
@@ -95,10 +98,10 @@ fn broken_files_are_refused_with_file_and_line() {
         (Source::Text(vec![at.join("none.txt")]), "none.txt: cannot be read: No such file"),
         (Source::Text(vec![at.to_owned()]), "is a folder; give a file"),
         (Source::Text(vec![]), "the list of files is empty"),
-        (json("{\"text\": \"a\"}\n{\"text\": \n"), "x.jsonl:2: broken JSON at column"),
-        (json("{\"text\": \"a\"}\n\n[1]\n"), "x.jsonl:3: it is JSON but no object"),
-        (json("{\"txt\": \"a\"}\n"), "x.jsonl:1: has no field `text`; it has txt"),
-        (json("{\"text\": [1]}\n"), "x.jsonl:1: its field `text` is no text"),
+        (json("cut", "{\"text\": \"a\"}\n{\"text\": \n"), "cut.jsonl:2: broken JSON at column"),
+        (json("list", "{\"text\": \"a\"}\n\n[1]\n"), "list.jsonl:3: it is JSON but no object"),
+        (json("other", "{\"txt\": \"a\"}\n"), "other.jsonl:1: has no field `text`; it has txt"),
+        (json("nested", "{\"text\": [1]}\n"), "nested.jsonl:1: its field `text` is no text"),
         (table("a\t1\nb\n"), "x.tsv:2: the row has 1 columns, and column 1 is wanted"),
     ] {
         let sentence = refusal(&source, at);

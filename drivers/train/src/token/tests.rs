@@ -37,6 +37,8 @@ fn word_pieces_are_lower_case_and_framed() {
     assert_eq!(framed.get_ids().first(), tokeniser.id("[CLS]").as_ref());
     assert_eq!(framed.get_ids().last(), tokeniser.id("[SEP]").as_ref());
     assert_eq!(tokeniser.find(Special::Pad), Some(0));
+    let again = Tokeniser::from_json(&tokeniser.to_json().unwrap()).unwrap();
+    assert_eq!(again.digest(), tokeniser.digest());
 }
 
 #[test]

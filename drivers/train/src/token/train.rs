@@ -143,7 +143,9 @@ fn learned(
     if matches!(kind, Kind::WordPiece(_)) {
         frame_with_specials(&mut tokeniser).map_err(fail)?;
     }
-    Tokeniser::new(tokeniser)
+    // As its file is read: what was just trained can be written in another form than what was loaded, and a run that
+    // goes on must find the vocabulary that it began with.
+    Tokeniser::from_json(&tokeniser.to_string(false).map_err(|error| fail(error.to_string()))?)
 }
 
 fn byte_pairs(size: usize, special: Vec<AddedToken>) -> (Tokenizer, TrainerWrapper) {
