@@ -3,7 +3,6 @@
 //! The floors stand well below what is measured, so that a change for the worse is seen and a small change is
 //! not. The figures are printed: `cargo test --release -p llmasos-apps --test answers -- --nocapture`.
 #![allow(clippy::disallowed_macros, reason = "a test that is skipped, and figures, are for whoever runs it")]
-#![allow(clippy::disallowed_macros, reason = "a test speaks to whoever runs it")]
 
 use std::collections::HashMap;
 use std::fs;
