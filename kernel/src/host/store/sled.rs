@@ -96,17 +96,24 @@ pub fn open_whole(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
     }
 }
 
-/// Checks that a database that is there is none of a newer daemon.
+/// Checks that a database that is there is none of a newer daemon. A file that says nothing certain proves nothing: the
+/// witness tells whether the rest is whole.
 pub(super) fn check_version(folder: &Path) -> Result<(), StoreError> {
-    let text = match fs::read_to_string(folder.join(VERSION_FILE)) {
+    let bytes = match fs::read(folder.join(VERSION_FILE)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(StoreError::System)?,
     };
-    match text.trim().parse() {
-        Ok(version) if version > VERSION => Err(StoreError::Newer(version)),
-        // What it says does not matter where it cannot be read: the witness tells whether the rest is whole.
-        Ok(_) | Err(_) => Ok(()),
+    let text = String::from_utf8_lossy(&bytes);
+    let version = text.split_once(' ').and_then(|(version, _)| version.parse().ok());
+    match version.filter(|version| text == version_line(*version)) {
+        Some(version) if version > VERSION => Err(StoreError::Newer(version)),
+        Some(_) | None => Ok(()),
     }
+}
+
+/// What the file of the version says, with a checksum: one flipped bit is no newer version.
+pub(super) fn version_line(version: u32) -> String {
+    format!("{version} {:08x}\n", crc32fast::hash(&version.to_le_bytes()))
 }
 
 fn open_when_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
@@ -173,7 +180,7 @@ impl Sled {
         }
         self.0.insert(BEGUN_KEY, &[]).map_err(error)?;
         self.0.flush().map_err(error)?;
-        fs::write(file.with_file_name(VERSION_FILE), format!("{VERSION}\n")).map_err(StoreError::System)?;
+        fs::write(file.with_file_name(VERSION_FILE), version_line(VERSION)).map_err(StoreError::System)?;
         // The key is durable before the file says so; a database killed in between is begun again, empty as it is.
         fs::File::create(file).and_then(|f| f.sync_all()).map_err(StoreError::System)
     }

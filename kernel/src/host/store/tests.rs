@@ -118,21 +118,25 @@ fn database_in_use_is_waited_for_and_then_opened() {
 #[test]
 fn database_of_a_newer_version_is_kept_and_another_one_begun() {
     let (folder, path) = filled();
-    assert_eq!(fs::read_to_string(path.join("version")).expect("it says so"), "1\n");
+    assert_eq!(fs::read_to_string(path.join("version")).expect("it says so"), super::sled::version_line(1));
     for aside in ["store.version-2", "store.version-2.damaged-1"] {
-        fs::write(path.join("version"), "2\n").expect("writes");
+        fs::write(path.join("version"), super::sled::version_line(2)).expect("writes");
         let (store, records) = StoreThread::open(&path).expect("is never fatal");
         assert!(records.is_empty() && folder.path().join(aside).join("begun").exists(), "{aside}");
         drop(store);
     }
     let aside = folder.path().join("store.version-2");
-    fs::write(aside.join("version"), "1\n").expect("writes");
+    fs::write(aside.join("version"), super::sled::version_line(1)).expect("writes");
     assert_eq!(StoreThread::open(&aside).expect("opens").1, [mount("a"), mount("b")], "nothing is lost");
 }
 
 #[test]
-fn database_without_a_version_is_one_of_the_first() {
+fn database_without_a_version_or_with_a_damaged_one_is_one_of_the_first() {
     let (_folder, path) = filled();
+    for said in [&b""[..], b"2\n", b"\xb1 c2e3\n", b"9 00000000\n"] {
+        fs::write(path.join("version"), said).expect("writes");
+        assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("a"), mount("b")], "{said:?}");
+    }
     fs::remove_file(path.join("version")).expect("it is there");
     assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("a"), mount("b")]);
 }
