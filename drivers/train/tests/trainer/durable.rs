@@ -8,7 +8,7 @@ use super::Place;
 const STEPS: u64 = 60;
 
 fn whole() -> [Vec<u8>; 2] {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&[]);
     place.last()
 }
@@ -17,7 +17,7 @@ fn whole() -> [Vec<u8>; 2] {
 fn run_that_is_stopped_by_a_signal_goes_on_bit_for_bit() {
     let wanted = whole();
     for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
-        let place = Place::new();
+        let place = Place::default();
         let mut started = place.start(&[]);
         started.wait_for(|event| event["event"] == "step").expect("it begins");
         started.signal(signal);
@@ -40,7 +40,7 @@ fn run_that_is_stopped_by_a_signal_goes_on_bit_for_bit() {
 #[test]
 fn run_that_is_killed_at_any_moment_goes_on_bit_for_bit() {
     let wanted = whole();
-    let place = Place::new();
+    let place = Place::default();
     // A checkpoint after every step, so that kills hit them: 24 kills, each a little later than the one before.
     let often = ["--set", "checkpoint.every=1", "--set", "steps=60"];
     let mut kills = 0;
@@ -71,7 +71,7 @@ fn run_that_is_killed_at_any_moment_goes_on_bit_for_bit() {
 
 #[test]
 fn disk_that_is_full_costs_the_checkpoint_and_keeps_the_former() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&["--set", "steps=20", "--set", "schedule.warmup=1000"]);
     let former = place.last();
     let mut command = place.command(&["--resume", "--set", "steps=40", "--set", "schedule.warmup=1000"]);
@@ -99,7 +99,7 @@ fn disk_that_is_full_costs_the_checkpoint_and_keeps_the_former() {
 
 #[test]
 fn damaged_checkpoint_is_passed_over_and_named() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&[]);
     let wanted = place.last();
     fs::write(place.path("run/checkpoints/step-00000060/model.safetensors"), "x").unwrap();

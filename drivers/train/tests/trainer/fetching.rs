@@ -62,7 +62,7 @@ fn digest(body: &[u8]) -> String {
 
 #[test]
 fn fetching_goes_on_where_it_broke_off() {
-    let place = Place::new();
+    let place = Place::default();
     let body: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     let server = serve(body.clone(), digest(&body), 2);
     let to = place.path("got/file");
@@ -75,7 +75,7 @@ fn fetching_goes_on_where_it_broke_off() {
 
 #[test]
 fn file_that_was_damaged_on_the_way_is_not_kept() {
-    let place = Place::new();
+    let place = Place::default();
     let server = serve(b"damaged".to_vec(), digest(b"sound"), 0);
     let to = place.path("got/file");
     let error = fetch(&Fetch { url: &server.address, to: &to, sha256: None }).unwrap_err().to_string();
@@ -100,7 +100,7 @@ fn parquet_of(rows: &[&str]) -> Vec<u8> {
 
 #[test]
 fn wikitext_is_fetched_by_its_name_once_and_trained_on() {
-    let place = Place::new();
+    let place = Place::default();
     let line = "a sentence of a text that is long enough to learn from .\n";
     let body = parquet_of(&[line; 50]);
     let server = serve(body.clone(), digest(&body), 0);

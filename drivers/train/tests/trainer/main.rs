@@ -36,8 +36,8 @@ const SPEC: &str = r#"(
     out: "OUT",
 )"#;
 
-impl Place {
-    pub fn new() -> Place {
+impl Default for Place {
+    fn default() -> Place {
         let folder = tempfile::tempdir().unwrap();
         let mut text = String::new();
         for number in 0..400 {
@@ -48,7 +48,9 @@ impl Place {
         place.spec(SPEC);
         place
     }
+}
 
+impl Place {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

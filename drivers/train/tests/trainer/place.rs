@@ -9,7 +9,7 @@ const IDLE: &str = "5";
 
 #[test]
 fn idle_program_has_no_thread_that_keeps_others_waiting() {
-    let place = Place::new();
+    let place = Place::default();
     let mut started = place.start(&["--idle", "--set", "threads=2", "--set", "steps=100000"]);
     started.wait_for(|event| event["event"] == "step").expect("it begins");
     let tasks = fs::read_dir(format!("/proc/{}/task", started.child.id())).unwrap();

@@ -6,7 +6,7 @@ use super::Place;
 
 #[test]
 fn mistakes_in_a_specification_are_named_with_what_was_meant() {
-    let place = Place::new();
+    let place = Place::default();
     let said = place.refused(&["--set", "optimiser.lrr=1"]);
     assert!(said.contains("did you mean `lr`?"), "{said}");
     let text = fs::read_to_string(place.path("spec.ron")).unwrap();
@@ -17,7 +17,7 @@ fn mistakes_in_a_specification_are_named_with_what_was_meant() {
 
 #[test]
 fn too_little_memory_is_refused_before_the_first_step_with_the_sum() {
-    let place = Place::new();
+    let place = Place::default();
     let said = place.refused(&["--set", "memory_mib=40"]);
     for wanted in ["of weights +", "of gradients +", "of activations +", "40 MiB are free", "make `batch`"] {
         assert!(said.contains(wanted), "{said}");
@@ -27,14 +27,14 @@ fn too_little_memory_is_refused_before_the_first_step_with_the_sum() {
 
 #[test]
 fn vocabulary_that_does_not_fit_the_model_is_refused_with_both_sizes() {
-    let place = Place::new();
+    let place = Place::default();
     let said = place.refused(&["--set", "model.vocabulary=10"]);
     assert!(said.contains("the model has rows for 10") && said.contains("`vocabulary: "), "{said}");
 }
 
 #[test]
 fn folder_with_a_run_is_not_written_over() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&["--set", "steps=10"]);
     let before = place.last();
     let said = place.refused(&["--set", "steps=10"]);
@@ -44,7 +44,7 @@ fn folder_with_a_run_is_not_written_over() {
 
 #[test]
 fn checkpoint_of_another_model_is_refused_by_the_first_difference() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&["--set", "steps=10"]);
     let said = place.refused(&["--resume", "--set", "model.layers=3"]);
     assert!(said.contains("another model: its `n_layer` is 2, and here it is 3"), "{said}");
@@ -54,7 +54,7 @@ fn checkpoint_of_another_model_is_refused_by_the_first_difference() {
 
 #[test]
 fn numbers_that_are_none_end_the_run_and_keep_the_last_good_checkpoint() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&["--set", "steps=10"]);
     let good = place.last();
     let said = place.refused(&[
@@ -76,7 +76,7 @@ fn numbers_that_are_none_end_the_run_and_keep_the_last_good_checkpoint() {
 
 #[test]
 fn data_that_are_broken_are_refused_with_file_and_line() {
-    let place = Place::new();
+    let place = Place::default();
     fs::write(place.path("text.txt"), b"good\nbad \xff\n").unwrap();
     let said = place.refused(&[]);
     assert!(said.contains("text.txt:2: byte 5 of the line, 0xff, is not UTF-8"), "{said}");

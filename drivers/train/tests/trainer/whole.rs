@@ -10,7 +10,7 @@ use super::{Place, exists};
 
 #[test]
 fn run_learns_and_leaves_everything_in_its_folder() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&["--set", "samples.every=30", "--set", "optimiser.lr=0.01"]);
     for name in [
         "spec.ron",
@@ -40,7 +40,7 @@ fn run_learns_and_leaves_everything_in_its_folder() {
 
 #[test]
 fn same_specification_gives_the_same_bits() {
-    let (one, other) = (Place::new(), Place::new());
+    let (one, other) = (Place::default(), Place::default());
     one.succeed(&["--set", "steps=20"]);
     other.succeed(&["--set", "steps=20", "--set", "threads=2"]);
     assert!(one.last() == other.last(), "threads change nothing");
@@ -48,7 +48,7 @@ fn same_specification_gives_the_same_bits() {
 
 #[test]
 fn run_ends_early_when_it_gets_no_better() {
-    let place = Place::new();
+    let place = Place::default();
     // A rate of 0 never gets better.
     place.succeed(&[
         "--set",
@@ -68,7 +68,7 @@ fn run_ends_early_when_it_gets_no_better() {
 
 #[test]
 fn dry_run_says_what_a_run_takes_and_leaves_nothing() {
-    let place = Place::new();
+    let place = Place::default();
     let said = place.succeed(&["--dry-run"]);
     for wanted in ["parameters  ", "of the optimiser", "steps       60 of 128 tokens", "tokens/s"] {
         assert!(said.contains(wanted), "{said}");
@@ -78,7 +78,7 @@ fn dry_run_says_what_a_run_takes_and_leaves_nothing() {
 
 #[test]
 fn trained_model_is_written_in_every_format() {
-    let place = Place::new();
+    let place = Place::default();
     place.succeed(&["--set", "steps=10"]);
     let export = |format: &str, name: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-trainer"));
@@ -118,7 +118,7 @@ fn trained_model_is_written_in_every_format() {
 
 #[test]
 fn every_kind_of_model_learns_from_its_kind_of_data() {
-    let place = Place::new();
+    let place = Place::default();
     let (pairs, labels) = (place.path("pairs.tsv"), place.path("labels.tsv"));
     let rows = |row: fn(usize) -> String| (0..200).map(row).collect::<String>();
     fs::write(&pairs, rows(|n| format!("number {n}\tzahl {n}\n"))).unwrap();

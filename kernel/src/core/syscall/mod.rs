@@ -116,7 +116,14 @@ fn outcome_of(outcome: &Outcome) -> Option<Result<&Reply, &Fault>> {
         Ok(Next::Reply(reply)) => Some(Ok(reply)),
         Ok(Next::End(..) | Next::Signal(..) | Next::Detach(_) | Next::Terminate) => Some(Ok(&Reply::Done {})),
         Err(fault) => Some(Err(fault)),
-        Ok(Next::Queue(..) | Next::Ask(..) | Next::Store(_) | Next::Wait(..) | Next::Follow(..)) => None,
+        Ok(
+            Next::Queue(..)
+            | Next::Ask(..)
+            | Next::Store(_)
+            | Next::Turn { .. }
+            | Next::Wait(..)
+            | Next::Follow(..),
+        ) => None,
     }
 }
 
