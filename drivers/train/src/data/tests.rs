@@ -109,7 +109,7 @@ fn broken_files_are_refused_with_file_and_line() {
     }
     let (source, target) = (write(at, "a.en", "1\n2\n3\n"), write(at, "a.de", "1\n"));
     let sentence = refusal(&Source::Parallel { source, target }, at);
-    assert!(sentence.contains("a.en has 3 lines") && sentence.contains("a.de has 1 lines"), "{sentence}");
+    assert!(sentence.contains("a.en has 3 lines") && sentence.contains("a.de has 1;"), "{sentence}");
 }
 
 #[test]
