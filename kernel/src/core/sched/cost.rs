@@ -367,7 +367,8 @@ mod tests {
             let before = cost.decode_measured_us(decode(rows)).unwrap();
             let added = cost.rows_added_us(decode(rows), before, 0, guesses).unwrap();
             let expected = u64::from(guesses) * 2_000;
-            assert!(added.abs_diff(expected) <= 200, "{added} µs for {guesses} rows beside {rows}");
+            // A bucket of several numbers stands for the one in their middle.
+            assert!(added.abs_diff(expected) <= expected / 6, "{added} µs for {guesses} rows beside {rows}");
         }
     }
 

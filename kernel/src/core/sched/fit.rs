@@ -18,6 +18,10 @@ const WILD: f64 = 1.3;
 /// ... But when so many in a row are wild, the cost has changed.
 const WILD_IN_A_ROW_MAX: u32 = 2;
 
+/// What takes less than one so many times as long as expected was thought dear by mistake, and counts so many times.
+const DEAR: f64 = 2.0;
+const DEAR_TIMES: u32 = 4;
+
 /// On which side a mistake does less harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lean {
@@ -56,11 +60,17 @@ pub(super) struct Line {
 impl Fit {
     /// Takes in a point, as often as `times` says, or once if it is wild.
     pub(super) fn learn(&mut self, lean: Lean, times: u32, weight: f64, x: f64, y: f64) {
-        let (tamed, lean) = match self.at(x) {
-            Some(expected) => (self.tamed(y, expected), leaning(lean, y > expected)),
-            None => (y, 1.0),
+        let (tamed, lean, dear) = match self.at(x) {
+            Some(expected) => (self.tamed(y, expected), leaning(lean, y > expected), y * DEAR < expected),
+            None => (y, 1.0, false),
         };
-        let times = if tamed < y { 1 } else { times };
+        let times = if tamed < y {
+            1
+        } else if dear {
+            times.max(DEAR_TIMES)
+        } else {
+            times
+        };
         let y = tamed;
         for _ in 0..times {
             self.add(weight * lean, x, y);
@@ -134,7 +144,7 @@ mod tests {
         let mut line = fit(Lean::Low, &[100.0; 20]);
         line.learn(Lean::Low, 4, 1.0, 0.0, 500.0);
         assert!(line.mean().unwrap() < 115.0, "{:?}", line.mean());
-        for _ in 0..12 {
+        for _ in 0..40 {
             line.learn(Lean::Low, 1, 1.0, 0.0, 150.0);
         }
         assert!(line.mean().unwrap() > 135.0, "{:?}", line.mean());
