@@ -39,6 +39,15 @@ pub fn children(os_pid: u32) -> Vec<u32> {
     pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(is_child).collect()
 }
 
+/// Whether limits of other users' processes may be set here.
+pub fn may_limit_others() -> bool {
+    /// The bit of CAP_SYS_RESOURCE.
+    const RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let caps = status.lines().find_map(|l| l.strip_prefix("CapEff:")).expect("it has capabilities");
+    u64::from_str_radix(caps.trim(), 16).is_ok_and(|caps| caps & RESOURCE != 0)
+}
+
 /// Sets the soft limit of a resource for a process, and gives what it was.
 pub fn limit(os_pid: u32, resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
     let pid = libc::pid_t::try_from(os_pid).expect("pids are positive");

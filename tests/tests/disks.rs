@@ -52,7 +52,7 @@ fn refused(fault: &Fault, errno: Errno, advice: &str) {
 fn begin_story(daemon: &Daemon) -> Pid {
     let hello = Hello { lifetime: Lifetime::Persistent, ..hello("story") };
     let mut client = Client::connect_with(&daemon.socket(), hello).expect("connects");
-    let context = client.open(None).expect("opens").context;
+    let context = client.open(Some("m")).expect("opens").context;
     client.append_text(context, "Once upon a time").expect("appends");
     client.start(harness::output::greedy(context, TOKENS)).expect("starts");
     client.detach(None).expect("leaves it");
@@ -70,7 +70,8 @@ fn read_story(daemon: &Daemon, pid: Pid) -> GeneratedReply {
     let id = client.start_as(pid, follow).expect("follows");
     let Reply::Generated(reply) = client.finish(id, |_| {}).expect("ends") else { panic!() };
     client.call_as(pid, Exit { status: 0 }).expect("ends");
-    GeneratedReply { usage: Default::default(), ..reply }
+    // The daemon draws a seed for each, which choosing the likeliest token does not use.
+    GeneratedReply { usage: Default::default(), seed: 0, ..reply }
 }
 
 fn generated(daemon: &Daemon) -> u64 {
@@ -114,11 +115,8 @@ fn disk_that_fills_up_costs_the_writes_and_heals_without_a_restart() {
     let mut client = daemon.client();
     assert_kept(&mut client, acknowledged);
     assert_eq!(get(&mut client, "after"), Some(json!("works")));
-    assert_eq!(
-        daemon.client().models().expect("lists")[0].name,
-        "m",
-        "the mount was kept when there was room"
-    );
+    let models = daemon.client().models().expect("lists");
+    assert!(models.iter().any(|m| m.name == "m"), "the mount was kept when there was room");
     assert_eq!(read_story(&daemon, begin_story(&daemon)), story);
     assert_nothing_aside(&daemon);
 }

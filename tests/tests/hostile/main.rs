@@ -18,7 +18,7 @@ use syscalls::{Errno, Fault};
 
 /// The text that `prompt` continues with; deterministic on the sim driver.
 fn continued(client: &mut Client, prompt: &str, count: u32) -> Result<String, Fault> {
-    let context = client.open(None)?.context;
+    let context = client.open(Some("sim"))?.context;
     client.append_text(context, prompt)?;
     let reply = client.generate(greedy(context, count), |_| {})?;
     client.close(context)?;
