@@ -38,7 +38,7 @@ pub fn measure(daemon: &Daemon, model: &str) -> Result<()> {
     ensure!(written[0] == 0 && written[1] > 0, "{written:?} bytes were written");
     println!(
         "{PROGRAMS} × ({PROMPT} in, {GENERATED} out): {without:.3} s, and {with:.3} s with {} MiB written meanwhile: {:+.1} %",
-        written[1] / ROUNDS >> 20,
+        (written[1] / ROUNDS) >> 20,
         (with / without - 1.0) * 100.0
     );
     Ok(())
