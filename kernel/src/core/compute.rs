@@ -22,7 +22,7 @@ use super::Kernel;
 use super::call::CallNo;
 use super::event::Now;
 use super::process::Run;
-use super::sched::{OWED_SHARE, OWED_US_MAX, VIRTUAL_US, WEIGHT_NORMAL, weight};
+use super::sched::{OWED_SHARE, OWED_US_MAX, virtual_time, weight};
 
 /// How long after the end of its quantum a process may ask for the next before others have their turn, in microseconds:
 /// otherwise two would take turns whatever their weights and classes, since only one of them is in line at a time.
@@ -217,8 +217,7 @@ impl Kernel {
         }
         let Some(process) = self.processes.living_mut(pid) else { return };
         let service = self.turns.service.entry(pid).or_default();
-        let parts = us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / weight(process.id.nice);
-        *service = service.saturating_add(parts);
+        *service = service.saturating_add(virtual_time(us, process.id.nice));
         process.id.counters.step_us += us;
         if process.limits.service_us.is_some_and(|most| process.id.counters.step_us >= most) {
             self.used_up.insert(pid);

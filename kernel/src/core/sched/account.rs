@@ -10,7 +10,12 @@ use super::super::table::Table;
 use super::weight::{WEIGHT_NORMAL, stride, weight};
 
 /// A microsecond of virtual time, in parts: what is charged for a short step at a great weight is not rounded away.
-pub(in crate::core) const VIRTUAL_US: u64 = 1024;
+pub(super) const VIRTUAL_US: u64 = 1024;
+
+/// What a measured time comes to in virtual time, at a nice value.
+pub(in crate::core) fn virtual_time(us: u64, nice: i8) -> u64 {
+    us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / weight(nice)
+}
 
 /// How far a process or a group is in one class. Times of two classes say nothing about each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +62,7 @@ impl Account {
     /// Counts a share of a step's time.
     pub(super) fn charge(&mut self, class: Class, us: u64, nice: i8) {
         let attained = self.of_mut(class);
-        attained.service =
-            attained.service.saturating_add(us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / weight(nice));
+        attained.service = attained.service.saturating_add(virtual_time(us, nice));
     }
 }
 

@@ -68,7 +68,7 @@ use super::memory::PageSent;
 use account::{AccountNo, Accounts};
 use plan::Candidate;
 
-pub(super) use account::VIRTUAL_US;
+pub(super) use account::virtual_time;
 pub(super) use complete::died_twice;
 pub(super) use cost::Cost;
 pub(super) use draft::Drafter;
@@ -76,7 +76,7 @@ pub(super) use line::Line;
 pub(super) use pressure::Pressure;
 pub(super) use rate::Bucket;
 pub(super) use running::{Owner, Runner, Running};
-pub(super) use weight::{WEIGHT_NORMAL, weight};
+pub(super) use weight::weight;
 
 /// All classes, highest first.
 const CLASSES: [Class; 4] = [Class::Realtime, Class::Interactive, Class::Normal, Class::Batch];

@@ -1,7 +1,7 @@
 //! Weights of nice values.
 
 /// The weight of nice 0.
-pub(in crate::core) const WEIGHT_NORMAL: u64 = 1024;
+pub(super) const WEIGHT_NORMAL: u64 = 1024;
 
 /// The weight of a nice value: each step is a factor of 1.25, as in Unix schedulers since Linux 2.6.23, so that
 /// one step of nice moves about a tenth of a processor between two processes.
