@@ -54,6 +54,8 @@ impl AddAssign for Needs {
 pub struct Layer {
     /// Bytes of its weights.
     pub weights_bytes: u64,
+    /// More of them where the CPU multiplies by them in a layout of its own.
+    pub packing_bytes: u64,
     /// Bytes of its KV entries for one token.
     pub token_bytes: u64,
     /// Bytes that it keeps for its sequences, however long they are; recurrent layers do.
@@ -95,6 +97,8 @@ pub struct Estimate {
     pub output_bytes: u64,
     /// More of them where the output is not on the device of the input, and both share a table.
     pub output_copy_bytes: u64,
+    /// More of them where the CPU multiplies by the output in a layout of its own.
+    pub output_packing_bytes: u64,
     /// Tokens of the pool that the mount asks for, or that it gets where it does not say.
     pub pool_tokens: u32,
     /// A pool of another size has a multiple of so many tokens.
@@ -134,14 +138,17 @@ impl Estimate {
         let mut split = Split { device: sum(device), host: sum(host) };
         let compute =
             if on_device > 0 || fused { self.fused_compute } else { self.compute }.bytes(pool_tokens);
-        split.host.weights = split.host.weights.saturating_add(self.input_bytes);
+        let more_bytes = if on_device > 0 { self.output_copy_bytes } else { self.output_packing_bytes };
+        let output_bytes = self.output_bytes.saturating_add(more_bytes);
+        let input_and_packing =
+            host.iter().fold(self.input_bytes, |sum, layer| sum.saturating_add(layer.packing_bytes));
+        split.host.weights = split.host.weights.saturating_add(input_and_packing);
         split.host.compute = self.result_bytes;
         if on_device > 0 {
-            let output = self.output_bytes.saturating_add(self.output_copy_bytes);
-            split.device.weights = split.device.weights.saturating_add(output);
+            split.device.weights = split.device.weights.saturating_add(output_bytes);
             split.device.compute = compute;
         } else {
-            split.host.weights = split.host.weights.saturating_add(self.output_bytes);
+            split.host.weights = split.host.weights.saturating_add(output_bytes);
         }
         if !host.is_empty() || on_device == 0 {
             split.host.compute = split.host.compute.saturating_add(compute);
@@ -176,7 +183,7 @@ mod tests {
     use super::*;
 
     fn model() -> Estimate {
-        let layer = Layer { weights_bytes: 100, token_bytes: 2, state_bytes: 0 };
+        let layer = Layer { weights_bytes: 100, packing_bytes: 8, token_bytes: 2, state_bytes: 0 };
         let compute =
             Compute { mask_token_bytes: 1, score_token_bytes: 3, attention_bytes: 7, other_bytes: 50 };
         Estimate {
@@ -185,6 +192,7 @@ mod tests {
             input_bytes: 30,
             output_bytes: 5,
             output_copy_bytes: 30,
+            output_packing_bytes: 3,
             pool_tokens: 64,
             pool_multiple: 64,
             compute,
@@ -197,7 +205,7 @@ mod tests {
     fn model_in_main_memory_takes_everything_there() {
         let Split { device, host } = model().split(10, 0, false);
         assert_eq!(device, Needs::default());
-        assert_eq!(host, Needs { weights: 435, pool: 80, compute: 9 + 10 + 50 });
+        assert_eq!(host, Needs { weights: 435 + 4 * 8 + 3, pool: 80, compute: 9 + 10 + 50 });
     }
 
     #[test]
@@ -210,7 +218,7 @@ mod tests {
     fn layers_on_a_device_are_the_last_ones_behind_the_output() {
         let Split { device, host } = model().split(10, 3, false);
         assert_eq!(device, Needs { weights: 235, pool: 40, compute: 60 });
-        assert_eq!(host, Needs { weights: 230, pool: 40, compute: 69 });
+        assert_eq!(host, Needs { weights: 230 + 2 * 8, pool: 40, compute: 69 });
         let Split { device, host } = model().split(10, 99, false);
         assert_eq!(device, Needs { weights: 435, pool: 80, compute: 60 });
         assert_eq!(host, Needs { weights: 30, pool: 0, compute: 9 }, "the input and the results stay");

@@ -1,7 +1,8 @@
 //! What a model of this header takes of memory under llama.cpp.
 //!
 //! **Weights** are the sum of the tensors' bytes: `blk.N.` of layer N, `token_embd` and its like at the input, the
-//! rest at the output. llama.cpp maps the file, so on the CPU this is what the page cache must hold.
+//! rest at the output. llama.cpp maps the file, so on the CPU this is what the page cache must hold. A table that
+//! input and output share counts twice where the CPU multiplies by a copy of it (see `packing.rs`).
 //!
 //! **Pool**: for each token and layer with attention, a key and a value of two bytes (F16) a number for each
 //! key-value head; a pool of sequences that are kept as a state has that instead (`n_embd_r` and `n_embd_s` in
@@ -26,6 +27,7 @@ use syscalls::call::Attention;
 
 use super::architecture::RECURRENT;
 use super::header::{Header, Value};
+use super::packing::Units;
 use super::read::read_file;
 use super::tensor::TensorInfo;
 use crate::estimate::{Compute, Estimate, Layer};
@@ -72,15 +74,19 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate
     let shape = Shape::of(header);
     let mut estimate = Estimate { pool_multiple: POOL_TOKENS_MULTIPLE, ..Estimate::default() };
     estimate.layers = vec![Layer::default(); shape.layers as usize];
-    add_weights(&mut estimate, &header.tensors);
+    let units = Units::here();
+    add_weights(&mut estimate, &header.tensors, units);
     for shard in other_shards(header, path) {
         // One that is missing or damaged is the worker's to refuse: it reads them all.
         if let Ok(part) = read_file(&shard) {
-            add_weights(&mut estimate, &part.tensors);
+            add_weights(&mut estimate, &part.tensors, units);
         }
     }
     if header.tensor("output.weight").is_none() {
-        estimate.output_copy_bytes = header.tensor("token_embd.weight").map_or(0, |table| table.bytes);
+        let table = header.tensor("token_embd.weight");
+        estimate.output_copy_bytes = table.map_or(0, |table| table.bytes);
+        // Rows are looked up in what is mapped, so here the other layout does not take its place.
+        estimate.output_packing_bytes = table.and_then(|table| units.packed_bytes(table)).unwrap_or(0);
     }
     if shape.encodes {
         estimate.compute = shape.encoder_compute();
@@ -119,15 +125,19 @@ fn pool_tokens(estimate: &Estimate, context: Option<u32>, trained: u32) -> u32 {
     wanted.max(window).max(1).next_multiple_of(POOL_TOKENS_MULTIPLE)
 }
 
-fn add_weights(estimate: &mut Estimate, tensors: &[TensorInfo]) {
+fn add_weights(estimate: &mut Estimate, tensors: &[TensorInfo], units: Units) {
     for tensor in tensors {
+        let packing = units.packed_bytes(tensor).map_or(0, |packed| packed.saturating_sub(tensor.bytes));
         let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        let place = match layer.and_then(|layer: usize| estimate.layers.get_mut(layer)) {
-            Some(layer) => &mut layer.weights_bytes,
-            None if is_input(&tensor.name) => &mut estimate.input_bytes,
-            None => &mut estimate.output_bytes,
+        let (weights, more) = match layer.and_then(|layer: usize| estimate.layers.get_mut(layer)) {
+            Some(layer) => (&mut layer.weights_bytes, Some(&mut layer.packing_bytes)),
+            None if is_input(&tensor.name) => (&mut estimate.input_bytes, None),
+            None => (&mut estimate.output_bytes, Some(&mut estimate.output_packing_bytes)),
         };
-        *place = place.saturating_add(tensor.bytes);
+        *weights = weights.saturating_add(tensor.bytes);
+        if let Some(more) = more {
+            *more = more.saturating_add(packing);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod error;
 pub mod estimate;
 mod header;
 mod limits;
+mod packing;
 mod quantise;
 pub mod random;
 mod read;

@@ -257,8 +257,11 @@ impl Script {
         let count = u64::from(self.layers);
         // What cannot be spread evenly is the first layer's.
         let part = |bytes: u64, layer: u64| bytes / count + if layer == 0 { bytes % count } else { 0 };
-        let layer =
-            |n| Layer { weights_bytes: part(self.weights, n), token_bytes: part(self.kv, n), state_bytes: 0 };
+        let layer = |n| Layer {
+            weights_bytes: part(self.weights, n),
+            token_bytes: part(self.kv, n),
+            ..Layer::default()
+        };
         let compute = Compute { other_bytes: self.compute, ..Compute::default() };
         Estimate {
             generates: self.generates,

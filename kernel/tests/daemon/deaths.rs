@@ -101,8 +101,9 @@ fn app_that_is_killed_is_freed_although_its_child_holds_the_connection() {
 fn last_words_of_a_process_that_has_died_are_heard() {
     let (home, _daemon, mut client) = daemon();
     let store = r#"{"id":3,"call":"store_put","args":{"store":"s","key":"k","value":"said"}}"#;
-    let mut app_itself =
-        App::start(&home, &format!("{OPENS}; printf '%s\\n' '{store}' >&9; sleep 600 & exit 0"));
+    // It is answered once, so the daemon knows it: who dies before that is nobody.
+    let script = format!("{OPENS}; read -r answer <&9; printf '%s\\n' '{store}' >&9; sleep 600 & exit 0");
+    let mut app_itself = App::start(&home, &script);
     app_itself.0.wait().expect("it is a child");
     let get = || syscalls::call::StoreGet { store: "s".into(), key: "k".into() };
     wait_until("what it said last was done", || {

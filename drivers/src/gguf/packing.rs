@@ -1,0 +1,99 @@
+//! Which weights ggml multiplies by in a layout of its own on this CPU.
+//!
+//! Such weights are copied out of the file when a model is loaded. For a matrix that is only multiplied by, the copy
+//! takes the place of what is mapped. A table that the input looks rows up in and the output multiplies by is needed
+//! both ways, and is in memory twice.
+
+use super::tensor::{TensorInfo, TensorType};
+
+/// Rows of a tile of AMX, two of which are multiplied at once.
+const AMX_ROWS: u64 = 32;
+
+/// Rows that the repacked layouts put beside each other.
+const REPACKED_ROWS: u64 = 8;
+
+/// The units that ggml has layouts for on this family of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Units {
+    amx: bool,
+    avx2: bool,
+    avx512: bool,
+}
+
+impl Units {
+    /// Those of this machine.
+    #[cfg(target_arch = "x86_64")]
+    pub fn here() -> Units {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        /// Where leaf 7 tells AMX-INT8: the bit of EDX.
+        const AMX_INT8: u32 = 1 << 25;
+        let features = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
+        Units {
+            amx: features & AMX_INT8 != 0 && is_x86_feature_detected!("avx512vnni"),
+            avx2: is_x86_feature_detected!("avx2"),
+            avx512: is_x86_feature_detected!("avx512f"),
+        }
+    }
+
+    /// Of other families, none is known here.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn here() -> Units {
+        Units { amx: false, avx2: false, avx512: false }
+    }
+
+    /// Bytes of a matrix in a layout of its own, where it gets one, by the conditions and sizes of ggml's `amx` and
+    /// `repack.cpp`.
+    pub fn packed_bytes(self, matrix: &TensorInfo) -> Option<u64> {
+        let [columns, rows, ..] = matrix.dimensions[..] else { return None };
+        if self.amx && rows.is_multiple_of(AMX_ROWS) {
+            if matrix.kind == TensorType::F16 && columns.is_multiple_of(16) {
+                return Some(matrix.bytes);
+            }
+            // A sum or scales in a form of their own stand beside each block.
+            let beside = match matrix.kind {
+                TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q6_K => Some(0),
+                TensorType::Q8_0 | TensorType::Q4_K | TensorType::Q5_K => Some(4),
+                TensorType::IQ4_XS => Some(2),
+                _ => None,
+            };
+            let blocks = matrix.elements() / matrix.kind.block_elements();
+            if let Some(bytes) = beside.filter(|_| columns.is_multiple_of(matrix.kind.block_elements())) {
+                return Some(matrix.bytes.saturating_add(blocks * bytes));
+            }
+        }
+        let unit = match matrix.kind {
+            TensorType::Q4_0 | TensorType::Q4_K | TensorType::IQ4_NL | TensorType::MXFP4 => self.avx2,
+            TensorType::Q2_K => self.avx512,
+            _ => false,
+        };
+        (unit && rows.is_multiple_of(REPACKED_ROWS)).then_some(matrix.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tensor::tensor_bytes;
+    use super::*;
+
+    fn packed(units: Units, kind: TensorType, rows: u64) -> Option<u64> {
+        let (name, dimensions) = ("blk.0.ffn_up.weight".into(), vec![128, rows]);
+        let bytes = tensor_bytes(&dimensions, kind).expect("small");
+        units.packed_bytes(&TensorInfo { name, kind, dimensions, offset: 0, bytes })
+    }
+
+    #[test]
+    fn layouts_are_for_types_and_shapes_that_a_unit_takes() {
+        let plain = Units { amx: false, avx2: false, avx512: false };
+        let avx2 = Units { avx2: true, ..plain };
+        let amx = Units { amx: true, avx2: true, avx512: true };
+        assert_eq!(packed(plain, TensorType::Q4_0, 1024), None);
+        assert_eq!(packed(avx2, TensorType::Q4_0, 1024), Some(1024 * 4 * 18));
+        assert_eq!(
+            (packed(avx2, TensorType::Q4_0, 1021), packed(avx2, TensorType::Q8_0, 1024)),
+            (None, None)
+        );
+        assert_eq!(packed(amx, TensorType::Q8_0, 1024), Some(1024 * 4 * (34 + 4)), "each block has a sum");
+        assert_eq!(packed(amx, TensorType::F16, 1024), Some(1024 * 128 * 2));
+        assert_eq!((packed(amx, TensorType::Q8_0, 1000), packed(amx, TensorType::F32, 1024)), (None, None));
+    }
+}
