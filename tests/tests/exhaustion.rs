@@ -63,7 +63,6 @@ fn starved(
 }
 
 #[test]
-#[ignore = "the daemon was not seen to say that connections are accepted again"]
 fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
     let daemon = Daemon::start();
     let files = process::open_files(daemon.os_pid()) as u64;
@@ -75,8 +74,9 @@ fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
             daemon.log().contains("no connection can be accepted")
         });
     });
-    wait_until("they are accepted again", || daemon.log().contains("connections are accepted again"));
+    // The system refuses a file before it looks whether somebody waits for one, so perhaps nobody does.
     daemon.client().sysinfo().expect("newcomers are served again");
+    wait_until("it is said", || daemon.log().contains("connections are accepted again"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! weights come from a seed, scaled as a freshly initialised network's, so activations stay finite at any depth.
 //! Quantised weights are made as blocks, not as numbers that are then quantised, so half a gigabyte takes seconds.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -139,11 +140,26 @@ impl Shape {
     ///
     /// `InvalidInput` with [`Shape::trouble`], and those of the file.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        if let Some(trouble) = self.trouble() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, trouble));
-        }
-        let mut random = Random { state: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 };
+        let mut random = self.random()?;
         self.plan().write(path, |tensor, out| self.fill(tensor, &mut random, out))
+    }
+
+    /// Writes it to a file that is open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shape::write`].
+    pub fn write_to(&self, file: File) -> io::Result<()> {
+        let mut random = self.random()?;
+        self.plan().write_to(file, |tensor, out| self.fill(tensor, &mut random, out))
+    }
+
+    /// Where the weights come from, if the sizes fit together.
+    fn random(&self) -> io::Result<Random> {
+        match self.trouble() {
+            Some(trouble) => Err(io::Error::new(io::ErrorKind::InvalidInput, trouble)),
+            None => Ok(Random { state: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }),
+        }
     }
 
     fn plan(&self) -> Plan {

@@ -89,7 +89,9 @@ impl Plan {
         fill: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let partial = path.with_extension("gguf.partial");
-        let written = self.write_partial(&partial, fill).and_then(|()| std::fs::rename(&partial, path));
+        let written = File::create(&partial)
+            .and_then(|file| self.write_to(file, fill))
+            .and_then(|()| std::fs::rename(&partial, path));
         if written.is_err() {
             // Why it could not be written matters more than that it could not be removed.
             let _ = std::fs::remove_file(&partial);
@@ -97,13 +99,17 @@ impl Plan {
         written
     }
 
-    fn write_partial(
+    /// Writes to a file that is open, as [`Plan::write`] does; it stays as it is where it cannot be finished.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write_to(
         &self,
-        partial: &Path,
+        file: File,
         mut fill: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut file =
-            Counted { inner: BufWriter::with_capacity(1 << 20, File::create(partial)?), written: 0 };
+        let mut file = Counted { inner: BufWriter::with_capacity(1 << 20, file), written: 0 };
         file.write_all(&self.header())?;
         for tensor in &self.tensors {
             file.written = 0;

@@ -162,7 +162,6 @@ fn disk_that_fills_up_makes_the_tier_stay_as_it_is() {
 }
 
 #[test]
-#[ignore = "a worker that cannot write the model of its probe says that it does not run on this CPU"]
 fn disk_that_is_really_full_makes_the_tier_stay_as_it_is() {
     // Room for the databases and a few pages.
     let Some(daemon) = Daemon::start_on_disk(3 << 20, "(swap_host_bytes: 0)") else { return };

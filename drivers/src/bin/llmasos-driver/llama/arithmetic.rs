@@ -21,6 +21,7 @@ use syscalls::{Errno, Token};
 
 use super::blocked;
 use super::context::{Context, ContextSettings, Output};
+use super::made::Made;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
 
@@ -161,24 +162,20 @@ pub fn trial(name: &str, attention: bool) -> Result<(), String> {
     if attention {
         return blocked::agrees();
     }
-    let folder = std::env::temp_dir().join(format!("llmasos-probe-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
-    let result = [TensorType::Q8_0, TensorType::Q4_0, TensorType::F16, TensorType::F32]
+    [TensorType::Q8_0, TensorType::Q4_0, TensorType::F16, TensorType::F32]
         .into_iter()
-        .try_for_each(|kind| trial_of(kind, arithmetic, &folder.join("model.gguf")));
-    let _ = std::fs::remove_dir_all(&folder);
-    result
+        .try_for_each(|kind| trial_of(kind, arithmetic))
 }
 
-fn trial_of(kind: TensorType, arithmetic: Arithmetic, file: &std::path::Path) -> Result<(), String> {
+fn trial_of(kind: TensorType, arithmetic: Arithmetic) -> Result<(), String> {
     let shape = Shape { kind, embedding: 256, ..Shape::preset("tiny").expect("the preset exists") };
-    shape.write(file).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
-    let file = file.to_str().ok_or("the folder for temporary files is not UTF-8")?;
-    let safe = logits(file, Arithmetic::Unpacked).map_err(|fault| fault.to_string())?;
+    let made = Made::of(&shape).map_err(|e| format!("the model of the trial cannot be made: {e}"))?;
+    let file = made.path();
+    let safe = logits(&file, Arithmetic::Unpacked).map_err(|fault| fault.to_string())?;
     if arithmetic == Arithmetic::Unpacked {
         return Ok(());
     }
-    let fast = logits(file, Arithmetic::Packed).map_err(|fault| fault.to_string())?;
+    let fast = logits(&file, Arithmetic::Packed).map_err(|fault| fault.to_string())?;
     let alike = cosine(&safe, &fast);
     if alike >= ALIKE_MIN {
         Ok(())

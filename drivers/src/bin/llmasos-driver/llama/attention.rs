@@ -11,7 +11,6 @@
 //! What is timed stands for a mixed load: eight processes with prompts of 512 tokens each, which then generate
 //! one token for every four of the prompt, half of them with one process alone and half with all eight at once.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use syscalls::{Errno, Token};
 
 use super::blocked;
 use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
+use super::made::Made;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};
 
@@ -102,17 +102,10 @@ type Times = Vec<(Attention, &'static str, Duration)>;
 
 /// The time of the load with each kernel that runs here.
 fn measure(shape: &Shape) -> Result<Times, DriverFault> {
-    let file = std::env::temp_dir().join(format!("llmasos-attention-{}.gguf", std::process::id()));
-    let result = measure_on(shape, &file);
-    let _ = std::fs::remove_file(&file);
-    result
-}
-
-fn measure_on(shape: &Shape, file: &Path) -> Result<Times, DriverFault> {
-    let failed = |why: String| DriverFault::new(Errno::EIO, why);
-    shape.write(file).map_err(|e| failed(format!("cannot write {}: {e}", file.display())))?;
-    let path = file.to_str().ok_or_else(|| failed("the folder for temporary files is not UTF-8".into()))?;
-    let model = Model::load(path, &ModelSettings { gpu_layers: Some(0), packed: false }, &mut |_| {})?;
+    let failed = |e| DriverFault::new(Errno::EIO, format!("the model to measure with cannot be made: {e}"));
+    let made = Made::of(shape).map_err(failed)?;
+    let settings = ModelSettings { gpu_layers: Some(0), packed: false };
+    let model = Model::load(&made.path(), &settings, &mut |_| {})?;
     let mut times = Times::new();
     for (attention, name) in KERNELS {
         if let Some(time) = load(&model, attention)? {

@@ -22,6 +22,7 @@ mod filter;
 mod grammar;
 mod load;
 mod log;
+mod made;
 mod measured;
 mod model;
 mod paging;
