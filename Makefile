@@ -55,11 +55,11 @@ bench-agents: build ## measures many processes on one model against llama-server
 
 # The same in PyTorch runs beside it if PYTHON has one. ARGS="nano" for one shape; RAYON_NUM_THREADS for threads.
 PYTHON ?= python3
-bench-train: ## measures training, beside PyTorch where PYTHON has it
+bench-train: ## measures training, in alternation with PyTorch where PYTHON has it
 	$(CARGO) build --release --locked -p llmasos-train --example speed
-	$(BIN)/examples/speed $(ARGS)
-	@if $(PYTHON) -c 'import torch' 2>/dev/null; then $(PYTHON) drivers/train/tests/peers/speed.py $(ARGS); \
-	else echo "bench-train: $(PYTHON) has no PyTorch; name one that has it with PYTHON=PATH"; fi
+	@if $(PYTHON) -c 'import torch' 2>/dev/null; then $(BIN)/examples/speed --python $(PYTHON) $(ARGS); \
+	else echo "bench-train: $(PYTHON) has no PyTorch; name one that has it with PYTHON=PATH"; \
+	$(BIN)/examples/speed $(ARGS); fi
 
 # ARGS="--preset 0.5b --tokens 16384", …
 bench-resume: build ## measures a long context resumed after kill -9 against the same computed again
