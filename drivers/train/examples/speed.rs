@@ -15,6 +15,7 @@ use candle_core::DType;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use train::models::config::Gpt2Config;
+use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser};
 use train::{Batch, Gradients, ModelConfig, Pass, memory, models};
 
@@ -51,6 +52,9 @@ struct Options {
     /// Measures one shape in this process and prints a line of JSON.
     #[arg(long, hide = true)]
     one: bool,
+    /// Of that one: f32 or bf16.
+    #[arg(long, hide = true, default_value = "f32")]
+    precision: String,
 }
 
 /// What one process measured.
@@ -69,12 +73,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = |name: &str| options.shapes.is_empty() || options.shapes.iter().any(|shape| shape == name);
     if options.one {
         let shape = SHAPES.into_iter().find(|(name, _)| wanted(name)).ok_or("no such shape")?;
-        println!("{}", serde_json::to_string(&measure(shape, options.seconds)?)?);
+        println!("{}", serde_json::to_string(&measure(shape, &options.precision, options.seconds)?)?);
         return Ok(());
     }
     let engines: &[&str] = match options.python {
-        Some(_) => &["llmasos f32", "PyTorch f32", "PyTorch bf16"],
-        None => &["llmasos f32"],
+        Some(_) => &["llmasos f32", "PyTorch f32", "llmasos bf16", "PyTorch bf16"],
+        None => &["llmasos f32", "llmasos bf16"],
     };
     println!("{} threads, medians of {} rounds", options.threads, options.rounds);
     println!("shape       engine        tokens/s  ratio  loss@{COMPARED}  peak MiB  of it grown  ratio");
@@ -111,11 +115,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// One measurement in a process of its own.
 fn run(options: &Options, shape: &str, engine: &str) -> Result<Measured, Box<dyn std::error::Error>> {
     let (threads, seconds) = (options.threads.to_string(), options.seconds.to_string());
-    let mut command = match (&options.python, engine.strip_prefix("PyTorch ")) {
-        (Some(python), Some(precision)) => {
+    let (name, precision) = engine.split_once(' ').ok_or("an engine and a precision")?;
+    let mut command = match &options.python {
+        Some(python) if name == "PyTorch" => {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/speed.py");
             let mut command = Command::new(python);
-            command.args([script, "--threads", &threads, "--precision", precision]);
+            command.args([script, "--threads", &threads]);
             command
         }
         _ => {
@@ -124,7 +129,7 @@ fn run(options: &Options, shape: &str, engine: &str) -> Result<Measured, Box<dyn
             command
         }
     };
-    let output = command.args(["--seconds", &seconds, shape]).output()?;
+    let output = command.args(["--precision", precision, "--seconds", &seconds, shape]).output()?;
     if !output.status.success() {
         return Err(format!("{engine}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
@@ -147,10 +152,11 @@ fn median(rounds: Vec<Measured>) -> Measured {
     }
 }
 
-fn measure((_, sizes): Shape, seconds: f64) -> Result<Measured, Box<dyn std::error::Error>> {
+fn measure((_, sizes): Shape, precision: &str, seconds: f64) -> Result<Measured, Box<dyn std::error::Error>> {
     let [vocabulary, layers, heads, width, length, rows] = sizes;
     memory::keep();
     let begun = status("VmRSS:")?;
+    let precision = if precision == "bf16" { Precision::Mixed } else { Precision::Full };
     let config = ModelConfig::Gpt2(Gpt2Config {
         vocab_size: vocabulary,
         n_layer: layers,
@@ -173,7 +179,8 @@ fn measure((_, sizes): Shape, seconds: f64) -> Result<Measured, Box<dyn std::err
     let mut adam = Adam::decoupled([0.9, 0.99], 1e-8, 0.1);
     let mut step = |number: u64| -> train::Result<f64> {
         gradients.clear();
-        let loss = model.gradients(&batch, &Pass::training(1, number), &mut gradients)?;
+        let pass = Pass { precision, ..Pass::training(1, number) };
+        let loss = model.gradients(&batch, &pass, &mut gradients)?;
         gradients.clip(1.0);
         adam.step(model.parameters(), &gradients, 1e-3)?;
         Ok(loss.mean())

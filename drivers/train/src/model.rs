@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use crate::gradients::Gradients;
 use crate::models::ModelConfig;
 use crate::nn::{Cache, Linear, Lora};
+use crate::ops::product::Precision;
 use crate::parameters::Parameters;
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
@@ -35,6 +36,8 @@ pub struct Pass {
     pub denominator: Option<f64>,
     /// How much of each target's probability goes to all classes evenly.
     pub label_smoothing: f64,
+    /// How matrices are multiplied for gradients.
+    pub precision: Precision,
 }
 
 impl Pass {
@@ -168,7 +171,7 @@ pub trait Model: Send + Sync {
     fn gradients(&self, batch: &Batch, pass: &Pass, gradients: &mut Gradients) -> Result<Loss> {
         let shared = Rc::new(RefCell::new(std::mem::take(gradients)));
         let result = (|| {
-            let tape = Tape::recording(shared.clone());
+            let tape = Tape::recording(shared.clone()).in_precision(pass.precision);
             let Recorded { loss, value, gradient } = self.record(&tape, batch, pass)?;
             if let Some(gradient) = gradient {
                 tape.backward(&value, gradient, &[])?;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
 use crate::gradients::Gradients;
+use crate::ops::product::Precision;
 use crate::ops::real::Real;
 use crate::parameters::{Id, Parameters};
 use crate::{Error, Result};
@@ -65,17 +66,28 @@ pub struct Tape<'a> {
     steps: Option<RefCell<Vec<(usize, Step<'a>)>>>,
     nodes: Cell<usize>,
     gradients: Rc<RefCell<Gradients>>,
+    precision: Precision,
 }
 
 impl<'a> Tape<'a> {
     /// A tape that records nothing, for evaluation.
     pub fn idle() -> Self {
-        Tape { steps: None, nodes: Cell::new(0), gradients: Rc::default() }
+        Tape { steps: None, nodes: Cell::new(0), gradients: Rc::default(), precision: Precision::Full }
     }
 
     /// A tape whose backward pass adds to these gradients.
     pub fn recording(gradients: Rc<RefCell<Gradients>>) -> Self {
-        Tape { steps: Some(RefCell::default()), nodes: Cell::new(0), gradients }
+        Tape { steps: Some(RefCell::default()), nodes: Cell::new(0), gradients, precision: Precision::Full }
+    }
+
+    /// The same, whose operations multiply matrices in this precision, forwards and backwards.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Tape { precision, ..self }
+    }
+
+    /// How operations multiply matrices.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Whether operations are recorded.
@@ -135,12 +147,13 @@ impl<'a> Tape<'a> {
         F: Fn(&Tape<'a>, &[Value]) -> Result<Value> + 'a,
     {
         let constants: Vec<Value> = inputs.iter().map(|v| Value::constant(v.tensor.clone())).collect();
-        let output = part(&Tape::idle(), &constants)?.tensor;
+        let output = part(&Tape::idle().in_precision(self.precision), &constants)?.tensor;
         let targets: Vec<Input> = inputs.iter().map(|v| Input::from(*v)).collect();
+        let precision = self.precision;
         // Parameters inside want gradients even where the inputs do not, so the step is always kept.
         let wanted = Value { tensor: output.clone(), target: Target::Node(usize::MAX) };
         Ok(self.record(output, &[&wanted], move |back, grad| {
-            let inner = Tape::recording(back.gradients.clone());
+            let inner = Tape::recording(back.gradients.clone()).in_precision(precision);
             let again: Vec<Value> = constants.into_iter().map(|v| inner.input(v.tensor)).collect();
             let output = part(&inner, &again)?;
             let gradients = inner.backward_from(&output, grad, &again)?;

@@ -6,6 +6,7 @@
 use candle_core::{DType, Tensor};
 use train::models::{Sampling, generate};
 use train::nn::Lora;
+use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser, Sgd};
 use train::{Batch, Gradients, Model, ModelConfig, Pass, Side, models};
 
@@ -289,4 +290,31 @@ fn batches_that_do_not_fit_are_refused_with_the_reason() {
     assert!(foreign.contains("id 23") && foreign.contains("vocabulary of 23"), "{foreign}");
     let few = error(Batch::next_token(vec![1; 4], vec![1; 2], 4));
     assert!(few.contains("2 targets for 4"), "{few}");
+}
+
+/// Mixed precision is less exact, but by no more than the digits that bf16 has, also where blocks are
+/// computed again.
+#[test]
+fn mixed_precision_gradients_are_near_those_of_f32() {
+    for config in CONFIGS {
+        let model = models::build(&ModelConfig::from_json(config).unwrap(), DType::F32, 11).unwrap();
+        let numbers = |precision, checkpoint| -> Vec<f32> {
+            let pass = Pass { precision, checkpoint, ..Pass::evaluation() };
+            let mut gradients = Gradients::new(model.parameters()).unwrap();
+            model.gradients(&batch(config, 0..4), &pass, &mut gradients).unwrap();
+            let all =
+                (0..model.parameters().len()).flat_map(|i| gradients.slice::<f32>(i).unwrap_or_default());
+            all.copied().collect()
+        };
+        let (full, mixed) = (numbers(Precision::Full, false), numbers(Precision::Mixed, false));
+        let length = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| x * x).sum::<f32>().sqrt();
+        let apart = |other: &[f32]| {
+            length(&mut other.iter().zip(&mixed).map(|(a, b)| a - b)) / length(&mut full.iter().copied())
+        };
+        let relative = apart(&full);
+        assert!((1e-5..0.05).contains(&relative), "{config}: {relative} apart");
+        // Blocks that are computed again are added in another order, and in the same precision.
+        let again = apart(&numbers(Precision::Mixed, true));
+        assert!(again < 0.2 * relative, "{config}: {again} apart when computed again, {relative} from f32");
+    }
 }

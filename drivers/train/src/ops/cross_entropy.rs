@@ -132,7 +132,7 @@ fn chunks<T: Real>(
         }
         let w = Matrix::new(head.w, width);
         let out = Output::add(logits, classes, head.b.is_some());
-        product([rows_here, classes, width], out, Matrix::new(&x, width), w.turned());
+        product(tape.precision(), [rows_here, classes, width], out, Matrix::new(&x, width), w.turned());
         let here: Vec<i32> = chosen.iter().map(|&row| targets[row]).collect();
         sum += rows(logits, &here, classes, weighing, weighing.factor(counted));
         if !tape.records() {
@@ -142,7 +142,13 @@ fn chunks<T: Real>(
         if let Some(id) = Input::from(head.weight).parameter() {
             tape.accumulate::<T>(id, |buffer, written| {
                 let out = Output::add(buffer, width, written);
-                product([classes, width, rows_here], out, slopes.turned(), Matrix::new(&x, width));
+                product(
+                    tape.precision(),
+                    [classes, width, rows_here],
+                    out,
+                    slopes.turned(),
+                    Matrix::new(&x, width),
+                );
             });
         }
         if let Some(id) = head.bias.and_then(|b| Input::from(b).parameter()) {
@@ -152,10 +158,10 @@ fn chunks<T: Real>(
         }
         if whole {
             let out = Output::set(&mut dx[first * width..][..rows_here * width], width);
-            product([rows_here, width, classes], out, slopes, w);
+            product(tape.precision(), [rows_here, width, classes], out, slopes, w);
         } else {
             let mut part = blank::<T>(rows_here * width);
-            product([rows_here, width, classes], Output::set(&mut part, width), slopes, w);
+            product(tape.precision(), [rows_here, width, classes], Output::set(&mut part, width), slopes, w);
             for (&row, part) in chosen.iter().zip(part.chunks_exact(width)) {
                 dx[row * width..][..width].copy_from_slice(part);
             }

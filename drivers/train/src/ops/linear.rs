@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::product::{Matrix, Output, product};
+use super::product::{Matrix, Output, Precision, product};
 use super::read::Read;
 use super::{add_to_buffer, blank, for_type, piece_rows, real::Real, tensor};
 use crate::Result;
@@ -30,6 +30,7 @@ pub fn linear(
     layout: Layout,
 ) -> Result<Value> {
     let (rows, inputs, outputs) = sizes(x, weight, bias, layout)?;
+    let precision = tape.precision();
     let y = for_type!(x.tensor, T => {
         let (x, w) = (Read::of(&x.tensor)?, Read::of(&weight.tensor)?);
         let mut y = blank::<T>(rows * outputs);
@@ -38,7 +39,7 @@ pub fn linear(
             fill_rows(&mut y, bias.slice::<T>());
         }
         let out = Output::add(&mut y, outputs, bias.is_some());
-        product([rows, outputs, inputs], out, Matrix::new(x.slice::<T>(), inputs), matrix(w.slice(), layout, [inputs, outputs]));
+        product(precision, [rows, outputs, inputs], out, Matrix::new(x.slice::<T>(), inputs), matrix(w.slice(), layout, [inputs, outputs]));
         y
     }, dims(x, outputs))?;
     let (x_in, w_in, b_in) = (Input::from(x), Input::from(weight), bias.map(Input::from));
@@ -55,17 +56,17 @@ pub fn linear(
                 }
             }
             if w_in.wanted() {
-                let add = |buffer: &mut [T], written| weight_gradient(buffer, written, g, x.slice(), layout, [rows, inputs, outputs]);
+                let add = |buffer: &mut [T], written| weight_gradient(precision, buffer, written, g, x.slice(), layout, [rows, inputs, outputs]);
                 if !back.accumulate::<T>(&w_in, add) {
                     let mut gradient = blank::<T>(inputs * outputs);
-                    weight_gradient(&mut gradient, false, g, x.slice(), layout, [rows, inputs, outputs]);
+                    weight_gradient(precision, &mut gradient, false, g, x.slice(), layout, [rows, inputs, outputs]);
                     back.give(&w_in, tensor(gradient, w_kept.dims())?)?;
                 }
             }
             if x_in.wanted() {
                 let mut dx = blank::<T>(rows * inputs);
                 let w = matrix(w.slice::<T>(), layout, [inputs, outputs]).turned();
-                product([rows, inputs, outputs], Output::set(&mut dx, inputs), Matrix::new(g, outputs), w);
+                product(precision, [rows, inputs, outputs], Output::set(&mut dx, inputs), Matrix::new(g, outputs), w);
                 back.give(&x_in, tensor(dx, x_kept.dims())?)?;
             }
             Ok(())
@@ -81,7 +82,9 @@ fn matrix<T: Real>(weight: &[T], layout: Layout, [inputs, outputs]: [usize; 2]) 
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "what a product needs, and where it goes")]
 fn weight_gradient<T: Real>(
+    precision: Precision,
     buffer: &mut [T],
     written: bool,
     g: &[T],
@@ -92,10 +95,10 @@ fn weight_gradient<T: Real>(
     let (g, x) = (Matrix::new(g, outputs), Matrix::new(x, inputs));
     match layout {
         Layout::OutIn => {
-            product([outputs, inputs, rows], Output::add(buffer, inputs, written), g.turned(), x)
+            product(precision, [outputs, inputs, rows], Output::add(buffer, inputs, written), g.turned(), x)
         }
         Layout::InOut => {
-            product([inputs, outputs, rows], Output::add(buffer, outputs, written), x.turned(), g)
+            product(precision, [inputs, outputs, rows], Output::add(buffer, outputs, written), x.turned(), g)
         }
     }
 }

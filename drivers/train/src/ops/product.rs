@@ -1,9 +1,21 @@
-//! Products of matrices: in f32 by our own kernel where the CPU has AVX-512, and by the `gemm` crate otherwise.
+//! Products of matrices: in f32 by our own kernel where the CPU has AVX-512, by the `gemm` crate otherwise, and in mixed
+//! precision by the CPU's units for bf16.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod half;
 
 use super::real::Real;
+
+/// How matrices of f32 are multiplied. Those of f64 are multiplied in f64: they are for finding bugs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    Full,
+    /// Rounded to bf16, with sums in f32.
+    Mixed,
+}
 
 /// A matrix in a slice: how far it is to the next row and to the next column.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +34,12 @@ impl<'m, T: Real> Matrix<'m, T> {
     /// The same, turned: its rows are the columns.
     pub fn turned(self) -> Self {
         Matrix { row: self.column, column: self.row, ..self }
+    }
+
+    /// The same, if the numbers are f32.
+    fn as_f32(&self) -> Option<Matrix<'m, f32>> {
+        let numbers = T::as_f32(self.numbers)?;
+        Some(Matrix { numbers, row: self.row, column: self.column })
     }
 
     fn reaches(&self, rows: usize, columns: usize) -> bool {
@@ -49,26 +67,34 @@ impl<'m, T: Real> Output<'m, T> {
     }
 }
 
-/// `output = factor · a · b` with `a` of `m` × `k` and `b` of `k` × `n`, on all threads.
-pub fn product<T: Real>(sizes: [usize; 3], output: Output<'_, T>, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+/// `output = a · b` with `a` of `m` × `k` and `b` of `k` × `n`, on all threads.
+pub fn product<T: Real>(
+    precision: Precision,
+    sizes: [usize; 3],
+    output: Output<'_, T>,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+) {
     // Below some 100,000 multiplications a second thread costs more than it brings.
     let large = sizes.iter().product::<usize>() > 1 << 17 && rayon::current_num_threads() > 1;
     let threads = if large { rayon::current_num_threads() } else { 1 };
-    compute(sizes, output, a, b, T::one(), threads);
+    choose(precision, sizes, output, a, b, T::one(), threads);
 }
 
 /// The same on the calling thread, times a factor, for work that is already spread over threads.
 pub fn product_here<T: Real>(
+    precision: Precision,
     sizes: [usize; 3],
     output: Output<'_, T>,
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
     factor: T,
 ) {
-    compute(sizes, output, a, b, factor, 1);
+    choose(precision, sizes, output, a, b, factor, 1);
 }
 
-fn compute<T: Real>(
+fn choose<T: Real>(
+    precision: Precision,
     [m, n, k]: [usize; 3],
     output: Output<'_, T>,
     a: Matrix<'_, T>,
@@ -80,6 +106,26 @@ fn compute<T: Real>(
     let last = m.saturating_sub(1) * output.row + n.saturating_sub(1);
     assert!(m == 0 || n == 0 || last < output.numbers.len(), "a product of {m}×{n} writes past its output");
     assert!(m <= 1 || output.row >= n, "rows of {n} overlap: they begin {} apart", output.row);
+    if precision == Precision::Mixed
+        && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
+    {
+        let Output { numbers, row, add } = output;
+        let numbers = T::as_f32_mut(numbers).expect("the type of the others");
+        let output = Output { numbers, row, add };
+        return half::product(half::Unit::best(), [m, n, k], output, [a, b], factor.wide() as f32, threads);
+    }
+    compute([m, n, k], output, a, b, factor, threads);
+}
+
+/// In the precision that the numbers have. The caller has looked at the places.
+fn compute<T: Real>(
+    [m, n, k]: [usize; 3],
+    output: Output<'_, T>,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    factor: T,
+    threads: usize,
+) {
     #[cfg(target_arch = "x86_64")]
     if wide(m, k, &b)
         && n > 0
@@ -93,13 +139,13 @@ fn compute<T: Real>(
         };
         let target =
             avx512::Target { first: output.numbers.as_mut_ptr().cast(), row: output.row, add: output.add };
-        // SAFETY: the numbers are f32, the CPU has AVX-512, and the assertions above keep to the slices.
+        // SAFETY: the numbers are f32, the CPU has AVX-512, and the caller keeps to the slices.
         unsafe { avx512::product([m, n, k], target, source(&a), source(&b), factor.wide() as f32, threads) };
         return;
     }
     let threads = if threads > 1 { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the assertions above keep all reads and writes inside of the slices, the output's rows do not overlap,
-    // and being borrowed mutably it overlaps neither of the others.
+    // SAFETY: the caller keeps all reads and writes inside of the slices, the output's rows do not overlap, and being
+    // borrowed mutably it overlaps neither of the others.
     unsafe {
         gemm::gemm(
             m,
@@ -134,16 +180,39 @@ fn wide<T>(m: usize, k: usize, b: &Matrix<'_, T>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ::half::bf16;
+
     use super::*;
     use crate::random::Philox;
 
+    /// How a product is computed: by the functions that operations call, or by a unit for bf16.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Way {
+        Full,
+        Mixed(half::Unit),
+    }
+
     #[test]
     fn products_of_all_forms_are_the_plain_sums() {
+        check(Way::Full);
+    }
+
+    #[test]
+    fn products_of_every_unit_for_bf16_are_the_plain_sums_of_rounded_numbers() {
+        let units = half::Unit::all();
+        println!("units of this CPU: {units:?}");
+        units.into_iter().for_each(|unit| check(Way::Mixed(unit)));
+    }
+
+    fn check(way: Way) {
+        let round = |x: f32| if way == Way::Full { x } else { bf16::from_f32(x).to_f32() };
         let source = Philox::new(1);
         let random = |count: usize, seed: u64| -> Vec<f32> {
             (0..count as u64).map(|i| source.normal(i + seed * 1_000_000) as f32).collect()
         };
-        for [m, n, k] in [[1, 3, 2], [8, 32, 1], [9, 33, 300], [70, 65, 17], [300, 5, 600], [16, 100, 257]] {
+        let shapes =
+            [[1, 3, 2], [8, 32, 1], [9, 33, 300], [70, 65, 17], [300, 5, 600], [16, 100, 257], [64, 96, 128]];
+        for [m, n, k] in shapes {
             let (a, b, c) = (random(m * k, 1), random(k * n, 2), random(m * (n + 3), 3));
             let turned = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
                 (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
@@ -156,22 +225,31 @@ mod tests {
                     if form & 2 == 0 { Matrix::new(&b, n) } else { Matrix::new(&b_turned, k).turned() };
                 let mut found = c.clone();
                 let output = Output::add(&mut found, n + 3, form & 4 != 0);
-                match form & 8 {
-                    0 => product([m, n, k], output, left, right),
-                    _ => product_here([m, n, k], output, left, right, 0.5),
+                let factor = if form & 8 == 0 { 1.0 } else { 0.5 };
+                match (way, form & 8) {
+                    (Way::Full, 0) => product(Precision::Full, [m, n, k], output, left, right),
+                    (Way::Full, _) => product_here(Precision::Full, [m, n, k], output, left, right, factor),
+                    (Way::Mixed(unit), 0) => half::product(unit, [m, n, k], output, [left, right], factor, 2),
+                    (Way::Mixed(unit), _) => half::product(unit, [m, n, k], output, [left, right], factor, 1),
                 }
                 for (i, found) in found.iter().enumerate() {
                     let (row, column) = (i / (n + 3), i % (n + 3));
                     let sum: f64 = (0..k)
-                        .map(|p| f64::from(a[row * k + p]) * f64::from(b[p * n + column.min(n - 1)]))
+                        .map(|p| {
+                            let (a, b) = (a[row * k + p], b[p * n + column.min(n - 1)]);
+                            f64::from(round(a)) * f64::from(round(b))
+                        })
                         .sum();
                     let base = if form & 4 != 0 { f64::from(c[i]) } else { 0.0 };
                     let wanted = match column < n {
-                        true => base + sum * if form & 8 == 0 { 1.0 } else { 0.5 },
+                        true => base + sum * f64::from(factor),
                         false => f64::from(c[i]),
                     };
                     let close = (f64::from(*found) - wanted).abs() < 1e-4 * (1.0 + wanted.abs());
-                    assert!(close, "{m}×{n}×{k}, form {form}, {row}, {column}: {found}, wanted {wanted}");
+                    assert!(
+                        close,
+                        "{way:?}, {m}×{n}×{k}, form {form}, {row}, {column}: {found}, wanted {wanted}"
+                    );
                 }
             }
         }

@@ -22,6 +22,10 @@ pub trait Real:
     fn wide(self) -> f64;
     /// The number nearest to `value`.
     fn of(value: f64) -> Self;
+    /// The same numbers, if this type is f32.
+    fn as_f32(numbers: &[Self]) -> Option<&[f32]>;
+    /// The same numbers, if this type is f32.
+    fn as_f32_mut(numbers: &mut [Self]) -> Option<&mut [f32]>;
     /// The numbers of a storage of this type.
     fn slice_mut(storage: &mut CpuStorage) -> &mut [Self];
 }
@@ -86,6 +90,14 @@ impl Real for f32 {
         value as f32
     }
 
+    fn as_f32(numbers: &[Self]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+
+    fn as_f32_mut(numbers: &mut [Self]) -> Option<&mut [f32]> {
+        Some(numbers)
+    }
+
     fn slice_mut(storage: &mut CpuStorage) -> &mut [Self] {
         match storage {
             CpuStorage::F32(values) => values,
@@ -117,6 +129,14 @@ impl Real for f64 {
 
     fn of(value: f64) -> Self {
         value
+    }
+
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    fn as_f32_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
     }
 
     fn slice_mut(storage: &mut CpuStorage) -> &mut [Self] {

@@ -23,6 +23,7 @@ pub(super) fn compute(
         checkpoint: setup.spec.recompute,
         denominator: Some(counted.max(1) as f64),
         label_smoothing: setup.spec.label_smoothing,
+        precision: setup.spec.precision.products(),
         ..Pass::training(setup.spec.seed, step)
     };
     let mut loss = Loss::default();

@@ -27,7 +27,7 @@ impl Memory {
     pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Memory {
         let number = match spec.precision {
             crate::spec::PrecisionSpec::F64 => 8,
-            crate::spec::PrecisionSpec::F32 => 4,
+            crate::spec::PrecisionSpec::F32 | crate::spec::PrecisionSpec::Bf16 => 4,
         };
         let weights = Shape::of(config).parameters() * number;
         Memory {

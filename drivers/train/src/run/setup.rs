@@ -163,7 +163,7 @@ fn model(
     let free = spec.memory_mib.map_or_else(memory::free, |mib| mib << 20);
     memory.check(free, spec.recompute)?;
     let dtype = match spec.precision {
-        PrecisionSpec::F32 => DType::F32,
+        PrecisionSpec::F32 | PrecisionSpec::Bf16 => DType::F32,
         PrecisionSpec::F64 => DType::F64,
     };
     let model = build(config, dtype, spec.seed)?;

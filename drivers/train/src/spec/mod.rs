@@ -20,6 +20,7 @@ pub use model::{ModelSpec, Sizes};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
 
 use crate::data::{Order, Source};
+use crate::ops::product::Precision;
 use crate::token::Kind;
 
 /// A training run.
@@ -210,4 +211,17 @@ pub enum PrecisionSpec {
     F32,
     /// 64 bits, for comparisons.
     F64,
+    /// Mixed: weights and sums in 32 bits, and matrices rounded to bf16 where training multiplies them. Evaluations are
+    /// in 32 bits.
+    Bf16,
+}
+
+impl PrecisionSpec {
+    /// How training multiplies matrices.
+    pub fn products(self) -> Precision {
+        match self {
+            PrecisionSpec::F32 | PrecisionSpec::F64 => Precision::Full,
+            PrecisionSpec::Bf16 => Precision::Mixed,
+        }
+    }
 }

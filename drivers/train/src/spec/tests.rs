@@ -44,6 +44,7 @@ fn settings_change_parts_and_may_leave_variants_out() {
         TokeniserKind::Train(Kind::Byte)
     );
     assert_eq!(set("precision=F64").unwrap().precision, PrecisionSpec::F64);
+    assert_eq!(set("precision=Bf16").unwrap().precision, PrecisionSpec::Bf16);
     assert_eq!(set("samples.prompt=Once upon").unwrap().samples.prompt, "Once upon");
     assert_eq!(set("threads=null").unwrap().threads, None);
 }

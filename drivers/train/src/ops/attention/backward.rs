@@ -110,7 +110,14 @@ fn part<T: Real>(
             let (g, out) = (&came.gradient[at..], &came.out[at..]);
             let g_matrix = Matrix::new(g, heads * size);
             let v = Matrix::new(inputs.v.head(row, 0, kv, size), inputs.v.strides[1]);
-            product_here([count, seen, size], Output::set(slopes, seen), g_matrix, v.turned(), T::one());
+            product_here(
+                inputs.precision,
+                [count, seen, size],
+                Output::set(slopes, seen),
+                g_matrix,
+                v.turned(),
+                T::one(),
+            );
             let lines = weights.chunks_exact_mut(seen).zip(slopes.chunks_exact_mut(seen));
             for (i, (weights, slopes)) in lines.enumerate() {
                 let query = first + i;
@@ -140,6 +147,7 @@ fn part<T: Real>(
             let k = Matrix::new(inputs.k.head(row, 0, kv, size), inputs.k.strides[1]);
             let scale = T::of(what.scale);
             product_here(
+                inputs.precision,
                 [seen, size, count],
                 Output::add(&mut part.v, size, true),
                 weights.turned(),
@@ -147,6 +155,7 @@ fn part<T: Real>(
                 T::one(),
             );
             product_here(
+                inputs.precision,
                 [seen, size, count],
                 Output::add(&mut part.k, size, true),
                 slopes.turned(),
@@ -154,7 +163,7 @@ fn part<T: Real>(
                 scale,
             );
             let dq = Output::set(&mut dq[first * size..][..count * size], size);
-            product_here([count, size, seen], dq, slopes, k, scale);
+            product_here(inputs.precision, [count, size, seen], dq, slopes, k, scale);
         }
         part.q.push(dq);
     }

@@ -64,7 +64,7 @@ fn head<T: Real>(
         }
         let values = Matrix::new(inputs.v.head(row, 0, kv, size), inputs.v.strides[1]);
         let out = Output::set(&mut out[first * size..][..count * size], size);
-        product_here([count, size, seen], out, Matrix::new(scores, seen), values, T::one());
+        product_here(inputs.precision, [count, size, seen], out, Matrix::new(scores, seen), values, T::one());
     }
     (out, sums)
 }
@@ -82,7 +82,14 @@ pub(super) fn compute_scores<T: Real>(
     let seen = scores.len() / count;
     let q = Matrix::new(inputs.q.head(row, first, head, size), inputs.q.strides[1]);
     let k = Matrix::new(inputs.k.head(row, 0, head * kv_heads / heads, size), inputs.k.strides[1]);
-    product_here([count, seen, size], Output::set(scores, seen), q, k.turned(), T::of(what.scale));
+    product_here(
+        inputs.precision,
+        [count, seen, size],
+        Output::set(scores, seen),
+        q,
+        k.turned(),
+        T::of(what.scale),
+    );
     if let Some((table, buckets)) = inputs.bias {
         for (i, scores) in scores.chunks_exact_mut(seen).enumerate() {
             let buckets = &buckets[(first + i) * keys..][..seen];

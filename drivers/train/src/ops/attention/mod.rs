@@ -15,6 +15,7 @@ use candle_core::Tensor;
 pub use mask::Mask;
 
 use super::dropout::Dropout;
+use super::product::Precision;
 use super::read::Read;
 use super::{for_type, real::Real, tensor};
 use crate::Result;
@@ -96,6 +97,8 @@ struct Inputs<'m, T> {
     k: View<'m, T>,
     v: View<'m, T>,
     bias: Option<(&'m [T], &'m [u32])>,
+    /// How they are multiplied.
+    precision: Precision,
 }
 
 /// Computes attention; the result is rows × queries × (heads · size).
@@ -124,12 +127,12 @@ pub fn attention(
     let targets: Vec<Input> = inputs_of.iter().map(|v| Input::from(*v)).collect();
     let table = relative.as_ref().map(|r| (r.table.tensor.clone(), r.buckets.clone()));
     let packed = matches!(heads, Heads::Packed(_));
-    let what = what.clone();
+    let (what, precision) = (what.clone(), tape.precision());
     let dims = [sizes.rows, sizes.queries, sizes.heads * sizes.size];
     for_type!(q, T => {
         let (out, sums) = {
             let guards = Guards::new(&q, &k, &v, table.as_ref())?;
-            forward::forward::<T>(sizes, &guards.inputs(), &what)
+            forward::forward::<T>(sizes, &guards.inputs(precision), &what)
         };
         let out = tensor(out, &dims)?;
         let kept = out.clone();
@@ -137,7 +140,7 @@ pub fn attention(
             let guards = Guards::new(&q, &k, &v, table.as_ref())?;
             let (out, g) = (Read::of(&kept)?, Read::of(&grad.tensor)?);
             let came = backward::Came { out: out.slice::<T>(), sums: &sums, gradient: g.slice() };
-            let gradients = backward::backward::<T>(sizes, &guards.inputs(), &what, came, packed);
+            let gradients = backward::backward::<T>(sizes, &guards.inputs(precision), &what, came, packed);
             let (q_dims, k_dims) = (q.dims(), k.dims());
             let mut targets = targets.iter();
             for (which, numbers) in gradients.projections.into_iter().enumerate() {
@@ -204,11 +207,11 @@ impl<'t> Guards<'t> {
         Ok(Guards { q: Read::strided(q)?, k: Read::strided(k)?, v: Read::strided(v)?, bias })
     }
 
-    fn inputs<T: Real>(&self) -> Inputs<'_, T> {
+    fn inputs<T: Real>(&self, precision: Precision) -> Inputs<'_, T> {
         fn lend<'s, 't, T: Real>((read, strides): &'s (Read<'t>, [usize; 2])) -> View<'s, T> {
             View { numbers: read.slice(), strides: *strides }
         }
         let bias = self.bias.as_ref().map(|(table, buckets)| (table.slice(), *buckets));
-        Inputs { q: lend(&self.q), k: lend(&self.k), v: lend(&self.v), bias }
+        Inputs { q: lend(&self.q), k: lend(&self.k), v: lend(&self.v), bias, precision }
     }
 }

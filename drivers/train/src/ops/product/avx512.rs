@@ -1,23 +1,26 @@
 //! Products of f32 matrices with AVX-512: the `gemm` crate's own kernel reaches a third of what the registers allow.
 //!
-//! A tile of the output is 8 rows by 32 columns, 16 registers of sums: enough to hide the latency of the multiply-adds,
-//! and few enough that a step of the loop loads 10 values for 16 of them. `b` is copied into panels of 32 columns, 256
-//! rows at a time, so that a panel stays in the first-level cache. `a` is read where it is if its rows lie one after
-//! another, and copied into panels of 8 rows otherwise. Each number of the output is summed in one order, whatever the
-//! number of threads.
+//! A tile of the output is 6 rows by 64 columns, 24 registers of sums: enough to hide the latency of the multiply-adds,
+//! and a step of the loop loads only 10 values for 24 of them. Where 32 columns or fewer are left, a tile has half the
+//! registers. `b` is copied into panels as wide as tiles, and 256 rows of a panel are used at a time, so that they stay
+//! in the caches. `a` is read where it is if its rows lie one after another, and copied into panels of 6 rows otherwise.
+//! Each number of the output is summed in one order, whatever the number of threads.
 
 use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
 /// Rows and columns of a tile.
-const TILE: [usize; 2] = [8, 32];
+const TILE: [usize; 2] = [6, 64];
+
+/// Numbers in a register.
+const LANES: usize = 16;
 
 /// Steps of the sum for which panels are kept in cache.
 const DEPTH: usize = 256;
 
 /// Rows that a task computes at most.
-const ROWS: usize = 128;
+const ROWS: usize = 126;
 
 /// A matrix in memory: its first number, and how far it is to the next row and column.
 #[derive(Clone, Copy)]
@@ -62,23 +65,22 @@ pub(super) unsafe fn product(
     factor: f32,
     threads: usize,
 ) {
-    let panels = n.div_ceil(TILE[1]);
-    let mut packed = Vec::with_capacity(panels * k * TILE[1]);
-    let columns = packed.spare_capacity_mut();
+    let columns = n / TILE[1] * TILE[1] + panel_width(n % TILE[1]);
+    let mut packed = Vec::with_capacity(columns * k);
     let pack = |(panel, out): (usize, &mut [std::mem::MaybeUninit<f32>])| {
         let first = panel * TILE[1];
-        // SAFETY: the caller vouches for AVX-512 and for the places of b.
+        // SAFETY: the caller vouches for AVX-512 and for the places of b; the chunk is the whole panel.
         unsafe { pack_columns(out.as_mut_ptr().cast(), b, first, (n - first).min(TILE[1]), k) };
     };
-    let columns = &mut columns[..panels * k * TILE[1]];
+    let panels = &mut packed.spare_capacity_mut()[..columns * k];
     let rows = m.div_ceil(4 * threads).next_multiple_of(TILE[0]).min(ROWS);
     if threads > 1 {
-        columns.par_chunks_mut(k * TILE[1]).enumerate().for_each(pack);
+        panels.par_chunks_mut(k * TILE[1]).enumerate().for_each(pack);
     } else {
-        columns.chunks_mut(k * TILE[1]).enumerate().for_each(pack);
+        panels.chunks_mut(k * TILE[1]).enumerate().for_each(pack);
     }
     // SAFETY: each chunk of it was written.
-    unsafe { packed.set_len(panels * k * TILE[1]) };
+    unsafe { packed.set_len(columns * k) };
     let task = |task: usize| {
         let first = task * rows;
         // SAFETY: the caller vouches for AVX-512 and for the places; tasks have different rows of c.
@@ -89,6 +91,11 @@ pub(super) unsafe fn product(
     } else {
         (0..m.div_ceil(rows)).for_each(task)
     }
+}
+
+/// The width of a panel for so many columns, up to a tile's: a whole tile, or half of one.
+fn panel_width(columns: usize) -> usize {
+    columns.next_multiple_of(TILE[1] / 2)
 }
 
 /// Some rows of the product: for each panel of `b`, which is in the first-level cache then, all rows.
@@ -119,15 +126,19 @@ unsafe fn block(
             }
         }
         for column in (0..n).step_by(TILE[1]) {
+            let width = TILE[1].min(n - column);
             for row in (0..rows).step_by(TILE[0]) {
-                let size = [height(row), TILE[1].min(n - column)];
+                let size = [height(row), width];
                 // SAFETY: row and column are inside of c, and the panels have the numbers of this depth.
                 unsafe {
-                    let b = packed.as_ptr().add(column * k + start * TILE[1]);
+                    let b = packed.as_ptr().add(column * k + start * panel_width(width));
                     let c = Target { first: c.first.add((first + row) * c.row + column), add, ..c };
-                    match direct {
-                        true => tile::<false>(depth, corner(row), a.row, b, c, size, factor),
-                        false => tile::<true>(depth, panels.as_ptr().add(row * depth), 1, b, c, size, factor),
+                    let panel = panels.as_ptr().wrapping_add(row * depth);
+                    match (direct, width > TILE[1] / 2) {
+                        (true, true) => tile::<false, 4>(depth, corner(row), a.row, b, c, size, factor),
+                        (true, false) => tile::<false, 2>(depth, corner(row), a.row, b, c, size, factor),
+                        (false, true) => tile::<true, 4>(depth, panel, 1, b, c, size, factor),
+                        (false, false) => tile::<true, 2>(depth, panel, 1, b, c, size, factor),
                     }
                 }
             }
@@ -135,9 +146,9 @@ unsafe fn block(
     }
 }
 
-/// One tile. A packed `a` has the 8 rows' numbers of a column one after another.
+/// One tile of `WIDE` registers in a row. A packed `a` has the rows' numbers of a column one after another.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const PACKED: bool>(
+unsafe fn tile<const PACKED: bool, const WIDE: usize>(
     depth: usize,
     a: *const f32,
     a_row: usize,
@@ -146,7 +157,7 @@ unsafe fn tile<const PACKED: bool>(
     [height, width]: [usize; 2],
     factor: f32,
 ) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; TILE[0]];
+    let mut sums = [[_mm512_setzero_ps(); WIDE]; TILE[0]];
     // Rows below the last one repeat it; their sums are not stored.
     let rows: [*const f32; TILE[0]] = std::array::from_fn(|i| {
         // SAFETY: the row is one of a's.
@@ -154,23 +165,26 @@ unsafe fn tile<const PACKED: bool>(
     });
     let step = if PACKED { TILE[0] } else { 1 };
     for p in 0..depth {
-        // SAFETY: p is less than the depth of the panels.
-        unsafe {
-            let b = [_mm512_loadu_ps(b.add(p * TILE[1])), _mm512_loadu_ps(b.add(p * TILE[1] + 16))];
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let a = _mm512_set1_ps(*row.add(p * step));
-                *sums = [_mm512_fmadd_ps(a, b[0], sums[0]), _mm512_fmadd_ps(a, b[1], sums[1])];
+        let mut columns = [_mm512_setzero_ps(); WIDE];
+        for (j, columns) in columns.iter_mut().enumerate() {
+            // SAFETY: p is less than the depth of the panels.
+            *columns = unsafe { _mm512_loadu_ps(b.add((p * WIDE + j) * LANES)) };
+        }
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            // SAFETY: as above.
+            let a = _mm512_set1_ps(unsafe { *row.add(p * step) });
+            for (sum, b) in sums.iter_mut().zip(columns) {
+                *sum = _mm512_fmadd_ps(a, b, *sum);
             }
         }
     }
     let factor = _mm512_set1_ps(factor);
-    let mask = u32::MAX >> (32 - width);
-    let masks = [mask as u16, (mask >> 16) as u16];
     for (i, sums) in sums.iter().enumerate().take(height) {
-        for (half, (sum, mask)) in sums.iter().zip(masks).enumerate() {
+        for (j, sum) in sums.iter().enumerate() {
+            let mask = lanes(width, j);
             // SAFETY: the mask keeps to the columns that the output has.
             unsafe {
-                let place = c.first.add(i * c.row).wrapping_add(half * 16);
+                let place = c.first.add(i * c.row).wrapping_add(j * LANES);
                 let product = _mm512_mul_ps(*sum, factor);
                 let sum = match c.add {
                     true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), product),
@@ -182,34 +196,39 @@ unsafe fn tile<const PACKED: bool>(
     }
 }
 
-/// Copies up to 32 columns of `b` into a panel, with zeros for those that are missing.
+/// Which lanes of register number `j` have one of `width` columns.
+fn lanes(width: usize, j: usize) -> __mmask16 {
+    ((1u32 << width.saturating_sub(j * LANES).min(LANES)) - 1) as __mmask16
+}
+
+/// Copies some columns of `b` into a panel, with zeros for those that are missing.
 #[target_feature(enable = "avx512f")]
 unsafe fn pack_columns(out: *mut f32, b: Source, first: usize, width: usize, k: usize) {
-    let mask = u32::MAX >> (32 - width);
-    let masks = [mask as u16, (mask >> 16) as u16];
     let step = _mm512_set1_epi32(b.column as i32);
     let number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let places = _mm512_mullo_epi32(number, step);
+    let panel = panel_width(width);
     for p in 0..k {
-        for (half, mask) in masks.iter().enumerate() {
-            // SAFETY: the mask keeps to the columns that b has; the panel has room for k rows of 32.
+        for j in 0..panel / LANES {
+            let mask = lanes(width, j);
+            // SAFETY: the mask keeps to the columns that b has; the panel has room for k rows of its width.
             unsafe {
-                let place = b.first.add(p * b.row).wrapping_add((first + half * 16) * b.column);
+                let place = b.first.add(p * b.row).wrapping_add((first + j * LANES) * b.column);
                 let numbers = match b.column {
-                    1 => _mm512_maskz_loadu_ps(*mask, place),
-                    _ => _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), *mask, places, place),
+                    1 => _mm512_maskz_loadu_ps(mask, place),
+                    _ => _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, places, place),
                 };
-                _mm512_storeu_ps(out.add(p * TILE[1] + half * 16), numbers);
+                _mm512_storeu_ps(out.add(p * panel + j * LANES), numbers);
             }
         }
     }
 }
 
-/// Copies up to 8 rows of `a` into a panel, the last one again for those that are missing.
+/// Copies up to 6 rows of `a` into a panel, the last one again for those that are missing.
 unsafe fn pack_rows(out: *mut f32, a: Source, height: usize, depth: usize) {
     for p in 0..depth {
         for i in 0..TILE[0] {
-            // SAFETY: the row and the column are a's; the panel has room for depth columns of 8.
+            // SAFETY: the row and the column are a's; the panel has room for depth columns of 6.
             unsafe { *out.add(p * TILE[0] + i) = *a.first.add(i.min(height - 1) * a.row + p * a.column) };
         }
     }

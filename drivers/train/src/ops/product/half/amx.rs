@@ -1,0 +1,159 @@
+//! Blocks with AMX-BF16: an instruction multiplies two tiles of 16 lines and adds 256 sums of 32 products.
+//!
+//! Rust has no stable intrinsics for tiles, so they are named in assembly. Nothing else in the process uses them between
+//! [`begin`] and [`end`]: the compiler never does, and a task is not interrupted by another one on its thread.
+
+use std::arch::asm;
+use std::sync::OnceLock;
+
+use super::panels::{Line, PANEL, STEP, Target, put};
+
+/// Bytes of a line of a tile.
+const LINE_BYTES: usize = 64;
+
+/// How tiles are laid out: palette 1, and the lines and bytes of each (Intel's manual, volume 1, chapter 18).
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    line_bytes: [u16; 16],
+    lines: [u8; 16],
+}
+
+/// Eight tiles of 16 lines of 64 bytes.
+static CONFIGURATION: Configuration = Configuration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    line_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    lines: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Whether this CPU can, and the system lets this process.
+pub(super) fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| super::dot::available() && has_units() && permitted())
+}
+
+/// Whether the CPU has tiles and multiplies bf16 (CPUID 7, EDX bits 22 and 24), and the system saves tiles (XCR0 bits
+/// 17 and 18).
+fn has_units() -> bool {
+    const UNITS: u32 = 1 << 22 | 1 << 24;
+    const SAVED: u64 = 0b11 << 17;
+    let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+    // SAFETY: a CPU with AVX-512 in use has XGETBV; register 0 is always there.
+    leaf.edx & UNITS == UNITS && unsafe { std::arch::x86_64::_xgetbv(0) } & SAVED == SAVED
+}
+
+/// Asks Linux for tiles, which it gives to processes that ask alone: their registers take 8 KiB in each thread.
+fn permitted() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+        const XFEATURE_XTILEDATA: libc::c_long = 18;
+        // SAFETY: the call changes nothing but what the process may use.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// Lays out this thread's tiles.
+pub(super) fn begin() {
+    // SAFETY: `available` said that there are tiles, and the configuration is a valid one.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly)) };
+}
+
+/// Frees this thread's tiles, so that the system need not save them.
+pub(super) fn end() {
+    // SAFETY: as in `begin`.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// The assembly of a block: `$first` fills the four tiles of sums, then each step multiplies two tiles by two.
+macro_rules! multiply {
+    ($steps:ident, $a:ident, $b:ident, $c:expr, $row:expr, $($first:literal),*) => {
+        asm!(
+            $($first,)*
+            "2:",
+            "tileloadd tmm4, [{a} + {line}]",
+            "tileloadd tmm6, [{b} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {line} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {line} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{c} + {row}], tmm0",
+            "tilestored [{c} + {row} + 64], tmm1",
+            "tilestored [{low} + {row}], tmm2",
+            "tilestored [{low} + {row} + 64], tmm3",
+            a = inout(reg) $a => _,
+            b = inout(reg) $b => _,
+            steps = inout(reg) $steps => _,
+            line = in(reg) LINE_BYTES,
+            c = in(reg) $c,
+            low = in(reg) $c.wrapping_add(PANEL / 2 * $row),
+            row = in(reg) $row * size_of::<f32>(),
+            options(nostack),
+        )
+    };
+}
+
+/// See [`super::panels::Block`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn block(steps: usize, a: *const Line, b: *const Line, c: Target, size: [usize; 2]) {
+    const { assert!(STEP * LINE_BYTES == 2048, "the assembly moves on by so many bytes a step") };
+    if size == [PANEL, PANEL] && c.factor == 1.0 {
+        // SAFETY: the panels have `steps` steps, at least one, and all places of the block are the output's.
+        unsafe {
+            match c.add {
+                false => multiply!(
+                    steps,
+                    a,
+                    b,
+                    c.first,
+                    c.row,
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3"
+                ),
+                true => multiply!(
+                    steps,
+                    a,
+                    b,
+                    c.first,
+                    c.row,
+                    "tileloadd tmm0, [{c} + {row}]",
+                    "tileloadd tmm1, [{c} + {row} + 64]",
+                    "tileloadd tmm2, [{low} + {row}]",
+                    "tileloadd tmm3, [{low} + {row} + 64]"
+                ),
+            }
+        }
+        return;
+    }
+    let mut all = [[0.0f32; PANEL]; PANEL];
+    let first = all.as_mut_ptr().cast::<f32>();
+    // SAFETY: as above, with the block's own numbers as the output; the caller vouches for the places of c.
+    unsafe {
+        multiply!(
+            steps,
+            a,
+            b,
+            first,
+            PANEL,
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3"
+        );
+        put(&all, c, size);
+    }
+}
