@@ -67,9 +67,9 @@ pub struct KernelConfig {
     /// ... or, if that is longer, as long as so many tokens of a prompt are measured to take. The default lets a long
     /// prompt through in one go, on slow machines as on fast ones.
     pub fair_lag_tokens: u32,
-    /// How long a step that decodes may become by prompts beside it, in percent of its time without them. What is
-    /// beyond 100 is the stall that an arriving prompt is for the others: at 300 it would be twice their normal time
-    /// between two tokens. The default leaves a part of that for what steps take longer by chance.
+    /// How long a step that decodes may become by prompts beside it, in percent of its time without them. At 200 an
+    /// arriving prompt keeps the others for twice their normal time between two tokens, and a step that takes half
+    /// as long again by chance stays below three times that.
     pub latency_target_percent: u32,
     /// How long a process that asked for signals may take to end after TERM, before it is killed.
     pub term_grace_ms: u64,
@@ -102,7 +102,7 @@ impl Default for KernelConfig {
             policy: Policy::Fair,
             fair_lag_us: 1_000_000,
             fair_lag_tokens: 8192,
-            latency_target_percent: 250,
+            latency_target_percent: 200,
             term_grace_ms: 10_000,
             user: UserLimits::default(),
             worker_patience_ms: 120_000,

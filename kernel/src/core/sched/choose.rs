@@ -271,7 +271,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// Fits a chunk to the tiles in which the device computes all rows of the step together, since the rest of a tile
-    /// takes as long as a whole one: up to the next one, if it is expected to take no longer than this, or down.
+    /// takes as long as a whole one: up to the next one, if it is expected to take no longer than this or is the only
+    /// one, or down.
     fn whole_tiles(&self, c: &Candidate, tokens: u32, most: u32, us: u64) -> u32 {
         let over = (self.decode.rows + self.prefill.tokens + tokens) % self.row_tile;
         if over == 0 || tokens == most {
@@ -279,11 +280,7 @@ impl<'a> Chooser<'a> {
         }
         let up = (tokens + self.row_tile - over).min(most);
         let in_time = self.sched.cost.chunk_us(c.position, up).is_some_and(|up_us| up_us <= us);
-        match (in_time, tokens > over) {
-            (true, _) => up,
-            (false, true) => tokens - over,
-            (false, false) => tokens,
-        }
+        if in_time || tokens <= over { up } else { tokens - over }
     }
 
     /// A chunk for what time is left, if that is enough for a token.

@@ -11,8 +11,8 @@
 //!   policy. Beside rows that decode in the prompt's class or a higher one, chunks are cut so that the step is not
 //!   expected to take longer than [`KernelConfig::latency_target_percent`] of its time without them; otherwise they
 //!   fill the batch, up to what is expected to take [`KernelConfig::step_us_max`]. By default a prompt that arrives
-//!   adds one and a half times what a step takes, and has three fifths of the device; the step is to stay below three times
-//!   the normal one also where it takes a little longer by chance. Costs are measured and know depth ([`cost`]), so
+//!   makes a step twice as long, and has half of the device; the step stays below three times the normal one also where
+//!   it takes half as long again by chance. Costs are measured and know depth ([`cost`]), so
 //!   chunks shrink as a prompt becomes deep; one step that took far too long says little ([`fit`]).
 //! - **Bursts.** The target is for those in the middle of a text when a prompt comes. Prompts that were there before a
 //!   generation's first token are its peers: they are computed in full chunks beside it, so that a burst of requests
