@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::linear::{column_sums, fill_rows};
+use super::linear::column_sums;
 use super::product::{Matrix, Output, product};
 use super::read::Read;
 use super::{add_to_buffer, blank, for_type, lanes, piece_rows, real::Real, tensor};
@@ -19,7 +19,7 @@ use crate::tape::{Input, Tape, Value};
 use crate::{Error, IGNORE, Result};
 
 /// Logits that exist at a time.
-const LOGITS: usize = 1 << 22;
+pub const LOGITS: usize = 1 << 22;
 
 /// What is done with the loss of each target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -127,11 +127,8 @@ fn chunks<T: Real>(
             false => chosen.iter().flat_map(|&row| x[row * width..][..width].iter().copied()).collect(),
         };
         let logits = &mut logits[..rows_here * classes];
-        if let Some(b) = head.b {
-            fill_rows(logits, b);
-        }
         let w = Matrix::new(head.w, width);
-        let out = Output::add(logits, classes, head.b.is_some());
+        let out = Output::biased(logits, classes, head.b);
         product(tape.precision(), [rows_here, classes, width], out, Matrix::new(&x, width), w.turned());
         let here: Vec<i32> = chosen.iter().map(|&row| targets[row]).collect();
         sum += rows(logits, &here, classes, weighing, weighing.factor(counted));

@@ -34,11 +34,8 @@ pub fn linear(
     let y = for_type!(x.tensor, T => {
         let (x, w) = (Read::of(&x.tensor)?, Read::of(&weight.tensor)?);
         let mut y = blank::<T>(rows * outputs);
-        if let Some(bias) = bias {
-            let bias = Read::of(&bias.tensor)?;
-            fill_rows(&mut y, bias.slice::<T>());
-        }
-        let out = Output::add(&mut y, outputs, bias.is_some());
+        let bias = bias.map(|bias| Read::of(&bias.tensor)).transpose()?;
+        let out = Output::biased(&mut y, outputs, bias.as_ref().map(Read::slice::<T>));
         product(precision, [rows, outputs, inputs], out, Matrix::new(x.slice::<T>(), inputs), matrix(w.slice(), layout, [inputs, outputs]));
         y
     }, dims(x, outputs))?;
@@ -125,13 +122,6 @@ fn dims(x: &Value, outputs: usize) -> Vec<usize> {
     dims.pop();
     dims.push(outputs);
     dims
-}
-
-/// Puts `row` into each row of `y`.
-pub(super) fn fill_rows<T: Real>(y: &mut [T], row: &[T]) {
-    let piece = piece_rows(row.len()) * row.len();
-    y.par_chunks_mut(piece)
-        .for_each(|piece| piece.chunks_exact_mut(row.len()).for_each(|y| y.copy_from_slice(row)));
 }
 
 /// The sum of all rows of `width` numbers.

@@ -4,6 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod half;
+#[cfg(target_arch = "x86_64")]
+mod target;
 
 use super::real::Real;
 
@@ -52,18 +54,56 @@ impl<'m, T: Real> Matrix<'m, T> {
 pub struct Output<'m, T> {
     numbers: &'m mut [T],
     row: usize,
-    add: bool,
+    begin: Begin<'m, T>,
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+enum Begin<'m, T> {
+    Nothing,
+    /// What is there.
+    Itself,
+    /// The same numbers in each row.
+    Row(&'m [T]),
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Output<'_, f32> {
+    fn target(&mut self, factor: f32) -> target::Target {
+        let first = self.numbers.as_mut_ptr();
+        let from = match self.begin {
+            Begin::Nothing => None,
+            Begin::Itself => Some((first.cast_const(), self.row)),
+            Begin::Row(bias) => Some((bias.as_ptr(), 0)),
+        };
+        target::Target::new(first, self.row, from, factor)
+    }
 }
 
 impl<'m, T: Real> Output<'m, T> {
     /// The product takes the place of what is there.
     pub fn set(numbers: &'m mut [T], row: usize) -> Self {
-        Output { numbers, row, add: false }
+        Output { numbers, row, begin: Begin::Nothing }
     }
 
     /// The product is added to what is there, if `add` says so.
     pub fn add(numbers: &'m mut [T], row: usize, add: bool) -> Self {
-        Output { numbers, row, add }
+        Output { numbers, row, begin: if add { Begin::Itself } else { Begin::Nothing } }
+    }
+
+    /// The same, if the numbers are f32.
+    fn into_f32(self) -> Option<Output<'m, f32>> {
+        let begin = match self.begin {
+            Begin::Nothing => Begin::Nothing,
+            Begin::Itself => Begin::Itself,
+            Begin::Row(bias) => Begin::Row(T::as_f32(bias)?),
+        };
+        Some(Output { numbers: T::as_f32_mut(self.numbers)?, row: self.row, begin })
+    }
+
+    /// Each row of the product has `bias`, if there is one, added to it.
+    pub fn biased(numbers: &'m mut [T], row: usize, bias: Option<&'m [T]>) -> Self {
+        Output { numbers, row, begin: bias.map_or(Begin::Nothing, Begin::Row) }
     }
 }
 
@@ -106,12 +146,13 @@ fn choose<T: Real>(
     let last = m.saturating_sub(1) * output.row + n.saturating_sub(1);
     assert!(m == 0 || n == 0 || last < output.numbers.len(), "a product of {m}×{n} writes past its output");
     assert!(m <= 1 || output.row >= n, "rows of {n} overlap: they begin {} apart", output.row);
+    if let Begin::Row(bias) = output.begin {
+        assert!(bias.len() >= n, "a bias of {} numbers for rows of {n}", bias.len());
+    }
     if precision == Precision::Mixed
         && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
     {
-        let Output { numbers, row, add } = output;
-        let numbers = T::as_f32_mut(numbers).expect("the type of the others");
-        let output = Output { numbers, row, add };
+        let output = output.into_f32().expect("the type of the others");
         return half::product(half::Unit::best(), [m, n, k], output, [a, b], factor.wide() as f32, threads);
     }
     compute([m, n, k], output, a, b, factor, threads);
@@ -129,19 +170,19 @@ fn compute<T: Real>(
     #[cfg(target_arch = "x86_64")]
     if wide(m, k, &b)
         && n > 0
-        && std::any::TypeId::of::<T>() == std::any::TypeId::of::<f32>()
         && avx512::available()
+        && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
     {
-        let source = |x: &Matrix<'_, T>| avx512::Source {
-            first: x.numbers.as_ptr().cast(),
-            row: x.row,
-            column: x.column,
-        };
-        let target =
-            avx512::Target { first: output.numbers.as_mut_ptr().cast(), row: output.row, add: output.add };
-        // SAFETY: the numbers are f32, the CPU has AVX-512, and the caller keeps to the slices.
-        unsafe { avx512::product([m, n, k], target, source(&a), source(&b), factor.wide() as f32, threads) };
+        let mut output = output.into_f32().expect("the type of the others");
+        let source =
+            |x: &Matrix<'_, f32>| avx512::Source { first: x.numbers.as_ptr(), row: x.row, column: x.column };
+        let target = output.target(factor.wide() as f32);
+        // SAFETY: the CPU has AVX-512, and the caller keeps to the slices.
+        unsafe { avx512::product([m, n, k], target, source(&a), source(&b), threads) };
         return;
+    }
+    if let Begin::Row(bias) = output.begin {
+        output.numbers.chunks_mut(output.row).take(m).for_each(|row| row[..n].copy_from_slice(&bias[..n]));
     }
     let threads = if threads > 1 { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the caller keeps all reads and writes inside of the slices, the output's rows do not overlap, and being
@@ -154,7 +195,7 @@ fn compute<T: Real>(
             output.numbers.as_mut_ptr(),
             1,
             output.row as isize,
-            output.add,
+            !matches!(output.begin, Begin::Nothing),
             a.numbers.as_ptr(),
             a.column as isize,
             a.row as isize,
@@ -214,17 +255,21 @@ mod tests {
             [[1, 3, 2], [8, 32, 1], [9, 33, 300], [70, 65, 17], [300, 5, 600], [16, 100, 257], [64, 96, 128]];
         for [m, n, k] in shapes {
             let (a, b, c) = (random(m * k, 1), random(k * n, 2), random(m * (n + 3), 3));
+            let bias = random(n, 4);
             let turned = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
                 (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
             };
             let (a_turned, b_turned) = (turned(&a, m, k), turned(&b, k, n));
-            for form in 0..16 {
+            for form in 0..32 {
                 let left =
                     if form & 1 == 0 { Matrix::new(&a, k) } else { Matrix::new(&a_turned, m).turned() };
                 let right =
                     if form & 2 == 0 { Matrix::new(&b, n) } else { Matrix::new(&b_turned, k).turned() };
                 let mut found = c.clone();
-                let output = Output::add(&mut found, n + 3, form & 4 != 0);
+                let output = match form & 16 {
+                    0 => Output::add(&mut found, n + 3, form & 4 != 0),
+                    _ => Output::biased(&mut found, n + 3, (form & 4 != 0).then_some(&bias)),
+                };
                 let factor = if form & 8 == 0 { 1.0 } else { 0.5 };
                 match (way, form & 8) {
                     (Way::Full, 0) => product(Precision::Full, [m, n, k], output, left, right),
@@ -240,7 +285,11 @@ mod tests {
                             f64::from(round(a)) * f64::from(round(b))
                         })
                         .sum();
-                    let base = if form & 4 != 0 { f64::from(c[i]) } else { 0.0 };
+                    let base = match form & (4 | 16) {
+                        4 => f64::from(c[i]),
+                        20 => f64::from(bias[column.min(n - 1)]),
+                        _ => 0.0,
+                    };
                     let wanted = match column < n {
                         true => base + sum * f64::from(factor),
                         false => f64::from(c[i]),

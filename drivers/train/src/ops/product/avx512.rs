@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
+use super::target::Target;
+
 /// Rows and columns of a tile.
 const TILE: [usize; 2] = [6, 64];
 
@@ -30,41 +32,22 @@ pub(super) struct Source {
     pub column: usize,
 }
 
-/// The output: its first number, how far it is to the next row, and whether the product is added.
-#[derive(Clone, Copy)]
-pub(super) struct Target {
-    pub first: *mut f32,
-    pub row: usize,
-    pub add: bool,
-}
-
-// SAFETY: threads read sources, and write rows of targets that no other thread writes; the caller vouches for the memory.
+// SAFETY: threads only read it; the caller vouches for the memory.
 unsafe impl Send for Source {}
 // SAFETY: as above.
 unsafe impl Sync for Source {}
-// SAFETY: as above.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
 
 /// Whether this CPU can.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
 }
 
-/// Computes `c = factor · a · b`, or adds it, with `a` of `m` × `k` and `b` of `k` × `n`, all of them at least 1.
+/// Computes `c = a · b` with `a` of `m` × `k` and `b` of `k` × `n`, all of them at least 1.
 ///
 /// # Safety
 /// The CPU must have AVX-512F. All places of the three matrices must be valid, rows of `c` must not overlap each other,
 /// and `c` must not overlap `a` or `b`.
-pub(super) unsafe fn product(
-    [m, n, k]: [usize; 3],
-    c: Target,
-    a: Source,
-    b: Source,
-    factor: f32,
-    threads: usize,
-) {
+pub(super) unsafe fn product([m, n, k]: [usize; 3], c: Target, a: Source, b: Source, threads: usize) {
     let columns = n / TILE[1] * TILE[1] + panel_width(n % TILE[1]);
     let mut packed = Vec::with_capacity(columns * k);
     let pack = |(panel, out): (usize, &mut [std::mem::MaybeUninit<f32>])| {
@@ -84,7 +67,7 @@ pub(super) unsafe fn product(
     let task = |task: usize| {
         let first = task * rows;
         // SAFETY: the caller vouches for AVX-512 and for the places; tasks have different rows of c.
-        unsafe { block([first, rows.min(m - first)], n, k, c, a, &packed, factor) };
+        unsafe { block([first, rows.min(m - first)], n, k, c, a, &packed) };
     };
     if threads > 1 {
         (0..m.div_ceil(rows)).into_par_iter().for_each(task)
@@ -100,20 +83,12 @@ fn panel_width(columns: usize) -> usize {
 
 /// Some rows of the product: for each panel of `b`, which is in the first-level cache then, all rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn block(
-    [first, rows]: [usize; 2],
-    n: usize,
-    k: usize,
-    c: Target,
-    a: Source,
-    packed: &[f32],
-    factor: f32,
-) {
+unsafe fn block([first, rows]: [usize; 2], n: usize, k: usize, c: Target, a: Source, packed: &[f32]) {
     let direct = a.column == 1;
     let mut panels = vec![0.0; if direct { 0 } else { rows.next_multiple_of(TILE[0]) * DEPTH.min(k) }];
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
-        let add = c.add || start > 0;
+        let c = if start > 0 { c.continued() } else { c };
         // SAFETY: rows and start are inside of a, as the caller vouches.
         let corner = |row: usize| unsafe { a.first.add((first + row) * a.row + start * a.column) };
         let height = |row: usize| TILE[0].min(rows - row);
@@ -132,13 +107,13 @@ unsafe fn block(
                 // SAFETY: row and column are inside of c, and the panels have the numbers of this depth.
                 unsafe {
                     let b = packed.as_ptr().add(column * k + start * panel_width(width));
-                    let c = Target { first: c.first.add((first + row) * c.row + column), add, ..c };
+                    let c = c.part(first + row, column);
                     let panel = panels.as_ptr().wrapping_add(row * depth);
                     match (direct, width > TILE[1] / 2) {
-                        (true, true) => tile::<false, 4>(depth, corner(row), a.row, b, c, size, factor),
-                        (true, false) => tile::<false, 2>(depth, corner(row), a.row, b, c, size, factor),
-                        (false, true) => tile::<true, 4>(depth, panel, 1, b, c, size, factor),
-                        (false, false) => tile::<true, 2>(depth, panel, 1, b, c, size, factor),
+                        (true, true) => tile::<false, 4>(depth, corner(row), a.row, b, c, size),
+                        (true, false) => tile::<false, 2>(depth, corner(row), a.row, b, c, size),
+                        (false, true) => tile::<true, 4>(depth, panel, 1, b, c, size),
+                        (false, false) => tile::<true, 2>(depth, panel, 1, b, c, size),
                     }
                 }
             }
@@ -155,7 +130,6 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
     b: *const f32,
     c: Target,
     [height, width]: [usize; 2],
-    factor: f32,
 ) {
     let mut sums = [[_mm512_setzero_ps(); WIDE]; TILE[0]];
     // Rows below the last one repeat it; their sums are not stored.
@@ -178,19 +152,18 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
             }
         }
     }
-    let factor = _mm512_set1_ps(factor);
+    let factor = _mm512_set1_ps(c.factor);
     for (i, sums) in sums.iter().enumerate().take(height) {
         for (j, sum) in sums.iter().enumerate() {
             let mask = lanes(width, j);
             // SAFETY: the mask keeps to the columns that the output has.
             unsafe {
-                let place = c.first.add(i * c.row).wrapping_add(j * LANES);
                 let product = _mm512_mul_ps(*sum, factor);
-                let sum = match c.add {
-                    true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), product),
-                    false => product,
+                let sum = match c.from(i, j * LANES) {
+                    Some(from) => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, from), product),
+                    None => product,
                 };
-                _mm512_mask_storeu_ps(place, mask, sum);
+                _mm512_mask_storeu_ps(c.at(i, j * LANES), mask, sum);
             }
         }
     }

@@ -10,6 +10,8 @@ mod amx;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+#[cfg(target_arch = "x86_64")]
+mod scratch;
 
 use half::bf16;
 
@@ -52,7 +54,7 @@ impl Unit {
 pub(super) fn product(
     unit: Unit,
     sizes: [usize; 3],
-    output: Output<'_, f32>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))] mut output: Output<'_, f32>,
     [a, b]: [Matrix<'_, f32>; 2],
     factor: f32,
     threads: usize,
@@ -62,8 +64,7 @@ pub(super) fn product(
     if unit != Unit::Rounded && m > 0 && n > 0 && k > 0 {
         let source =
             |x: Matrix<'_, f32>, outer, depth| panels::Source { first: x.numbers.as_ptr(), outer, depth };
-        let target =
-            panels::Target { first: output.numbers.as_mut_ptr(), row: output.row, add: output.add, factor };
+        let target = output.target(factor);
         let (a, b) = (source(a, a.row, a.column), source(b, b.column, b.row));
         // SAFETY: the caller checked the places, and `unit` is one that this CPU has.
         unsafe {

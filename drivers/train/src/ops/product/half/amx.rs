@@ -6,7 +6,8 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
-use super::panels::{Line, PANEL, STEP, Target, put};
+use super::super::target::Target;
+use super::panels::{LINES, Line, PANEL, STEP, put};
 
 /// Bytes of a line of a tile.
 const LINE_BYTES: usize = 64;
@@ -72,8 +73,9 @@ pub(super) fn end() {
 }
 
 /// The assembly of a block: `$first` fills the four tiles of sums, then each step multiplies two tiles by two.
+/// `$from` is what `$first` may read.
 macro_rules! multiply {
-    ($steps:ident, $a:ident, $b:ident, $c:expr, $row:expr, $($first:literal),*) => {
+    ($steps:ident, $a:ident, $b:ident, $c:expr, $row:expr, $from:expr, $from_row:expr, $($first:literal),*) => {
         asm!(
             $($first,)*
             "2:",
@@ -93,13 +95,17 @@ macro_rules! multiply {
             "tilestored [{c} + {row} + 64], tmm1",
             "tilestored [{low} + {row}], tmm2",
             "tilestored [{low} + {row} + 64], tmm3",
+            "/* {from} {from_low} {from_row} */",
             a = inout(reg) $a => _,
             b = inout(reg) $b => _,
             steps = inout(reg) $steps => _,
             line = in(reg) LINE_BYTES,
             c = in(reg) $c,
-            low = in(reg) $c.wrapping_add(PANEL / 2 * $row),
+            low = in(reg) $c.wrapping_add(LINES * $row),
             row = in(reg) $row * size_of::<f32>(),
+            from = in(reg) $from,
+            from_low = in(reg) $from.wrapping_add(LINES * $from_row),
+            from_row = in(reg) $from_row * size_of::<f32>(),
             options(nostack),
         )
     };
@@ -109,31 +115,37 @@ macro_rules! multiply {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn block(steps: usize, a: *const Line, b: *const Line, c: Target, size: [usize; 2]) {
     const { assert!(STEP * LINE_BYTES == 2048, "the assembly moves on by so many bytes a step") };
+    let nothing: *const f32 = std::ptr::null();
     if size == [PANEL, PANEL] && c.factor == 1.0 {
+        let first = c.at(0, 0);
         // SAFETY: the panels have `steps` steps, at least one, and all places of the block are the output's.
         unsafe {
-            match c.add {
-                false => multiply!(
+            match (c.steps(), c.from(0, 0)) {
+                ((row, Some(from_row)), Some(from)) => multiply!(
                     steps,
                     a,
                     b,
-                    c.first,
-                    c.row,
+                    first,
+                    row,
+                    from,
+                    from_row,
+                    "tileloadd tmm0, [{from} + {from_row}]",
+                    "tileloadd tmm1, [{from} + {from_row} + 64]",
+                    "tileloadd tmm2, [{from_low} + {from_row}]",
+                    "tileloadd tmm3, [{from_low} + {from_row} + 64]"
+                ),
+                ((row, _), _) => multiply!(
+                    steps,
+                    a,
+                    b,
+                    first,
+                    row,
+                    nothing,
+                    0,
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3"
-                ),
-                true => multiply!(
-                    steps,
-                    a,
-                    b,
-                    c.first,
-                    c.row,
-                    "tileloadd tmm0, [{c} + {row}]",
-                    "tileloadd tmm1, [{c} + {row} + 64]",
-                    "tileloadd tmm2, [{low} + {row}]",
-                    "tileloadd tmm3, [{low} + {row} + 64]"
                 ),
             }
         }
@@ -149,6 +161,8 @@ pub(super) unsafe fn block(steps: usize, a: *const Line, b: *const Line, c: Targ
             b,
             first,
             PANEL,
+            nothing,
+            0,
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",

@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::panels::{Line, PANEL, STEP, Target, put};
+use super::super::target::Target;
+use super::panels::{Line, PANEL, STEP, put};
 
 /// Rows whose sums are in registers at a time, with two registers a row.
 const ROWS: usize = 8;

@@ -8,8 +8,11 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
+use super::super::target::Target;
+use super::scratch;
+
 /// Lines of a tile, and pairs in a line.
-const LINES: usize = 16;
+pub(super) const LINES: usize = 16;
 
 /// Rows or columns of a panel, and steps of depth of a tile.
 pub(super) const PANEL: usize = 2 * LINES;
@@ -20,7 +23,7 @@ const ROWS: usize = 128;
 /// A line of a tile: 16 pairs of bf16.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Line(#[allow(dead_code, reason = "read by the units, by address")] [u32; LINES]);
+pub(super) struct Line(#[allow(dead_code, reason = "read by the units, by address")] pub [u32; LINES]);
 
 /// Lines of a panel for each `PANEL` steps of depth.
 pub(super) const STEP: usize = 2 * LINES;
@@ -33,15 +36,6 @@ pub(super) struct Source {
     pub depth: usize,
 }
 
-/// Where the product goes: its first number, how far it is to the next row, whether it is added, and its factor.
-#[derive(Clone, Copy)]
-pub(super) struct Target {
-    pub first: *mut f32,
-    pub row: usize,
-    pub add: bool,
-    pub factor: f32,
-}
-
 impl Source {
     /// The same from a row or column and a step of depth on.
     fn from(self, outer: usize, depth: usize) -> Self {
@@ -49,21 +43,10 @@ impl Source {
     }
 }
 
-impl Target {
-    /// The same from a row and a column on.
-    fn from(self, row: usize, column: usize) -> Self {
-        Target { first: self.first.wrapping_add(row * self.row + column), ..self }
-    }
-}
-
-// SAFETY: threads read sources, and write rows of targets that no other thread writes; the caller vouches for the memory.
+// SAFETY: threads only read it; the caller vouches for the memory.
 unsafe impl Send for Source {}
 // SAFETY: as above.
 unsafe impl Sync for Source {}
-// SAFETY: as above.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
 
 /// What lies side by side in a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,19 +80,17 @@ pub(super) unsafe fn product(
     let steps = k.div_ceil(PANEL);
     let lines = steps * STEP;
     let panels_of = |source: Source, count: usize, order, parallel: bool| {
-        let mut panels = Vec::<Line>::with_capacity(count.div_ceil(PANEL) * lines);
-        let room = &mut panels.spare_capacity_mut()[..count.div_ceil(PANEL) * lines];
-        let pack = |(panel, out): (usize, &mut [std::mem::MaybeUninit<Line>])| {
+        let mut panels = scratch::take(count.div_ceil(PANEL) * lines);
+        let room = panels.room();
+        let pack = |(panel, out): (usize, &mut [Line])| {
             let first = panel * PANEL;
             // SAFETY: the caller vouches for the CPU and the places; the chunk is the whole panel.
-            unsafe { pack(out.as_mut_ptr().cast(), source, first, PANEL.min(count - first), k, order) };
+            unsafe { pack(out.as_mut_ptr(), source, first, PANEL.min(count - first), k, order) };
         };
         match parallel {
             true => room.par_chunks_mut(lines).enumerate().for_each(pack),
             false => room.chunks_mut(lines).enumerate().for_each(pack),
         }
-        // SAFETY: each chunk of it was written.
-        unsafe { panels.set_len(count.div_ceil(PANEL) * lines) };
         panels
     };
     let right = panels_of(b, n, Order::Pairs, threads > 1);
@@ -119,10 +100,10 @@ pub(super) unsafe fn product(
         let height = rows.min(m - first);
         let left = panels_of(a.from(first, 0), height, Order::Rows, false);
         begin();
-        for (column, right) in (0..n).step_by(PANEL).zip(right.chunks_exact(lines)) {
-            for (row, left) in (0..height).step_by(PANEL).zip(left.chunks_exact(lines)) {
+        for (column, right) in (0..n).step_by(PANEL).zip(right.lines().chunks_exact(lines)) {
+            for (row, left) in (0..height).step_by(PANEL).zip(left.lines().chunks_exact(lines)) {
                 let size = [PANEL.min(height - row), PANEL.min(n - column)];
-                let c = c.from(first + row, column);
+                let c = c.part(first + row, column);
                 // SAFETY: row and column are inside of c; the caller vouches for it and the CPU.
                 unsafe { block(steps, left.as_ptr(), right.as_ptr(), c, size) };
             }
@@ -263,13 +244,12 @@ pub(super) unsafe fn put(sums: &[[f32; PANEL]; PANEL], c: Target, [height, width
             let mask = lanes(width.saturating_sub(half * LINES));
             // SAFETY: the mask keeps to the columns that the output has.
             unsafe {
-                let place = c.first.add(i * c.row).wrapping_add(half * LINES);
                 let product = _mm512_mul_ps(_mm512_loadu_ps(sums.as_ptr().add(half * LINES)), factor);
-                let sum = match c.add {
-                    true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), product),
-                    false => product,
+                let sum = match c.from(i, half * LINES) {
+                    Some(from) => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, from), product),
+                    None => product,
                 };
-                _mm512_mask_storeu_ps(place, mask, sum);
+                _mm512_mask_storeu_ps(c.at(i, half * LINES), mask, sum);
             }
         }
     }
