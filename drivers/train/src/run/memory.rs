@@ -5,12 +5,13 @@ use std::fmt;
 use super::error::RunError;
 use crate::ModelConfig;
 use crate::data::Task;
+use crate::ops::cross_entropy::LOGITS;
 use crate::spec::TrainSpec;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// The program itself, its threads' stacks and the batches that wait.
-const PROGRAM_BYTES: u64 = 64 << 20;
+/// The program itself, its threads' stacks and the batches that wait, as measured.
+const PROGRAM_BYTES: u64 = 8 << 20;
 
 /// Bytes by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,28 +76,42 @@ impl fmt::Display for Memory {
     }
 }
 
-/// Numbers that are kept from the way forward for the way back.
+/// Numbers that are kept from the way forward for the way back, and those that one block needs on the way back.
 ///
 /// A block keeps what its operations need: both norms' inputs and outputs, queries, keys and values, what attention
-/// gives, sums, and the wide layer before and after its activation. With `recompute` a block keeps its input alone, and
-/// one block at a time the rest. Scores of the vocabulary are kept with their gradient.
+/// gives and a sum for each head, and the wide layer before and after its activation. On its way back there are the
+/// gradients of the wide layer, before and after, beside what they are computed from. With `recompute` a block keeps its
+/// input alone, and one block at a time the rest. Scores of the vocabulary exist for some rows at a time.
 fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
     /// Numbers of the model's width, and of the feed-forward layer's, that a block keeps for each token.
-    const NARROW: u64 = 12;
-    const WIDE: u64 = 3;
+    const NARROW: u64 = 8;
+    const WIDE: u64 = 2;
+    /// What attention with the source adds to a block: a norm's input and output, queries, keys, values, and the result.
+    const SOURCE: u64 = 6;
+    /// The same of one block on its way back.
+    const NARROW_BACK: u64 = 4;
+    const WIDE_BACK: u64 = 3;
     let shape = Shape::of(config);
     let length = task.length() as u64;
     let tokens = spec.batch as u64 * length;
     // An encoder-decoder computes both sides, and its decoder looks at both.
-    let sides = if matches!(task, Task::Continue { .. } | Task::Translate { .. }) { 2 } else { 1 };
-    let scores = 2 * shape.heads * length;
-    let block = tokens * (NARROW * shape.width + WIDE * shape.inner + scores) * sides;
+    let (sides, source) = match task {
+        Task::Continue { .. } | Task::Translate { .. } => (2, SOURCE),
+        _ => (1, 0),
+    };
+    let side = NARROW * shape.width + WIDE * shape.inner + shape.heads;
+    let block = tokens * (sides * side + source * shape.width);
+    let back = tokens * (NARROW_BACK * shape.width + WIDE_BACK * shape.inner);
     let blocks = match spec.recompute {
         true => tokens * shape.width * shape.layers * sides + block,
         false => block * shape.layers,
     };
-    let outputs = if matches!(task, Task::Classify { .. }) { 0 } else { config.vocabulary() as u64 };
-    blocks + 2 * tokens * (outputs + shape.width)
+    let vocabulary = config.vocabulary() as u64;
+    let scores = match task {
+        Task::Classify { .. } => 0,
+        _ => (tokens * vocabulary).min(LOGITS.max(16 * vocabulary as usize) as u64),
+    };
+    blocks + back + scores + 2 * tokens * shape.width
 }
 
 struct Shape {

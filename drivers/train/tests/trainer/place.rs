@@ -1,4 +1,4 @@
-//! Where and when the program computes.
+//! Where and when the program computes, and how much memory it takes.
 
 use std::fs;
 
@@ -21,4 +21,49 @@ fn idle_program_has_no_thread_that_keeps_others_waiting() {
     let policies: Vec<String> = tasks.filter_map(|task| policy(task.ok()?)).collect();
     assert!(policies.len() >= 4, "main, loader and two that compute: {policies:?}");
     assert!(policies.iter().all(|policy| policy == IDLE), "{policies:?}");
+}
+
+/// The sum that is said before a run, and the peak of a child that did some steps, in MiB.
+fn expected_and_taken(settings: &[&str]) -> [f64; 2] {
+    let place = Place::default();
+    let said = place.succeed(&[settings, &["--dry-run"]].concat());
+    let sum = said.lines().find_map(|line| line.strip_prefix("memory ")).expect("it says the memory");
+    let sum = sum.trim().split(' ').next().unwrap().parse().unwrap();
+    #[allow(clippy::zombie_processes, reason = "it is waited for by its number, for what it used")]
+    let child = place.command(&[settings, &["--quiet", "--set", "steps=3"]].concat()).spawn().unwrap();
+    let (mut status, pid) = (0, child.id() as libc::pid_t);
+    // SAFETY: a structure of numbers may be all zeros, and both places live for the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
+        usage
+    };
+    assert_eq!(status, 0);
+    [sum, usage.ru_maxrss as f64 / 1024.0]
+}
+
+#[test]
+fn memory_that_is_expected_is_what_a_run_takes() {
+    let model = |kind: &str| {
+        format!("model={{\"{kind}\":{{\"layers\":4,\"heads\":4,\"width\":128,\"context\":128}}}}")
+    };
+    let common = ["--set", "batch=12", "--set", "accumulate=1", "--set"];
+    let runs = [
+        ("Gpt", "precision=F32"),
+        ("Gpt", "precision=Bf16"),
+        ("Gpt", "recompute=true"),
+        ("Llama", "precision=F32"),
+        ("Bert", "precision=F32"),
+        ("Transformer", "precision=F32"),
+        ("T5", "precision=F32"),
+    ];
+    let found = runs.map(|(kind, more)| {
+        let [expected, taken] = expected_and_taken(&[&common[..], &[&model(kind), "--set", more]].concat());
+        println!("{kind}, {more}: {expected} MiB expected, {taken:.1} taken");
+        (kind, more, expected, taken)
+    });
+    for (kind, more, expected, taken) in found {
+        let near = (1.0 / 1.2..1.2).contains(&(expected / taken));
+        assert!(near, "{kind}, {more}: {expected} MiB expected, {taken:.1} taken");
+    }
 }
