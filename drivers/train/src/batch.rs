@@ -34,6 +34,21 @@ impl Side {
         self.tokens.len().checked_div(self.length).unwrap_or_default()
     }
 
+    fn part(&self, rows: &std::ops::Range<usize>) -> Side {
+        fn cut<T: Clone>(numbers: &[T], places: &std::ops::Range<usize>) -> Vec<T> {
+            numbers[places.clone()].to_vec()
+        }
+        let places = &(rows.start * self.length..rows.end * self.length);
+        Side {
+            length: self.length,
+            tokens: cut(&self.tokens, places),
+            mask: self.mask.as_ref().map(|mask| cut(mask, places)),
+            segments: self.segments.as_ref().map(|segments| cut(segments, places)),
+            positions: self.positions.as_ref().map(|positions| cut(positions, places)),
+            types: self.types.as_ref().map(|types| cut(types, places)),
+        }
+    }
+
     fn check(&self, side: &str, vocabulary: usize) -> Result<()> {
         let tokens = self.tokens.len();
         if self.length == 0 || tokens == 0 || !tokens.is_multiple_of(self.length) {
@@ -96,6 +111,17 @@ impl Batch {
     /// The number of row `row` in the whole data.
     pub fn sample(&self, row: usize) -> u64 {
         self.samples.get(row).copied().unwrap_or(row as u64)
+    }
+
+    /// Some of the rows, as they stand here: padding stays, and samples keep their numbers.
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Batch {
+        let each = self.targets.len() / self.rows().max(1);
+        Batch {
+            input: self.input.part(&rows),
+            source: self.source.as_ref().map(|source| source.part(&rows)),
+            targets: self.targets[rows.start * each..rows.end * each].to_vec(),
+            samples: rows.map(|row| self.sample(row)).collect(),
+        }
     }
 
     /// Whether a model with this vocabulary and these limits can compute it.

@@ -36,6 +36,9 @@ pub enum Error {
     /// An optimiser's state that belongs to other parameters.
     #[error("optimiser state: {0}")]
     State(String),
+    /// Another rank is gone, or does not fit.
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RankError),
     /// A configuration that is not JSON of the expected form.
     #[error("model configuration: {0}")]
     Json(#[from] serde_json::Error),

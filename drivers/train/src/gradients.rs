@@ -1,6 +1,7 @@
 //! The gradients of a model's parameters: one buffer for each, kept from step to step, added to by every pass.
 
 use candle_core::{CpuStorage, DType, Device, Tensor};
+use crossbeam::channel::Sender;
 use rayon::prelude::*;
 
 use crate::ops::real::Real;
@@ -17,12 +18,27 @@ struct Buffer {
     shape: Vec<usize>,
     /// Whether anything was added since the last clearing; what the buffer holds means nothing before.
     written: bool,
+    /// Whether its memory is with whoever sums it over ranks.
+    lent: bool,
+}
+
+/// A gradient that nothing is added to any more in this step.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The parameter's place.
+    pub id: usize,
+    /// The buffer's memory.
+    pub values: CpuStorage,
+    /// Whether it holds a gradient.
+    pub written: bool,
 }
 
 /// The gradients of all parameters, in the parameters' order.
 #[derive(Debug, Default)]
 pub struct Gradients {
     buffers: Vec<Buffer>,
+    /// Who wants gradients as soon as they are final.
+    watcher: Option<Sender<Ready>>,
 }
 
 impl Gradients {
@@ -38,9 +54,14 @@ impl Gradients {
         };
         let buffers = parameters.iter().map(|parameter| {
             let count = if parameter.trainable { parameter.count() } else { 0 };
-            Ok(Buffer { values: buffer(count)?, shape: parameter.var().dims().to_vec(), written: false })
+            Ok(Buffer {
+                values: buffer(count)?,
+                shape: parameter.var().dims().to_vec(),
+                written: false,
+                lent: false,
+            })
         });
-        Ok(Gradients { buffers: buffers.collect::<Result<_>>()? })
+        Ok(Gradients { buffers: buffers.collect::<Result<_>>()?, watcher: None })
     }
 
     /// Forgets what was added.
@@ -89,14 +110,20 @@ impl Gradients {
         (T::slice_mut(&mut buffer.values), before)
     }
 
-    /// The square root of the sum of all squares.
-    pub fn norm(&self) -> f64 {
-        let squares = self.buffers.iter().filter(|b| b.written).map(|buffer| match &buffer.values {
+    /// The sum of the squares of one gradient; 0 where none was computed.
+    pub fn squares(&self, id: usize) -> f64 {
+        let buffer = &self.buffers[id];
+        match &buffer.values {
+            _ if !buffer.written => 0.0,
             CpuStorage::F32(values) => squares(values),
             CpuStorage::F64(values) => squares(values),
             _ => unreachable!("buffers are f32 or f64"),
-        });
-        squares.sum::<f64>().sqrt()
+        }
+    }
+
+    /// The square root of the sum of all squares.
+    pub fn norm(&self) -> f64 {
+        (0..self.buffers.len()).map(|id| self.squares(id)).sum::<f64>().sqrt()
     }
 
     /// Multiplies all of them.
@@ -123,11 +150,68 @@ impl Gradients {
     /// nothing: the caller sees it and stops.
     pub fn clip(&mut self, limit: f64) -> f64 {
         let norm = self.norm();
-        if norm.is_finite() && norm > limit {
-            // PyTorch's clip_grad_norm_ adds the same, so that runs can be compared.
-            self.scale(limit / (norm + 1e-6));
+        if let Some(factor) = Gradients::factor(norm, limit) {
+            self.scale(factor);
         }
         norm
+    }
+
+    /// What gradients of a norm are multiplied with to keep to a limit, where they must be.
+    pub(crate) fn factor(norm: f64, limit: f64) -> Option<f64> {
+        // PyTorch's clip_grad_norm_ adds the same, so that runs can be compared.
+        (norm.is_finite() && norm > limit).then(|| limit / (norm + 1e-6))
+    }
+
+    /// Has each gradient given to `watcher` as soon as it is final; to nobody with `None`.
+    pub(crate) fn watch(&mut self, watcher: Option<Sender<Ready>>) {
+        self.watcher = watcher;
+    }
+
+    /// Whether somebody wants gradients as soon as they are final.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// Says that nothing is added to a gradient any more; gives it to whoever watches, once.
+    pub(crate) fn finished(&mut self, id: usize) {
+        let (Some(watcher), buffer) = (&self.watcher, &mut self.buffers[id]) else { return };
+        if !std::mem::replace(&mut buffer.lent, true) {
+            let nothing = match &buffer.values {
+                CpuStorage::F64(_) => CpuStorage::F64(Vec::new()),
+                _ => CpuStorage::F32(Vec::new()),
+            };
+            let values = std::mem::replace(&mut buffer.values, nothing);
+            // Where nobody receives any more, the step fails when gradients are asked back.
+            let _ = watcher.send(Ready { id, values, written: buffer.written });
+        }
+    }
+
+    /// Takes back a gradient's memory.
+    pub(crate) fn give_back(&mut self, id: usize, values: CpuStorage) {
+        let buffer = &mut self.buffers[id];
+        (buffer.values, buffer.lent) = (values, false);
+    }
+
+    /// 1 for each parameter that has a gradient, and 0 for the others.
+    pub(crate) fn written(&self) -> Vec<f64> {
+        self.buffers.iter().map(|buffer| f64::from(u8::from(buffer.written))).collect()
+    }
+
+    /// Says which parameters have a gradient.
+    pub(crate) fn set_written(&mut self, written: &[f64]) {
+        self.buffers.iter_mut().zip(written).for_each(|(buffer, written)| buffer.written = *written > 0.0);
+    }
+
+    /// Puts a gradient in its place.
+    pub(crate) fn set<T: Real>(&mut self, id: usize, values: &[T]) {
+        let buffer = &mut self.buffers[id];
+        T::slice_mut(&mut buffer.values).copy_from_slice(values);
+        buffer.written = true;
+    }
+
+    /// Forgets one gradient.
+    pub(crate) fn forget(&mut self, id: usize) {
+        self.buffers[id].written = false;
     }
 }
 

@@ -29,6 +29,7 @@ pub mod ops;
 pub mod optim;
 pub mod parameters;
 pub mod random;
+pub mod ranks;
 pub mod run;
 pub mod spec;
 pub mod tape;

@@ -1,10 +1,12 @@
 //! The parameters of a model: named variables in a fixed order, under the names that Hugging Face's files have.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::random::{self, Philox};
+use crate::ranks::{Mesh, Part};
 use crate::{Error, Result};
 
 /// One variable of a model.
@@ -16,6 +18,10 @@ pub struct Parameter {
     pub trainable: bool,
     /// Whether weight decay pulls it towards zero: matrices and embeddings, and neither biases nor norms.
     pub decay: bool,
+    /// Which part of the whole it is.
+    pub part: Part,
+    /// Whether several stages of a pipeline have it: a table of tokens that is the output layer, too.
+    pub shared: bool,
 }
 
 impl Parameter {
@@ -68,12 +74,23 @@ pub struct Parameters {
     places: HashMap<String, usize>,
     dtype: DType,
     seed: u64,
+    mesh: Arc<Mesh>,
 }
 
 impl Parameters {
     /// An empty list; what is added to it begins as `seed` says, whatever the order in which it is added.
     pub fn new(dtype: DType, seed: u64) -> Self {
-        Parameters { list: Vec::new(), places: HashMap::new(), dtype, seed }
+        Parameters::on(&Mesh::alone(), dtype, seed)
+    }
+
+    /// An empty list for a rank's part of a model.
+    pub fn on(mesh: &Arc<Mesh>, dtype: DType, seed: u64) -> Self {
+        Parameters { list: Vec::new(), places: HashMap::new(), dtype, seed, mesh: mesh.clone() }
+    }
+
+    /// The ranks that have the model.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
     }
 
     /// Adds a parameter and says where it is.
@@ -81,14 +98,31 @@ impl Parameters {
     /// # Panics
     /// If there is one of this name: a model that gives two layers one name is wrong.
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init) -> Result<Id> {
+        self.add_part(name, Part::all(shape), init)
+    }
+
+    /// Adds a rank's part of a parameter.
+    ///
+    /// # Panics
+    /// If there is one of this name.
+    pub fn add_part(&mut self, name: impl Into<String>, part: Part, init: Init) -> Result<Id> {
         let name = name.into();
-        let tensor = self.initial(&name, shape, init)?;
-        let parameter = Parameter {
-            var: Var::from_tensor(&tensor)?,
-            trainable: true,
-            decay: shape.len() > 1,
-            name: name.clone(),
-        };
+        let tensor = self.initial(&name, &part, init)?;
+        let decay = part.whole().len() > 1;
+        self.push(name, &tensor, decay, part)
+    }
+
+    /// Adds a parameter with the values of a tensor.
+    ///
+    /// # Panics
+    /// If there is one of this name.
+    pub(crate) fn take(&mut self, name: &str, values: &Tensor, decay: bool) -> Result<Id> {
+        self.push(name.into(), values, decay, Part::all(values.dims()))
+    }
+
+    fn push(&mut self, name: String, values: &Tensor, decay: bool, part: Part) -> Result<Id> {
+        let var = Var::from_tensor(values)?;
+        let parameter = Parameter { var, trainable: true, decay, name: name.clone(), part, shared: false };
         let place = self.list.len();
         let former = self.places.insert(name, place);
         assert!(former.is_none(), "two parameters are called {}", parameter.name);
@@ -97,18 +131,18 @@ impl Parameters {
     }
 
     /// The first values depend on the seed, the name and the element alone, so every layout of ranks begins alike.
-    fn initial(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
-        let count: usize = shape.iter().product();
+    fn initial(&self, name: &str, part: &Part, init: Init) -> Result<Tensor> {
+        let dims = part.dims();
+        let count: usize = dims.iter().product();
+        let numbers = || part.runs().flatten().map(|i| i as u64);
         let source = Philox::new(self.seed ^ random::hash(name));
         let values: Vec<f64> = match init {
             Init::Zeros => vec![0.0; count],
             Init::Ones => vec![1.0; count],
-            Init::Normal(deviation) => (0..count as u64).map(|i| source.normal(i) * deviation).collect(),
-            Init::Uniform(bound) => {
-                (0..count as u64).map(|i| (2.0 * source.uniform(i) - 1.0) * bound).collect()
-            }
+            Init::Normal(deviation) => numbers().map(|i| source.normal(i) * deviation).collect(),
+            Init::Uniform(bound) => numbers().map(|i| (2.0 * source.uniform(i) - 1.0) * bound).collect(),
         };
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?)
+        Ok(Tensor::from_vec(values, dims, &Device::Cpu)?.to_dtype(self.dtype)?)
     }
 
     /// The type of number of all of them.
@@ -141,6 +175,11 @@ impl Parameters {
         &self.list[id.0]
     }
 
+    /// The parameter at a place in the order.
+    pub fn nth(&self, place: usize) -> &Parameter {
+        &self.list[place]
+    }
+
     /// How many numbers there are, and how many of them training changes.
     pub fn counts(&self) -> (usize, usize) {
         let all = self.list.iter().map(Parameter::count).sum();
@@ -160,7 +199,7 @@ impl Parameters {
         self.list.iter().map(|p| (p.name.clone(), p.var.as_detached_tensor())).collect()
     }
 
-    /// Takes values by name, and says what was missing and what was left over. A name with or without the first part
+    /// Takes whole values by name, of which a rank has its part, and says what was missing and what was left over. A name with or without the first part
     /// that Hugging Face's heads put before it (`bert.`, `transformer.`, `model.`) is the same name.
     ///
     /// # Errors
@@ -174,18 +213,18 @@ impl Parameters {
                 loaded.missing.push(parameter.name.clone());
                 continue;
             };
-            if tensor.dims() != parameter.var.dims() {
+            if tensor.dims() != parameter.part.whole() {
                 return Err(Error::Parameter {
                     name: name.clone(),
                     given: tensor.dims().to_vec(),
-                    wanted: parameter.var.dims().to_vec(),
+                    wanted: parameter.part.whole().to_vec(),
                 });
             }
             used.insert(name);
             found.push((parameter, tensor));
         }
         for (parameter, tensor) in found {
-            parameter.var.set(&tensor.to_dtype(self.dtype)?.contiguous()?)?;
+            parameter.var.set(&parameter.part.cut(&tensor.to_dtype(self.dtype)?)?.contiguous()?)?;
         }
         loaded.unexpected = tensors.keys().filter(|name| !used.contains(name)).cloned().collect();
         Ok(loaded)

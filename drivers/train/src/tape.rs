@@ -6,6 +6,7 @@
 //! ([`Tape::checkpoint`]); and it can begin from any value with any gradient, as stages of a pipeline do.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
@@ -67,17 +68,55 @@ pub struct Tape<'a> {
     nodes: Cell<usize>,
     gradients: Rc<RefCell<Gradients>>,
     precision: Precision,
+    /// While somebody waits for parameters' gradients: which operation used which parameter.
+    uses: Option<RefCell<Uses>>,
+}
+
+/// Which parameters were used so far, and where first: behind that operation, going backwards, a gradient is final.
+#[derive(Default)]
+struct Uses {
+    used: HashSet<Id>,
+    /// Operations by their place on the tape, with the parameters that they were the first to use.
+    first: Vec<(usize, Id)>,
+    /// Those whose gradients were computed on the way forward.
+    forward: HashSet<Id>,
+}
+
+impl Uses {
+    fn by(&mut self, step: usize, id: Id) {
+        if self.used.insert(id) {
+            self.first.push((step, id));
+        }
+    }
 }
 
 impl<'a> Tape<'a> {
     /// A tape that records nothing, for evaluation.
     pub fn idle() -> Self {
-        Tape { steps: None, nodes: Cell::new(0), gradients: Rc::default(), precision: Precision::Full }
+        Tape {
+            steps: None,
+            nodes: Cell::new(0),
+            gradients: Rc::default(),
+            precision: Precision::Full,
+            uses: None,
+        }
     }
 
     /// A tape whose backward pass adds to these gradients.
     pub fn recording(gradients: Rc<RefCell<Gradients>>) -> Self {
-        Tape { steps: Some(RefCell::default()), nodes: Cell::new(0), gradients, precision: Precision::Full }
+        let uses = gradients.borrow().is_watched().then(RefCell::default);
+        Tape { uses, ..Tape::inside(gradients, Precision::Full) }
+    }
+
+    /// A tape for a part that is computed again: whether a gradient is final is known outside of it.
+    fn inside(gradients: Rc<RefCell<Gradients>>, precision: Precision) -> Self {
+        Tape { steps: Some(RefCell::default()), nodes: Cell::new(0), gradients, precision, uses: None }
+    }
+
+    /// A tape that records nothing but which parameters are used, where that is wanted.
+    fn noting(&self) -> Self {
+        let uses = self.uses.is_some().then(RefCell::default);
+        Tape { uses, precision: self.precision, ..Tape::idle() }
     }
 
     /// The same, whose operations multiply matrices in this precision, forwards and backwards.
@@ -100,6 +139,9 @@ impl<'a> Tape<'a> {
         let parameter = parameters.at(id);
         let wanted = parameter.trainable && self.records();
         let target = if wanted { Target::Parameter(id) } else { Target::Nobody };
+        if let (Some(uses), false, true) = (&self.uses, self.records(), parameter.trainable) {
+            uses.borrow_mut().by(0, id);
+        }
         Value { tensor: parameter.var().as_tensor().clone(), target }
     }
 
@@ -127,12 +169,19 @@ impl<'a> Tape<'a> {
         };
         let target = self.node();
         let Target::Node(node) = target else { unreachable!("node() makes nodes") };
+        if let Some(uses) = &self.uses {
+            let ids = inputs.iter().filter_map(|value| Input::from(*value).parameter());
+            ids.for_each(|id| uses.borrow_mut().by(steps.borrow().len(), id));
+        }
         steps.borrow_mut().push((node, Box::new(back)));
         Value { tensor, target }
     }
 
     /// Adds to a parameter's gradient during the forward pass, for operations that compute both at once.
     pub fn accumulate<T: Real>(&self, id: Id, add: impl FnOnce(&mut [T], bool)) {
+        if let Some(uses) = &self.uses {
+            uses.borrow_mut().forward.insert(id);
+        }
         let mut gradients = self.gradients.borrow_mut();
         let (buffer, written) = gradients.accumulate(id);
         add(buffer, written);
@@ -147,13 +196,18 @@ impl<'a> Tape<'a> {
         F: Fn(&Tape<'a>, &[Value]) -> Result<Value> + 'a,
     {
         let constants: Vec<Value> = inputs.iter().map(|v| Value::constant(v.tensor.clone())).collect();
-        let output = part(&Tape::idle().in_precision(self.precision), &constants)?.tensor;
+        let inner = self.noting();
+        let output = part(&inner, &constants)?.tensor;
+        if let (Some(outer), Some(inner), Some(steps)) = (&self.uses, inner.uses, &self.steps) {
+            let used = inner.into_inner().first.into_iter();
+            used.for_each(|(_, id)| outer.borrow_mut().by(steps.borrow().len(), id));
+        }
         let targets: Vec<Input> = inputs.iter().map(|v| Input::from(*v)).collect();
         let precision = self.precision;
         // Parameters inside want gradients even where the inputs do not, so the step is always kept.
         let wanted = Value { tensor: output.clone(), target: Target::Node(usize::MAX) };
         Ok(self.record(output, &[&wanted], move |back, grad| {
-            let inner = Tape::recording(back.gradients.clone()).in_precision(precision);
+            let inner = Tape::inside(back.gradients.clone(), precision);
             let again: Vec<Value> = constants.into_iter().map(|v| inner.input(v.tensor)).collect();
             let output = part(&inner, &again)?;
             let gradients = inner.backward_from(&output, grad, &again)?;
@@ -180,10 +234,15 @@ impl<'a> Tape<'a> {
         back.slots.resize_with(self.nodes.get(), || None);
         back.give_to(value.target, grad)?;
         let mut steps = self.steps.map(RefCell::into_inner).unwrap_or_default();
+        let Uses { used, mut first, forward } = self.uses.map(RefCell::into_inner).unwrap_or_default();
+        forward.difference(&used).for_each(|id| back.gradients.borrow_mut().finished(id.0));
         // Dropping each step after it has run frees the activations that it kept.
         while let Some((node, step)) = steps.pop() {
             if let Some(grad) = back.slots[node].take() {
                 step(&mut back, grad)?;
+            }
+            while let Some((_, id)) = first.pop_if(|(place, _)| *place == steps.len()) {
+                back.gradients.borrow_mut().finished(id.0);
             }
         }
         let of = |input: &Value| match input.target {

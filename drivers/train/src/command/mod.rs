@@ -4,11 +4,13 @@
 //! then has a checkpoint to go on from.
 
 mod place;
+mod ranks;
 mod signals;
 mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use syscalls::call::Class;
@@ -17,6 +19,7 @@ use syscalls::paths;
 
 use crate::checkpoint::Folder;
 use crate::export::{Exported, Format, Matrices};
+use crate::ranks::Mesh;
 use crate::run::{Always, End, Feed, Hooks, RunError, Setup, Stop, expect, run};
 use crate::spec::TrainSpec;
 use crate::token::Tokeniser;
@@ -54,6 +57,9 @@ struct Run {
     /// Writes what happens to this file descriptor, as JSON lines
     #[arg(long, value_name = "FD")]
     events: Option<i32>,
+    /// Trains over so many ranks, which share this machine's processors; `ranks` in the specification lays them out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    ranks: Option<u32>,
     /// Computes only when nothing else on the machine wants to, as the class batch does too
     #[arg(long)]
     idle: bool,
@@ -139,35 +145,48 @@ fn train(arguments: &Run) -> Result<ExitCode, RunError> {
     let stop = Stop::default();
     signals::watch(&stop).map_err(|error| RunError::Unfit(format!("signals cannot be watched: {error}")))?;
     let spec = TrainSpec::load(&arguments.spec, &arguments.set)?;
-    place::threads(spec.threads).map_err(RunError::Unfit)?;
     let feed = match arguments.events {
         Some(fd) => Feed::on(fd).map_err(|error| RunError::Unfit(format!("--events {fd}: {error}")))?,
         None => Feed::none(),
     };
     let cache = arguments.cache.clone().unwrap_or_else(place::cache);
-    let setup = Setup::new(&spec, &cache, arguments.resume)?;
-    if arguments.dry_run {
-        println!("{}", expect(setup)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !arguments.quiet {
-        setup.passed.iter().for_each(|error| eprintln!("llmasos-trainer: {error}"));
-    }
-    let done = match arguments.alone {
-        true => run(setup, Hooks { turn: &mut Always, stop, feed, quiet: arguments.quiet }),
-        false => {
-            let socket = arguments.socket.clone().unwrap_or_else(paths::socket);
-            let mut turns = Turns::new(socket, arguments.class.into(), arguments.nice, stop.clone());
-            turns
-                .connect()
-                .map_err(|fault| RunError::Unfit(format!("the daemon refuses: {}", fault.message)))?;
-            run(setup, Hooks { turn: &mut turns, stop, feed, quiet: arguments.quiet })
-        }
-    };
-    match done? {
+    match ranks::start(&Given { arguments, spec, cache, stop }, feed)? {
         End::Done | End::Early => Ok(ExitCode::SUCCESS),
         End::Signal(signal) => Ok(ExitCode::from(128 + signal as u8)),
     }
+}
+
+/// What all ranks of a run are given.
+struct Given<'a> {
+    arguments: &'a Run,
+    spec: TrainSpec,
+    cache: PathBuf,
+    stop: Stop,
+}
+
+/// Trains as one rank of a mesh. The one that leads shows the run, and asks the daemon for turns: the others wait for it
+/// in every step.
+fn train_on(mesh: Arc<Mesh>, given: &Given<'_>, feed: Feed) -> Result<End, RunError> {
+    let (arguments, stop, leads) = (given.arguments, given.stop.clone(), mesh.leads());
+    let setup = Setup::on(mesh, &given.spec, &given.cache, arguments.resume)?;
+    if arguments.dry_run {
+        let expectation = expect(setup)?;
+        if leads {
+            println!("{expectation}");
+        }
+        return Ok(End::Done);
+    }
+    let quiet = arguments.quiet || !leads;
+    if !quiet {
+        setup.passed.iter().for_each(|error| eprintln!("llmasos-trainer: {error}"));
+    }
+    if arguments.alone || !leads {
+        return run(setup, Hooks { turn: &mut Always, stop, feed, quiet });
+    }
+    let socket = arguments.socket.clone().unwrap_or_else(paths::socket);
+    let mut turns = Turns::new(socket, arguments.class.into(), arguments.nice, stop.clone());
+    turns.connect().map_err(|fault| RunError::Unfit(format!("the daemon refuses: {}", fault.message)))?;
+    run(setup, Hooks { turn: &mut turns, stop, feed, quiet })
 }
 
 impl From<ClassName> for Class {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::config::{Activation, BertConfig};
 use super::decoder::{EMBEDDING_SITE, adapt, language_loss};
@@ -59,8 +59,7 @@ impl Bert {
     ///
     /// # Errors
     /// If `architectures` names a head that there is not.
-    pub fn new(config: &BertConfig, dtype: DType, seed: u64) -> Result<Self> {
-        let mut parameters = Parameters::new(dtype, seed);
+    pub fn new(config: &BertConfig, mut parameters: Parameters) -> Result<Self> {
         let architecture = config.architectures.first().map_or("BertForMaskedLM", String::as_str);
         // The bare model's file has its names without the first part.
         let prefix = if architecture == "BertModel" { "" } else { "bert." };

@@ -1,7 +1,5 @@
 //! GPT in the form of GPT-2, under Hugging Face's names.
 
-use candle_core::DType;
-
 use super::config::Gpt2Config;
 use super::{Decoder, ModelConfig};
 use crate::Result;
@@ -10,8 +8,7 @@ use crate::ops::linear::Layout;
 use crate::parameters::{Init, Parameters};
 
 /// A new model.
-pub(super) fn build(config: &Gpt2Config, dtype: DType, seed: u64) -> Result<Decoder> {
-    let mut parameters = Parameters::new(dtype, seed);
+pub(super) fn build(config: &Gpt2Config, mut parameters: Parameters) -> Result<Decoder> {
     let init = Init::Normal(config.initializer_range);
     let table = |parameters: &mut Parameters, name, rows| parameters.add(name, &[rows, config.n_embd], init);
     let tokens = table(&mut parameters, "transformer.wte.weight", config.vocab_size)?;

@@ -1,7 +1,5 @@
 //! GPT in the form of Llama, under Hugging Face's names.
 
-use candle_core::DType;
-
 use super::config::LlamaConfig;
 use super::{Decoder, ModelConfig};
 use crate::Result;
@@ -10,8 +8,7 @@ use crate::ops::linear::Layout;
 use crate::parameters::{Init, Parameters};
 
 /// A new model.
-pub(super) fn build(config: &LlamaConfig, dtype: DType, seed: u64) -> Result<Decoder> {
-    let mut parameters = Parameters::new(dtype, seed);
+pub(super) fn build(config: &LlamaConfig, mut parameters: Parameters) -> Result<Decoder> {
     let init = Init::Normal(config.initializer_range);
     let shape = [config.vocab_size, config.hidden_size];
     let tokens = parameters.add("model.embed_tokens.weight", &shape, init)?;

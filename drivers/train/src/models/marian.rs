@@ -16,11 +16,10 @@ use crate::{Error, Result};
 const EPSILON: f64 = 1e-5;
 
 /// A new model.
-pub(super) fn build(config: &MarianConfig, dtype: DType, seed: u64) -> Result<Transformer> {
+pub(super) fn build(config: &MarianConfig, mut parameters: Parameters) -> Result<Transformer> {
     if !config.share_encoder_decoder_embeddings || !config.tie_word_embeddings {
         return Err(Error::Config("marian: both sides and the output must share one table of tokens".into()));
     }
-    let mut parameters = Parameters::new(dtype, seed);
     let init = Init::Normal(config.init_std);
     let tokens = parameters.add("model.shared.weight", &[config.vocab_size, config.d_model], init)?;
     let bias = parameters.add("final_logits_bias", &[1, config.vocab_size], Init::Zeros)?;
@@ -32,7 +31,7 @@ pub(super) fn build(config: &MarianConfig, dtype: DType, seed: u64) -> Result<Tr
     parameters.set_trainable(|name| name != "final_logits_bias");
     Ok(Transformer {
         scale: if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 },
-        positions: Some(sinusoids(config.max_position_embeddings, config.d_model, dtype)?),
+        positions: Some(sinusoids(config.max_position_embeddings, config.d_model, parameters.dtype())?),
         buckets: None,
         dropout: config.dropout,
         encoder: Stack { layers: encoder, norm: None, site: EMBEDDING_SITE },

@@ -12,6 +12,8 @@ mod side;
 mod t5;
 mod transformer;
 
+use std::sync::Arc;
+
 use candle_core::DType;
 
 pub use bert::Bert;
@@ -21,6 +23,8 @@ pub use generate::{Sampling, generate};
 pub use transformer::Transformer;
 
 use crate::model::Model;
+use crate::parameters::Parameters;
+use crate::ranks::Mesh;
 use crate::{Error, Result};
 
 /// A new model; `seed` says how its parameters begin.
@@ -28,15 +32,24 @@ use crate::{Error, Result};
 /// # Errors
 /// If the configuration describes no model of this library.
 pub fn build(config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Model>> {
+    build_on(&Mesh::alone(), config, dtype, seed)
+}
+
+/// A rank's part of a new model; all ranks of the mesh together have the model that [`build`] makes.
+///
+/// # Errors
+/// If the configuration describes no model of this library, or the mesh cannot divide it.
+pub fn build_on(mesh: &Arc<Mesh>, config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Model>> {
     config.check()?;
     if !matches!(dtype, DType::F32 | DType::F64) {
         return Err(Error::Config(format!("parameters of {dtype:?}; choose f32 or f64")));
     }
+    let parameters = Parameters::on(mesh, dtype, seed);
     Ok(match config {
-        ModelConfig::Gpt2(config) => Box::new(gpt2::build(config, dtype, seed)?),
-        ModelConfig::Llama(config) => Box::new(llama::build(config, dtype, seed)?),
-        ModelConfig::Bert(config) => Box::new(Bert::new(config, dtype, seed)?),
-        ModelConfig::Marian(config) => Box::new(marian::build(config, dtype, seed)?),
-        ModelConfig::T5(config) => Box::new(t5::build(config, dtype, seed)?),
+        ModelConfig::Gpt2(config) => Box::new(gpt2::build(config, parameters)?),
+        ModelConfig::Llama(config) => Box::new(llama::build(config, parameters)?),
+        ModelConfig::Bert(config) => Box::new(Bert::new(config, parameters)?),
+        ModelConfig::Marian(config) => Box::new(marian::build(config, parameters)?),
+        ModelConfig::T5(config) => Box::new(t5::build(config, parameters)?),
     })
 }

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use candle_core::DType;
-
 use super::config::{Activation, T5Config, T5FeedForward};
 use super::decoder::EMBEDDING_SITE;
 use super::transformer::Stack;
@@ -15,8 +13,7 @@ use crate::ops::linear::Layout;
 use crate::parameters::{Id, Init, Parameters};
 
 /// A new model.
-pub(super) fn build(config: &T5Config, dtype: DType, seed: u64) -> Result<Transformer> {
-    let mut parameters = Parameters::new(dtype, seed);
+pub(super) fn build(config: &T5Config, mut parameters: Parameters) -> Result<Transformer> {
     let shape = [config.vocab_size, config.d_model];
     let tokens = parameters.add("shared.weight", &shape, Init::Normal(config.initializer_factor))?;
     let encoder = stack(&mut parameters, config, "encoder", config.num_layers, 0)?;

@@ -2,10 +2,13 @@
 
 use candle_core::{CpuStorage, WithDType};
 
+use crate::ranks::Number;
+
 /// f32 or f64, with the functions that layers need. Those of f32 are polynomials that the compiler turns into vector
 /// instructions; those of f64 are the standard library's, since f64 is for finding bugs and not for speed.
 pub trait Real:
     WithDType
+    + Number
     + num_traits::Float
     + std::iter::Sum
     + std::ops::AddAssign

@@ -89,6 +89,10 @@ impl Optimiser for Adam {
         Ok(())
     }
 
+    fn kinds(&self) -> &'static [&'static str] {
+        &["mean", "square"]
+    }
+
     fn state(&self, parameters: &Parameters) -> Result<State> {
         let mut state = State { step: self.step, ..State::default() };
         self.means.save(parameters, "mean", &mut state)?;
@@ -97,7 +101,7 @@ impl Optimiser for Adam {
     }
 
     fn load_state(&mut self, parameters: &Parameters, state: &State) -> Result<()> {
-        check(parameters, &["mean", "square"], state)?;
+        check(parameters, self.kinds(), state)?;
         let means = Buffers::load(parameters, "mean", state)?;
         self.squares = Buffers::load(parameters, "square", state)?;
         (self.means, self.step) = (means, state.step);

@@ -12,6 +12,7 @@ use candle_core::Tensor;
 pub use adam::Adam;
 pub use schedule::{Decay, Schedule};
 pub use sgd::Sgd;
+pub(crate) use update::update;
 
 use crate::Result;
 use crate::gradients::Gradients;
@@ -33,6 +34,9 @@ pub trait Optimiser: Send {
     /// # Errors
     /// If the gradients are not those of the parameters.
     fn step(&mut self, parameters: &Parameters, gradients: &Gradients, rate: f64) -> Result<()>;
+
+    /// The kinds of tensors that it remembers.
+    fn kinds(&self) -> &'static [&'static str];
 
     /// A copy of what it remembers.
     ///

@@ -68,6 +68,10 @@ impl Optimiser for Sgd {
         Ok(())
     }
 
+    fn kinds(&self) -> &'static [&'static str] {
+        &["momentum"]
+    }
+
     fn state(&self, parameters: &Parameters) -> Result<State> {
         let mut state = State { step: self.step, ..State::default() };
         self.momenta.save(parameters, "momentum", &mut state)?;
@@ -75,7 +79,7 @@ impl Optimiser for Sgd {
     }
 
     fn load_state(&mut self, parameters: &Parameters, state: &State) -> Result<()> {
-        check(parameters, &["momentum"], state)?;
+        check(parameters, self.kinds(), state)?;
         self.momenta = Buffers::load(parameters, "momentum", state)?;
         self.step = state.step;
         Ok(())

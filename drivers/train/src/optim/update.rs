@@ -85,7 +85,7 @@ pub(super) fn check(parameters: &Parameters, kinds: &[&str], state: &State) -> R
 }
 
 /// Changes a parameter's numbers in place.
-pub(super) fn update<T: Real>(parameter: &Parameter, change: impl FnOnce(&mut [T])) -> Result<()> {
+pub(crate) fn update<T: Real>(parameter: &Parameter, change: impl FnOnce(&mut [T])) -> Result<()> {
     let change = InPlace(RefCell::new(Some(change)), std::marker::PhantomData::<T>);
     Ok(parameter.var().as_tensor().inplace_op1(&change)?)
 }

@@ -13,24 +13,25 @@ use crate::{Batch, Gradients, Loss, Pass};
 /// [`RunError::NotFinite`] before anything is changed.
 pub(super) fn compute(
     setup: &mut Setup,
-    batches: &[Batch],
+    batches: Vec<Batch>,
     step: u64,
     gradients: &mut Gradients,
     turn: &mut dyn Turn,
 ) -> Result<(Loss, f64, f64), RunError> {
+    let batches = setup.team.share(batches)?;
     let counted: usize = batches.iter().map(Batch::counted).sum();
+    let counted = setup.team.sum(counted as f64)?;
     let pass = Pass {
         checkpoint: setup.spec.recompute,
-        denominator: Some(counted.max(1) as f64),
+        denominator: Some(counted.max(1.0)),
         label_smoothing: setup.spec.label_smoothing,
         precision: setup.spec.precision.products(),
         ..Pass::training(setup.spec.seed, step)
     };
-    let mut loss = Loss::default();
-    for (number, batch) in batches.iter().enumerate() {
-        turn.take(MicroStep { step, number, tokens: batch.input.tokens.len() });
-        loss += setup.model.gradients(batch, &pass, gradients)?;
-    }
+    let before = |number: usize| {
+        turn.take(MicroStep { step, number, tokens: batches[number].input.tokens.len() });
+    };
+    let loss = setup.team.gradients(setup.model.as_ref(), &batches, &pass, gradients, before)?;
     let parameters = setup.model.parameters();
     let bad = |what, value, gradients: &Gradients| RunError::NotFinite {
         what,
@@ -42,11 +43,14 @@ pub(super) fn compute(
     if !loss.mean().is_finite() {
         return Err(bad("loss", loss.mean(), gradients));
     }
-    let norm = if setup.spec.clip > 0.0 { gradients.clip(setup.spec.clip) } else { gradients.norm() };
+    let norm = match setup.spec.clip > 0.0 {
+        true => setup.team.clip(parameters, gradients, setup.spec.clip)?,
+        false => setup.team.norm(parameters, gradients)?,
+    };
     if !norm.is_finite() {
         return Err(bad("gradients' norm", norm, gradients));
     }
     let rate = setup.schedule.rate(step);
-    setup.optimiser.step(parameters, gradients, rate)?;
+    setup.team.step(setup.optimiser.as_mut(), parameters, gradients, rate)?;
     Ok((loss, norm, rate))
 }

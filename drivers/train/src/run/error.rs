@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::export::ExportError;
+use crate::ranks::RankError;
 use crate::spec::SpecError;
 use crate::token::TokenError;
 
@@ -29,6 +30,13 @@ pub enum RunError {
     /// The model or the optimiser.
     #[error(transparent)]
     Train(#[from] crate::Error),
+    /// Other ranks.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
+
+    /// One rank failed, and the others with it.
+    #[error("rank {rank} of {size} failed: {why}; {kept}")]
+    Rank { rank: usize, size: usize, why: String, kept: String },
 
     /// A file of the run.
     #[error("{}: {error}", path.display())]

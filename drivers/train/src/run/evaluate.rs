@@ -2,6 +2,7 @@
 
 use super::error::RunError;
 use crate::data::{Collator, Position, Task};
+use crate::ranks::Team;
 use crate::{Batch, Loss, Model, Pass};
 
 /// What an evaluation found.
@@ -20,6 +21,7 @@ pub struct Evaluation {
 /// The model refuses a batch.
 pub fn evaluate(
     model: &dyn Model,
+    team: &Team,
     data: &Collator,
     rows: usize,
     batches: Option<u64>,
@@ -34,13 +36,20 @@ pub fn evaluate(
         let place = if batches == all { number * rows as u64 } else { number * count / batches };
         let rows = rows.min((count - place) as usize);
         let (batch, _) = data.batch(Position { epoch: 0, place, seen: place }, rows);
-        loss += model.loss(&batch, &Pass::evaluation())?;
+        let part = team.deal(&batch);
+        if let Some(batch) = &part {
+            loss += model.loss(batch, &Pass::evaluation())?;
+        }
         if matches!(data.examples().task(), Task::Classify { .. }) {
-            right += classified_right(model, &batch)?;
-            texts += rows;
+            if let Some(batch) = &part {
+                right += classified_right(model, batch)?;
+                texts += batch.rows();
+            }
         }
     }
-    let accuracy = (texts > 0).then(|| right as f64 / texts as f64);
+    let loss = team.total(loss)?;
+    let (right, texts) = (team.sum(right as f64)?, team.sum(texts as f64)?);
+    let accuracy = (texts > 0.0).then(|| right / texts);
     Ok(Evaluation { loss: loss.mean(), accuracy })
 }
 

@@ -48,12 +48,13 @@ pub fn expect(mut setup: Setup) -> Result<Expectation, RunError> {
             batches.push(batch);
         }
         let begun = Instant::now();
-        compute(&mut setup, &batches, step, &mut gradients, &mut Always)?;
+        let count = batches.iter().map(|batch: &crate::Batch| batch.input.tokens.len() as u64).sum();
+        compute(&mut setup, batches, step, &mut gradients, &mut Always)?;
         gradients.clear();
         if step > 0 {
             seconds += begun.elapsed().as_secs_f64();
         }
-        tokens = batches.iter().map(|batch| batch.input.tokens.len() as u64).sum();
+        tokens = count;
     }
     let (parameters, trainable) = setup.model.parameters().counts();
     let examples = setup.train.examples();

@@ -6,6 +6,7 @@ use super::error::RunError;
 use crate::ModelConfig;
 use crate::data::Task;
 use crate::ops::cross_entropy::LOGITS;
+use crate::ranks::Layout;
 use crate::spec::TrainSpec;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -24,18 +25,22 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The sum for a run.
-    pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Memory {
+    /// The sum for one rank of a run.
+    pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task, layout: Layout) -> Memory {
         let number = match spec.precision {
             crate::spec::PrecisionSpec::F64 => 8,
             crate::spec::PrecisionSpec::F32 | crate::spec::PrecisionSpec::Bf16 => 4,
         };
-        let weights = Shape::of(config).parameters() * number;
+        let (data, parts) = (layout.data as u64, (layout.tensor * layout.pipeline) as u64);
+        let weights = Shape::of(config).parameters() * number / parts;
+        // One-forward-one-backward keeps as many microbatches as there are stages, each of a part of the layers.
+        let at_once = (layout.pipeline as u64).min(spec.ranks.plans().micro_batches as u64);
+        let cut = data * spec.ranks.plans().micro_batches as u64 * parts / at_once;
         Memory {
             weights,
             gradients: weights,
-            optimiser: weights * spec.optimiser.numbers_each(),
-            activations: number * activations(spec, config, task),
+            optimiser: weights * spec.optimiser.numbers_each() / if spec.ranks.zero { data } else { 1 },
+            activations: number * activations(spec, config, task) / cut,
             program: PROGRAM_BYTES,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
@@ -9,8 +10,9 @@ use super::error::RunError;
 use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, read_tensors};
 use crate::data::{Collator, Examples, Order, Search, Split, TokenFile, prepare};
-use crate::models::build;
+use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
+use crate::ranks::{Mesh, Team, agree};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 use crate::{Model, ModelConfig};
@@ -25,6 +27,8 @@ pub struct Setup {
     pub config: ModelConfig,
     pub model: Box<dyn Model>,
     pub optimiser: Box<dyn Optimiser>,
+    /// What it does together with other ranks.
+    pub team: Team,
     pub schedule: Schedule,
     pub train: Collator,
     pub validation: Option<Collator>,
@@ -44,7 +48,17 @@ impl Setup {
     ///
     /// Whatever keeps the run from beginning, before the first step.
     pub fn new(spec: &TrainSpec, cache: &Path, resume: bool) -> Result<Setup, RunError> {
+        Setup::on(Mesh::alone(), spec, cache, resume)
+    }
+
+    /// Prepares one rank's part of a run. All ranks must see the data and the run's folder under the same paths.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the run from beginning, before the first step.
+    pub fn on(mesh: Arc<Mesh>, spec: &TrainSpec, cache: &Path, resume: bool) -> Result<Setup, RunError> {
         spec.check()?;
+        agree(&mesh, spec)?;
         let task = spec.task()?;
         let folder = Folder::of(&spec.out);
         let (resumed, passed) = match resume {
@@ -55,9 +69,9 @@ impl Setup {
         let files = spec.data.train.files(Split::Train, &search)?;
         let tokeniser = match &resumed {
             Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
-            None => tokeniser(spec, &files)?,
+            None => first(&mesh, || tokeniser(spec, &files))?,
         };
-        let tokens = prepare(&spec.data.train, &files, &tokeniser, cache)?;
+        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &files, &tokeniser, cache))?;
         let config = spec.model.config(&tokeniser, &tokens.about().labels)?;
         let all = Examples::new(tokens.clone(), task.clone(), spec.data.order, spec.seed)?;
         let (train, validation) = match &spec.data.validation {
@@ -65,19 +79,23 @@ impl Setup {
             ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
             ValidationSpec::From(source) => {
                 let files = source.files(Split::Validation, &search)?;
-                let other = prepare(source, &files, &tokeniser, cache)?;
+                let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, cache))?;
                 check_labels(&tokens, &other)?;
                 let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
                 (all, Some(examples))
             }
         };
-        let model = model(spec, &config, &task)?;
-        let (memory, model) = model;
+        let (memory, model) = model(&mesh, spec, &config, &task)?;
         let mut optimiser = spec.optimiser.build();
         let fits = fits(spec, &tokeniser);
         if let Some(checkpoint) = &resumed {
             checkpoint.check(&config, &fits, folder.path())?;
-            restore(checkpoint, model.as_ref(), optimiser.as_mut(), &folder)?;
+            restore_weights(checkpoint, model.as_ref(), &folder)?;
+        }
+        let team = Team::new(mesh, spec.ranks.plans(), model.parameters())?;
+        if let Some(checkpoint) = &resumed {
+            let state = State { step: checkpoint.optimiser_step, tensors: checkpoint.optimiser.clone() };
+            team.load_state(optimiser.as_mut(), model.parameters(), &state)?;
         }
         let each = (spec.batch * spec.accumulate) as f64;
         let steps = match (spec.steps, spec.epochs) {
@@ -93,6 +111,7 @@ impl Setup {
             config,
             model,
             optimiser,
+            team,
             memory,
             steps,
             resumed,
@@ -113,6 +132,33 @@ fn fits(spec: &TrainSpec, tokeniser: &Tokeniser) -> Fits {
         tokeniser: tokeniser.digest().into(),
         seed: spec.seed,
     }
+}
+
+/// Has one rank learn the vocabulary, and gives it to all.
+fn first(mesh: &Mesh, make: impl FnOnce() -> Result<Tokeniser, RunError>) -> Result<Tokeniser, RunError> {
+    if mesh.is_alone() {
+        return make();
+    }
+    let mut text = Vec::new();
+    if mesh.leads() {
+        text = make()?.to_json()?.into_bytes();
+    }
+    mesh.world().broadcast(&mut text, 0)?;
+    Ok(Tokeniser::from_json(&String::from_utf8_lossy(&text))?)
+}
+
+/// Has one rank do what the others then find done in the cache.
+fn in_turn<T, E>(mesh: &Mesh, make: impl FnOnce() -> Result<T, E>) -> Result<T, RunError>
+where
+    RunError: From<E>,
+{
+    if mesh.leads() {
+        let made = make()?;
+        mesh.world().barrier()?;
+        return Ok(made);
+    }
+    mesh.world().barrier()?;
+    Ok(make()?)
 }
 
 /// The vocabulary that the specification names, or learns.
@@ -155,18 +201,19 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
 
 /// Builds the model, if there is memory for the run, and fills in what was trained before.
 fn model(
+    mesh: &Arc<Mesh>,
     spec: &TrainSpec,
     config: &ModelConfig,
     task: &crate::data::Task,
 ) -> Result<(Memory, Box<dyn Model>), RunError> {
-    let memory = Memory::of(spec, config, task);
-    let free = spec.memory_mib.map_or_else(memory::free, |mib| mib << 20);
+    let memory = Memory::of(spec, config, task, mesh.layout());
+    let free = spec.memory_mib.map_or_else(|| memory::free() / mesh.world().here() as u64, |mib| mib << 20);
     memory.check(free, spec.recompute)?;
     let dtype = match spec.precision {
         PrecisionSpec::F32 | PrecisionSpec::Bf16 => DType::F32,
         PrecisionSpec::F64 => DType::F64,
     };
-    let model = build(config, dtype, spec.seed)?;
+    let model = build_on(mesh, config, dtype, spec.seed)?;
     if let ModelSpec::Pretrained(folder) = &spec.model {
         let tensors = pretrained(folder)?;
         let loaded = model.parameters().load(&tensors)?;
@@ -199,19 +246,15 @@ fn pretrained(folder: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
     Ok(tensors)
 }
 
-/// Puts a checkpoint's tensors into a model and an optimiser.
-fn restore(
-    checkpoint: &Checkpoint,
-    model: &dyn Model,
-    optimiser: &mut dyn Optimiser,
-    folder: &Folder,
-) -> Result<(), RunError> {
+/// Puts a checkpoint's weights into a model.
+fn restore_weights(checkpoint: &Checkpoint, model: &dyn Model, folder: &Folder) -> Result<(), RunError> {
     let bad = |why: String| CheckpointError::Tensors { path: folder.path().to_owned(), why };
     let loaded = model.parameters().load(&checkpoint.weights)?;
-    if let Some(name) = loaded.missing.first().or(loaded.unexpected.first()) {
+    // Stages of a pipeline have a part of them each.
+    let whole = model.parameters().mesh().layout().pipeline == 1;
+    let unexpected = loaded.unexpected.first().filter(|_| whole);
+    if let Some(name) = loaded.missing.first().or(unexpected) {
         return Err(bad(format!("tensor `{name}` is in one of checkpoint and model, and not in both")).into());
     }
-    let state = State { step: checkpoint.optimiser_step, tensors: checkpoint.optimiser.clone() };
-    optimiser.load_state(model.parameters(), &state)?;
     Ok(())
 }

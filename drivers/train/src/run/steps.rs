@@ -12,7 +12,7 @@ use super::tensorboard::EventFile;
 use super::turn::{Stop, Turn};
 use crate::checkpoint::{Folder, RunState};
 use crate::data::{Loader, Position};
-use crate::{Gradients, Loss};
+use crate::{Batch, Gradients, Loss};
 
 /// Entries of steps that a log gets at most; those of longer runs are means over several steps.
 const ENTRIES_MAX: u64 = 10_000;
@@ -45,8 +45,17 @@ pub enum End {
 pub fn run(setup: Setup, hooks: Hooks<'_>) -> Result<End, RunError> {
     let mut running = Running::begin(setup, hooks)?;
     let end = running.go();
-    running.progress.finish();
+    if let Some(record) = &running.record {
+        record.progress.finish();
+    }
     end
+}
+
+/// The files and the terminal that a run is told in.
+pub(super) struct Record {
+    pub(super) log: Log,
+    pub(super) board: EventFile,
+    pub(super) progress: Progress,
 }
 
 /// A run that is under way.
@@ -55,9 +64,8 @@ pub(super) struct Running<'a> {
     pub(super) hooks: Hooks<'a>,
     pub(super) folder: Folder,
     pub(super) state: RunState,
-    pub(super) log: Log,
-    pub(super) board: EventFile,
-    pub(super) progress: Progress,
+    /// What is written and shown of it, by the rank that leads.
+    pub(super) record: Option<Record>,
     /// The step of the newest checkpoint.
     pub(super) saved: Option<u64>,
     /// What the next entry of steps is the mean of.
@@ -66,14 +74,10 @@ pub(super) struct Running<'a> {
     pub(super) tokens_since: u64,
 }
 
-impl<'a> Running<'a> {
-    fn begin(setup: Setup, hooks: Hooks<'a>) -> Result<Running<'a>, RunError> {
-        let out = setup.spec.out.clone();
-        let folder = Folder::of(&out);
-        if setup.resumed.is_none() && !folder.steps().is_empty() {
-            return Err(RunError::Exists { path: out });
-        }
-        std::fs::create_dir_all(&out).map_err(RunError::io(&out))?;
+impl Record {
+    fn begin(setup: &Setup, step: u64, quiet: bool) -> Result<Record, RunError> {
+        let out = &setup.spec.out;
+        std::fs::create_dir_all(out).map_err(RunError::io(out))?;
         for (name, text) in [
             ("spec.ron", setup.spec.to_ron()),
             ("config.json", setup.config.to_json()?),
@@ -81,6 +85,22 @@ impl<'a> Running<'a> {
         ] {
             let path = out.join(name);
             std::fs::write(&path, text).map_err(RunError::io(&path))?;
+        }
+        let board = out.join("tensorboard");
+        Ok(Record {
+            log: Log::open(out, step)?,
+            board: EventFile::create(&board).map_err(RunError::io(&board))?,
+            progress: Progress::new(step, setup.steps, quiet),
+        })
+    }
+}
+
+impl<'a> Running<'a> {
+    fn begin(setup: Setup, hooks: Hooks<'a>) -> Result<Running<'a>, RunError> {
+        let out = setup.spec.out.clone();
+        let folder = Folder::of(&out);
+        if setup.resumed.is_none() && !folder.steps().is_empty() {
+            return Err(RunError::Exists { path: out });
         }
         let state = match &setup.resumed {
             Some(checkpoint) => checkpoint.state.clone(),
@@ -94,13 +114,11 @@ impl<'a> Running<'a> {
                 fits: setup.fits(),
             },
         };
-        let board = out.join("tensorboard");
-        let progress = Progress::new(state.step, setup.steps, hooks.quiet);
+        let leads = setup.team.mesh().leads();
+        let record = leads.then(|| Record::begin(&setup, state.step, hooks.quiet)).transpose()?;
         Ok(Running {
             folder,
-            log: Log::open(&out, state.step)?,
-            board: EventFile::create(&board).map_err(RunError::io(&board))?,
-            progress,
+            record,
             saved: setup.resumed.as_ref().map(|checkpoint| checkpoint.state.step),
             loss: Loss::default(),
             since: Instant::now(),
@@ -119,7 +137,7 @@ impl<'a> Running<'a> {
             if self.state.step >= self.setup.steps {
                 break End::Done;
             }
-            if let Some(signal) = self.hooks.stop.signal() {
+            if let Some(signal) = self.signal()? {
                 break End::Signal(signal);
             }
             self.step(&mut loader, &mut gradients)?;
@@ -138,6 +156,13 @@ impl<'a> Running<'a> {
         Ok(end)
     }
 
+    /// The signal that wished an end, on any rank.
+    fn signal(&self) -> Result<Option<i32>, RunError> {
+        let signal = self.hooks.stop.signal().unwrap_or(0);
+        let signal = self.setup.team.mesh().world().max(f64::from(signal))? as i32;
+        Ok((signal != 0).then_some(signal))
+    }
+
     /// Whether something is due that comes every so many steps, and at the end.
     fn is_time(&self, every: u64) -> bool {
         self.state.step.is_multiple_of(every) || self.state.step == self.setup.steps
@@ -152,10 +177,10 @@ impl<'a> Running<'a> {
             position = loaded.next;
             batches.push(loaded.batch);
         }
-        let done = compute(&mut self.setup, &batches, self.state.step, gradients, self.hooks.turn);
+        let tokens: u64 = batches.iter().map(|batch: &Batch| batch.input.tokens.len() as u64).sum();
+        let done = compute(&mut self.setup, batches, self.state.step, gradients, self.hooks.turn);
         let (loss, norm, rate) = done.map_err(|error| self.with_checkpoint(error))?;
         gradients.clear();
-        let tokens: u64 = batches.iter().map(|batch| batch.input.tokens.len() as u64).sum();
         self.state.step += 1;
         self.state.position = position;
         self.state.tokens += tokens;

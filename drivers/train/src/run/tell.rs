@@ -7,7 +7,7 @@ use super::error::RunError;
 use super::evaluate::evaluate;
 use super::log::Entry;
 use super::sample::sample;
-use super::steps::{End, Running};
+use super::steps::{End, Record, Running};
 use crate::Loss;
 use crate::checkpoint::{Best, Checkpoint};
 
@@ -36,7 +36,8 @@ impl Running<'_> {
     pub(super) fn evaluate(&mut self) -> Result<bool, RunError> {
         let Some(data) = &self.setup.validation else { return Ok(false) };
         let spec = &self.setup.spec;
-        let found = evaluate(self.setup.model.as_ref(), data, spec.batch, spec.evaluation.batches)?;
+        let model = self.setup.model.as_ref();
+        let found = evaluate(model, &self.setup.team, data, spec.batch, spec.evaluation.batches)?;
         let best = found.loss.is_finite() && self.state.best.is_none_or(|best| found.loss < best.loss);
         let patience = spec.evaluation.patience;
         if best {
@@ -54,8 +55,7 @@ impl Running<'_> {
         };
         self.plot(&[("loss/validation", found.loss)])?;
         self.tell(&entry)?;
-        self.log.flush()?;
-        curve::draw(&self.setup.spec.out, &self.log.curve, &self.log.evaluations)?;
+        self.draw()?;
         if best {
             let _ = self.save();
         }
@@ -77,38 +77,50 @@ impl Running<'_> {
             return None;
         }
         // What the log says must not be behind what a run goes on from.
-        let _ = self.log.flush();
-        let written = self.checkpoint().and_then(|checkpoint| {
-            self.folder.save(&checkpoint)?;
-            if let Some(best) = self.state.best.filter(|best| best.step == step) {
-                self.folder.point("best", best.step)?;
-            }
-            Ok(())
-        });
-        let failed = written.err();
-        if failed.is_none() {
-            self.saved = Some(step);
-            self.folder.prune(self.setup.spec.checkpoint.keep, self.state.best.map(|best| best.step));
+        let _ = self.flush();
+        let mut failed = self.checkpoint().and_then(|checkpoint| self.write(checkpoint.as_ref())).err();
+        // All ranks know whether it is there: they write the next one together.
+        let world = self.setup.team.mesh().world();
+        match world.max(f64::from(u8::from(failed.is_some()))) {
+            Ok(0.0) => self.saved = Some(step),
+            Ok(_) => {}
+            Err(error) => failed = Some(error.into()),
         }
         // A full disk refuses the log, too; the feed and the terminal still tell.
         let entry = Entry::Checkpoint { step, error: failed.as_ref().map(ToString::to_string) };
-        let _ = self.tell(&entry).and_then(|()| self.log.flush());
+        let _ = self.tell(&entry).and_then(|()| self.flush());
         self.since = Instant::now();
         failed
     }
 
-    fn checkpoint(&self) -> Result<Checkpoint, RunError> {
-        let parameters = self.setup.model.parameters();
-        let state = self.setup.optimiser.state(parameters)?;
-        Ok(Checkpoint {
+    fn write(&self, checkpoint: Option<&Checkpoint>) -> Result<(), RunError> {
+        let Some(checkpoint) = checkpoint else { return Ok(()) };
+        let step = checkpoint.state.step;
+        self.folder.save(checkpoint)?;
+        if self.state.best.is_some_and(|best| best.step == step) {
+            self.folder.point("best", step)?;
+        }
+        self.folder.prune(self.setup.spec.checkpoint.keep, self.state.best.map(|best| best.step));
+        Ok(())
+    }
+
+    /// The checkpoint, on the rank that leads; the others give it their parts.
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, RunError> {
+        let (parameters, team) = (self.setup.model.parameters(), &self.setup.team);
+        let state = team.state(self.setup.optimiser.as_ref(), parameters)?;
+        let weights = team.weights(parameters)?;
+        if !team.mesh().leads() {
+            return Ok(None);
+        }
+        Ok(Some(Checkpoint {
             state: self.state.clone(),
             config: self.setup.config.clone(),
-            weights: parameters.tensors(),
+            weights,
             optimiser: state.tensors,
             optimiser_step: state.step,
             tokeniser: self.setup.tokeniser.to_json()?,
             spec: self.setup.spec.to_ron(),
-        })
+        }))
     }
 
     pub(super) fn finish(&mut self, end: End) -> Result<(), RunError> {
@@ -121,20 +133,34 @@ impl Running<'_> {
             End::Signal(signal) => format!("stopped by signal {signal}; go on with --resume"),
         };
         self.tell(&Entry::End { step: self.state.step, reason })?;
-        self.log.flush()?;
-        self.board.flush().map_err(RunError::io(&self.setup.spec.out))?;
-        curve::draw(&self.setup.spec.out, &self.log.curve, &self.log.evaluations)
+        if let Some(record) = &mut self.record {
+            record.board.flush().map_err(RunError::io(&self.setup.spec.out))?;
+        }
+        self.draw()
+    }
+
+    /// Draws the curve of what the log has.
+    fn draw(&mut self) -> Result<(), RunError> {
+        self.flush()?;
+        let Some(Record { log, .. }) = &self.record else { return Ok(()) };
+        curve::draw(&self.setup.spec.out, &log.curve, &log.evaluations)
+    }
+
+    fn flush(&mut self) -> Result<(), RunError> {
+        self.record.as_mut().map_or(Ok(()), |record| record.log.flush())
     }
 
     fn tell(&mut self, entry: &Entry) -> Result<(), RunError> {
+        let Some(record) = &mut self.record else { return Ok(()) };
         self.hooks.feed.tell(entry);
-        self.progress.show(entry);
-        self.log.write(entry)
+        record.progress.show(entry);
+        record.log.write(entry)
     }
 
     fn plot(&mut self, values: &[(&str, f64)]) -> Result<(), RunError> {
-        let written =
-            values.iter().try_for_each(|(tag, value)| self.board.scalar(tag, self.state.step, *value));
+        let Some(record) = &mut self.record else { return Ok(()) };
+        let step = self.state.step;
+        let written = values.iter().try_for_each(|(tag, value)| record.board.scalar(tag, step, *value));
         written.map_err(RunError::io(&self.setup.spec.out))
     }
 
@@ -147,7 +173,7 @@ impl Running<'_> {
         };
         let error = RunError::NotFinite { what, value, step, place, kept };
         let entry = Entry::End { step: self.state.step, reason: error.to_string() };
-        let _ = self.tell(&entry).and_then(|()| self.log.flush());
+        let _ = self.tell(&entry).and_then(|()| self.flush());
         error
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod model;
 mod optimiser;
+mod ranks;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use error::SpecError;
 pub use model::{ModelSpec, Sizes};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
+pub use ranks::{PipelineSchedule, RanksSpec};
 
 use crate::data::{Order, Source};
 use crate::ops::product::Precision;
@@ -68,7 +70,10 @@ pub struct TrainSpec {
     pub recompute: bool,
     #[serde(default = "seed_default")]
     pub seed: u64,
-    /// As many as the process may use where it is not said.
+    /// How it is divided over ranks, where there are several.
+    #[serde(default)]
+    pub ranks: RanksSpec,
+    /// Of all ranks on one machine together; as many as the process may use where it is not said.
     #[serde(default)]
     pub threads: Option<usize>,
     /// Mebibytes that the run may take; what is free where it is not said.

@@ -1,0 +1,38 @@
+//! Training over many ranks: data parallel, tensor parallel and pipeline parallel, and any product of the three.
+//!
+//! ```text
+//! group.rs      collectives, behind one trait         mesh.rs      who is where, and the groups along each axis
+//! threads.rs    ranks as threads of one process       part.rs      which part of a whole tensor a rank has
+//! ring.rs       collectives over sending alone        collect.rs   from parts to whole tensors, and back
+//! agree.rs      ranks with different specifications refuse each other
+//! plan.rs, reducer.rs    gradients are summed while others are still computed
+//! zero.rs       the optimiser's state, divided over data ranks
+//! team.rs       what a step does over ranks
+//! ```
+//!
+//! A run computes the same whatever the layout, up to the order of sums: examples are dealt out of the one order of the
+//! data, first values and dropout depend on what a number is, gradients are divided by the targets of the whole step, and
+//! checkpoints are of whole tensors.
+
+mod agree;
+mod collect;
+mod error;
+mod group;
+mod mesh;
+mod part;
+mod plan;
+mod reducer;
+mod ring;
+mod team;
+mod threads;
+mod traffic;
+mod zero;
+
+pub use agree::agree;
+pub use error::RankError;
+pub use group::{Alone, Combine, Group, Message, Number, Numbers, piece};
+pub use mesh::{Layout, Mesh};
+pub use part::Part;
+pub use team::{Plans, Team};
+pub use threads::{Threads, on_threads};
+pub use traffic::{Counters, Kind, Traffic};

@@ -1,0 +1,271 @@
+//! What a training step does over ranks: who computes which rows, and everything that is summed between them. On one
+//! rank all of it is nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::group::{Combine, Numbers, piece};
+use super::mesh::Mesh;
+use super::plan::Plan;
+use super::reducer::{Reduce, Reducer};
+use super::traffic::Traffic;
+use super::zero::Zero;
+use super::{RankError, collect};
+use crate::optim::{Optimiser, State};
+use crate::parameters::Parameters;
+use crate::{Batch, Gradients, Loss, Model, Pass, Result};
+
+/// How the ranks of a run work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plans {
+    /// Parts that each data rank's rows of a batch are cut into.
+    pub micro_batches: usize,
+    /// Whether the optimiser's state is divided over the data ranks.
+    pub zero: bool,
+}
+
+/// This rank's part in the steps of a run.
+pub struct Team {
+    mesh: Arc<Mesh>,
+    plans: Plans,
+    /// Where there are several data ranks.
+    reducer: Option<Reducer>,
+    zero: Option<Zero>,
+}
+
+impl Team {
+    /// The team for a model that was built on this mesh. It takes the parameters as they are now.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn new(mesh: Arc<Mesh>, plans: Plans, parameters: &Parameters) -> Result<Team> {
+        let data = mesh.data();
+        let place = [data.rank(), data.size()];
+        let (mut reducer, mut zero) = (None, None);
+        if data.size() > 1 {
+            let plan = Arc::new(Plan::new(parameters));
+            let how = if plans.zero { Reduce::Scatter } else { Reduce::All };
+            reducer = Some(Reducer::start(plan.clone(), data.split(0)?, how, parameters.dtype())?);
+            zero = plans.zero.then(|| Zero::new(plan, parameters, place)).transpose()?;
+        }
+        Ok(Team { mesh, plans, reducer, zero })
+    }
+
+    /// The mesh.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// What this rank computes of the batches of a step, in the order in which it does.
+    ///
+    /// # Errors
+    /// If a batch has fewer rows than there are data ranks and microbatches.
+    pub fn share(&self, batches: Vec<Batch>) -> Result<Vec<Batch>> {
+        if self.mesh.data().size() == 1 && self.plans.micro_batches == 1 {
+            return Ok(batches);
+        }
+        let mut own = Vec::with_capacity(batches.len() * self.plans.micro_batches);
+        for batch in &batches {
+            own.extend(self.parts(batch)?);
+        }
+        Ok(own)
+    }
+
+    fn parts(&self, batch: &Batch) -> Result<Vec<Batch>> {
+        let (data, parts, rows) = (self.mesh.data(), self.plans.micro_batches, batch.rows());
+        let own = piece(rows, data.rank(), data.size());
+        if own.len() < parts {
+            let (size, least) = (data.size(), data.size() * parts);
+            return Err(RankError::Unfit(format!(
+                "a batch of {rows} rows for {size} data ranks × {parts} microbatches; make `batch` {least} at least"
+            ))
+            .into());
+        }
+        let part = |number| {
+            let rows = piece(own.len(), number, parts);
+            batch.part(own.start + rows.start..own.start + rows.end)
+        };
+        Ok((0..parts).map(part).collect())
+    }
+
+    /// This rank's rows of a batch that is evaluated; none where there are fewer rows than ranks.
+    pub fn deal(&self, batch: &Batch) -> Option<Batch> {
+        let data = self.mesh.data();
+        let own = piece(batch.rows(), data.rank(), data.size());
+        (!own.is_empty()).then(|| batch.part(own))
+    }
+
+    /// The sum of a number that each data rank has its own of.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn sum(&self, number: f64) -> Result<f64> {
+        Ok(self.mesh.data().sum([number])?[0])
+    }
+
+    /// Adds the gradients of this rank's microbatches, and sums them over the data ranks. `before` is called before
+    /// each of them. Returns the loss of all ranks.
+    ///
+    /// # Errors
+    /// If a batch is not for this model, or a rank is gone.
+    pub fn gradients(
+        &mut self,
+        model: &dyn Model,
+        batches: &[Batch],
+        pass: &Pass,
+        gradients: &mut Gradients,
+        mut before: impl FnMut(usize),
+    ) -> Result<Loss> {
+        let mut loss = Loss::default();
+        for (number, batch) in batches.iter().enumerate() {
+            before(number);
+            if let Some(reducer) = self.reducer.as_ref().filter(|_| number + 1 == batches.len()) {
+                reducer.watch(gradients);
+            }
+            loss += model.gradients(batch, pass, gradients)?;
+        }
+        self.reduce(gradients)?;
+        self.total(loss)
+    }
+
+    fn reduce(&mut self, gradients: &mut Gradients) -> Result<()> {
+        let Some(reducer) = &self.reducer else { return Ok(()) };
+        // Where one rank has a gradient and another has none, such as for rows without targets, there is one.
+        let mut has = gradients.written();
+        let zero = &mut self.zero;
+        let mut taken = Ok(());
+        reducer.finish(gradients, |bucket, values| {
+            if let Some(zero) = zero {
+                taken = std::mem::replace(&mut taken, Ok(())).and_then(|()| zero.take(bucket, &values));
+            }
+        })?;
+        taken?;
+        self.mesh.data().all_reduce(Numbers::F64(&mut has), Combine::Max)?;
+        gradients.set_written(&has);
+        if let Some(zero) = zero {
+            zero.keep(|id| has[id] > 0.0);
+        }
+        Ok(())
+    }
+
+    /// A loss of this rank's rows, as that of all rows.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn total(&self, loss: Loss) -> Result<Loss> {
+        let [sum, count] = self.mesh.data().sum([loss.sum, loss.count as f64])?;
+        Ok(Loss { sum, count: count as usize })
+    }
+
+    /// The norm of all gradients of all ranks, each counted once.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn norm(&self, parameters: &Parameters, gradients: &Gradients) -> Result<f64> {
+        if self.mesh.is_alone() {
+            return Ok(gradients.norm());
+        }
+        let squares = match &self.zero {
+            Some(zero) => {
+                let (gradients, ids) = zero.gradients();
+                let own = ids.enumerate().filter(|(_, id)| self.counts(parameters, *id));
+                own.map(|(place, _)| gradients.squares(place)).sum::<f64>()
+            }
+            None if self.mesh.data().rank() == 0 => {
+                let own = (0..parameters.len()).filter(|id| self.counts(parameters, *id));
+                own.map(|id| gradients.squares(id)).sum::<f64>()
+            }
+            None => 0.0,
+        };
+        Ok(self.mesh.world().sum([squares])?[0].sqrt())
+    }
+
+    /// Whether this rank's part of a parameter is not one that another rank counts.
+    fn counts(&self, parameters: &Parameters, id: usize) -> bool {
+        let parameter = parameters.nth(id);
+        let first = self.mesh.tensor().rank() == 0 || !parameter.part.is_whole();
+        first && (self.mesh.is_first_stage() || !parameter.shared)
+    }
+
+    /// Scales gradients so that the norm of all of them is `limit` at most, and says what it was.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn clip(&mut self, parameters: &Parameters, gradients: &mut Gradients, limit: f64) -> Result<f64> {
+        let norm = self.norm(parameters, gradients)?;
+        if let Some(factor) = Gradients::factor(norm, limit) {
+            match &mut self.zero {
+                Some(zero) => zero.scale(factor),
+                None => gradients.scale(factor),
+            }
+        }
+        Ok(norm)
+    }
+
+    /// Changes the parameters.
+    ///
+    /// # Errors
+    /// If the gradients are not those of the parameters, or a rank is gone.
+    pub fn step(
+        &mut self,
+        optimiser: &mut dyn Optimiser,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        rate: f64,
+    ) -> Result<()> {
+        match &mut self.zero {
+            Some(zero) => zero.step(optimiser, parameters, self.mesh.data(), rate),
+            None => optimiser.step(parameters, gradients, rate),
+        }
+    }
+
+    /// What this rank has sent to sum gradients.
+    pub fn reduced(&self) -> Traffic {
+        self.reducer.as_ref().map(Reducer::sent).unwrap_or_default()
+    }
+
+    /// Numbers that the optimiser keeps state of on this rank.
+    pub fn optimised(&self, parameters: &Parameters) -> usize {
+        self.zero.as_ref().map_or(parameters.counts().1, Zero::count)
+    }
+
+    /// The whole parameters, on the rank that leads; nothing on the others.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn weights(&self, parameters: &Parameters) -> Result<BTreeMap<String, Tensor>> {
+        collect::collect(&self.mesh, parameters, parameters.tensors())
+    }
+
+    /// What the optimiser remembers, of whole parameters, on the rank that leads.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn state(&self, optimiser: &dyn Optimiser, parameters: &Parameters) -> Result<State> {
+        let State { step, tensors } = match &self.zero {
+            Some(zero) => zero.state(optimiser, parameters, self.mesh.data())?,
+            None => optimiser.state(parameters)?,
+        };
+        Ok(State { step, tensors: collect::collect(&self.mesh, parameters, tensors)? })
+    }
+
+    /// Goes on from a state of whole parameters.
+    ///
+    /// # Errors
+    /// If the state belongs to other parameters.
+    pub fn load_state(
+        &self,
+        optimiser: &mut dyn Optimiser,
+        parameters: &Parameters,
+        state: &State,
+    ) -> Result<()> {
+        let tensors = collect::cut_state(parameters, &state.tensors)?;
+        let state = State { step: state.step, tensors };
+        match &self.zero {
+            Some(zero) => zero.load_state(optimiser, &state),
+            None => optimiser.load_state(parameters, &state),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Training over many ranks computes what one process computes. In f64, so that bugs cannot hide in rounding; with
+//! dropout, uneven counts of targets, and clipping over all ranks.
+
+#![allow(clippy::unwrap_used)]
+
+mod data;
+mod groups;
+mod proof;

@@ -1,0 +1,194 @@
+//! The same training in one process and over ranks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use train::models::{build, build_on};
+use train::optim::{Adam, Optimiser};
+use train::ranks::{Group, Layout, Mesh, Plans, Team, on_threads};
+use train::{Batch, Gradients, ModelConfig, Pass, Side};
+
+pub const GPT2: &str =
+    r#"{"model_type": "gpt2", "vocab_size": 23, "n_positions": 12, "n_embd": 16, "n_layer": 4, "n_head": 4}"#;
+pub const LLAMA: &str = r#"{"model_type": "llama", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 12, "attention_dropout": 0.2, "tie_word_embeddings": false}"#;
+pub const BERT: &str = r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 12, "max_position_embeddings": 12}"#;
+pub const MARIAN: &str = r#"{"model_type": "marian", "vocab_size": 23, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "max_position_embeddings": 12, "attention_dropout": 0.1, "activation_dropout": 0.1}"#;
+pub const T5: &str = r#"{"model_type": "t5", "vocab_size": 23, "d_model": 16, "d_kv": 6, "d_ff": 12, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 6, "feed_forward_proj": "gated-gelu"}"#;
+
+/// Rows of a step; eight ranks and microbatches have one each at least.
+pub const ROWS: usize = 8;
+const LENGTH: usize = 6;
+const STEPS: u64 = 20;
+/// Between the norms of the first and of later steps, so that some are cut and some are not.
+const CLIP: f64 = 0.7;
+
+/// What a training gave.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub losses: Vec<f64>,
+    pub norms: Vec<f64>,
+    pub weights: BTreeMap<String, Tensor>,
+    pub state: BTreeMap<String, Tensor>,
+}
+
+pub fn config(text: &str) -> ModelConfig {
+    ModelConfig::from_json(text).unwrap()
+}
+
+/// The batch of a step: rows of different samples, with different counts of targets, and the last of them padded.
+pub fn batch(text: &str, step: u64) -> Batch {
+    let id = |row: usize, i: usize, salt: u64| {
+        ((row as u64 * 31 + i as u64 * 7 + step * 13 + salt) % 20 + 3) as u32
+    };
+    let ids = |salt, length| (0..ROWS).flat_map(move |row| (0..length).map(move |i| id(row, i, salt)));
+    let mut input = Side::new(ids(0, LENGTH).collect(), LENGTH);
+    if text.contains("\"bert\"") {
+        input.types = Some(ids(0, LENGTH).map(|id| id % 2).collect());
+    }
+    let target = |row: usize, i: usize| match (row * 5 + i + step as usize) % 8 > row {
+        // Row 7 has none at all.
+        true => id(row, i, 5) as i32,
+        false => train::IGNORE,
+    };
+    let targets = (0..ROWS).flat_map(|row| (0..LENGTH).map(move |i| target(row, i))).collect();
+    let two = text.contains("marian") || text.contains("t5");
+    let source = two.then(|| {
+        let mut mask = vec![1; ROWS * 5];
+        mask[ROWS * 5 - 2..].fill(0);
+        Side { mask: Some(mask), ..Side::new(ids(9, 5).collect(), 5) }
+    });
+    let samples = (0..ROWS as u64).map(|row| step * ROWS as u64 + row).collect();
+    Batch { input, source, targets, samples }
+}
+
+fn pass(step: u64, counted: f64) -> Pass {
+    Pass { denominator: Some(counted), label_smoothing: 0.1, ..Pass::training(3, step) }
+}
+
+fn optimiser() -> Adam {
+    Adam::decoupled([0.9, 0.99], 1e-8, 0.1)
+}
+
+/// The training in one process, which knows nothing of ranks.
+pub fn one(text: &str, dtype: DType) -> Outcome {
+    let model = build(&config(text), dtype, 11).unwrap();
+    let (parameters, mut adam) = (model.parameters(), optimiser());
+    let mut gradients = Gradients::new(parameters).unwrap();
+    let mut outcome = Outcome::default();
+    for step in 0..STEPS {
+        let batch = batch(text, step);
+        let loss = model.gradients(&batch, &pass(step, batch.counted() as f64), &mut gradients).unwrap();
+        outcome.losses.push(loss.mean());
+        outcome.norms.push(gradients.clip(CLIP));
+        adam.step(parameters, &gradients, 1e-2).unwrap();
+        gradients.clear();
+    }
+    outcome.weights = copies(parameters.tensors());
+    outcome.state = adam.state(parameters).unwrap().tensors;
+    outcome
+}
+
+fn copies(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap())).collect()
+}
+
+/// How a training is divided.
+#[derive(Clone, Copy, Debug)]
+pub struct Division {
+    pub layout: Layout,
+    pub plans: Plans,
+}
+
+pub fn division(data: usize, tensor: usize, pipeline: usize) -> Division {
+    let plans = Plans { micro_batches: if pipeline > 1 { 2 } else { 1 }, zero: false };
+    Division { layout: Layout { data, tensor, pipeline }, plans }
+}
+
+/// One rank's part of the training. `look` sees the team at the end.
+pub fn rank<R>(
+    world: Arc<dyn Group>,
+    text: &str,
+    dtype: DType,
+    division: Division,
+    look: impl FnOnce(&Team, &dyn train::Model) -> R,
+) -> train::Result<(Outcome, R)> {
+    let mesh = Mesh::new(world, division.layout)?;
+    let model = build_on(&mesh, &config(text), dtype, 11)?;
+    let (parameters, mut adam) = (model.parameters(), optimiser());
+    let mut team = Team::new(mesh, division.plans, parameters)?;
+    let mut gradients = Gradients::new(parameters)?;
+    let mut outcome = Outcome::default();
+    for step in 0..STEPS {
+        let batches = team.share(vec![batch(text, step)])?;
+        let counted = team.sum(batches.iter().map(Batch::counted).sum::<usize>() as f64)?;
+        let pass = pass(step, counted);
+        let loss = team.gradients(model.as_ref(), &batches, &pass, &mut gradients, |_| {})?;
+        outcome.losses.push(loss.mean());
+        outcome.norms.push(team.clip(parameters, &mut gradients, CLIP)?);
+        team.step(&mut adam, parameters, &gradients, 1e-2)?;
+        gradients.clear();
+    }
+    outcome.weights = copies(team.weights(parameters)?);
+    outcome.state = team.state(&adam, parameters)?.tensors;
+    let seen = look(&team, model.as_ref());
+    Ok((outcome, seen))
+}
+
+/// The training over ranks that are threads, as rank 0 sees it, and what `look` saw on each.
+pub fn many<R: Send>(
+    text: &str,
+    dtype: DType,
+    division: Division,
+    wrap: impl Fn(Arc<dyn Group>) -> Arc<dyn Group> + Sync,
+    look: impl Fn(&Team, &dyn train::Model) -> R + Sync,
+) -> (Outcome, Vec<R>) {
+    let ends = on_threads(division.layout.size(), 1, |world| {
+        rank(wrap(world), text, dtype, division, &look).unwrap()
+    });
+    let mut ends: Vec<(Outcome, R)> = ends.into_iter().map(Result::unwrap).collect();
+    let first = std::mem::take(&mut ends[0].0);
+    for (outcome, _) in &ends[1..] {
+        assert_eq!(outcome.losses, first.losses, "all ranks know the same losses");
+    }
+    (first, ends.into_iter().map(|(_, seen)| seen).collect())
+}
+
+/// The greatest difference between two trainings, and where it is.
+pub fn difference(a: &Outcome, b: &Outcome) -> (f64, String) {
+    let mut worst = (0.0, String::from("nowhere"));
+    let mut look = |a: &[f64], b: &[f64], name: &str| {
+        assert_eq!(a.len(), b.len(), "{name}");
+        for (a, b) in a.iter().zip(b) {
+            // What is no number is as far away as can be.
+            let away = (a - b).abs();
+            if away > worst.0 || away.is_nan() {
+                worst = (if away.is_nan() { f64::INFINITY } else { away }, format!("{name}: {a} and {b}"));
+            }
+        }
+    };
+    look(&a.losses, &b.losses, "loss");
+    look(&a.norms, &b.norms, "norm");
+    for (kind, a, b) in [("weight", &a.weights, &b.weights), ("state", &a.state, &b.state)] {
+        let names = |tensors: &BTreeMap<String, Tensor>| tensors.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(a), names(b), "{kind}");
+        a.iter().for_each(|(name, tensor)| look(&numbers(tensor), &numbers(&b[name]), name));
+    }
+    worst
+}
+
+pub fn numbers(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Whether a division computes what one process does.
+pub fn prove(text: &str, division: Division) {
+    for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-4)] {
+        let wanted = one(text, dtype);
+        let cut = wanted.norms.iter().filter(|norm| **norm > CLIP).count();
+        assert!(cut > 0 && cut < wanted.norms.len(), "clipping acts on some steps: {:?}", wanted.norms);
+        let (got, _) = many(text, dtype, division, |world| world, |_, _| ());
+        let (away, place) = difference(&wanted, &got);
+        assert!(away <= tolerance, "{division:?} in {dtype:?} of {text}: {away:e} at {place}");
+    }
+}
