@@ -44,6 +44,15 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
+impl Error {
+    /// One stage of a pipeline was asked for what only the whole model has.
+    pub(crate) fn stage(what: &str) -> Error {
+        Error::Config(format!(
+            "one stage of a pipeline has no {what} alone; build the model with `pipeline: 1`"
+        ))
+    }
+}
+
 /// An error of shapes, for operations.
 pub(crate) fn shape<T>(op: &'static str, what: impl Into<String>) -> Result<T> {
     Err(Error::Shape { op, what: what.into() })

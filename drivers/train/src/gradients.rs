@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::ops::real::Real;
 use crate::parameters::{Id, Parameters};
+use crate::ranks::{Combine, Group};
 use crate::{Error, Result};
 
 /// Numbers are summed in pieces of this many, so that a sum does not depend on the number of threads.
@@ -20,6 +21,8 @@ struct Buffer {
     written: bool,
     /// Whether its memory is with whoever sums it over ranks.
     lent: bool,
+    /// Whether something is done with it before it may be lent.
+    held: bool,
 }
 
 /// A gradient that nothing is added to any more in this step.
@@ -59,6 +62,7 @@ impl Gradients {
                 shape: parameter.var().dims().to_vec(),
                 written: false,
                 lent: false,
+                held: false,
             })
         });
         Ok(Gradients { buffers: buffers.collect::<Result<_>>()?, watcher: None })
@@ -167,6 +171,31 @@ impl Gradients {
         self.watcher = watcher;
     }
 
+    /// Keeps a gradient from being given away, or no more.
+    pub(crate) fn hold(&mut self, id: usize, held: bool) {
+        self.buffers[id].held = held;
+    }
+
+    /// Sums a gradient over ranks; those that have none of it have zeros.
+    pub(crate) fn sum(&mut self, id: usize, group: &dyn Group) -> Result<()> {
+        let buffer = &mut self.buffers[id];
+        let has = group.max(f64::from(u8::from(buffer.written)))? > 0.0;
+        fn sum<T: Real>(values: &mut [T], written: bool, group: &dyn Group) -> Result<()> {
+            if !written {
+                values.fill(T::zero());
+            }
+            Ok(group.all_reduce(T::numbers(values), Combine::Sum)?)
+        }
+        match &mut buffer.values {
+            _ if !has => Ok(()),
+            CpuStorage::F32(values) => sum(values, buffer.written, group),
+            CpuStorage::F64(values) => sum(values, buffer.written, group),
+            _ => unreachable!("buffers are f32 or f64"),
+        }?;
+        buffer.written = has;
+        Ok(())
+    }
+
     /// Whether somebody wants gradients as soon as they are final.
     pub(crate) fn is_watched(&self) -> bool {
         self.watcher.is_some()
@@ -175,7 +204,7 @@ impl Gradients {
     /// Says that nothing is added to a gradient any more; gives it to whoever watches, once.
     pub(crate) fn finished(&mut self, id: usize) {
         let (Some(watcher), buffer) = (&self.watcher, &mut self.buffers[id]) else { return };
-        if !std::mem::replace(&mut buffer.lent, true) {
+        if !buffer.held && !std::mem::replace(&mut buffer.lent, true) {
             let nothing = match &buffer.values {
                 CpuStorage::F64(_) => CpuStorage::F64(Vec::new()),
                 _ => CpuStorage::F32(Vec::new()),

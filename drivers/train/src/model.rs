@@ -85,7 +85,15 @@ pub struct Recorded {
     pub gradient: Option<Tensor>,
 }
 
-/// A model that can be trained.
+/// What comes out of a stage of a pipeline. One stage alone is the whole model, and has the loss.
+pub enum Passed {
+    /// Values for the next stage.
+    On(Vec<Value>),
+    /// The loss, on the last stage.
+    Loss(Recorded),
+}
+
+/// A model that can be trained, or what a rank has of it.
 pub trait Model: Send + Sync {
     /// What Hugging Face's `config.json` says of it.
     fn config(&self) -> ModelConfig;
@@ -150,11 +158,32 @@ pub trait Model: Send + Sync {
     /// If the batch is not for this model.
     fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
 
-    /// Computes the loss of a batch on a tape.
+    /// Computes this stage's layers for a batch on a tape, from what the stage before has passed on; the first stage
+    /// begins with the tokens.
     ///
     /// # Errors
     /// If the batch is not for this model.
-    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded>;
+    fn forward<'a>(
+        &'a self,
+        tape: &Tape<'a>,
+        batch: &'a Batch,
+        pass: &'a Pass,
+        from: &[Value],
+    ) -> Result<Passed>;
+
+    /// The dimensions of what the stage before passes on for a batch.
+    fn incoming(&self, batch: &Batch) -> Vec<[usize; 3]>;
+
+    /// Computes the loss of a batch on a tape.
+    ///
+    /// # Errors
+    /// If the batch is not for this model, or this is not all of it.
+    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded> {
+        match self.forward(tape, batch, pass, &[])? {
+            Passed::Loss(recorded) => Ok(recorded),
+            Passed::On(_) => Err(Error::stage("a loss")),
+        }
+    }
 
     /// The loss of a batch.
     ///

@@ -1,6 +1,7 @@
 //! The parameters of a model: named variables in a fixed order, under the names that Hugging Face's files have.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -101,6 +102,37 @@ impl Parameters {
         self.add_part(name, Part::all(shape), init)
     }
 
+    /// This rank's share of a parameter along an axis of so many equal blocks.
+    ///
+    /// # Errors
+    /// If there is less than one of it for each tensor rank.
+    pub fn share(&self, shape: &[usize], axis: usize, blocks: usize) -> Result<Part> {
+        let ranks = self.mesh.tensor();
+        let place = [ranks.rank(), ranks.size()];
+        if shape[axis] / blocks < ranks.size() {
+            return Err(Error::Config(format!(
+                "{} of a layer cannot be divided over {} tensor ranks; use fewer, or a larger model",
+                shape[axis] / blocks,
+                ranks.size()
+            )));
+        }
+        Ok(Part::share(shape, axis, blocks, place))
+    }
+
+    /// This rank's share of a layer's heads, of queries and of keys: how many, and the number of the first.
+    ///
+    /// # Errors
+    /// If heads would have to be cut.
+    pub fn heads(&self, heads: usize, kv_heads: usize) -> Result<(usize, usize, usize)> {
+        let ranks = self.mesh.tensor().size();
+        if !heads.is_multiple_of(ranks) || !kv_heads.is_multiple_of(ranks) {
+            return Err(Error::Config(format!(
+                "{heads} heads with {kv_heads} of keys are not divided by {ranks} tensor ranks; use fewer ranks"
+            )));
+        }
+        Ok((heads / ranks, kv_heads / ranks, heads / ranks * self.mesh.tensor().rank()))
+    }
+
     /// Adds a rank's part of a parameter.
     ///
     /// # Panics
@@ -110,6 +142,25 @@ impl Parameters {
         let tensor = self.initial(&name, &part, init)?;
         let decay = part.whole().len() > 1;
         self.push(name, &tensor, decay, part)
+    }
+
+    /// Says that other stages of the pipeline have a parameter, too, where there are other stages.
+    pub fn share_between_stages(&mut self, id: Id) {
+        self.list[id.0].shared = self.mesh.pipeline().size() > 1;
+    }
+
+    /// The layers of this stage of the pipeline.
+    ///
+    /// # Errors
+    /// If there are fewer layers than stages.
+    pub fn stage(&self, layers: usize) -> Result<Range<usize>> {
+        let stages = self.mesh.pipeline().size();
+        match layers >= stages {
+            true => Ok(self.mesh.stage(layers)),
+            false => Err(Error::Config(format!(
+                "{layers} layers cannot be divided over {stages} stages of a pipeline; use fewer stages"
+            ))),
+        }
     }
 
     /// Adds a parameter with the values of a tensor.

@@ -229,10 +229,32 @@ impl<'a> Tape<'a> {
         Ok(gradients.into_iter().map(|grad| grad.map(|grad| grad.tensor)).collect())
     }
 
+    /// Goes backwards from several values at once, as a stage of a pipeline does that has passed on several.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn backward_from_all(
+        self,
+        from: Vec<(Value, Tensor)>,
+        inputs: &[Value],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let begin = from.into_iter().map(|(value, tensor)| (value.target, Grad { tensor, shared: true }));
+        let gradients = self.walk_back(begin, inputs)?;
+        Ok(gradients.into_iter().map(|grad| grad.map(|grad| grad.tensor)).collect())
+    }
+
     fn backward_from(self, value: &Value, grad: Grad, inputs: &[Value]) -> Result<Vec<Option<Grad>>> {
+        self.walk_back([(value.target, grad)], inputs)
+    }
+
+    fn walk_back(
+        self,
+        begin: impl IntoIterator<Item = (Target, Grad)>,
+        inputs: &[Value],
+    ) -> Result<Vec<Option<Grad>>> {
         let mut back = Backward { slots: Vec::new(), gradients: self.gradients };
         back.slots.resize_with(self.nodes.get(), || None);
-        back.give_to(value.target, grad)?;
+        begin.into_iter().try_for_each(|(target, grad)| back.give_to(target, grad))?;
         let mut steps = self.steps.map(RefCell::into_inner).unwrap_or_default();
         let Uses { used, mut first, forward } = self.uses.map(RefCell::into_inner).unwrap_or_default();
         forward.difference(&used).for_each(|id| back.gradients.borrow_mut().finished(id.0));

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::config::{Activation, BertConfig};
-use super::decoder::{EMBEDDING_SITE, adapt, language_loss};
-use super::{ModelConfig, side};
-use crate::model::{Model, Pass, Recorded};
+use super::decoder::{EMBEDDING_SITE, adapt};
+use super::{ModelConfig, head, side};
+use crate::model::{Model, Pass, Passed, Recorded};
 use crate::nn::{
-    Attention, Context, FeedForward, Layer, Linear, Lora, Norm, Order, Projections, Scope, layer::stack,
+    Attention, Context, FeedForward, Layer, Linear, Lora, Norm, Order, Projections, Scope, Split,
+    layer::stack,
 };
 use crate::ops::activation::activation;
 use crate::ops::cross_entropy::{Weighing, cross_entropy};
-use crate::ops::embedding::embedding;
-use crate::ops::linear::{Layout, linear};
+use crate::ops::linear::Layout;
 use crate::ops::pool::{first_weights, mean_weights, unit, weighted};
 use crate::parameters::{Id, Init, Parameters};
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
+
+/// The architectures that guess tokens, with the table of tokens as their output layer.
+const MASKED: [&str; 2] = ["BertForMaskedLM", "BertForPreTraining"];
 
 /// The place of dropout before a classifier.
 const HEAD_SITE: u32 = EMBEDDING_SITE + 1;
@@ -33,11 +36,13 @@ const SIMILARITY_SCALE: f64 = 20.0;
 pub struct Bert {
     config: BertConfig,
     parameters: Parameters,
-    /// The tables of tokens, positions and sentences.
-    tables: [Id; 3],
-    norm: Norm,
+    /// The table of tokens, on the first stage of a pipeline, and on the last where tokens are guessed.
+    words: Option<Id>,
+    /// The tables of positions and sentences and the norm behind them, on the first stage.
+    start: Option<([Id; 2], Norm)>,
     layers: Vec<Layer>,
-    head: Head,
+    /// On the last stage.
+    head: Option<Head>,
 }
 
 #[derive(Debug)]
@@ -68,21 +73,35 @@ impl Bert {
         let table = |parameters: &mut Parameters, name: &str, rows| {
             parameters.add(format!("{prefix}embeddings.{name}.weight"), &[rows, width], init)
         };
-        let tables = [
-            table(&mut parameters, "word_embeddings", config.vocab_size)?,
-            table(&mut parameters, "position_embeddings", config.max_position_embeddings)?,
-            table(&mut parameters, "token_type_embeddings", config.type_vocab_size)?,
-        ];
-        let norm_name = format!("{prefix}embeddings.LayerNorm");
-        let norm = Norm::layer(&mut parameters, &norm_name, width, config.layer_norm_eps)?;
-        let layers = (0..config.num_hidden_layers).map(|i| layer(&mut parameters, config, prefix, i));
-        let layers = layers.collect::<Result<_>>()?;
+        let (first, masked) = (parameters.mesh().is_first_stage(), MASKED.contains(&architecture));
+        let name = format!("{prefix}embeddings.word_embeddings.weight");
+        let dims = [config.vocab_size, width];
+        let words = head::table(&mut parameters, &name, dims, (first, masked), init)?;
+        let start = match first {
+            true => {
+                let tables = [
+                    table(&mut parameters, "position_embeddings", config.max_position_embeddings)?,
+                    table(&mut parameters, "token_type_embeddings", config.type_vocab_size)?,
+                ];
+                let name = format!("{prefix}embeddings.LayerNorm");
+                Some((tables, Norm::layer(&mut parameters, &name, width, config.layer_norm_eps)?))
+            }
+            false => None,
+        };
+        let stage = parameters.stage(config.num_hidden_layers)?;
+        let layers = stage.map(|i| layer(&mut parameters, config, prefix, i)).collect::<Result<_>>()?;
+        if !parameters.mesh().is_last_stage() {
+            return Ok(Bert { config: config.clone(), parameters, words, start, layers, head: None });
+        }
         let linear = |parameters: &mut Parameters, name: &str, outputs| {
-            Linear::new(parameters, name, [width, outputs], true, Layout::OutIn, init)
+            Linear::new(parameters, name, [width, outputs], true, Layout::OutIn, Split::Whole, init)
         };
         let head = match architecture {
-            "BertForMaskedLM" | "BertForPreTraining" => Head::Masked {
-                bias: parameters.add("cls.predictions.bias", &[config.vocab_size], Init::Zeros)?,
+            masked if MASKED.contains(&masked) => Head::Masked {
+                bias: {
+                    let part = parameters.share(&[config.vocab_size], 0, 1)?;
+                    parameters.add_part("cls.predictions.bias", part, Init::Zeros)?
+                },
                 transform: linear(&mut parameters, "cls.predictions.transform.dense", width)?,
                 norm: Norm::layer(
                     &mut parameters,
@@ -107,30 +126,47 @@ impl Bert {
                 )));
             }
         };
-        Ok(Bert { config: config.clone(), parameters, tables, norm, layers, head })
+        Ok(Bert { config: config.clone(), parameters, words, start, layers, head: Some(head) })
     }
 
-    fn hidden<'a>(&'a self, scope: &Scope<'_, 'a>, batch: &Batch, pass: &Pass) -> Result<Value> {
+    /// This stage's layers, from what the stage before has passed on, or from the tokens.
+    fn layers<'a>(
+        &'a self,
+        scope: &Scope<'_, 'a>,
+        batch: &Batch,
+        pass: &Pass,
+        from: &[Value],
+    ) -> Result<Value> {
         batch.check(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let x = match from.first() {
+            Some(x) => x.clone(),
+            None => self.embed(scope, batch)?,
+        };
+        let context = Arc::new(Context { mask: side::mask(&batch.input, false), ..Context::default() });
+        stack(&self.layers, scope, x, None, &context, pass.checkpoint)
+    }
+
+    fn embed(&self, scope: &Scope<'_, '_>, batch: &Batch) -> Result<Value> {
+        let (Some(words), Some((tables, norm))) = (self.words, &self.start) else {
+            return Err(Error::stage("embedding"));
+        };
         let input = &batch.input;
         let types = input.types.clone().unwrap_or_else(|| vec![0; input.tokens.len()]);
-        let [tokens, positions, sentences] = self.tables.map(|id| scope.value(id));
-        let lookups = [
-            (&tokens, side::tokens(input), 1.0),
-            (&positions, side::positions(input), 1.0),
-            (&sentences, types.into(), 1.0),
-        ];
-        let x = embedding(scope.tape, &lookups, [batch.rows(), input.length])?;
-        let x = self.norm.forward(scope, &x)?;
-        let x = scope.drop(&x, EMBEDDING_SITE, self.config.hidden_dropout_prob)?;
-        let context = Arc::new(Context { mask: side::mask(input, false), ..Context::default() });
-        stack(&self.layers, scope, x, None, &context, pass.checkpoint)
+        let [positions, sentences] = tables.map(|id| scope.value(id));
+        let others = [(&positions, side::positions(input), 1.0), (&sentences, types.into(), 1.0)];
+        let dims = [batch.rows(), input.length];
+        let x = scope.embed(words, (side::tokens(input), 1.0), &others, dims)?;
+        scope.drop(&norm.forward(scope, &x)?, EMBEDDING_SITE, self.config.hidden_dropout_prob)
+    }
+
+    fn end(&self) -> Result<&Head> {
+        self.head.as_ref().ok_or_else(|| Error::stage("head"))
     }
 
     /// What the head makes of the layers' result; of masked tokens all but the output layer.
     fn head(&self, scope: &Scope<'_, '_>, x: &Value, batch: &Batch) -> Result<Value> {
         let (rows, length, dropout) = (batch.rows(), batch.input.length, self.config.hidden_dropout_prob);
-        match &self.head {
+        match self.end()? {
             Head::Masked { transform, norm, .. } => {
                 let x = activation(scope.tape, &transform.forward(scope, x)?, self.config.hidden_act)?;
                 norm.forward(scope, &x)
@@ -182,24 +218,32 @@ impl Model for Bert {
     fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
         let tape = Tape::idle();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let x = self.head(&scope, &self.hidden(&scope, batch, pass)?, batch)?;
-        match &self.head {
-            Head::Masked { bias, .. } => {
-                let (weight, bias) = (scope.value(self.tables[0]), scope.value(*bias));
-                Ok(linear(&tape, &x, &weight, Some(&bias), Layout::OutIn)?.tensor().clone())
+        let x = self.head(&scope, &self.layers(&scope, batch, pass, &[])?, batch)?;
+        match (self.end()?, self.words) {
+            (Head::Masked { bias, .. }, Some(words)) => {
+                head::logits(&scope, &x, words, Some(&scope.value(*bias)))
             }
             _ => Ok(x.tensor().clone()),
         }
     }
 
-    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded> {
+    fn forward<'a>(
+        &'a self,
+        tape: &Tape<'a>,
+        batch: &'a Batch,
+        pass: &'a Pass,
+        from: &[Value],
+    ) -> Result<Passed> {
         let scope = Scope::new(tape, &self.parameters, batch, pass);
-        let x = self.head(&scope, &self.hidden(&scope, batch, pass)?, batch)?;
+        let x = self.layers(&scope, batch, pass, from)?;
+        let Some(head) = &self.head else { return Ok(Passed::On(vec![x])) };
+        let x = self.head(&scope, &x, batch)?;
         let weighing = Weighing { label_smoothing: pass.label_smoothing, denominator: pass.denominator };
-        let (loss, gradient) = match &self.head {
+        let (loss, gradient) = match head {
             Head::Masked { bias, .. } => {
-                let (weight, bias) = (scope.value(self.tables[0]), scope.value(*bias));
-                return language_loss(tape, x, &weight, Some(&bias), batch, pass);
+                let (words, bias) = (self.words.ok_or_else(|| Error::stage("table"))?, scope.value(*bias));
+                let loss = head::language_loss(&scope, x, words, Some(&bias), batch, pass)?;
+                return Ok(Passed::Loss(loss));
             }
             Head::Text { .. } | Head::Tokens(_) => cross_entropy(x.tensor(), &batch.targets, weighing)?,
             Head::Answer(_) => {
@@ -210,7 +254,11 @@ impl Model for Bert {
             }
             Head::Sentence => pairs(x.tensor(), weighing)?,
         };
-        Ok(Recorded { loss, value: x, gradient: Some(gradient) })
+        Ok(Passed::Loss(Recorded { loss, value: x, gradient: Some(gradient) }))
+    }
+
+    fn incoming(&self, batch: &Batch) -> Vec<[usize; 3]> {
+        vec![[batch.rows(), batch.input.length, self.config.hidden_size]]
     }
 }
 
@@ -237,28 +285,21 @@ fn pairs(x: &Tensor, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
 fn layer(parameters: &mut Parameters, config: &BertConfig, prefix: &str, number: usize) -> Result<Layer> {
     let width = config.hidden_size;
     let name = |part: &str| format!("{prefix}encoder.layer.{number}.{part}");
-    let linear = |parameters: &mut Parameters, part: &str, sizes| {
-        Linear::new(
-            parameters,
-            &name(part),
-            sizes,
-            true,
-            Layout::OutIn,
-            Init::Normal(config.initializer_range),
-        )
+    let linear = |parameters: &mut Parameters, part: &str, sizes, split| {
+        let init = Init::Normal(config.initializer_range);
+        Linear::new(parameters, &name(part), sizes, true, Layout::OutIn, split, init)
     };
     let norm = |parameters: &mut Parameters, part: &str| {
         Norm::layer(parameters, &name(part), width, config.layer_norm_eps)
     };
     let attention = Attention {
         projections: Projections::Separate([
-            linear(parameters, "attention.self.query", [width, width])?,
-            linear(parameters, "attention.self.key", [width, width])?,
-            linear(parameters, "attention.self.value", [width, width])?,
+            linear(parameters, "attention.self.query", [width, width], Split::OUTPUTS)?,
+            linear(parameters, "attention.self.key", [width, width], Split::OUTPUTS)?,
+            linear(parameters, "attention.self.value", [width, width], Split::OUTPUTS)?,
         ]),
-        out: linear(parameters, "attention.output.dense", [width, width])?,
-        heads: config.num_attention_heads,
-        kv_heads: config.num_attention_heads,
+        out: linear(parameters, "attention.output.dense", [width, width], Split::Inputs)?,
+        heads: parameters.heads(config.num_attention_heads, config.num_attention_heads)?,
         scale: ((width / config.num_attention_heads) as f64).sqrt().recip(),
         dropout: config.attention_probs_dropout_prob,
         relative: None,
@@ -266,9 +307,10 @@ fn layer(parameters: &mut Parameters, config: &BertConfig, prefix: &str, number:
     };
     let attention_norm = norm(parameters, "attention.output.LayerNorm")?;
     let feed = FeedForward {
-        up: linear(parameters, "intermediate.dense", [width, config.intermediate_size])?,
+        up: linear(parameters, "intermediate.dense", [width, config.intermediate_size], Split::OUTPUTS)?,
         gate: None,
-        down: linear(parameters, "output.dense", [config.intermediate_size, width])?,
+        down: linear(parameters, "output.dense", [config.intermediate_size, width], Split::Inputs)?,
+        inner: config.intermediate_size,
         activation: config.hidden_act,
         dropout: 0.0,
     };

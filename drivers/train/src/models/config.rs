@@ -50,6 +50,17 @@ impl ModelConfig {
         }
     }
 
+    /// Numbers for each token between layers.
+    pub fn width(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(c) => c.n_embd,
+            ModelConfig::Llama(c) => c.hidden_size,
+            ModelConfig::Bert(c) => c.hidden_size,
+            ModelConfig::Marian(c) => c.d_model,
+            ModelConfig::T5(c) => c.d_model,
+        }
+    }
+
     /// How many tokens a row can have; T5 has no limit.
     pub fn positions(&self) -> usize {
         match self {

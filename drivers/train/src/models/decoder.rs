@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::head::{language_loss, logits};
 use super::{ModelConfig, side};
-use crate::model::{Loss, Model, Pass, Recorded};
+use crate::model::{Model, Pass, Passed};
 use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
 use crate::ops::attention::Mask;
-use crate::ops::cross_entropy::{Weighing, linear_cross_entropy};
-use crate::ops::embedding::embedding;
-use crate::ops::linear::{Layout, linear};
 use crate::ops::rope::Angles;
 use crate::parameters::{Id, Parameters};
 use crate::tape::{Tape, Value};
-use crate::{Batch, Result};
+use crate::{Batch, Error, Result};
 
 /// The place of dropout after the embedding; layers' places are below.
 pub(super) const EMBEDDING_SITE: u32 = 0xF_FFF0;
@@ -24,28 +22,43 @@ pub(super) const EMBEDDING_SITE: u32 = 0xF_FFF0;
 pub struct Decoder {
     pub(super) config: ModelConfig,
     pub(super) parameters: Parameters,
-    pub(super) tokens: Id,
-    /// The table of learnt positions, in the form of GPT-2.
+    /// The table of tokens, on the first stage of a pipeline.
+    pub(super) tokens: Option<Id>,
+    /// The table of learnt positions, there, in the form of GPT-2.
     pub(super) positions: Option<Id>,
     /// Size of heads and base of rotary positions, in the form of Llama.
     pub(super) rotary: Option<(usize, f64)>,
     pub(super) dropout: f64,
     pub(super) layers: Vec<Layer>,
-    pub(super) norm: Norm,
-    /// The output layer's weight: the tokens' own table where the two are tied.
-    pub(super) head: Id,
+    /// On the last stage the norm and the output layer's weight, which is the tokens' own table where the two are tied.
+    pub(super) end: Option<(Norm, Id)>,
 }
 
 impl Decoder {
-    fn hidden<'a>(&'a self, scope: &Scope<'_, 'a>, batch: &Batch, pass: &Pass) -> Result<Value> {
+    /// This stage's layers, from what the stage before has passed on, or from the tokens.
+    fn layers<'a>(
+        &'a self,
+        scope: &Scope<'_, 'a>,
+        batch: &Batch,
+        pass: &Pass,
+        from: &[Value],
+    ) -> Result<Value> {
         batch.check(self.config.vocabulary(), self.config.positions())?;
         let positions = side::positions(&batch.input);
-        let dims = [batch.rows(), batch.input.length];
-        let x = self.embed(scope, side::tokens(&batch.input), &positions, dims)?;
-        let x = scope.drop(&x, EMBEDDING_SITE, self.dropout)?;
+        let x = match from.first() {
+            Some(x) => x.clone(),
+            None => {
+                let dims = [batch.rows(), batch.input.length];
+                let x = self.embed(scope, side::tokens(&batch.input), &positions, dims)?;
+                scope.drop(&x, EMBEDDING_SITE, self.dropout)?
+            }
+        };
         let context = self.context(side::mask(&batch.input, true), &positions);
-        let x = stack(&self.layers, scope, x, None, &context, pass.checkpoint)?;
-        self.norm.forward(scope, &x)
+        stack(&self.layers, scope, x, None, &context, pass.checkpoint)
+    }
+
+    fn end(&self) -> Result<&(Norm, Id)> {
+        self.end.as_ref().ok_or_else(|| Error::stage("logits"))
     }
 
     fn embed(
@@ -55,13 +68,10 @@ impl Decoder {
         positions: &Arc<[u32]>,
         dims: [usize; 2],
     ) -> Result<Value> {
-        let tokens = scope.value(self.tokens);
-        match self.positions.map(|id| scope.value(id)) {
-            Some(table) => {
-                embedding(scope.tape, &[(&tokens, ids, 1.0), (&table, positions.clone(), 1.0)], dims)
-            }
-            None => embedding(scope.tape, &[(&tokens, ids, 1.0)], dims),
-        }
+        let table = self.positions.map(|id| scope.value(id));
+        let positions: Vec<_> = table.iter().map(|table| (table, positions.clone(), 1.0)).collect();
+        let tokens = self.tokens.ok_or_else(|| Error::stage("embedding"))?;
+        scope.embed(tokens, (ids, 1.0), &positions, dims)
     }
 
     fn context(&self, mask: Arc<Mask>, positions: &[u32]) -> Arc<Context> {
@@ -94,14 +104,27 @@ impl Model for Decoder {
     fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
         let tape = Tape::idle();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let x = self.hidden(&scope, batch, pass)?;
-        Ok(linear(&tape, &x, &scope.value(self.head), None, Layout::OutIn)?.tensor().clone())
+        let (norm, head) = self.end()?;
+        let x = norm.forward(&scope, &self.layers(&scope, batch, pass, &[])?)?;
+        logits(&scope, &x, *head, None)
     }
 
-    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded> {
+    fn forward<'a>(
+        &'a self,
+        tape: &Tape<'a>,
+        batch: &'a Batch,
+        pass: &'a Pass,
+        from: &[Value],
+    ) -> Result<Passed> {
         let scope = Scope::new(tape, &self.parameters, batch, pass);
-        let x = self.hidden(&scope, batch, pass)?;
-        language_loss(tape, x, &scope.value(self.head), None, batch, pass)
+        let x = self.layers(&scope, batch, pass, from)?;
+        let Some((norm, head)) = &self.end else { return Ok(Passed::On(vec![x])) };
+        let x = norm.forward(&scope, &x)?;
+        Ok(Passed::Loss(language_loss(&scope, x, *head, None, batch, pass)?))
+    }
+
+    fn incoming(&self, batch: &Batch) -> Vec<[usize; 3]> {
+        vec![[batch.rows(), batch.input.length, self.config.width()]]
     }
 
     fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
@@ -122,8 +145,9 @@ impl Model for Decoder {
         let mask = Arc::new(Mask { causal: true, offset, ..Mask::default() });
         let x = stack(&self.layers, &scope, x, None, &self.context(mask, &positions), false)?;
         cache.advance(tokens.len());
-        let x = self.norm.forward(&scope, &last(&x)?)?;
-        Ok(linear(&tape, &x, &scope.value(self.head), None, Layout::OutIn)?.tensor().flatten_all()?)
+        let (norm, head) = self.end()?;
+        let x = norm.forward(&scope, &last(&x)?)?;
+        Ok(logits(&scope, &x, *head, None)?.flatten_all()?)
     }
 }
 
@@ -146,20 +170,6 @@ pub(super) fn check_next(tokens: &[u32], offset: usize, config: &ModelConfig) ->
 pub(super) fn last(x: &Value) -> Result<Value> {
     let length = x.tensor().dim(1)?;
     Ok(Value::constant(x.tensor().narrow(1, length - 1, 1)?.contiguous()?))
-}
-
-/// The loss of the output layer, with going backwards beginning from what it reads.
-pub(super) fn language_loss(
-    tape: &Tape<'_>,
-    x: Value,
-    weight: &Value,
-    bias: Option<&Value>,
-    batch: &Batch,
-    pass: &Pass,
-) -> Result<Recorded> {
-    let weighing = Weighing { label_smoothing: pass.label_smoothing, denominator: pass.denominator };
-    let (loss, gradient): (Loss, _) = linear_cross_entropy(tape, &x, weight, bias, &batch.targets, weighing)?;
-    Ok(Recorded { loss, value: x, gradient })
 }
 
 /// Adapts the layers that `which` names, and freezes the rest.

@@ -5,9 +5,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::config::MarianConfig;
 use super::decoder::EMBEDDING_SITE;
-use super::transformer::Stack;
+use super::head::table;
+use super::transformer::{Share, Stack, stages};
 use super::{ModelConfig, Transformer};
-use crate::nn::{Attention, FeedForward, Layer, Linear, Norm, Order, Projections};
+use crate::nn::{Attention, FeedForward, Layer, Linear, Norm, Order, Projections, Split};
 use crate::ops::linear::Layout;
 use crate::parameters::{Init, Parameters};
 use crate::{Error, Result};
@@ -21,22 +22,32 @@ pub(super) fn build(config: &MarianConfig, mut parameters: Parameters) -> Result
         return Err(Error::Config("marian: both sides and the output must share one table of tokens".into()));
     }
     let init = Init::Normal(config.init_std);
-    let tokens = parameters.add("model.shared.weight", &[config.vocab_size, config.d_model], init)?;
-    let bias = parameters.add("final_logits_bias", &[1, config.vocab_size], Init::Zeros)?;
-    let encoder = (0..config.encoder_layers)
-        .map(|i| layer(&mut parameters, config, false, i))
-        .collect::<Result<_>>()?;
-    let decoder =
-        (0..config.decoder_layers).map(|i| layer(&mut parameters, config, true, i)).collect::<Result<_>>()?;
+    let [encoder, decoder] = stages(&parameters, config.encoder_layers, config.decoder_layers)?;
+    let (reads, dims) = (encoder.ends[0] || decoder.ends[0], [config.vocab_size, config.d_model]);
+    let tokens = table(&mut parameters, "model.shared.weight", dims, (reads, true), init)?;
+    let last = parameters.mesh().is_last_stage();
+    let bias = match last {
+        true => {
+            let part = parameters.share(&[1, config.vocab_size], 1, 1)?;
+            Some(parameters.add_part("final_logits_bias", part, Init::Zeros)?)
+        }
+        false => None,
+    };
+    let mut stack = |share: Share, decoder, site| {
+        let layers = share.layers.map(|i| layer(&mut parameters, config, decoder, i));
+        Ok::<_, Error>(Stack { layers: layers.collect::<Result<_>>()?, norm: None, ends: share.ends, site })
+    };
+    let (encoder, decoder) =
+        (stack(encoder, false, EMBEDDING_SITE)?, stack(decoder, true, EMBEDDING_SITE + 4)?);
     parameters.set_trainable(|name| name != "final_logits_bias");
     Ok(Transformer {
         scale: if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 },
         positions: Some(sinusoids(config.max_position_embeddings, config.d_model, parameters.dtype())?),
         buckets: None,
         dropout: config.dropout,
-        encoder: Stack { layers: encoder, norm: None, site: EMBEDDING_SITE },
-        decoder: Stack { layers: decoder, norm: None, site: EMBEDDING_SITE + 4 },
-        head: (tokens, Some(bias), 1.0),
+        encoder,
+        decoder,
+        head: tokens.filter(|_| last).map(|tokens| (tokens, bias, 1.0)),
         config: ModelConfig::Marian(config.clone()),
         parameters,
         tokens,
@@ -63,19 +74,21 @@ fn layer(parameters: &mut Parameters, config: &MarianConfig, decoder: bool, numb
     let place = if decoder { config.encoder_layers + number } else { number };
     let width = config.d_model;
     let name = |part: &str| format!("model.{side}.layers.{number}.{part}");
-    let linear = |parameters: &mut Parameters, part: &str, sizes| {
-        Linear::new(parameters, &name(part), sizes, true, Layout::OutIn, Init::Normal(config.init_std))
+    let linear = |parameters: &mut Parameters, part: &str, sizes, split| {
+        Linear::new(parameters, &name(part), sizes, true, Layout::OutIn, split, Init::Normal(config.init_std))
     };
     let norm = |parameters: &mut Parameters, part: &str| Norm::layer(parameters, &name(part), width, EPSILON);
     let attention = |parameters: &mut Parameters, part: &str, place| {
-        let mut linear = |end: &str| linear(parameters, &format!("{part}.{end}"), [width, width]);
+        let mut linear = |end: &str| {
+            let split = if end == "out_proj" { Split::Inputs } else { Split::OUTPUTS };
+            linear(parameters, &format!("{part}.{end}"), [width, width], split)
+        };
         // Hugging Face's order, k first, is the order in which its files list them.
         let (k, v, q, out) = (linear("k_proj")?, linear("v_proj")?, linear("q_proj")?, linear("out_proj")?);
         Ok::<_, Error>(Attention {
             projections: Projections::Separate([q, k, v]),
             out,
-            heads,
-            kv_heads: heads,
+            heads: parameters.heads(heads, heads)?,
             scale: ((width / heads) as f64).sqrt().recip(),
             dropout: config.attention_dropout,
             relative: None,
@@ -92,9 +105,10 @@ fn layer(parameters: &mut Parameters, config: &MarianConfig, decoder: bool, numb
         false => None,
     };
     let feed = FeedForward {
-        up: linear(parameters, "fc1", [width, inner])?,
+        up: linear(parameters, "fc1", [width, inner], Split::OUTPUTS)?,
         gate: None,
-        down: linear(parameters, "fc2", [inner, width])?,
+        down: linear(parameters, "fc2", [inner, width], Split::Inputs)?,
+        inner,
         activation: config.activation_function,
         dropout: config.activation_dropout,
     };

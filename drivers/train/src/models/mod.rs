@@ -6,6 +6,7 @@ pub mod config;
 mod decoder;
 mod generate;
 mod gpt2;
+mod head;
 mod llama;
 mod marian;
 mod side;

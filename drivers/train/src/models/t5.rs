@@ -5,27 +5,29 @@ use std::sync::Arc;
 
 use super::config::{Activation, T5Config, T5FeedForward};
 use super::decoder::EMBEDDING_SITE;
-use super::transformer::Stack;
+use super::head::{output, table};
+use super::transformer::{Share, Stack, stages};
 use super::{ModelConfig, Transformer};
 use crate::Result;
-use crate::nn::{Attention, FeedForward, Layer, Linear, Norm, Order, Projections};
+use crate::nn::{Attention, FeedForward, Layer, Linear, Norm, Order, Projections, Split};
 use crate::ops::linear::Layout;
 use crate::parameters::{Id, Init, Parameters};
 
 /// A new model.
 pub(super) fn build(config: &T5Config, mut parameters: Parameters) -> Result<Transformer> {
     let shape = [config.vocab_size, config.d_model];
-    let tokens = parameters.add("shared.weight", &shape, Init::Normal(config.initializer_factor))?;
-    let encoder = stack(&mut parameters, config, "encoder", config.num_layers, 0)?;
+    let (tied, init) = (config.tie_word_embeddings, Init::Normal(config.initializer_factor));
     let layers = config.num_decoder_layers.unwrap_or(config.num_layers);
-    let decoder = stack(&mut parameters, config, "decoder", layers, config.num_layers)?;
-    let weight = match config.tie_word_embeddings {
-        true => tokens,
-        false => parameters.add("lm_head.weight", &shape, Init::Normal(config.initializer_factor))?,
-    };
+    let [encoder, decoder] = stages(&parameters, config.num_layers, layers)?;
+    let reads = encoder.ends[0] || decoder.ends[0];
+    let tokens = table(&mut parameters, "shared.weight", shape, (reads, tied), init)?;
+    let encoder = stack(&mut parameters, config, "encoder", encoder, 0)?;
+    let decoder = stack(&mut parameters, config, "decoder", decoder, config.num_layers)?;
+    let weight = output(&mut parameters, "lm_head.weight", shape, tokens, (tied, init))?;
     // The numbers of a table that is also the output layer are too large for that (Mesh TensorFlow's rule).
     let scaled = config.scale_decoder_outputs.unwrap_or(config.tie_word_embeddings);
-    let head = (weight, None, if scaled { (config.d_model as f64).sqrt().recip() } else { 1.0 });
+    let factor = if scaled { (config.d_model as f64).sqrt().recip() } else { 1.0 };
+    let head = weight.map(|weight| (weight, None, factor));
     Ok(Transformer {
         scale: 1.0,
         positions: None,
@@ -44,22 +46,27 @@ fn stack(
     parameters: &mut Parameters,
     config: &T5Config,
     side: &str,
-    layers: usize,
+    share: Share,
     first: usize,
 ) -> Result<Stack> {
+    let site = EMBEDDING_SITE + if first == 0 { 0 } else { 4 };
+    if share.layers.is_empty() {
+        return Ok(Stack { layers: Vec::new(), norm: None, ends: share.ends, site });
+    }
     let name = format!("{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
     let init = Init::Normal(config.initializer_factor * (config.d_model as f64).sqrt().recip());
-    let table = parameters.add(name, &[config.relative_attention_num_buckets, config.num_heads], init)?;
-    let layers =
-        (0..layers).map(|i| layer(parameters, config, side, table, [i, first + i])).collect::<Result<_>>()?;
-    let norm = Norm::rms(
-        parameters,
-        &format!("{side}.final_layer_norm"),
-        config.d_model,
-        config.layer_norm_epsilon,
-    )?;
-    let site = EMBEDDING_SITE + if first == 0 { 0 } else { 4 };
-    Ok(Stack { layers, norm: Some(norm), site })
+    let part = parameters.share(&[config.relative_attention_num_buckets, config.num_heads], 1, 1)?;
+    let table = parameters.add_part(name, part, init)?;
+    // All layers of a side have one table.
+    parameters.share_between_stages(table);
+    let layers = share.layers.map(|i| layer(parameters, config, side, table, [i, first + i]));
+    let layers = layers.collect::<Result<_>>()?;
+    let name = format!("{side}.final_layer_norm");
+    let norm = match share.ends[1] {
+        true => Some(Norm::rms(parameters, &name, config.d_model, config.layer_norm_epsilon)?),
+        false => None,
+    };
+    Ok(Stack { layers, norm, ends: share.ends, site })
 }
 
 fn layer(
@@ -73,8 +80,9 @@ fn layer(
     let inner = heads * size;
     let name = |part: &str| format!("{side}.block.{number}.layer.{part}");
     let linear = |parameters: &mut Parameters, part: &str, sizes: [usize; 2], fan: usize| {
+        let split = if part.ends_with('o') { Split::Inputs } else { Split::OUTPUTS };
         let init = Init::Normal(config.initializer_factor * (fan as f64).sqrt().recip());
-        Linear::new(parameters, &name(part), sizes, false, Layout::OutIn, init)
+        Linear::new(parameters, &name(part), sizes, false, Layout::OutIn, split, init)
     };
     let norm = |parameters: &mut Parameters, part: usize| {
         Norm::rms(parameters, &name(&format!("{part}.layer_norm")), width, config.layer_norm_epsilon)
@@ -88,8 +96,7 @@ fn layer(
                 linear("v", [width, inner], width)?,
             ]),
             out: linear("o", [inner, width], inner)?,
-            heads,
-            kv_heads: heads,
+            heads: parameters.heads(heads, heads)?,
             // The initial values of q make up for it.
             scale: 1.0,
             dropout: config.dropout_rate,
@@ -119,7 +126,7 @@ fn layer(
         }
     };
     let down = dense("wo", [config.d_ff, width])?;
-    let feed = FeedForward { up, gate, down, activation, dropout: config.dropout_rate };
+    let feed = FeedForward { up, gate, down, inner: config.d_ff, activation, dropout: config.dropout_rate };
     Ok(Layer {
         attention: itself,
         source,

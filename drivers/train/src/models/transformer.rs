@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::decoder::{adapt, check_next, language_loss, last};
+use super::decoder::{adapt, check_next, last};
+use super::head::{language_loss, logits};
 use super::{ModelConfig, side, t5};
-use crate::model::{Model, Pass, Recorded};
+use crate::model::{Model, Pass, Passed};
 use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
 use crate::ops::attention::Mask;
-use crate::ops::embedding::embedding;
-use crate::ops::linear::{Layout, linear};
 use crate::ops::pool::scaled;
 use crate::parameters::{Id, Parameters};
 use crate::tape::{Tape, Value};
@@ -19,9 +18,12 @@ use crate::{Batch, Error, Result, Side};
 /// The encoder or the decoder.
 #[derive(Debug)]
 pub(super) struct Stack {
+    /// Those of this stage of a pipeline.
     pub layers: Vec<Layer>,
-    /// The norm after the last layer, where norms come before.
+    /// The norm after the last layer, where norms come before, on the stage that has that layer.
     pub norm: Option<Norm>,
+    /// Whether this stage has the side's first layer, and the last.
+    pub ends: [bool; 2],
     /// The first of its two places of dropout outside of layers.
     pub site: u32,
 }
@@ -31,8 +33,8 @@ pub(super) struct Stack {
 pub struct Transformer {
     pub(super) config: ModelConfig,
     pub(super) parameters: Parameters,
-    /// The tokens' table, of both sides.
-    pub(super) tokens: Id,
+    /// The tokens' table, of both sides, on the stages where one begins.
+    pub(super) tokens: Option<Id>,
     /// What rows of the tokens' table are multiplied with.
     pub(super) scale: f64,
     /// Sinusoidal positions.
@@ -42,8 +44,28 @@ pub struct Transformer {
     pub(super) dropout: f64,
     pub(super) encoder: Stack,
     pub(super) decoder: Stack,
-    /// The output layer's weight, its bias, and what is multiplied before it.
-    pub(super) head: (Id, Option<Id>, f64),
+    /// On the last stage the output layer's weight, its bias, and what is multiplied before it.
+    pub(super) head: Option<(Id, Option<Id>, f64)>,
+}
+
+/// Which of an encoder's and of a decoder's layers a stage of a pipeline has, and whether they are the first and the
+/// last of their side: stages divide all layers evenly.
+pub(super) fn stages(parameters: &Parameters, encoder: usize, decoder: usize) -> Result<[Share; 2]> {
+    let own = parameters.stage(encoder + decoder)?;
+    let cut = |first: usize, count: usize| {
+        let layers =
+            own.start.clamp(first, first + count) - first..own.end.clamp(first, first + count) - first;
+        let ends = [!layers.is_empty() && layers.start == 0, !layers.is_empty() && layers.end == count];
+        Share { layers, ends }
+    };
+    Ok([cut(0, encoder), cut(encoder, decoder)])
+}
+
+/// A stage's layers of one side.
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    pub layers: std::ops::Range<usize>,
+    pub ends: [bool; 2],
 }
 
 impl Transformer {
@@ -54,23 +76,21 @@ impl Transformer {
         at: Arc<[u32]>,
         dims: [usize; 2],
     ) -> Result<Value> {
-        let tokens = scope.value(self.tokens);
-        match self.positions.clone().map(Value::constant) {
-            Some(table) => embedding(scope.tape, &[(&tokens, ids, self.scale), (&table, at, 1.0)], dims),
-            None => embedding(scope.tape, &[(&tokens, ids, self.scale)], dims),
-        }
+        let table = self.positions.clone().map(Value::constant);
+        let positions: Vec<_> = table.iter().map(|table| (table, at.clone(), 1.0)).collect();
+        let tokens = self.tokens.ok_or_else(|| Error::stage("embedding"))?;
+        scope.embed(tokens, (ids, self.scale), &positions, dims)
     }
 
     fn run<'a>(
         &self,
         scope: &Scope<'_, 'a>,
         which: &'a Stack,
-        x: &Value,
+        x: Value,
         memory: Option<&Value>,
         context: Context,
         checkpoint: bool,
     ) -> Result<Value> {
-        let x = scope.drop(x, which.site, self.dropout)?;
         let x = stack(&which.layers, scope, x, memory, &Arc::new(context), checkpoint)?;
         let Some(norm) = &which.norm else { return Ok(x) };
         scope.drop(&norm.forward(scope, &x)?, which.site + 1, self.dropout)
@@ -81,44 +101,72 @@ impl Transformer {
         Some(t5::buckets(both, offset, [queries, keys], buckets, distance))
     }
 
-    fn encode<'a>(&'a self, scope: &Scope<'_, 'a>, source: &Side, checkpoint: bool) -> Result<Value> {
-        let length = source.length;
-        let dims = [source.rows(), length];
-        let x = self.embed(scope, side::tokens(source), side::positions(source), dims)?;
-        let buckets = self.buckets(true, 0, length, length);
-        let context = Context { mask: side::mask(source, false), buckets, ..Context::default() };
-        self.run(scope, &self.encoder, &x, None, context, checkpoint)
+    /// A side's tokens, as what its first layer reads.
+    fn enter(&self, scope: &Scope<'_, '_>, which: &Stack, side: &Side) -> Result<Value> {
+        let dims = [side.rows(), side.length];
+        let x = self.embed(scope, side::tokens(side), side::positions(side), dims)?;
+        scope.drop(&x, which.site, self.dropout)
     }
 
-    fn hidden<'a>(&'a self, scope: &Scope<'_, 'a>, batch: &Batch, pass: &Pass) -> Result<Value> {
+    fn encode<'a>(
+        &'a self,
+        scope: &Scope<'_, 'a>,
+        source: &Side,
+        checkpoint: bool,
+        from: Option<&Value>,
+    ) -> Result<Value> {
+        let length = source.length;
+        let x = match from {
+            Some(x) => x.clone(),
+            None => self.enter(scope, &self.encoder, source)?,
+        };
+        let buckets = self.buckets(true, 0, length, length);
+        let context = Context { mask: side::mask(source, false), buckets, ..Context::default() };
+        self.run(scope, &self.encoder, x, None, context, checkpoint)
+    }
+
+    /// This stage's layers, from what the stage before has passed on, or from the tokens: what the encoder has so far,
+    /// and where the decoder has begun, what that has.
+    fn layers<'a>(
+        &'a self,
+        scope: &Scope<'_, 'a>,
+        batch: &Batch,
+        pass: &Pass,
+        from: &[Value],
+    ) -> Result<Vec<Value>> {
         batch.check(self.config.vocabulary(), self.config.positions())?;
         let Some(source) = &batch.source else {
             return Err(Error::Batch("an encoder-decoder needs a source".into()));
         };
-        let memory = self.encode(scope, source, pass.checkpoint)?;
+        let memory = match from.first() {
+            Some(memory) if self.encoder.layers.is_empty() => memory.clone(),
+            begun => self.encode(scope, source, pass.checkpoint, begun)?,
+        };
         let (input, length) = (&batch.input, batch.input.length);
-        let x = self.embed(scope, side::tokens(input), side::positions(input), [batch.rows(), length])?;
+        let x = match from.get(1) {
+            Some(x) => x.clone(),
+            None if self.decoder.layers.is_empty() => return Ok(vec![memory]),
+            None => self.enter(scope, &self.decoder, input)?,
+        };
         let context = Context {
             mask: side::mask(input, true),
             source_mask: side::mask_between(input, source),
             buckets: self.buckets(false, 0, length, length),
             angles: None,
         };
-        let x = self.run(scope, &self.decoder, &x, Some(&memory), context, pass.checkpoint)?;
-        self.before_head(scope, &x)
+        let x = self.run(scope, &self.decoder, x, Some(&memory), context, pass.checkpoint)?;
+        Ok(vec![memory, x])
     }
 
-    fn before_head(&self, scope: &Scope<'_, '_>, x: &Value) -> Result<Value> {
-        if self.head.2 == 1.0 { Ok(x.clone()) } else { scaled(scope.tape, x, self.head.2) }
-    }
-
-    /// The output layer's weight and bias.
-    fn head(&self, scope: &Scope<'_, '_>) -> Result<(Value, Option<Value>)> {
-        let bias = self.head.1.map(|id| {
+    /// What the output layer reads, its weight and its bias.
+    fn head(&self, scope: &Scope<'_, '_>, x: &Value) -> Result<(Value, Id, Option<Value>)> {
+        let (weight, bias, factor) = self.head.ok_or_else(|| Error::stage("logits"))?;
+        let bias = bias.map(|id| {
             // Hugging Face keeps it as one row, and does not train it.
             Ok::<_, Error>(Value::constant(self.parameters.at(id).var().as_detached_tensor().flatten_all()?))
         });
-        Ok((scope.value(self.head.0), bias.transpose()?))
+        let x = if factor == 1.0 { x.clone() } else { scaled(scope.tape, x, factor)? };
+        Ok((x, weight, bias.transpose()?))
     }
 }
 
@@ -147,16 +195,35 @@ impl Model for Transformer {
     fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
         let tape = Tape::idle();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let x = self.hidden(&scope, batch, pass)?;
-        let (weight, bias) = self.head(&scope)?;
-        Ok(linear(&tape, &x, &weight, bias.as_ref(), Layout::OutIn)?.tensor().clone())
+        let passed = self.layers(&scope, batch, pass, &[])?;
+        let (x, weight, bias) = self.head(&scope, passed.last().ok_or_else(|| Error::stage("logits"))?)?;
+        logits(&scope, &x, weight, bias.as_ref())
     }
 
-    fn record<'a>(&'a self, tape: &Tape<'a>, batch: &'a Batch, pass: &'a Pass) -> Result<Recorded> {
+    fn forward<'a>(
+        &'a self,
+        tape: &Tape<'a>,
+        batch: &'a Batch,
+        pass: &'a Pass,
+        from: &[Value],
+    ) -> Result<Passed> {
         let scope = Scope::new(tape, &self.parameters, batch, pass);
-        let x = self.hidden(&scope, batch, pass)?;
-        let (weight, bias) = self.head(&scope)?;
-        language_loss(tape, x, &weight, bias.as_ref(), batch, pass)
+        let passed = self.layers(&scope, batch, pass, from)?;
+        match (&self.head, passed.last()) {
+            (Some(_), Some(x)) => {
+                let (x, weight, bias) = self.head(&scope, x)?;
+                Ok(Passed::Loss(language_loss(&scope, x, weight, bias.as_ref(), batch, pass)?))
+            }
+            _ => Ok(Passed::On(passed)),
+        }
+    }
+
+    fn incoming(&self, batch: &Batch) -> Vec<[usize; 3]> {
+        let (rows, width) = (batch.rows(), self.config.width());
+        let memory = batch.source.as_ref().map_or(0, |source| source.length);
+        let begun = !self.decoder.layers.is_empty() && !self.decoder.ends[0];
+        let x = begun.then_some([rows, batch.input.length, width]);
+        [[rows, memory, width]].into_iter().chain(x).collect()
     }
 
     fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
@@ -166,7 +233,7 @@ impl Model for Transformer {
         check_next(source, 0, &self.config)?;
         let tape = Tape::idle();
         let scope = Scope::generating(&tape, &self.parameters, None);
-        let memory = self.encode(&scope, &Side::new(source.to_vec(), source.len()), false)?;
+        let memory = self.encode(&scope, &Side::new(source.to_vec(), source.len()), false, None)?;
         Ok(Cache::with_memory(memory.tensor().clone()))
     }
 
@@ -179,15 +246,15 @@ impl Model for Transformer {
         };
         let at = (offset..offset + tokens.len()).map(|p| p as u32).collect();
         let x = self.embed(&scope, tokens.into(), at, [1, tokens.len()])?;
+        let x = scope.drop(&x, self.decoder.site, self.dropout)?;
         let context = Context {
             mask: Arc::new(Mask { causal: true, offset, ..Mask::default() }),
             buckets: self.buckets(false, offset, tokens.len(), offset + tokens.len()),
             ..Context::default()
         };
-        let x = self.run(&scope, &self.decoder, &x, Some(&memory), context, false)?;
+        let x = self.run(&scope, &self.decoder, x, Some(&memory), context, false)?;
         cache.advance(tokens.len());
-        let (weight, bias) = self.head(&scope)?;
-        let x = self.before_head(&scope, &last(&x)?)?;
-        Ok(linear(&tape, &x, &weight, bias.as_ref(), Layout::OutIn)?.tensor().flatten_all()?)
+        let (x, weight, bias) = self.head(&scope, &last(&x)?)?;
+        Ok(logits(&scope, &x, weight, bias.as_ref())?.flatten_all()?)
     }
 }

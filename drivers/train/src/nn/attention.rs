@@ -27,10 +27,8 @@ pub struct Attention {
     pub projections: Projections,
     /// The product after it.
     pub out: Linear,
-    /// Heads of queries.
-    pub heads: usize,
-    /// Heads of keys and values.
-    pub kv_heads: usize,
+    /// Heads of queries, of keys and values, and the first one's number: those of this tensor rank.
+    pub heads: (usize, usize, usize),
     /// What scores are multiplied with.
     pub scale: f64,
     /// What is dropped of the weights.
@@ -53,6 +51,7 @@ impl Attention {
         context: &Context,
         site: u32,
     ) -> Result<Value> {
+        let x = &scope.enter(x)?;
         let what = self.operation(scope, &context.mask, site);
         let table = self.relative.map(|id| scope.value(id));
         let relative =
@@ -101,6 +100,7 @@ impl Attention {
         let Projections::Separate(linears) = &self.projections else {
             return crate::error::shape("attention", "one product cannot read two sides");
         };
+        let (x, memory) = (&scope.enter(x)?, &scope.enter(memory)?);
         let what = self.operation(scope, mask, site);
         let [q, k, v] = match scope.cache {
             None => self.project(linears, scope, [x, memory])?,
@@ -128,13 +128,9 @@ impl Attention {
     }
 
     fn operation(&self, scope: &Scope<'_, '_>, mask: &Arc<Mask>, site: u32) -> Operation {
-        Operation {
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            scale: self.scale,
-            mask: mask.clone(),
-            dropout: scope.dropout(site, self.dropout),
-        }
+        let (heads, kv_heads, first) = self.heads;
+        let dropout = scope.dropout(site, self.dropout).map(|dropout| dropout.from(first, 0));
+        Operation { heads, kv_heads, scale: self.scale, mask: mask.clone(), dropout }
     }
 
     /// Its linear layers.

@@ -16,6 +16,8 @@ pub struct FeedForward {
     pub gate: Option<Linear>,
     /// The product back to the model's width.
     pub down: Linear,
+    /// The width between the products, on all tensor ranks together.
+    pub inner: usize,
     /// The function.
     pub activation: Activation,
     /// What is dropped before the last product.
@@ -28,12 +30,14 @@ impl FeedForward {
     /// # Errors
     /// If the shapes do not go together.
     pub fn forward(&self, scope: &Scope<'_, '_>, x: &Value, site: u32) -> Result<Value> {
+        let x = &scope.enter(x)?;
         let up = self.up.forward(scope, x)?;
         let inner = match &self.gate {
             Some(gate) => gated(scope.tape, &up, &gate.forward(scope, x)?, self.activation)?,
             None => activation(scope.tape, &up, self.activation)?,
         };
-        self.down.forward(scope, &scope.drop(&inner, site, self.dropout)?)
+        let first = scope.parameters.mesh().share(self.inner).start;
+        self.down.forward(scope, &scope.drop_part(&inner, site, self.dropout, first)?)
     }
 
     /// Its linear layers.

@@ -3,11 +3,30 @@
 use candle_core::Tensor;
 
 use super::scope::Scope;
-use crate::Result;
 use crate::ops::linear::{Layout, linear};
 use crate::ops::{dropout::residual, pool::scaled};
 use crate::parameters::{Id, Init, Parameters};
+use crate::ranks::{Part, leave};
 use crate::tape::Value;
+use crate::{Error, Result};
+
+/// How a weight is divided over tensor ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Every rank has all of it.
+    Whole,
+    /// By outputs, in Megatron-LM's words column-parallel: each rank computes its own, from an input that has
+    /// [entered](crate::nn::Scope::enter). Of several equal blocks of outputs, such as queries, keys and values, a rank
+    /// has its share of each.
+    Outputs { blocks: usize },
+    /// By inputs, row-parallel: each rank reads what it has computed itself, and results are summed over the ranks.
+    Inputs,
+}
+
+impl Split {
+    /// By outputs of one block.
+    pub const OUTPUTS: Split = Split::Outputs { blocks: 1 };
+}
 
 /// x·W and maybe a bias.
 #[derive(Clone, Debug)]
@@ -16,6 +35,7 @@ pub struct Linear {
     weight: Id,
     bias: Option<Id>,
     layout: Layout,
+    split: Split,
     adapter: Option<Adapter>,
 }
 
@@ -46,18 +66,26 @@ impl Linear {
         [inputs, outputs]: [usize; 2],
         bias: bool,
         layout: Layout,
+        split: Split,
         init: Init,
     ) -> Result<Self> {
-        let shape = match layout {
-            Layout::OutIn => [outputs, inputs],
-            Layout::InOut => [inputs, outputs],
+        let (shape, [input, output]) = match layout {
+            Layout::OutIn => ([outputs, inputs], [1, 0]),
+            Layout::InOut => ([inputs, outputs], [0, 1]),
         };
-        let weight = parameters.add(format!("{name}.weight"), &shape, init)?;
+        let (weight, offset) = match split {
+            Split::Whole => (Part::all(&shape), Part::all(&[outputs])),
+            Split::Outputs { blocks } => {
+                (parameters.share(&shape, output, blocks)?, parameters.share(&[outputs], 0, blocks)?)
+            }
+            Split::Inputs => (parameters.share(&shape, input, 1)?, Part::all(&[outputs])),
+        };
+        let weight = parameters.add_part(format!("{name}.weight"), weight, init)?;
         let bias = match bias {
-            true => Some(parameters.add(format!("{name}.bias"), &[outputs], Init::Zeros)?),
+            true => Some(parameters.add_part(format!("{name}.bias"), offset, Init::Zeros)?),
             false => None,
         };
-        Ok(Linear { name: name.into(), weight, bias, layout, adapter: None })
+        Ok(Linear { name: name.into(), weight, bias, layout, split, adapter: None })
     }
 
     /// Its name, without `.weight`.
@@ -75,8 +103,15 @@ impl Linear {
     /// # Errors
     /// If the shapes do not go together.
     pub fn forward(&self, scope: &Scope<'_, '_>, x: &Value) -> Result<Value> {
-        let bias = self.bias.map(|id| scope.value(id));
-        let y = linear(scope.tape, x, &scope.value(self.weight), bias.as_ref(), self.layout)?;
+        let (weight, bias) = (scope.value(self.weight), self.bias.map(|id| scope.value(id)));
+        let ranks = scope.parameters.mesh().tensor();
+        let y = match self.split {
+            Split::Inputs if ranks.size() > 1 => {
+                let part = linear(scope.tape, x, &weight, None, self.layout)?;
+                leave(scope.tape, ranks, &part, bias.as_ref())?
+            }
+            _ => linear(scope.tape, x, &weight, bias.as_ref(), self.layout)?,
+        };
         let Some(adapter) = self.adapter else { return Ok(y) };
         let low = linear(scope.tape, x, &scope.value(adapter.down), None, Layout::OutIn)?;
         let change = linear(scope.tape, &low, &scope.value(adapter.up), None, Layout::OutIn)?;
@@ -89,6 +124,12 @@ impl Linear {
     /// # Errors
     /// If candle cannot make the tensors.
     pub fn adapt(&mut self, parameters: &mut Parameters, lora: Lora) -> Result<()> {
+        let ranks = parameters.mesh().tensor().size();
+        if ranks > 1 {
+            return Err(Error::Config(format!(
+                "adapters are not divided over tensor ranks, and there are {ranks}; use `tensor: 1`"
+            )));
+        }
         let dims = parameters.at(self.weight).var().dims().to_vec();
         let (inputs, outputs) = match self.layout {
             Layout::OutIn => (dims[1], dims[0]),

@@ -12,6 +12,6 @@ pub use attention::{Attention, Projections};
 pub use cache::Cache;
 pub use feed_forward::FeedForward;
 pub use layer::{Context, Layer, Order};
-pub use linear::{Linear, Lora};
+pub use linear::{Linear, Lora, Split};
 pub use norm::Norm;
 pub use scope::Scope;

@@ -6,8 +6,10 @@ use super::cache::Cache;
 use crate::Batch;
 use crate::Result;
 use crate::model::{DropoutKey, Pass};
-use crate::ops::dropout::Dropout;
+use crate::ops::dropout::{Dropout, residual};
+use crate::ops::embedding::{Lookup, NOWHERE, embedding};
 use crate::parameters::{Id, Parameters};
+use crate::ranks::{enter, leave};
 use crate::tape::{Tape, Value};
 
 /// The tape, the parameters, and what dropout depends on.
@@ -55,6 +57,51 @@ impl<'t, 'a> Scope<'t, 'a> {
     /// Dropout at a place of the model; none while evaluating.
     pub fn dropout(&self, site: u32, probability: f64) -> Option<Dropout> {
         Dropout::new(self.dropout?, site, probability, &self.samples)
+    }
+
+    /// `x` as the input of layers that are divided over tensor ranks: going backwards, the gradients that come out of
+    /// them are summed.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn enter(&self, x: &Value) -> Result<Value> {
+        enter(self.tape, self.parameters.mesh().tensor(), x)
+    }
+
+    /// Rows of the tokens' table, of which each tensor rank has its share, plus rows of tables that all have.
+    ///
+    /// # Errors
+    /// If an id is outside of its table, or a rank is gone.
+    pub fn embed(
+        &self,
+        table: Id,
+        (ids, scale): (Arc<[u32]>, f64),
+        others: &[Lookup<'_>],
+        dims: [usize; 2],
+    ) -> Result<Value> {
+        let (mesh, value) = (self.parameters.mesh(), self.value(table));
+        if mesh.tensor().size() == 1 {
+            let mut all = vec![(&value, ids, scale)];
+            all.extend(others.iter().cloned());
+            return embedding(self.tape, &all, dims);
+        }
+        let own = mesh.share(self.parameters.at(table).part.whole()[0]);
+        let here = |id: &u32| if own.contains(&(*id as usize)) { id - own.start as u32 } else { NOWHERE };
+        let part = embedding(self.tape, &[(&value, ids.iter().map(here).collect(), scale)], dims)?;
+        let rows = leave(self.tape, mesh.tensor(), &part, None)?;
+        match others.is_empty() {
+            true => Ok(rows),
+            false => residual(self.tape, &rows, &embedding(self.tape, others, dims)?, None),
+        }
+    }
+
+    /// Drops some of `x`, of which this rank has the features from `first` on.
+    ///
+    /// # Errors
+    /// If `x` is not one row for each sample.
+    pub fn drop_part(&self, x: &Value, site: u32, probability: f64, first: usize) -> Result<Value> {
+        let dropout = self.dropout(site, probability).map(|dropout| dropout.from(0, first));
+        crate::ops::dropout::dropout(self.tape, x, dropout.as_ref())
     }
 
     /// Drops some of `x`.

@@ -31,7 +31,7 @@ pub struct Weighing {
 }
 
 impl Weighing {
-    fn factor(&self, counted: usize) -> f64 {
+    pub(crate) fn factor(&self, counted: usize) -> f64 {
         self.denominator.unwrap_or(counted as f64).max(f64::MIN_POSITIVE).recip()
     }
 }
@@ -200,7 +200,7 @@ fn rows<T: Real>(logits: &mut [T], targets: &[i32], classes: usize, weighing: We
 }
 
 /// How many targets count.
-fn check(targets: &[i32], rows: usize, classes: usize) -> Result<usize> {
+pub(crate) fn check(targets: &[i32], rows: usize, classes: usize) -> Result<usize> {
     if targets.len() != rows {
         return Err(Error::Batch(format!("{} targets for {rows} places", targets.len())));
     }

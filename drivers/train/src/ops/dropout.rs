@@ -16,6 +16,9 @@ use crate::tape::{Input, Tape, Value};
 /// Blocks of four numbers that are made at once, so that the rounds are vector instructions.
 const BLOCKS: usize = 16;
 
+/// Features that one such group of blocks is for.
+const GROUP: usize = 4 * BLOCKS;
+
 /// Dropout at one place of the model.
 #[derive(Clone, Debug)]
 pub struct Dropout {
@@ -23,6 +26,8 @@ pub struct Dropout {
     /// The place in the model.
     site: u32,
     probability: f64,
+    /// The first head and the first feature that this rank computes.
+    first: [usize; 2],
     /// The number of each row's sample in the whole data.
     samples: Arc<[u64]>,
 }
@@ -32,7 +37,14 @@ impl Dropout {
     pub fn new(key: DropoutKey, site: u32, probability: f64, samples: &Arc<[u64]>) -> Option<Self> {
         let mixed = random::Philox::new(key.seed).integer(key.step);
         let key = [mixed as u32, (mixed >> 32) as u32];
-        (probability > 0.0).then(|| Dropout { key, site, probability, samples: samples.clone() })
+        let (first, samples) = ([0, 0], samples.clone());
+        (probability > 0.0).then_some(Dropout { key, site, probability, first, samples })
+    }
+
+    /// The same for numbers whose heads and features are counted from these on: a rank drops of its part what one
+    /// rank drops of the whole.
+    pub fn from(self, head: usize, feature: usize) -> Self {
+        Dropout { first: [head, feature], ..self }
     }
 
     /// Writes the factors of one row of features into `out`: 0, or one over the probability to stay. `head` tells
@@ -41,15 +53,24 @@ impl Dropout {
         let sample = self.samples[row];
         // The bits of long data's sample numbers above 32 go where positions have none.
         let high = (sample >> 32) as u32;
+        let head = head + self.first[0];
         let counter = [position as u32 ^ high << 20, sample as u32, self.site << 12 ^ head as u32];
         let limit = (self.probability * 4_294_967_296.0) as u32;
         let stay = T::of((1.0 - self.probability).recip());
-        for (group, out) in out.chunks_mut(4 * BLOCKS).enumerate() {
-            let words = blocks(group as u32 * BLOCKS as u32, counter, self.key);
-            for (out, words) in out.chunks_mut(BLOCKS).zip(&words) {
-                out.iter_mut().zip(words).for_each(|(out, word)| {
-                    *out = if *word >= limit { stay } else { T::zero() };
-                });
+        let factor = |word: u32| if word >= limit { stay } else { T::zero() };
+        let words = |group: usize| blocks(group as u32 * BLOCKS as u32, counter, self.key);
+        // The first group may begin before the features that are wanted.
+        let (mut group, skip) = (self.first[1] / GROUP, self.first[1] % GROUP);
+        let mut out = out;
+        if skip > 0 {
+            let (head, rest) = out.split_at_mut((GROUP - skip).min(out.len()));
+            let words = words(group).into_iter().flatten().skip(skip);
+            head.iter_mut().zip(words).for_each(|(out, word)| *out = factor(word));
+            (out, group) = (rest, group + 1);
+        }
+        for (number, out) in out.chunks_mut(GROUP).enumerate() {
+            for (out, words) in out.chunks_mut(BLOCKS).zip(&words(group + number)) {
+                out.iter_mut().zip(words).for_each(|(out, word)| *out = factor(*word));
             }
         }
     }

@@ -13,6 +13,9 @@ use crate::tape::{Input, Tape, Value};
 /// A table, the row of it for each place, and what its rows are multiplied with.
 pub type Lookup<'v> = (&'v Value, Arc<[u32]>, f64);
 
+/// The id of places that a table has no row for: another rank has it.
+pub const NOWHERE: u32 = u32::MAX;
+
 /// For each place the sum of the tables' rows; `dims` is the shape of the places.
 ///
 /// # Errors
@@ -27,7 +30,7 @@ pub fn embedding(tape: &Tape<'_>, tables: &[Lookup<'_>], dims: [usize; 2]) -> Re
         if columns != width || width == 0 || ids.len() != count {
             return shape("embedding", format!("{} ids of {columns} for {count} of {width}", ids.len()));
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= height) {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= height && id != NOWHERE) {
             return shape("embedding", format!("id {id} in a table of {height} rows"));
         }
     }
@@ -68,7 +71,14 @@ fn gather<T: Real>(tables: &[(&[T], &[u32], T)], count: usize, width: usize) -> 
     y.par_chunks_mut(rows * width).enumerate().for_each(|(piece, y)| {
         for (i, y) in y.chunks_exact_mut(width).enumerate() {
             for (n, &(table, ids, scale)) in tables.iter().enumerate() {
-                let row = &table[ids[piece * rows + i] as usize * width..][..width];
+                let id = ids[piece * rows + i];
+                if id == NOWHERE {
+                    if n == 0 {
+                        y.fill(T::zero());
+                    }
+                    continue;
+                }
+                let row = &table[id as usize * width..][..width];
                 match n {
                     0 => y.iter_mut().zip(row).for_each(|(y, x)| *y = *x * scale),
                     _ => y.iter_mut().zip(row).for_each(|(y, x)| *y += *x * scale),
@@ -80,7 +90,7 @@ fn gather<T: Real>(tables: &[(&[T], &[u32], T)], count: usize, width: usize) -> 
 }
 
 /// Adds each row of `g` to the row of its id. Pieces of the table are worked on at the same time, each in the order
-/// of the rows of `g`, so the sums are always the same.
+/// of the rows of `g`, so the sums are always the same. Places without a row come last, and are never reached.
 fn scatter<T: Real>(buffer: &mut [T], written: bool, g: &[T], ids: &[u32], width: usize, scale: T) {
     let mut order: Vec<(u32, u32)> = ids.iter().enumerate().map(|(row, &id)| (id, row as u32)).collect();
     order.sort_unstable();

@@ -125,7 +125,7 @@ fn dims(x: &Value, outputs: usize) -> Vec<usize> {
 }
 
 /// The sum of all rows of `width` numbers.
-pub(super) fn column_sums<T: Real>(g: &[T], width: usize) -> Vec<T> {
+pub(crate) fn column_sums<T: Real>(g: &[T], width: usize) -> Vec<T> {
     let parts: Vec<Vec<T>> = g
         .par_chunks(4 * piece_rows(width) * width)
         .map(|piece| {

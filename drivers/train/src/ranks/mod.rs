@@ -7,6 +7,9 @@
 //! agree.rs      ranks with different specifications refuse each other
 //! plan.rs, reducer.rs    gradients are summed while others are still computed
 //! zero.rs       the optimiser's state, divided over data ranks
+//! tensor.rs     where layers that are divided over tensor ranks touch the others
+//! cross_entropy.rs    the output layer, with the vocabulary divided over tensor ranks
+//! pipeline.rs   microbatches through the stages of a pipeline
 //! team.rs       what a step does over ranks
 //! ```
 //!
@@ -16,23 +19,29 @@
 
 mod agree;
 mod collect;
+mod cross_entropy;
 mod error;
 mod group;
 mod mesh;
 mod part;
+mod pipeline;
 mod plan;
 mod reducer;
 mod ring;
 mod team;
+mod tensor;
 mod threads;
 mod traffic;
 mod zero;
 
 pub use agree::agree;
+pub use cross_entropy::{Head, divided_cross_entropy};
 pub use error::RankError;
 pub use group::{Alone, Combine, Group, Message, Number, Numbers, piece};
 pub use mesh::{Layout, Mesh};
 pub use part::Part;
+pub use pipeline::PipelineSchedule;
 pub use team::{Plans, Team};
+pub use tensor::{enter, gathered, leave};
 pub use threads::{Threads, on_threads};
 pub use traffic::{Counters, Kind, Traffic};

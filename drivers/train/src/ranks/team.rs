@@ -1,13 +1,16 @@
 //! What a training step does over ranks: who computes which rows, and everything that is summed between them. On one
 //! rank all of it is nothing.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::group::{Combine, Numbers, piece};
+use super::group::{Combine, Group, Numbers, piece};
 use super::mesh::Mesh;
+use super::pipeline::{PipelineSchedule, Stage};
 use super::plan::Plan;
 use super::reducer::{Reduce, Reducer};
 use super::traffic::Traffic;
@@ -22,6 +25,8 @@ use crate::{Batch, Gradients, Loss, Model, Pass, Result};
 pub struct Plans {
     /// Parts that each data rank's rows of a batch are cut into.
     pub micro_batches: usize,
+    /// In which order stages of a pipeline compute them.
+    pub schedule: PipelineSchedule,
     /// Whether the optimiser's state is divided over the data ranks.
     pub zero: bool,
 }
@@ -33,6 +38,10 @@ pub struct Team {
     /// Where there are several data ranks.
     reducer: Option<Reducer>,
     zero: Option<Zero>,
+    /// Parameters that several stages have, with the ranks that have them.
+    shared: Vec<(usize, Arc<dyn Group>)>,
+    /// Microbatches that were kept at a time in the last step.
+    kept: usize,
 }
 
 impl Team {
@@ -50,7 +59,8 @@ impl Team {
             reducer = Some(Reducer::start(plan.clone(), data.split(0)?, how, parameters.dtype())?);
             zero = plans.zero.then(|| Zero::new(plan, parameters, place)).transpose()?;
         }
-        Ok(Team { mesh, plans, reducer, zero })
+        let shared = shared(&mesh, parameters)?;
+        Ok(Team { mesh, plans, reducer, zero, shared, kept: 0 })
     }
 
     /// The mesh.
@@ -118,19 +128,69 @@ impl Team {
         gradients: &mut Gradients,
         mut before: impl FnMut(usize),
     ) -> Result<Loss> {
-        let mut loss = Loss::default();
-        for (number, batch) in batches.iter().enumerate() {
-            before(number);
-            if let Some(reducer) = self.reducer.as_ref().filter(|_| number + 1 == batches.len()) {
-                reducer.watch(gradients);
+        let last = batches.len().saturating_sub(1);
+        let loss = if self.mesh.pipeline().size() == 1 {
+            let mut loss = Loss::default();
+            for (number, batch) in batches.iter().enumerate() {
+                before(number);
+                if number == last {
+                    self.watch(gradients);
+                }
+                loss += model.gradients(batch, pass, gradients)?;
             }
-            loss += model.gradients(batch, pass, gradients)?;
-        }
+            loss
+        } else {
+            let all = Rc::new(RefCell::new(std::mem::take(gradients)));
+            let done = self.stage(model, pass).run(batches, self.plans.schedule, &all, |number| {
+                before(number);
+                if number == last {
+                    self.watch(&mut all.borrow_mut());
+                }
+            });
+            // All tapes are gone by now, and with them all other owners.
+            *gradients = Rc::try_unwrap(all).map(RefCell::into_inner).unwrap_or_else(|all| all.take());
+            let (loss, kept) = done?;
+            self.kept = kept;
+            loss
+        };
         self.reduce(gradients)?;
         self.total(loss)
     }
 
+    /// The loss of this rank's rows, without gradients.
+    ///
+    /// # Errors
+    /// If the batch is not for this model, or a rank is gone.
+    pub fn loss(&self, model: &dyn Model, batch: &Batch, pass: &Pass) -> Result<Loss> {
+        match self.mesh.pipeline().size() {
+            1 => model.loss(batch, pass),
+            _ => self.stage(model, pass).loss(batch),
+        }
+    }
+
+    fn stage<'m>(&'m self, model: &'m dyn Model, pass: &'m Pass) -> Stage<'m> {
+        Stage { group: self.mesh.pipeline(), model, pass }
+    }
+
+    /// Microbatches whose activations were kept at a time in the last step over a pipeline.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// From here on gradients are summed as soon as they are final. Those of parameters that several stages have are
+    /// summed over these first.
+    fn watch(&self, gradients: &mut Gradients) {
+        self.shared.iter().for_each(|(id, _)| gradients.hold(*id, true));
+        if let Some(reducer) = &self.reducer {
+            reducer.watch(gradients);
+        }
+    }
+
     fn reduce(&mut self, gradients: &mut Gradients) -> Result<()> {
+        for (id, group) in &self.shared {
+            gradients.sum(*id, &**group)?;
+            gradients.hold(*id, false);
+        }
         let Some(reducer) = &self.reducer else { return Ok(()) };
         // Where one rank has a gradient and another has none, such as for rows without targets, there is one.
         let mut has = gradients.written();
@@ -155,7 +215,9 @@ impl Team {
     /// # Errors
     /// If a rank is gone.
     pub fn total(&self, loss: Loss) -> Result<Loss> {
-        let [sum, count] = self.mesh.data().sum([loss.sum, loss.count as f64])?;
+        let own = self.mesh.data().sum([loss.sum, loss.count as f64])?;
+        // Only the last stage has one.
+        let [sum, count] = self.mesh.pipeline().sum(own)?;
         Ok(Loss { sum, count: count as usize })
     }
 
@@ -186,7 +248,8 @@ impl Team {
     fn counts(&self, parameters: &Parameters, id: usize) -> bool {
         let parameter = parameters.nth(id);
         let first = self.mesh.tensor().rank() == 0 || !parameter.part.is_whole();
-        first && (self.mesh.is_first_stage() || !parameter.shared)
+        let others = self.shared.iter().find(|(shared, _)| *shared == id);
+        first && others.is_none_or(|(_, stages)| stages.rank() == 0)
     }
 
     /// Scales gradients so that the norm of all of them is `limit` at most, and says what it was.
@@ -268,4 +331,28 @@ impl Team {
             None => optimiser.load_state(parameters, &state),
         }
     }
+}
+
+/// The parameters that other stages have, too, each with the group of those that do.
+fn shared(mesh: &Mesh, parameters: &Parameters) -> Result<Vec<(usize, Arc<dyn Group>)>> {
+    let stages = mesh.pipeline();
+    if stages.size() == 1 {
+        return Ok(Vec::new());
+    }
+    let own: BTreeSet<String> =
+        parameters.iter().filter(|parameter| parameter.shared).map(|p| p.name().to_owned()).collect();
+    let mut all = BTreeSet::new();
+    for stage in 0..stages.size() {
+        let mut text = serde_json::to_vec(&own)?;
+        stages.broadcast(&mut text, stage)?;
+        all.extend(serde_json::from_slice::<BTreeSet<String>>(&text)?);
+    }
+    let mut shared = Vec::new();
+    for name in &all {
+        let group = stages.split(usize::from(own.contains(name)))?;
+        if let Some(id) = parameters.iter().position(|parameter| parameter.name() == name) {
+            shared.push((id, group));
+        }
+    }
+    Ok(shared)
 }

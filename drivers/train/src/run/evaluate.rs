@@ -38,9 +38,11 @@ pub fn evaluate(
         let (batch, _) = data.batch(Position { epoch: 0, place, seen: place }, rows);
         let part = team.deal(&batch);
         if let Some(batch) = &part {
-            loss += model.loss(batch, &Pass::evaluation())?;
+            loss += team.loss(model, batch, &Pass::evaluation())?;
         }
-        if matches!(data.examples().task(), Task::Classify { .. }) {
+        // A stage of a pipeline has no answers to compare.
+        let whole = team.mesh().layout().pipeline == 1;
+        if whole && matches!(data.examples().task(), Task::Classify { .. }) {
             if let Some(batch) = &part {
                 right += classified_right(model, batch)?;
                 texts += batch.rows();

@@ -59,6 +59,12 @@ impl Setup {
     pub fn on(mesh: Arc<Mesh>, spec: &TrainSpec, cache: &Path, resume: bool) -> Result<Setup, RunError> {
         spec.check()?;
         agree(&mesh, spec)?;
+        if spec.samples.every > 0 && mesh.layout().pipeline > 1 {
+            return Err(RunError::Unfit(format!(
+                "a pipeline of {} stages writes no samples while it trains; set `samples.every` to 0, or use tensor ranks",
+                mesh.layout().pipeline
+            )));
+        }
         let task = spec.task()?;
         let folder = Folder::of(&spec.out);
         let (resumed, passed) = match resume {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use error::SpecError;
 pub use model::{ModelSpec, Sizes};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
-pub use ranks::{PipelineSchedule, RanksSpec};
+pub use ranks::RanksSpec;
 
 use crate::data::{Order, Source};
 use crate::ops::product::Precision;

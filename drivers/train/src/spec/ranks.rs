@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
-use crate::ranks::{Layout, Plans, RankError};
+use crate::ranks::{Layout, PipelineSchedule, Plans, RankError};
 
 /// The layout of ranks. A run computes the same in every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,16 +21,6 @@ pub struct RanksSpec {
     pub schedule: PipelineSchedule,
     /// Whether the optimiser's state is divided over the data ranks (ZeRO-1).
     pub zero: bool,
-}
-
-/// In which order a stage of a pipeline computes microbatches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PipelineSchedule {
-    /// Backwards as soon as possible, so that a stage keeps no more microbatches than there are stages.
-    #[default]
-    OneForwardOneBackward,
-    /// All of them forwards, then all of them backwards.
-    GPipe,
 }
 
 impl Default for RanksSpec {
@@ -66,7 +56,8 @@ impl RanksSpec {
 
     /// How the ranks work together.
     pub fn plans(&self) -> Plans {
-        Plans { micro_batches: self.micro_batches.unwrap_or(self.pipeline), zero: self.zero }
+        let micro_batches = self.micro_batches.unwrap_or(self.pipeline);
+        Plans { micro_batches, schedule: self.schedule, zero: self.zero }
     }
 
     /// Whether all numbers can be meant.

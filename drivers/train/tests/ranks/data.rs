@@ -134,6 +134,6 @@ fn one_wrong_number_in_one_ranks_gradient_is_seen() {
         if world.rank() == 1 { Arc::new(Corrupted(world)) } else { world }
     };
     let (got, _) = many(GPT2, DType::F64, division(2, 1, 1), wrap, |_, _| ());
-    let (away, _) = difference(&one(GPT2, DType::F64), &got);
+    let (away, _) = difference(&one(GPT2, DType::F64, 1.0), &got);
     assert!(away > 1e-9, "the proofs would not see it: {away:e}");
 }

@@ -5,4 +5,6 @@
 
 mod data;
 mod groups;
+mod pipeline;
 mod proof;
+mod tensor;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use train::models::{build, build_on};
 use train::optim::{Adam, Optimiser};
-use train::ranks::{Group, Layout, Mesh, Plans, Team, on_threads};
+use train::ranks::{Group, Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
 use train::{Batch, Gradients, ModelConfig, Pass, Side};
 
 pub const GPT2: &str =
@@ -20,8 +20,8 @@ pub const T5: &str = r#"{"model_type": "t5", "vocab_size": 23, "d_model": 16, "d
 pub const ROWS: usize = 8;
 const LENGTH: usize = 6;
 const STEPS: u64 = 20;
-/// Between the norms of the first and of later steps, so that some are cut and some are not.
-const CLIP: f64 = 0.7;
+/// So small that rounding in f32 does not grow from step to step.
+const RATE: f64 = 1e-3;
 
 /// What a training gave.
 #[derive(Clone, Debug, Default)]
@@ -67,11 +67,19 @@ fn pass(step: u64, counted: f64) -> Pass {
 }
 
 fn optimiser() -> Adam {
-    Adam::decoupled([0.9, 0.99], 1e-8, 0.1)
+    // The gradients of biases of keys are nothing but rounding, which a smaller epsilon would make steps of.
+    Adam::decoupled([0.9, 0.99], 1e-5, 0.1)
+}
+
+/// A limit that cuts the gradients of some steps and not of others.
+pub fn limit(text: &str) -> f64 {
+    let mut norms = one(text, DType::F64, f64::MAX).norms;
+    norms.sort_by(f64::total_cmp);
+    norms[norms.len() / 2]
 }
 
 /// The training in one process, which knows nothing of ranks.
-pub fn one(text: &str, dtype: DType) -> Outcome {
+pub fn one(text: &str, dtype: DType, limit: f64) -> Outcome {
     let model = build(&config(text), dtype, 11).unwrap();
     let (parameters, mut adam) = (model.parameters(), optimiser());
     let mut gradients = Gradients::new(parameters).unwrap();
@@ -80,8 +88,8 @@ pub fn one(text: &str, dtype: DType) -> Outcome {
         let batch = batch(text, step);
         let loss = model.gradients(&batch, &pass(step, batch.counted() as f64), &mut gradients).unwrap();
         outcome.losses.push(loss.mean());
-        outcome.norms.push(gradients.clip(CLIP));
-        adam.step(parameters, &gradients, 1e-2).unwrap();
+        outcome.norms.push(gradients.clip(limit));
+        adam.step(parameters, &gradients, RATE).unwrap();
         gradients.clear();
     }
     outcome.weights = copies(parameters.tensors());
@@ -98,11 +106,13 @@ fn copies(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
 pub struct Division {
     pub layout: Layout,
     pub plans: Plans,
+    pub limit: f64,
 }
 
 pub fn division(data: usize, tensor: usize, pipeline: usize) -> Division {
-    let plans = Plans { micro_batches: if pipeline > 1 { 2 } else { 1 }, zero: false };
-    Division { layout: Layout { data, tensor, pipeline }, plans }
+    let micro_batches = if pipeline > 1 { ROWS / data / 2 } else { 1 };
+    let plans = Plans { micro_batches, schedule: PipelineSchedule::default(), zero: false };
+    Division { layout: Layout { data, tensor, pipeline }, plans, limit: 1.0 }
 }
 
 /// One rank's part of the training. `look` sees the team at the end.
@@ -125,8 +135,8 @@ pub fn rank<R>(
         let pass = pass(step, counted);
         let loss = team.gradients(model.as_ref(), &batches, &pass, &mut gradients, |_| {})?;
         outcome.losses.push(loss.mean());
-        outcome.norms.push(team.clip(parameters, &mut gradients, CLIP)?);
-        team.step(&mut adam, parameters, &gradients, 1e-2)?;
+        outcome.norms.push(team.clip(parameters, &mut gradients, division.limit)?);
+        team.step(&mut adam, parameters, &gradients, RATE)?;
         gradients.clear();
     }
     outcome.weights = copies(team.weights(parameters)?);
@@ -181,14 +191,18 @@ pub fn numbers(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Whether a division computes what one process does.
+/// Whether a division computes what one process does, in f64.
 pub fn prove(text: &str, division: Division) {
-    for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-4)] {
-        let wanted = one(text, dtype);
-        let cut = wanted.norms.iter().filter(|norm| **norm > CLIP).count();
-        assert!(cut > 0 && cut < wanted.norms.len(), "clipping acts on some steps: {:?}", wanted.norms);
-        let (got, _) = many(text, dtype, division, |world| world, |_, _| ());
-        let (away, place) = difference(&wanted, &got);
-        assert!(away <= tolerance, "{division:?} in {dtype:?} of {text}: {away:e} at {place}");
-    }
+    prove_in(DType::F64, 1e-10, text, division);
+}
+
+/// Whether a division computes what one process does, to a tolerance.
+pub fn prove_in(dtype: DType, tolerance: f64, text: &str, division: Division) {
+    let division = Division { limit: limit(text), ..division };
+    let wanted = one(text, dtype, division.limit);
+    let cut = wanted.norms.iter().filter(|norm| **norm > division.limit).count();
+    assert!(cut > 0 && cut < wanted.norms.len(), "clipping acts on some steps: {:?}", wanted.norms);
+    let (got, _) = many(text, dtype, division, |world| world, |_, _| ());
+    let (away, place) = difference(&wanted, &got);
+    assert!(away <= tolerance, "{division:?} in {dtype:?} of {text}: {away:e} at {place}");
 }
