@@ -21,6 +21,9 @@ struct Args {
     /// Clients at once
     #[arg(long, default_value_t = 6)]
     clients: usize,
+    /// Writes to each database before it begins, so that what these keep in memory is there
+    #[arg(long, default_value_t = 10_000)]
+    writes: u64,
     /// Chooses other operations
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -28,10 +31,10 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let Args { clients, seed, .. } = args;
+    let Args { clients, seed, writes, .. } = args;
     let (time, rounds) = (Duration::from_secs(args.seconds), usize::from(args.rounds));
     println!("seed {seed}: {clients} clients for {} seconds in {rounds} rounds", args.seconds);
-    let report = run(Setting { time, rounds, clients, seed });
+    let report = run(Setting { time, rounds, clients, writes, seed });
     for (name, (done, refused)) in &report.operations {
         println!("{name:12} {done:8} done {refused:8} refused");
     }

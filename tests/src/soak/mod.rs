@@ -3,8 +3,9 @@
 //!
 //! Time is cut into rounds. In each, every client works through operations that chance chooses and ends as it happens to,
 //! in the midst of a generation as often as not. Then all is quiet: what outlives its process is removed, and frames,
-//! contexts, processes, descriptors, children and memory are counted. The first quarter of the rounds warms up caches
-//! and the allocator; growth is how much more memory the last quarter rests at than the second.
+//! contexts, processes, descriptors, children and memory are counted. Growth is how much more memory the last quarter of
+//! the rounds rests at than the second: the first one warms up caches and the allocator. Databases are warmed up before,
+//! since what they keep in memory of all that was written to them is bounded and comes slowly.
 
 mod client;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use syscalls::call::{Discard, Snapshots, StoreDelete, StoreList, Unshare};
+use syscalls::call::{Discard, Snapshot, Snapshots, StoreDelete, StoreList, StorePut, Unshare};
 use syscalls::client::blocking::Client;
 use syscalls::reply::{ModelInfo, ModelState, Stats};
 use syscalls::{Reply, Tokens};
@@ -44,6 +45,8 @@ pub struct Setting {
     pub time: Duration,
     pub rounds: usize,
     pub clients: usize,
+    /// Writes to each database before the first round.
+    pub writes: u64,
     pub seed: u64,
 }
 
@@ -110,6 +113,7 @@ pub fn run(setting: Setting) -> Report {
     daemon.mount_sim(MODELS[2], SLOW);
     let mut report = Report::default();
     let mut chance = Chance::new(setting.seed);
+    warm_up(&daemon, setting.writes);
     let mut busy: Vec<Busy> = (0..setting.clients).map(|n| Busy::new(n, setting.seed)).collect();
     let quiet = rest(&daemon, None);
     let round = setting.time / u32::try_from(setting.rounds).expect("rounds are few");
@@ -131,6 +135,19 @@ pub fn run(setting: Setting) -> Report {
     report.tokens = stats(&daemon).tokens_generated;
     busy.into_iter().for_each(|client| client.tell(&mut report.operations));
     report
+}
+
+/// Writes to the database of values, and to that of processes.
+fn warm_up(daemon: &Daemon, writes: u64) {
+    let mut client = daemon.client();
+    let context = client.open(Some(MODELS[2])).expect("opens").context;
+    client.append_text(context, &"w".repeat(500)).expect("appends");
+    for number in 0..writes {
+        let (store, key) = (STORE.to_owned(), (number % 10).to_string());
+        client.call(StorePut { store, key, value: number.into() }).expect("puts");
+        client.call(Snapshot { context, name: STORE.into() }).expect("it has a context");
+        client.call(Discard { name: STORE.into() }).expect("it is there");
+    }
 }
 
 /// Kills workers, and mounts and unmounts a model, until the round is over.
