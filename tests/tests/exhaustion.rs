@@ -65,10 +65,10 @@ fn starved(
 #[test]
 fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
     let daemon = Daemon::start();
-    let files = process::open_files(daemon.os_pid()) as u64;
+    // Fewer than it has, so that those of the dead worker are not enough for the next one.
+    let files = process::open_files(daemon.os_pid()) as u64 - 8;
     let mut waiting = Vec::new();
     starved(&daemon, libc::RLIMIT_NOFILE, files, "Too many open files", || {
-        // What the dead worker had leaves room for some.
         wait_until("newcomers have to wait", || {
             waiting.push(UnixStream::connect(daemon.socket()).expect("the system queues it"));
             daemon.log().contains("no connection can be accepted")
