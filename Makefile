@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 600
 FUZZ_SECONDS ?= 30
 export SOAK_SECONDS FUZZ_SECONDS
 
-.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train simulate prepare portable gpu-check install uninstall deb check-systemd clean faults soak fuzz
+.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train bench-beside losses-train simulate prepare portable gpu-check install uninstall deb check-systemd clean faults soak fuzz
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -53,13 +53,26 @@ bench: build ## measures against llama.cpp's own tools, in alternation
 bench-agents: build ## measures many processes on one model against llama-server, in alternation
 	$(BIN)/bench-agents $(ARGS)
 
-# The same in PyTorch runs beside it if PYTHON has one. ARGS="nano" for one shape; RAYON_NUM_THREADS for threads.
+# The same in PyTorch runs beside it if PYTHON has one. ARGS="nano" for one shape.
 PYTHON ?= python3
 bench-train: ## measures training, in alternation with PyTorch where PYTHON has it
 	$(CARGO) build --release --locked -p llmasos-train --example speed
 	@if $(PYTHON) -c 'import torch' 2>/dev/null; then $(BIN)/examples/speed --python $(PYTHON) $(ARGS); \
 	else echo "bench-train: $(PYTHON) has no PyTorch; name one that has it with PYTHON=PATH"; \
 	$(BIN)/examples/speed $(ARGS); fi
+
+# TEXT is Karpathy's tiny Shakespeare. Each run takes some minutes.
+TEXT ?= ../shared/data/lm/tinyshakespeare.txt
+SEEDS ?= 1337 1 2
+losses-train: build ## trains nanoGPT's small configuration over SEEDS in both precisions, and prints validation losses
+	@for seed in $(SEEDS); do for precision in F32 Bf16; do out=$$(mktemp -d); \
+	$(BIN)/llmasos-trainer run drivers/train/specs/shakespeare.ron --alone --quiet --set out=$$out/run \
+	--set 'data.train={"Text":["$(TEXT)"]}' --set seed=$$seed --set precision=$$precision \
+	--set evaluation.every=2000 --set evaluation.batches=null --set samples.every=0 || exit 1; \
+	echo "$$precision, seed $$seed: $$(grep '"evaluation"' $$out/run/log.jsonl | tail -1)"; rm -r $$out; done; done
+
+bench-beside: build ## measures a chat beside training of class batch, in alternation with the chat alone
+	$(BIN)/bench-beside $(ARGS)
 
 # ARGS="--preset 0.5b --tokens 16384", …
 bench-resume: build ## measures a long context resumed after kill -9 against the same computed again
