@@ -28,12 +28,14 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod parameters;
+pub mod predict;
 pub mod random;
 pub mod ranks;
 pub mod run;
 pub mod spec;
 pub mod tape;
 pub mod token;
+pub mod trained;
 
 pub use batch::{Batch, IGNORE, Side};
 pub use error::{Error, Result};

@@ -4,7 +4,9 @@
 //! then has a checkpoint to go on from.
 
 mod place;
+mod predict;
 mod ranks;
+mod resolve;
 mod signals;
 mod turns;
 
@@ -17,12 +19,11 @@ use syscalls::call::Class;
 use syscalls::limits::{NICE_MAX, NICE_MIN};
 use syscalls::paths;
 
-use crate::checkpoint::Folder;
 use crate::export::{Exported, Format, Matrices};
 use crate::ranks::Mesh;
 use crate::run::{Always, End, Feed, Hooks, RunError, Setup, Stop, expect, run};
 use crate::spec::TrainSpec;
-use crate::token::Tokeniser;
+use crate::trained::{Trained, Which};
 use turns::Turns;
 
 /// Trains language models.
@@ -39,12 +40,22 @@ enum Command {
     Run(Run),
     /// Writes a trained model in a format for other programs
     Export(Export),
+    /// Answers questions with a trained model: JSON lines in and out
+    Predict(predict::Predict),
+    /// Prints a specification as JSON, complete and with absolute paths
+    Resolve(resolve::Resolve),
+    /// Prints the folder of a data set, and fetches it where it is not there
+    Find(resolve::Find),
 }
 
 #[derive(Debug, Args)]
 struct Run {
     /// The specification, a RON file
-    spec: PathBuf,
+    #[arg(required_unless_present = "json")]
+    spec: Option<PathBuf>,
+    /// The specification itself, as JSON
+    #[arg(long, value_name = "TEXT", conflicts_with = "spec")]
+    json: Option<String>,
     /// Changes a part of it, such as optimiser.lr=1e-3; may be given often
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
@@ -86,7 +97,7 @@ struct Run {
 
 #[derive(Debug, Args)]
 struct Export {
-    /// The folder of a run
+    /// The folder of a run, or of a model in the Hugging Face layout
     run: PathBuf,
     /// The format
     #[arg(long, value_enum, default_value = "hf")]
@@ -129,6 +140,9 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => train(&arguments),
         Command::Export(arguments) => export(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Predict(arguments) => predict::predict(&arguments),
+        Command::Resolve(arguments) => resolve::resolve(&arguments),
+        Command::Find(arguments) => resolve::find_data(&arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("llmasos-trainer: {error}");
@@ -144,7 +158,8 @@ fn train(arguments: &Run) -> Result<ExitCode, RunError> {
     }
     let stop = Stop::default();
     signals::watch(&stop).map_err(|error| RunError::Unfit(format!("signals cannot be watched: {error}")))?;
-    let spec = TrainSpec::load(&arguments.spec, &arguments.set)?;
+    let (path, json) = (arguments.spec.as_deref(), arguments.json.as_deref());
+    let spec = resolve::specification(path, json, &arguments.set)?;
     let feed = match arguments.events {
         Some(fd) => Feed::on(fd).map_err(|error| RunError::Unfit(format!("--events {fd}: {error}")))?,
         None => Feed::none(),
@@ -200,18 +215,13 @@ impl From<ClassName> for Class {
 }
 
 fn export(arguments: &Export) -> Result<(), RunError> {
-    let folder = Folder::of(&arguments.run);
-    let checkpoint = match arguments.last {
-        true => folder.newest()?.0,
-        false => folder.best()?,
-    };
-    let tokeniser = Tokeniser::from_json(&checkpoint.tokeniser)?;
-    let name = arguments.run.file_name().map(|name| name.to_string_lossy().into_owned());
+    let which = if arguments.last { Which::Newest } else { Which::Best };
+    let trained = Trained::load(&arguments.run, which)?;
     let exported = Exported {
-        config: &checkpoint.config,
-        weights: &checkpoint.weights,
-        tokeniser: &tokeniser,
-        name: name.as_deref().unwrap_or("model"),
+        config: &trained.config,
+        weights: &trained.weights,
+        tokeniser: &trained.tokeniser,
+        name: &trained.name,
     };
     let format = match (arguments.format, arguments.matrices) {
         (FormatName::Hf, _) => Format::Hf,

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use syscalls::call::{Class, Compute, Hello};
+use syscalls::call::{Class, Compute, Hello, Receive, Send, Yield};
 use syscalls::client::blocking::Client;
 use syscalls::client::hello;
 use syscalls::limits::QUANTUM_US_MAX;
-use syscalls::{Errno, Fault, Reply};
+use syscalls::{Errno, Fault, Pid, Reply};
 
 use crate::run::{MicroStep, Stop, Turn};
 
@@ -60,6 +60,43 @@ impl Turns {
             Err(fault) => return Err(fault),
         }
         Ok(())
+    }
+
+    /// Ends the quantum, where nothing is to be computed for a while.
+    pub(super) fn rest(&mut self) {
+        if let Some(client) = self.client.as_mut().filter(|_| self.until.is_some()) {
+            // Where the connection is gone, whatever comes next says so.
+            let _ = client.call(Yield {});
+        }
+        (self.until, self.began) = (None, None);
+    }
+
+    /// The next message, and who sent it; none where none comes within so long, or the connection is gone.
+    ///
+    /// # Errors
+    ///
+    /// The daemon refuses.
+    pub(super) fn receive(&mut self, timeout_ms: u64) -> Result<Option<(Pid, serde_json::Value)>, Fault> {
+        let Some(client) = &mut self.client else { return Ok(None) };
+        match client.call(Receive { timeout_ms: Some(timeout_ms) }) {
+            Ok(Reply::Message { from, data }) => Ok(Some((from, data))),
+            Ok(_) => Ok(None),
+            Err(fault) if fault.errno == Errno::ETIMEDOUT || is_absence(&fault) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Sends a message. One to a process that has ended is nobody's loss.
+    ///
+    /// # Errors
+    ///
+    /// The daemon refuses.
+    pub(super) fn send(&mut self, pid: Pid, data: serde_json::Value) -> Result<(), Fault> {
+        let Some(client) = &mut self.client else { return Ok(()) };
+        match client.call(Send { pid, data }) {
+            Err(fault) if fault.errno != Errno::ESRCH => Err(fault),
+            _ => Ok(()),
+        }
     }
 
     /// Asks for a quantum that a pass fits in.

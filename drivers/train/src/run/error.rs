@@ -70,7 +70,7 @@ pub enum RunError {
 
 impl RunError {
     /// For `map_err` on what a file of the run answers.
-    pub(super) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> RunError + '_ {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> RunError + '_ {
         move |error| RunError::Io { path: path.to_owned(), error }
     }
 }

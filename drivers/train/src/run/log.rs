@@ -3,10 +3,14 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::RunError;
+
+/// How old an entry may become before others can read it. They follow the log of a run that computes.
+const FLUSH_EVERY: Duration = Duration::from_millis(250);
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +66,7 @@ impl Entry {
 pub struct Log {
     path: PathBuf,
     file: BufWriter<File>,
+    flushed: Instant,
     /// Losses by step, for the curve.
     pub curve: Vec<(u64, f64)>,
     /// Losses of evaluations by step.
@@ -84,14 +89,20 @@ impl Log {
             .collect();
         let partial = run.join(".log.jsonl");
         let file = File::create(&partial).map_err(RunError::io(&partial))?;
-        let mut log = Log { path, file: BufWriter::new(file), curve: Vec::new(), evaluations: Vec::new() };
+        let mut log = Log {
+            path,
+            file: BufWriter::new(file),
+            flushed: Instant::now(),
+            curve: Vec::new(),
+            evaluations: Vec::new(),
+        };
         kept.iter().try_for_each(|entry| log.write(entry))?;
         log.flush()?;
         fs::rename(&partial, &log.path).map_err(RunError::io(&log.path))?;
         Ok(log)
     }
 
-    /// Adds an entry. Entries of steps are written when there are some of them.
+    /// Adds an entry, and hands all to the system where that was not done for a while.
     ///
     /// # Errors
     ///
@@ -104,7 +115,11 @@ impl Log {
         }
         let mut line = serde_json::to_string(entry).expect("entries are numbers and text");
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(RunError::io(&self.path))
+        self.file.write_all(line.as_bytes()).map_err(RunError::io(&self.path))?;
+        match self.flushed.elapsed() < FLUSH_EVERY {
+            true => Ok(()),
+            false => self.flush(),
+        }
     }
 
     /// Hands all entries to the system.
@@ -113,6 +128,7 @@ impl Log {
     ///
     /// The file cannot be written.
     pub fn flush(&mut self) -> Result<(), RunError> {
+        self.flushed = Instant::now();
         self.file.flush().map_err(RunError::io(&self.path))
     }
 }

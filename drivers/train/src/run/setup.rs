@@ -1,20 +1,20 @@
 //! From a specification to everything that a run needs: vocabulary, data, model and optimiser.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use super::error::RunError;
 use super::memory::{self, Memory};
-use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, read_tensors};
+use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
 use crate::data::{Collator, Examples, Order, Search, Split, TokenFile, prepare};
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
 use crate::ranks::{Mesh, Team, agree};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
+use crate::trained::weights;
 use crate::{Model, ModelConfig};
 
 /// Tokens of a vocabulary that is learned where the specification does not say.
@@ -221,7 +221,7 @@ fn model(
     };
     let model = build_on(mesh, config, dtype, spec.seed)?;
     if let ModelSpec::Pretrained(folder) = &spec.model {
-        let tensors = pretrained(folder)?;
+        let tensors = weights(folder)?;
         let loaded = model.parameters().load(&tensors)?;
         // A head that is new is trained from the beginning; a body that is missing is another model.
         if loaded.missing.len() * 2 > model.parameters().len() {
@@ -234,22 +234,6 @@ fn model(
         }
     }
     Ok((memory, model))
-}
-
-/// The weights of a folder in the Hugging Face layout, in one file or several.
-fn pretrained(folder: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
-    let entries = std::fs::read_dir(folder).map_err(RunError::io(folder))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
-    files.sort_unstable();
-    if files.is_empty() {
-        return Err(RunError::Unfit(format!("{}: has no model.safetensors", folder.display())));
-    }
-    let mut tensors = BTreeMap::new();
-    for path in files {
-        tensors.extend(read_tensors(&path).map_err(RunError::io(&path))?);
-    }
-    Ok(tensors)
 }
 
 /// Puts a checkpoint's weights into a model.

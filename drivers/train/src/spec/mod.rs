@@ -9,6 +9,7 @@ mod model;
 mod optimiser;
 mod ranks;
 mod read;
+mod resolve;
 #[cfg(test)]
 mod tests;
 

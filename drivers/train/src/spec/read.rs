@@ -33,6 +33,19 @@ impl TrainSpec {
         })
     }
 
+    /// Reads a specification in JSON and applies settings. `name` stands before the line in errors.
+    ///
+    /// # Errors
+    ///
+    /// Where it stands and what is wrong; for a name that there is not, the one that is nearest.
+    pub fn from_json(text: &str, name: &str, settings: &[String]) -> Result<TrainSpec, SpecError> {
+        let spec: TrainSpec = serde_json::from_str(text).map_err(|error| {
+            let place = format!("{name}:{}:{}", error.line(), error.column());
+            SpecError::Text { place, why: with_nearest_of(&error.to_string()) }
+        })?;
+        spec.with(settings)
+    }
+
     /// The text of it, which [`TrainSpec::parse`] reads.
     pub fn to_ron(&self) -> String {
         let pretty = ron::ser::PrettyConfig::new().depth_limit(3);
@@ -74,6 +87,17 @@ fn with_nearest(error: &ron::Error) -> String {
     match nearest(found, expected) {
         Some(near) => format!("there is no `{found}` here; did you mean `{near}`?"),
         None => format!("there is no `{found}` here; there is {}", expected.join(", ")),
+    }
+}
+
+/// The same of serde's sentence, which has the names between backticks: first the one that there is not.
+fn with_nearest_of(why: &str) -> String {
+    let mut names = why.split('`').skip(1).step_by(2);
+    let unknown = why.starts_with("unknown field") || why.starts_with("unknown variant");
+    let Some(found) = names.next().filter(|_| unknown) else { return why.to_owned() };
+    match nearest(found, &names.collect::<Vec<_>>()) {
+        Some(near) => format!("there is no `{found}` here; did you mean `{near}`?"),
+        None => why.to_owned(),
     }
 }
 

@@ -1,0 +1,151 @@
+//! Encoders: hidden tokens, classes, vectors.
+
+use candle_core::DType;
+
+use super::{Answer, Choice, Label, Predictor};
+use crate::batch::{Batch, Side};
+use crate::models::build;
+use crate::run::{MicroStep, RunError, Turn};
+use crate::token::{Special, Tokeniser};
+use crate::{Model, ModelConfig, Pass};
+
+/// Guesses the hidden tokens of a text.
+pub(super) fn fill_mask(
+    predictor: &Predictor,
+    text: &str,
+    top_k: usize,
+    turn: &mut dyn Turn,
+) -> Result<Answer, RunError> {
+    predictor.need_head("BertForMaskedLM", "fill_mask")?;
+    let tokeniser = predictor.tokeniser();
+    let mask = tokeniser.need(Special::Mask)?;
+    let framed = framed(predictor, text, None)?;
+    let hidden: Vec<usize> = (0..framed.length).filter(|at| framed.tokens[*at] == mask).collect();
+    if hidden.is_empty() {
+        let name = tokeniser.token(mask).unwrap_or_default();
+        return Err(RunError::Unfit(format!(
+            "the text hides no token; write {name} where one is to be guessed"
+        )));
+    }
+    let rows = rows(predictor.model.as_ref(), framed.clone(), turn)?;
+    let guess = |at: usize| -> Result<Vec<Choice>, RunError> {
+        let scores = softmax(&rows[at]);
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+        let choice = |id: usize| -> Result<Choice, RunError> {
+            let mut tokens = framed.tokens.clone();
+            tokens[at] = id as u32;
+            let token = tokeniser.token(id as u32).unwrap_or_default();
+            Ok(Choice { token, text: tokeniser.decode(&tokens)?, score: scores[id] })
+        };
+        order.into_iter().take(top_k).map(choice).collect()
+    };
+    Ok(Answer::Masks { masks: hidden.into_iter().map(guess).collect::<Result<_, _>>()? })
+}
+
+/// Tells the class of a text.
+pub(super) fn classify(
+    predictor: &Predictor,
+    text: &str,
+    second: Option<&str>,
+    turn: &mut dyn Turn,
+) -> Result<Answer, RunError> {
+    predictor.need_head("BertForSequenceClassification", "classify")?;
+    let ModelConfig::Bert(config) = &predictor.trained.config else { unreachable!("it has the head") };
+    let batch = Batch { input: framed(predictor, text, second)?, ..Batch::default() };
+    turn.take(MicroStep { step: 0, number: 0, tokens: batch.input.length });
+    let logits = predictor.model.logits(&batch, &Pass::evaluation())?;
+    let logits = logits.to_dtype(DType::F64).and_then(|logits| logits.to_vec2::<f64>());
+    let scores = softmax(&logits.map_err(crate::Error::from)?[0]);
+    let name = |number: usize| {
+        let known = config.id2label.as_ref().and_then(|names| names.get(&(number as u32)));
+        known.cloned().unwrap_or_else(|| format!("LABEL_{number}"))
+    };
+    let mut labels: Vec<Label> =
+        scores.iter().enumerate().map(|(number, &score)| Label { label: name(number), score }).collect();
+    labels.sort_by(|a, b| b.score.total_cmp(&a.score));
+    Ok(Answer::Labels { labels })
+}
+
+/// Turns texts into vectors: the mean over the tokens, of length 1.
+pub(super) fn embed(
+    predictor: &mut Predictor,
+    texts: &[String],
+    turn: &mut dyn Turn,
+) -> Result<Answer, RunError> {
+    if predictor.vectors.is_none() {
+        predictor.vectors = Some(without_head(predictor)?);
+    }
+    let model = predictor.vectors.as_deref().expect("it was just made");
+    let mut vectors = Vec::with_capacity(texts.len());
+    for text in texts {
+        let batch = Batch { input: framed(predictor, text, None)?, ..Batch::default() };
+        turn.take(MicroStep { step: 0, number: vectors.len(), tokens: batch.input.length });
+        let logits = model.logits(&batch, &Pass::evaluation())?;
+        let rows = logits.to_dtype(DType::F32).and_then(|rows| rows.to_vec2::<f32>());
+        vectors.extend(rows.map_err(crate::Error::from)?);
+    }
+    Ok(Answer::Vectors { vectors })
+}
+
+fn without_head(predictor: &Predictor) -> Result<Box<dyn Model>, RunError> {
+    let ModelConfig::Bert(config) = &predictor.trained.config else {
+        let name = &predictor.trained.name;
+        return Err(RunError::Unfit(format!(
+            "embed takes a BERT; {name} is none. Mount it, and use `embed` there"
+        )));
+    };
+    let mut config = config.clone();
+    config.architectures = vec!["BertModel".into()];
+    let model = build(&ModelConfig::Bert(config), DType::F32, 0)?;
+    model.parameters().load(&predictor.trained.weights)?;
+    Ok(model)
+}
+
+/// A text, or two, as BERT reads them.
+pub(super) fn framed(predictor: &Predictor, text: &str, second: Option<&str>) -> Result<Side, RunError> {
+    let tokeniser = predictor.tokeniser();
+    let second = second.map(|second| tokeniser.encode(second)).transpose()?;
+    let side = frame(tokeniser, &tokeniser.encode(text)?, second.as_deref())?;
+    let most = predictor.model.config().positions();
+    match side.length > most {
+        true => Err(RunError::Unfit(format!(
+            "the text has {} tokens with those around it, and the model reads {most}; give less",
+            side.length
+        ))),
+        false => Ok(side),
+    }
+}
+
+/// `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]`, with the second part marked as such.
+pub(super) fn frame(tokeniser: &Tokeniser, first: &[u32], second: Option<&[u32]>) -> Result<Side, RunError> {
+    let (class, separator) = (tokeniser.need(Special::Class)?, tokeniser.need(Special::Separator)?);
+    let mut tokens = vec![class];
+    tokens.extend(first);
+    tokens.push(separator);
+    let mut types = vec![0; tokens.len()];
+    if let Some(second) = second {
+        tokens.extend(second);
+        tokens.push(separator);
+        types.resize(tokens.len(), 1);
+    }
+    let length = tokens.len();
+    Ok(Side { types: second.map(|_| types), ..Side::new(tokens, length) })
+}
+
+/// What comes out of one row, token by token.
+pub(super) fn rows(model: &dyn Model, input: Side, turn: &mut dyn Turn) -> Result<Vec<Vec<f64>>, RunError> {
+    turn.take(MicroStep { step: 0, number: 0, tokens: input.length });
+    let batch = Batch { input, ..Batch::default() };
+    let logits = model.logits(&batch, &Pass::evaluation())?;
+    let rows = logits.to_dtype(DType::F64).and_then(|rows| rows.to_vec3::<f64>());
+    Ok(rows.map_err(crate::Error::from)?.swap_remove(0))
+}
+
+/// Probabilities of logits.
+pub(super) fn softmax(logits: &[f64]) -> Vec<f64> {
+    let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = logits.iter().map(|logit| (logit - greatest).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
+}

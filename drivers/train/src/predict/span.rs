@@ -1,0 +1,97 @@
+//! Answers in a text: the first and the last token that are likeliest together (Devlin et al., 2019).
+
+use super::encoder::{frame, rows, softmax};
+use super::{Answer, Predictor};
+use crate::run::{RunError, Turn};
+
+/// Tokens of the longest answer, as BERT's own program has it.
+const ANSWER_TOKENS_MAX: usize = 30;
+
+/// The best answer of one part of the text.
+struct Best {
+    logit: f64,
+    score: f64,
+    /// Its bytes in the text.
+    place: (usize, usize),
+}
+
+/// Finds the answer. A text that is longer than the model reads is looked at in parts that overlap by half.
+pub(super) fn answer(
+    predictor: &Predictor,
+    question: &str,
+    context: &str,
+    turn: &mut dyn Turn,
+) -> Result<Answer, RunError> {
+    predictor.need_head("BertForQuestionAnswering", "answer")?;
+    let tokeniser = predictor.tokeniser();
+    let question = tokeniser.encode(question)?;
+    let encoding = tokeniser.inner().encode(context, false);
+    let encoding = encoding.map_err(|error| RunError::Unfit(format!("the text has no tokens: {error}")))?;
+    let (ids, places) = (encoding.get_ids(), encoding.get_offsets());
+    let positions = predictor.model.config().positions();
+    // [CLS] question [SEP] part [SEP]
+    let around = question.len() + 3;
+    let Some(room) = positions.checked_sub(around).filter(|room| *room > 0) else {
+        let tokens = question.len();
+        return Err(RunError::Unfit(format!(
+            "the question has {tokens} tokens, and the model reads {positions} with the text; ask a shorter one"
+        )));
+    };
+    if ids.is_empty() {
+        return Err(RunError::Unfit("the text is empty; give one that may have the answer".into()));
+    }
+    let mut best: Option<Best> = None;
+    let mut from = 0;
+    loop {
+        let to = (from + room).min(ids.len());
+        let side = frame(tokeniser, &question, Some(&ids[from..to]))?;
+        let logits = rows(predictor.model.as_ref(), side, turn)?;
+        let found = best_of(&logits, around - 1..around - 1 + to - from, |at| places[from + at]);
+        if best.as_ref().is_none_or(|best| best.logit < found.logit) {
+            best = Some(found);
+        }
+        if to == ids.len() {
+            break;
+        }
+        from += (room / 2).max(1);
+    }
+    let Best { score, place: (start, end), .. } = best.expect("there is one part at least");
+    let characters = |bytes: usize| context[..bytes].chars().count();
+    let (first, last) = (characters(start), characters(end));
+    Ok(Answer::Span { answer: context[start..end].into(), start: first, end: last, score })
+}
+
+fn best_of(
+    logits: &[Vec<f64>],
+    text: std::ops::Range<usize>,
+    place: impl Fn(usize) -> (usize, usize),
+) -> Best {
+    let column = |column: usize| logits.iter().map(|row| row[column]).collect::<Vec<f64>>();
+    let (starts, ends) = (column(0), column(1));
+    let (mut logit, mut span) = (f64::NEG_INFINITY, (text.start, text.start));
+    for first in text.clone() {
+        for last in first..text.end.min(first + ANSWER_TOKENS_MAX) {
+            if starts[first] + ends[last] > logit {
+                (logit, span) = (starts[first] + ends[last], (first, last));
+            }
+        }
+    }
+    let score = softmax(&starts)[span.0] * softmax(&ends)[span.1];
+    Best { logit, score, place: (place(span.0 - text.start).0, place(span.1 - text.start).1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn best_span_begins_before_it_ends_within_the_text_and_is_not_too_long() {
+        let place = |at: usize| (10 * at, 10 * at + 5);
+        // The likeliest start is behind the likeliest end, and the best of all lies outside of the text.
+        let logits = [[9.0, 9.0], [1.0, 4.0], [5.0, 0.0], [0.0, 3.0]].map(Vec::from);
+        assert_eq!(best_of(&logits, 1..4, place).place, (10, 25));
+        let mut long = vec![vec![0.0, 0.0]; 80];
+        (long[0][0], long[70][1], long[29][1]) = (9.0, 9.0, 1.0);
+        assert_eq!(best_of(&long, 0..80, place).place, (0, 295));
+    }
+}
