@@ -119,3 +119,30 @@ fn run_outlives_the_daemon() {
     daemon.kill9();
     assert_eq!(exit_code(child.wait().unwrap()), 0);
 }
+
+#[test]
+fn run_that_is_detached_is_started_by_the_daemon_and_needs_nobody() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let spec = spec(&daemon, "run", 1_000_000);
+    let refused = daemon.llmasos(["train", "--detach", spec.to_str().unwrap(), "--set", "stepss=3"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("`steps`"), "{said}");
+    let started = daemon.llmasos(["train", "--detach", spec.to_str().unwrap()]);
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let pid = Pid(String::from_utf8_lossy(&started.stdout).trim().parse().unwrap());
+    assert_eq!(runs(&mut client)[0].class, Class::Batch);
+    computes(&mut client, pid, 50_000);
+    client.kill(pid, Signal::Stop).unwrap();
+    let stopped = runs(&mut client)[0].clone();
+    assert_eq!(stopped.state, ProcessState::Stopped);
+    client.kill(pid, Signal::Cont).unwrap();
+    computes(&mut client, pid, 50_000);
+    client.kill(pid, Signal::Term).unwrap();
+    wait_until("it has ended", || runs(&mut client).is_empty());
+    let last = daemon.dir().join("run/checkpoints/last");
+    wait_until("its checkpoint is there", || last.join("manifest.json").exists());
+    let spec = spec.to_str().unwrap();
+    let resumed = daemon.llmasos(["train", "--detach", spec, "--resume", "--set", "steps=1"]);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+}

@@ -71,6 +71,26 @@ pub struct Program {
     pub uid: u32,
     /// Variables beside those that every program has.
     pub environment: Vec<(String, String)>,
+    /// What it may reach beside what every program may.
+    pub reach: Reach,
+}
+
+/// What a program may reach that was asked for by somebody who can reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Files and folders that it may read.
+    pub read: Vec<String>,
+    /// The folder that it may write to.
+    pub write: Option<String>,
+    /// It computes with all of the machine: the limits that programs run into by mistake are not for it.
+    pub computes: bool,
+}
+
+impl Program {
+    /// A program that reaches what every program may.
+    pub fn new(argv: Vec<String>, uid: u32) -> Self {
+        Program { argv, uid, environment: Vec::new(), reach: Reach::default() }
+    }
 }
 
 /// What a program asks of the values of its user. Names are checked.

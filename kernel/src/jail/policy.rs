@@ -176,6 +176,12 @@ impl Policy {
         }
     }
 
+    /// With the limits of a worker: it computes with all of the machine.
+    pub fn computing(mut self) -> Policy {
+        self.limits = Policy::worker().limits;
+        self
+    }
+
     /// Adds what another policy allows, and takes its limits where it has some.
     pub fn with(mut self, more: &Policy) -> Policy {
         self.read.extend(more.read.iter().cloned());

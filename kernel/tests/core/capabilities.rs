@@ -19,6 +19,7 @@ fn spawn(name: &str, caps: Option<&[Capability]>) -> Spawn {
         lifetime: None,
         caps: caps.map(Into::into),
         argv: vec![],
+        read: vec![],
     }
 }
 
@@ -44,6 +45,10 @@ fn lacks(reply: Result<Reply, Fault>, capability: Capability) {
     assert!(fault.message.contains(&named), "{fault}");
 }
 
+fn train(spec: serde_json::Value) -> Train {
+    Train { spec, resume: false, name: None, class: None, nice: None, group: None }
+}
+
 /// Calls that each take a capability, and which one.
 fn taking(process: Pid) -> Vec<(Capability, Call)> {
     let context = syscalls::ContextId(1);
@@ -63,7 +68,7 @@ fn taking(process: Pid) -> Vec<(Capability, Call)> {
         (Capability::Persist, Detach { pid: None }.into()),
         (Capability::Store, put.into()),
         (Capability::Store, StoreList { store: "s".into(), prefix: String::new() }.into()),
-        (Capability::Train, Train { spec: 1.into() }.into()),
+        (Capability::Train, train(1.into()).into()),
         (Capability::Mount, mount("n", "").into()),
         (Capability::Umount, Unmount { name: "m".into(), force: true }.into()),
         (Capability::Policy, Setpolicy { policy: "rr".into() }.into()),

@@ -55,6 +55,7 @@ fn wait_with_a_deadline_ends_when_time_jumps_over_it() {
         lifetime: None,
         caps: None,
         argv: vec![],
+        read: vec![],
     };
     let Ok(Reply::Spawned { pid, .. }) = machine.call(conn, spawn) else { panic!() };
     let waiting = machine.begin(conn, Wait { pid: Some(pid), timeout_ms: Some(1000) });

@@ -39,6 +39,7 @@ impl Machine {
             lifetime: None,
             caps: None,
             argv: vec![],
+            read: vec![],
         };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,

@@ -82,6 +82,7 @@ fn child_that_is_waited_for_runs_in_the_waiters_class() {
         lifetime: None,
         caps: None,
         argv: vec![],
+        read: vec![],
     };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
     let Ok(Reply::Opened { context, .. }) = machine.call_as(watched, Some(pid), crate::machine::open())
@@ -114,6 +115,7 @@ fn class_is_given_back_when_the_wait_is_over() {
         lifetime: None,
         caps: None,
         argv: vec![],
+        read: vec![],
     };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
     let waiting = machine.begin(watched, Wait { pid: Some(pid), timeout_ms: Some(10) });

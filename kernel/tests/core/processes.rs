@@ -191,6 +191,7 @@ fn spawn(name: &str) -> Spawn {
         lifetime: None,
         caps: None,
         argv: vec![],
+        read: vec![],
     }
 }
 
@@ -268,7 +269,7 @@ fn calls_that_the_kernel_lacks_say_what_to_do() {
     let mut machine = Machine::default();
     let conn = machine.connect(ADMIN);
     let spec = serde_json::json!({"model": "m"});
-    let fault = machine.call(conn, Train { spec }).expect_err("not there");
+    let fault = machine.call(conn, Compress { spec }).expect_err("not there");
     assert_eq!(fault.errno, Errno::ENOSYS);
     assert!(fault.message.contains("another tool"), "{fault}");
 }

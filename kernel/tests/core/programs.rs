@@ -2,7 +2,7 @@
 
 use kernel::core::event::{ConnId, Event};
 use kernel::core::output::Printed;
-use syscalls::call::{Hello, Kill, Output, Ps, Signal, Spawn, Wait};
+use syscalls::call::{Class, Hello, Kill, Output, Ps, Signal, Spawn, Train, Wait};
 use syscalls::event::Stream;
 use syscalls::limits::{
     ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX,
@@ -17,7 +17,16 @@ const BORN: ConnId = ConnId(9000);
 
 fn spawn(argv: &[&str]) -> Spawn {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    Spawn { name: "program".into(), class: None, nice: None, group: None, lifetime: None, caps: None, argv }
+    Spawn {
+        name: "program".into(),
+        class: None,
+        nice: None,
+        group: None,
+        lifetime: None,
+        caps: None,
+        argv,
+        read: vec![],
+    }
 }
 
 fn hello() -> Hello {
@@ -265,4 +274,47 @@ fn program_outlives_its_parent_and_is_reaped_by_the_kernel() {
     let other = machine.connect(ADMIN);
     let Ok(Reply::Processes(list)) = machine.call(other, Ps { all: true }) else { panic!("ps answers") };
     assert!(list.iter().all(|p| p.pid != pid));
+}
+
+#[test]
+fn program_reads_what_its_caller_names_and_lets_no_other_read_anything() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(ADMIN);
+    let reading = |read: &str| Spawn { read: vec![read.to_owned()], ..spawn(&["/bin/program"]) };
+    let fault = machine.call(conn, reading("model")).expect_err("it is not absolute");
+    assert!(fault.errno == Errno::EINVAL && fault.message.contains("`model`"), "{fault}");
+    let without = Spawn { argv: vec![], ..reading("/model") };
+    assert_eq!(machine.call(conn, without).expect_err("it is no program").errno, Errno::EINVAL);
+    machine.begin(conn, reading("/model"));
+    let (pid, program) = machine.programs.pop().expect("the host is asked to start it");
+    assert_eq!(program.reach.read, ["/model"]);
+    assert!(program.reach.write.is_none() && !program.reach.computes);
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    let fault = machine.call(BORN, reading("/secret")).expect_err("it is in the jail");
+    assert_eq!(fault.errno, Errno::EPERM, "{fault}");
+    assert_eq!(machine.call(BORN, train("/secret", "/run")).expect_err("as before").errno, Errno::EPERM);
+    assert!(machine.programs.is_empty());
+}
+
+fn train(data: &str, out: &str) -> Train {
+    let spec = serde_json::json!({ "data": { "train": { "Text": [data] } }, "out": out });
+    Train { spec, resume: false, name: None, class: None, nice: None, group: None }
+}
+
+#[test]
+fn training_is_a_program_of_class_batch_that_reaches_what_its_specification_names() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(ADMIN);
+    let fault = machine.call(conn, train("/text", "relative")).expect_err("the daemon has no folder");
+    assert!(fault.errno == Errno::EINVAL && fault.message.contains("`out`"), "{fault}");
+    let call = machine.begin(conn, Train { resume: true, ..train("/text", "/run") });
+    let (pid, program) = machine.programs.pop().expect("the host is asked to start it");
+    assert_eq!(program.argv[0], "llmasos-trainer");
+    assert!(program.argv.iter().any(|word| word == "--resume"), "{:?}", program.argv);
+    assert!(program.reach.read.contains(&"/text".to_owned()) && program.reach.computes);
+    assert_eq!(program.reach.write.as_deref(), Some("/run"));
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    assert_eq!(machine.reply(conn, call), Some(Ok(Reply::Spawned { pid })));
+    let process = machine.ps(conn).into_iter().find(|process| process.pid == pid).expect("it is listed");
+    assert_eq!((process.class, process.name.as_str()), (Class::Batch, "train"));
 }

@@ -153,6 +153,7 @@ fn children_are_followed_where_that_is_asked_for() {
             lifetime: None,
             caps: None,
             argv: vec![],
+            read: vec![],
         };
         machine.call_as(conn, Some(child), grandchild).expect("there is room");
         machine.call_as(conn, Some(child), Exit { status: 0 }).expect("it ends");

@@ -40,6 +40,7 @@ fn processes_of_a_user_are_bounded_over_all_connections() {
         lifetime: None,
         caps: None,
         argv: vec![],
+        read: vec![],
     };
     let fault = machine.call(other, spawn()).expect_err("three are there");
     check(&fault, Errno::EMFILE, "3 processes", "the limit is 3");

@@ -29,6 +29,7 @@ fn spawn(client: &mut Client, argv: &[&str]) -> Result<Pid, Fault> {
         lifetime: None,
         caps: None,
         argv,
+        read: vec![],
     };
     match client.call(spawn)? {
         Reply::Spawned { pid } => Ok(pid),

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Class;
 use crate::id::Tokens;
 
 args! {
@@ -54,8 +55,24 @@ args! {
 
     /// Arguments of `train`.
     struct Train {
-        /// The training specification.
+        /// The specification of `llmasos-trainer`, as JSON; `llmasos-trainer resolve` makes it of a RON file. Paths are
+        /// absolute: what it names may be read, and the folder `out`, which must be there, may be written to.
         spec: serde_json::Value,
+        /// Goes on from the newest checkpoint in the folder `out`.
+        #[serde(default)]
+        resume: bool,
+        /// What `ps` shows; `train` if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// The scheduling class; `batch` if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<Class>,
+        /// From −20 (most) to 19 (least); the parent's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nice: Option<i8>,
+        /// A group inside the parent's, such as `a/b`; the parent's if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
     }
 
     /// Arguments of `compress`.

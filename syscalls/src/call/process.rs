@@ -57,6 +57,10 @@ args! {
         /// and XCPU reach it and all that it has started as well, and KILL ends them. The reply comes when it runs.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         argv: Vec<String>,
+        /// Files and folders, as absolute paths, that such a program may read beside those of the system. It reads them as
+        /// the caller's user, so they give it nothing that the caller has not; a program in the jail cannot give any.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        read: Vec<String>,
     }
 
     /// Arguments of `exit`.

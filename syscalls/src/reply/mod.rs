@@ -39,7 +39,7 @@ pub enum Reply {
     Done {},
     /// Answer to `hello`.
     Hello(HelloReply),
-    /// Answer to `spawn`.
+    /// Answer to `spawn` and `train`.
     Spawned {
         /// The child.
         pid: Pid,
@@ -135,8 +135,6 @@ pub enum Reply {
         /// How long it is, in microseconds.
         us: u32,
     },
-    /// Answer to `train`.
-    Trained(serde_json::Value),
     /// Answer to `compress`.
     Compressed(serde_json::Value),
     /// Answer to `evaluate`.

@@ -56,6 +56,7 @@ fn values_out_of_range_are_refused_with_limit_and_value() {
             lifetime: None,
             caps: None,
             argv: vec![],
+            read: vec![],
         };
         let fork = |copies| Fork { context, copies, length: None };
         const RANGE: &str = "from -20 to 19";

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use clap::Parser;
@@ -43,6 +43,9 @@ struct Args {
     /// A group inside the user's own, such as a/b
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
+    /// A file or folder that it may read, beside those of the system; may be given often
+    #[arg(long, value_name = "PATH", conflicts_with = "restart")]
+    read: Vec<PathBuf>,
     /// Leaves it when it runs
     #[arg(short, long, conflicts_with = "restart")]
     detach: bool,
@@ -108,7 +111,8 @@ fn serve(client: &mut Client, args: &Args, name: String, argv: Vec<String>, rest
 /// Starts a program, and stays with it unless it is to be left.
 fn start(client: &mut Client, args: &Args, name: String, argv: Vec<String>) -> Outcome {
     let (class, nice, group) = (args.class, args.nice, args.group.clone());
-    let pid = match client.call(Spawn { name, class, nice, group, lifetime: None, caps: None, argv })? {
+    let read = args.read.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let pid = match client.call(Spawn { name, class, nice, group, lifetime: None, caps: None, argv, read })? {
         Reply::Spawned { pid } => pid,
         _ => return Err(Failure::Message("the daemon answered with the reply of another call".into())),
     };
@@ -126,6 +130,13 @@ fn start(client: &mut Client, args: &Args, name: String, argv: Vec<String>) -> O
     let (_, status) = client.wait(Some(pid))?;
     screen.end()?;
     Ok(status)
+}
+
+/// A path as the daemon takes it, which has no folder of its own.
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let path = std::path::absolute(path)?;
+    let not_text = || Failure::Usage(format!("{} is no UTF-8, which paths must be", path.display()));
+    path.to_str().map(str::to_owned).ok_or_else(not_text)
 }
 
 /// From now on SIGINT and SIGTERM go to a process instead of ending this one, which ends with it.

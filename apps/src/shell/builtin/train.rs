@@ -2,14 +2,17 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::Parser;
+use serde_json::Value;
+use syscalls::{Reply, call};
 
-use super::arguments::{self, Invocation};
+use super::arguments::{self, Daemon, Invocation};
 use super::failure::Failure;
 use super::{Builtin, Outcome, Run};
 use crate::shell::locate;
+use crate::terminal::output::Output;
 
 /// The program that does it.
 const TRAINER: &str = "llmasos-trainer";
@@ -21,9 +24,15 @@ pub const BUILTIN: Builtin =
 ///
 /// Runs `llmasos-trainer run`, whose --help has all options: --set NAME=VALUE changes a part of the specification,
 /// --dry-run shows what it would take, --resume goes on. The run is a process of the class batch: `ps` lists it, and
-/// signals, limits and `nice` act on it. INT and TERM leave a checkpoint.
+/// signals, limits and `nice` act on it. INT and TERM leave a checkpoint. With --detach the daemon starts it, and it needs
+/// no terminal: the process's number is printed, `output` follows what it says, and `log.jsonl` in its folder has it all.
 #[derive(Debug, Parser)]
 struct Args {
+    /// Has the daemon start the run, in the jail, and leaves it; stands before SPEC
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    daemon: Daemon,
     /// The specification, a RON file, and options
     #[arg(required = true, value_name = "SPEC", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
@@ -31,7 +40,40 @@ struct Args {
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
+    if args.detach {
+        return detach(&args);
+    }
     let program = locate::sibling(TRAINER);
-    let error = Command::new(&program).arg("run").args(&args.arguments).exec();
+    let mut command = Command::new(&program);
+    command.arg("run").args(&args.arguments);
+    if let Some(socket) = &args.daemon.socket {
+        command.arg("--socket").arg(socket);
+    }
+    let error = command.exec();
     Err(Failure::Message(format!("{} cannot be started: {error}", program.display())))
+}
+
+/// Hands the run over to the daemon. The trainer says what the specification means, since the daemon does not know.
+fn detach(args: &Args) -> Outcome {
+    let program = locate::sibling(TRAINER);
+    let unstarted = |error| Failure::Message(format!("{} cannot be started: {error}", program.display()));
+    let resume = args.arguments.iter().any(|word| word == "--resume");
+    let mut command = Command::new(&program);
+    command.arg("resolve").args(args.arguments.iter().filter(|word| *word != "--resume"));
+    let done = command.stderr(Stdio::inherit()).output().map_err(unstarted)?;
+    if !done.status.success() {
+        // It has told why.
+        return Ok(done.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+    }
+    let bad = |what: String| Failure::Message(format!("{} has answered {what}", program.display()));
+    let spec: Value = serde_json::from_slice(&done.stdout).map_err(|error| bad(error.to_string()))?;
+    let out = spec["out"].as_str().ok_or_else(|| bad("a specification without `out`".into()))?;
+    std::fs::create_dir_all(out).map_err(|error| Failure::Message(format!("{out}: {error}")))?;
+    let mut client = args.daemon.connect("train")?;
+    let train = call::Train { spec, resume, name: None, class: None, nice: None, group: None };
+    match client.call(train)? {
+        Reply::Spawned { pid } => Output::stdout().write(&format!("{pid}\n"))?,
+        _ => return Err(Failure::Message("the daemon answered with the reply of another call".into())),
+    }
+    Ok(0)
 }

@@ -144,7 +144,8 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        let program = Program { argv: config.argv, uid: config.uid, environment: config.environment };
+        let environment = config.environment;
+        let program = Program { environment, ..Program::new(config.argv, config.uid) };
         self.begin_program(id, config.caps, config.limits.into(), program);
         self.outputs.continue_as(before, pid);
         Ok(pid)

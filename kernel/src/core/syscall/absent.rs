@@ -6,7 +6,7 @@ use syscalls::{Call, Errno, Fault};
 pub(super) fn fault(call: &Call) -> Fault {
     let instead = match call {
         Call::Score(_) => "generate with logprobs tells how likely tokens were",
-        Call::Train(_) | Call::Compress(_) | Call::Evaluate(_) => "use another tool, and mount what it makes",
+        Call::Compress(_) | Call::Evaluate(_) => "use another tool, and mount what it makes",
         _ => "see the manual of calls",
     };
     Fault::new(Errno::ENOSYS, format!("this kernel does not have {}; {instead}", call.name()))

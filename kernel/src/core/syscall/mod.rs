@@ -50,6 +50,7 @@ mod sysinfo;
 mod tokenize;
 mod tokens;
 mod trace;
+mod train;
 mod truncate;
 mod unmount;
 mod wait;
@@ -332,6 +333,7 @@ impl Kernel {
             Call::Unmount(args) => self.sys_unmount(&args),
             Call::Compute(args) => self.sys_compute(caller, &args),
             Call::Yield(_) => self.sys_yield(caller),
+            Call::Train(args) => self.sys_train(caller, &args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
             Call::Subscribe(args) => self.sys_subscribe(&args),
             Call::Trace(args) => self.sys_trace(caller, args),

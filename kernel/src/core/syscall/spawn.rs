@@ -7,17 +7,32 @@ use syscalls::{Errno, Fault, Reply};
 use super::super::Kernel;
 use super::super::call::Waits;
 use super::super::counters::Counters;
-use super::super::effect::Program;
+use super::super::effect::{Program, Reach};
 use super::super::process::{Identity, Process};
 use super::super::sched::Bucket;
 use super::hello::check_priority;
 use super::{Caller, Next, Outcome, check_name};
 
 impl Kernel {
-    pub(super) fn sys_spawn(&mut self, caller: &Caller, args: Spawn) -> Outcome {
-        let program = !args.argv.is_empty();
-        if program {
-            check_arguments(&args.argv)?;
+    pub(super) fn sys_spawn(&mut self, caller: &Caller, mut args: Spawn) -> Outcome {
+        if args.argv.is_empty() {
+            return match args.read.is_empty() {
+                true => self.start_child(caller, args, None),
+                false => {
+                    Err(Fault::new(Errno::EINVAL, "read is for programs, and there is no argv; leave it out"))
+                }
+            };
+        }
+        check_arguments(&args.argv)?;
+        self.check_reach(caller, &args.read)?;
+        let reach = Reach { read: std::mem::take(&mut args.read), ..Reach::default() };
+        let argv = std::mem::take(&mut args.argv);
+        self.start_child(caller, args, Some(Program { reach, ..Program::new(argv, caller.uid) }))
+    }
+
+    /// Makes a child process, and has its program started where it is one.
+    pub(super) fn start_child(&mut self, caller: &Caller, args: Spawn, program: Option<Program>) -> Outcome {
+        if program.is_some() {
             self.check_programs()?;
         }
         check_name("a process", &args.name)?;
@@ -28,11 +43,11 @@ impl Kernel {
         check_priority(caller.caps, had, (class, nice))?;
         let caps = caller.caps.give(args.caps.as_deref())?;
         let lifetime = match args.lifetime {
-            Some(lifetime) if program && lifetime != Lifetime::Connection => {
+            Some(lifetime) if program.is_some() && lifetime != Lifetime::Connection => {
                 let message = "a program that the daemon starts ends with it; leave lifetime out";
                 return Err(Fault::new(Errno::EINVAL, message));
             }
-            _ if program => Lifetime::Connection,
+            _ if program.is_some() => Lifetime::Connection,
             asked => asked.unwrap_or(parent.lifetime),
         };
         self.processes.of_user().check(
@@ -57,8 +72,7 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        if program {
-            let program = Program { argv: args.argv, uid: caller.uid, environment: vec![] };
+        if let Some(program) = program {
             self.begin_program(id, caps, limits, program);
             return Ok(Next::Wait(Waits::Start(pid), None));
         }
@@ -73,6 +87,28 @@ impl Kernel {
         self.process_started(pid);
         self.note_begin(pid);
         Ok(Next::Reply(Reply::Spawned { pid }))
+    }
+}
+
+impl Kernel {
+    /// Checks that a caller may let a program reach these paths. The system checks what the caller's user may; but a
+    /// program in the jail reaches less than its user, and would find a way out of it here.
+    pub(super) fn check_reach(&self, caller: &Caller, paths: &[String]) -> Result<(), Fault> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        if self.connections.get(&caller.conn).is_none_or(|conn| conn.credentials.program.is_some()) {
+            let message =
+                "a program that the daemon started cannot let another one reach files; ask from outside";
+            return Err(Fault::new(Errno::EPERM, message));
+        }
+        match paths.iter().find(|path| !path.starts_with('/') || path.contains('\0')) {
+            Some(path) => {
+                let message = format!("the daemon has no folder of its own, so name `{path}` from / on");
+                Err(Fault::new(Errno::EINVAL, message))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -37,6 +37,18 @@ pub(super) fn launch(
     near.set_nonblocking(true).map_err(fault)?;
     let mut policy = starter.program_policy();
     policy.execute.push(path.clone());
+    policy.read.extend(program.reach.read.iter().map(PathBuf::from));
+    if let Some(folder) = program.reach.write.as_ref().map(PathBuf::from) {
+        // Made by whoever has it, since the daemon may be another user.
+        if !folder.is_dir() {
+            let message = format!("there is no folder {}; make it first", folder.display());
+            return Err(Fault::new(Errno::ENOENT, message));
+        }
+        policy.write.push(folder);
+    }
+    if program.reach.computes {
+        policy = policy.computing();
+    }
     // The programs of the project, which others call.
     let own = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned()));
     policy.execute.extend(own.clone());

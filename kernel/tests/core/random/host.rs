@@ -85,7 +85,10 @@ impl History {
         if self.host.running.len() + self.host.starting.len() < RUNNING_MAX {
             let argv = vec!["program".to_owned()];
             let (class, nice, group, lifetime, caps) = (None, None, None, None, None);
-            self.begin(at, Spawn { name: "program".into(), class, nice, group, lifetime, caps, argv });
+            self.begin(
+                at,
+                Spawn { name: "program".into(), class, nice, group, lifetime, caps, argv, read: vec![] },
+            );
         }
     }
 

@@ -140,6 +140,7 @@ impl Client {
             lifetime: None,
             caps: None,
             argv: Vec::new(),
+            read: Vec::new(),
         };
         take!(self.call(spawn), Reply::Spawned { pid } => pid)
     }
