@@ -1,0 +1,112 @@
+"""What models learn from: named data sets, files, and lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import trainer
+from .errors import suggests
+
+#: Endings of files with a JSON object on each line.
+JSON_LINES = (".jsonl", ".json", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data on disk, or in memory until a run begins. `kind` is ``"text"``, ``"pairs"`` or ``"labelled"``."""
+
+    name: str
+    kind: str
+    origin: dict[str, Any] | None = None
+    records: tuple[dict[str, str], ...] = ()
+
+    def source(self, folder: Path) -> dict[str, Any]:
+        """What the trainer is told. What is in memory is written into a folder."""
+        if self.origin is not None:
+            return self.origin
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{self.name}.jsonl"
+        with file.open("w", encoding="utf-8") as out:
+            for record in self.records:
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if self.kind == "text":
+            return {"Jsonl": {"files": [str(file)], "field": "text"}}
+        if self.kind == "pairs":
+            return {"Pairs": {"file": str(file), "source": "source", "target": "target"}}
+        second = "second" if self.records and "second" in self.records[0] else None
+        return {"Labelled": {"file": str(file), "text": "text", "second": second, "label": "label"}}
+
+    def __len__(self) -> int:
+        if self.origin is not None:
+            raise TypeError(f"{self.name} is on disk, and is not counted before a run")
+        return len(self.records)
+
+
+@suggests
+def load_dataset(name: str | Path, split: str | None = None, field: str = "text") -> Dataset:
+    """A data set by its name, such as ``"wikitext-2"``, or the path of its folder or file.
+
+    A name is looked for in the folders that `LLMASOS_DATASETS` names, then in the cache, and then fetched. `split` is
+    ``"train"``, ``"validation"`` or ``"test"``; without it a run trains on the first and is evaluated on the second.
+    """
+    path = Path(name)
+    if path.is_file():
+        return from_files(path, field=field)
+    folder = trainer.find_dataset(str(path.resolve()) if path.is_dir() else str(name))
+    origin = {"name": str(folder), "split": split and split.capitalize(), "field": field}
+    return Dataset(path.name, "text", {"Dataset": origin})
+
+
+def from_files(*files: str | Path, field: str = "text") -> Dataset:
+    """Plain text, each file a document; or JSON lines, each line a document in `field`."""
+    found = [Path(file).resolve(strict=True) for file in files]
+    names = [str(file) for file in found]
+    if found and all(file.suffix in JSON_LINES for file in found):
+        return Dataset(found[0].stem, "text", {"Jsonl": {"files": names, "field": field}})
+    return Dataset(found[0].stem if found else "nothing", "text", {"Text": names})
+
+
+def from_list(texts: Iterable[str], name: str = "texts") -> Dataset:
+    """Texts in memory, such as a list or an array of strings; each is a document."""
+    return Dataset(name, "text", records=tuple({"text": str(text)} for text in texts))
+
+
+def from_pairs(pairs: Iterable[tuple[str, str]], name: str = "pairs") -> Dataset:
+    """Texts and their translations, for an encoder-decoder."""
+    return Dataset(name, "pairs", records=tuple({"source": str(a), "target": str(b)} for a, b in pairs))
+
+
+def from_labelled(rows: Iterable[tuple[str, str]], name: str = "labelled") -> Dataset:
+    """Texts and their classes, for an encoder."""
+    return Dataset(name, "labelled", records=tuple({"text": str(a), "label": str(b)} for a, b in rows))
+
+
+def from_parallel(source: str | Path, target: str | Path) -> Dataset:
+    """Two files of text that are translations of each other, line by line."""
+    paths = {"source": str(Path(source).resolve(strict=True)), "target": str(Path(target).resolve(strict=True))}
+    return Dataset(Path(source).stem, "pairs", {"Parallel": paths})
+
+
+def from_table(
+    file: str | Path,
+    *,
+    text: str = "0",
+    second: str | None = None,
+    label: str | None = None,
+    target: str | None = None,
+) -> Dataset:
+    """A table (.tsv, .csv or .jsonl) of texts with their classes (`label`) or their translations (`target`).
+
+    Columns go by name, or by number from 0 on.
+    """
+    path = str(Path(file).resolve(strict=True))
+    if (label is None) == (target is None):
+        raise TypeError("from_table() takes one of label and target")
+    if target is not None:
+        return Dataset(Path(file).stem, "pairs", {"Pairs": {"file": path, "source": text, "target": target}})
+    columns = {"file": path, "text": text, "second": second, "label": label}
+    return Dataset(Path(file).stem, "labelled", {"Labelled": columns})

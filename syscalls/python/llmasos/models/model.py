@@ -1,0 +1,254 @@
+"""What all models are: sizes before training, and a folder in the Hugging Face layout after it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, TypeVar
+
+from .. import daemon, fitting, tensors, trainer
+from ..callbacks import Callback
+from ..datasets import Dataset
+from ..errors import LlmasosError, suggests
+from ..history import History
+from ..losses import CrossEntropyLoss
+from ..optimizers import Optimizer
+from ..progress import Progress
+from ..schedules import Schedule
+from ..specification import specification
+from ..tokenizers import Load, Tokenizer
+from .running import Mount, Predictor
+
+M = TypeVar("M", bound="Model")
+
+#: What `save` writes, by the ending of the name.
+FORMATS = {".pt": "pt", ".pth": "pt", ".safetensors": "safetensors", ".gguf": "gguf", "": "hf"}
+
+
+class Model:
+    """A model that can be trained, saved, loaded and used."""
+
+    #: Types of models in `config.json` that this class is for.
+    model_types: ClassVar[tuple[str, ...]] = ()
+    #: Examples that are computed together, and steps, where `fit` is not told.
+    batch_size: ClassVar[int] = 32
+    steps: ClassVar[int] = 1000
+
+    def __init__(self, tokenizer: Tokenizer | None = None, seed: int = 1337) -> None:
+        self.tokenizer = tokenizer
+        self.seed = seed
+        #: The trained model, in the Hugging Face layout.
+        self.folder: Path | None = None
+        self.history: History | None = None
+        self._gguf: Path | None = None
+        self._mount: Mount | None = None
+        self._predictor: Predictor | None = None
+
+    def sizes(self) -> dict[str, Any]:
+        """The model of a specification, where nothing was trained before."""
+        raise NotImplementedError
+
+    # Training
+
+    @suggests
+    def fit(
+        self,
+        data: Dataset,
+        optimizer: Optimizer | None = None,
+        loss: CrossEntropyLoss | None = None,
+        *,
+        validation: Dataset | float | None = 0.1,
+        epochs: float | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        accumulate: int = 1,
+        schedule: Schedule | None = None,
+        clip: float = 1.0,
+        callbacks: Iterable[Callback] = (),
+        folder: str | Path | None = None,
+        resume: str | Path | None = None,
+        class_: str = "batch",
+        nice: int | None = None,
+        threads: int | None = None,
+        verbose: bool = True,
+    ) -> History:
+        """Trains the model, as a process of the daemon, and says beforehand how long that will take.
+
+        Without `epochs` and `steps`, it is trained for 1,000 steps of 32 examples. `validation` is other data, or the
+        share at the end of the data that is not trained on; the weights with the least loss on it are kept. `folder` gets
+        the log, the curve and the checkpoints (``runs/…`` where it is not given). Ctrl-C ends the run with a checkpoint,
+        and ``resume=folder`` goes on from it.
+        """
+        callbacks = list(callbacks)
+        out = Path(resume or folder or _run_folder(type(self).__name__)).resolve()
+        new = not out.exists()
+        out.mkdir(parents=True, exist_ok=True)
+        progress = Progress(verbose)
+        try:
+            spec = specification(
+                out,
+                self._model_spec(),
+                self.tokenizer,
+                data,
+                validation,
+                optimizer,
+                loss,
+                schedule,
+                callbacks,
+                batch=batch_size or self.batch_size,
+                accumulate=accumulate,
+                steps=steps if steps is not None or epochs is not None else self.steps,
+                epochs=epochs,
+                clip=clip,
+                seed=self.seed,
+                threads=threads,
+            )
+            spec = trainer.resolve(spec)
+            if verbose:
+                progress.note(f"training in {out}\n{trainer.expectation(spec, out / 'cache')}")
+        except BaseException:
+            if new:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+        # A connection of its own: a run that is interrupted leaves calls under way.
+        with daemon.connect(name="fit") as client:
+            run = fitting.Run(client, out, callbacks, progress)
+            run.start(spec, resume is not None, class_=class_, nice=nice)
+            self.history = run.finish()
+        self.close()
+        shutil.rmtree(out / "model", ignore_errors=True)
+        trainer.export(out, out / "model", "hf")
+        self.folder = out / "model"
+        return self.history
+
+    def _model_spec(self) -> Any:
+        if self._gguf is not None:
+            raise LlmasosError(f"{self._gguf} can be used, and not trained; give from_pretrained() its folder")
+        return {"Pretrained": str(self.folder)} if self.folder is not None else self.sizes()
+
+    # Files
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model: ``.pt`` (PyTorch reads it), ``.safetensors``, ``.gguf``, or a Hugging Face folder.
+
+        A ``.pt`` has the configuration and the vocabulary in it, so that `load` needs nothing else.
+        """
+        path = Path(path)
+        if path.suffix not in FORMATS:
+            raise ValueError(f"no format ends with {path.suffix!r}; there is {', '.join(FORMATS)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.export(self._trained(), path, FORMATS[path.suffix])
+
+    @classmethod
+    def load(cls: type[M], path: str | Path) -> M:
+        """Reads a model that `save` has written, as ``.pt``, ``.gguf`` or a folder."""
+        return cls.from_pretrained(path)
+
+    @classmethod
+    def from_pretrained(cls: type[M], path: str | Path) -> M:
+        """Reads a folder in the Hugging Face layout, a GGUF, or a ``.pt`` that `save` has written."""
+        path = Path(path).resolve(strict=True)
+        model = cls()
+        if path.is_dir():
+            model.folder = path
+        elif path.suffix == ".gguf":
+            model._gguf = path
+        elif path.suffix in (".pt", ".pth"):
+            model.folder = model._new_folder()
+            tensors.unpack(path, model.folder)
+        else:
+            hint = "; give its folder" if path.suffix == ".safetensors" else ""
+            raise ValueError(f"{path} is no folder, .gguf or .pt{hint}")
+        if model.folder is not None:
+            model._check_type(model.folder)
+        return model
+
+    def _check_type(self, folder: Path) -> None:
+        found = tensors.config(folder).get("model_type", "gpt2")
+        if found not in self.model_types:
+            types = ", ".join(self.model_types)
+            raise LlmasosError(f"{folder} has a model of the type {found!r}; {type(self).__name__} is for {types}")
+
+    # Weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights by their Hugging Face names, as numpy arrays.
+
+        ``{name: torch.from_numpy(array) for …}`` is what PyTorch's `load_state_dict` takes.
+        """
+        return tensors.read(self._trained())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes weights by their names: numpy arrays, or PyTorch's tensors. The names and shapes must be the model's."""
+        folder = self._trained()
+        new = self._new_folder()
+        tensors.replace(folder, state, new)
+        self.close()
+        self.folder = new
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration, as Hugging Face has it."""
+        return tensors.config(self._trained())
+
+    # Use
+
+    def _new_folder(self) -> Path:
+        """A folder that goes with the model."""
+        folder = tempfile.mkdtemp(prefix="llmasos-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    def _trained(self) -> Path:
+        if self._gguf is not None:
+            raise LlmasosError(f"{self._gguf} can be used, and not changed; copy the file, or load the folder")
+        if self.folder is None:
+            raise LlmasosError(f"this {type(self).__name__} is not trained; call fit() or load() first")
+        return self.folder
+
+    def _mounted(self) -> Mount | None:
+        """The model mounted in the daemon, where llama.cpp runs it and this user may mount."""
+        if self._mount is None:
+            self._mount = Mount.of(self._gguf or self._trained())
+        return self._mount if self._mount.name is not None else None
+
+    def _ask(self, **question: Any) -> dict[str, Any]:
+        """Asks a process that has the model."""
+        if self._predictor is None:
+            self._predictor = Predictor(self._trained())
+        return self._predictor.ask(question)
+
+    def close(self) -> None:
+        """Lets go of what the daemon has of the model. It comes back when it is used."""
+        for held in (self._mount, self._predictor):
+            if held is not None:
+                held.close()
+        self._mount = self._predictor = None
+
+    def __enter__(self: M) -> M:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<llmasos.models.{type(self).__name__} {self._gguf or self.folder or 'that is not trained'}>"
+
+
+def tokenizer_of(tokenizer: Tokenizer | str | Path | None) -> Tokenizer | None:
+    """A tokenizer, or the path of one."""
+    return Load(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
+
+
+def _run_folder(name: str) -> Path:
+    """A folder that there is not: ``runs/gpt-20260102-030405``."""
+    base = Path("runs") / f"{name.lower()}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = [base, *(Path(f"{base}-{number}") for number in range(2, 1000))]
+    return next(path for path in candidates if not path.exists())

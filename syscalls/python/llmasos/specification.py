@@ -1,0 +1,56 @@
+"""The specification of a run, as the trainer reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .callbacks import Callback, EarlyStopping, Samples
+from .datasets import Dataset
+from .losses import CrossEntropyLoss
+from .optimizers import AdamW, Optimizer
+from .schedules import Cosine, Schedule
+from .tokenizers import Tokenizer
+
+
+def specification(
+    out: Path,
+    model: Any,
+    tokenizer: Tokenizer | None,
+    data: Dataset,
+    validation: Dataset | float | None,
+    optimizer: Optimizer | None,
+    loss: CrossEntropyLoss | None,
+    schedule: Schedule | None,
+    callbacks: Iterable[Callback],
+    **rest: Any,
+) -> dict[str, Any]:
+    """What a run is. Data in memory are written into its folder, and what is not said has the trainer's default."""
+    spec: dict[str, Any] = {
+        "out": str(out),
+        "model": model,
+        "data": {"train": data.source(out / "data"), "validation": _validation(validation, out)},
+        "optimiser": (optimizer or AdamW()).spec(),
+        "schedule": (schedule or Cosine()).spec(),
+        **(loss or CrossEntropyLoss()).spec(),
+        **{name: value for name, value in rest.items() if value is not None},
+    }
+    if tokenizer is not None:
+        spec["tokeniser"] = {"kind": tokenizer.spec()}
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            spec["evaluation"] = {"patience": callback.patience}
+        if isinstance(callback, Samples):
+            every = {"every": callback.every, "prompt": callback.prompt}
+            spec["samples"] = {**every, "tokens": callback.tokens, "temperature": callback.temperature}
+    return spec
+
+
+def _validation(asked: Dataset | float | None, out: Path) -> Any:
+    """What a run is evaluated on: data of their own, or a share of those that it is trained on."""
+    if asked is None:
+        return "None"
+    if isinstance(asked, Dataset):
+        return {"From": asked.source(out / "data" / "validation")}
+    return {"Share": float(asked)}

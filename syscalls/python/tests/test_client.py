@@ -1,0 +1,66 @@
+"""The calls themselves, and the daemon that is started where none runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import unittest
+
+import llmasos
+
+from .place import Place
+
+
+class Calls(Place):
+    def test_daemon_is_started_where_none_runs_and_called(self) -> None:
+        with self.assertRaises(llmasos.Fault) as caught:
+            llmasos.Client(self.folder / "nothing")
+        self.assertEqual(caught.exception.code, "ENOENT")
+        with llmasos.connect(name="caller", class_="interactive") as client:
+            (own,) = [process for process in client.ps() if process["pid"] == client.pid]
+            self.assertEqual((own["name"], own["class"]), ("caller", "interactive"))
+            self.assertIsNone(client.store_put(store="s", key="k", value={"a": 1}))
+            self.assertEqual(client.call("store_get", store="s", key="k"), {"a": 1})
+            child = client.spawn(name="child")["pid"]
+            self.assertIsNone(client.call("exit", as_pid=child, status=3))
+            self.assertEqual(client.wait(pid=child), {"pid": child, "status": 3})
+
+    def test_fault_has_a_number_and_a_sentence(self) -> None:
+        with llmasos.connect() as client:
+            with self.assertRaises(llmasos.Fault) as caught:
+                client.kill(pid=99999)
+            self.assertEqual((caught.exception.code, caught.exception.errno), ("ESRCH", errno.ESRCH))
+            with self.assertRaisesRegex(llmasos.Fault, "EINVAL|ENOSYS|EPROTO"):
+                client.call("genrate")
+
+    def test_generation_streams_and_ends_when_nobody_reads_on(self) -> None:
+        with llmasos.connect() as client:
+            client.mount(path="sim:", name="sim")
+            context = client.open(model="sim")["context"]
+            client.append(context=context, text="Once")
+            *events, reply = client.generate(context=context, max_tokens=5)
+            self.assertEqual("".join(event["text"] for event in events), reply["text"])
+            self.assertEqual(reply["usage"]["tokens_generated"], 5)
+            for event in client.generate(context=context, ignore_eos=True):
+                self.assertIn("text", event)
+                break
+            length = client.call("inspect", pid=client.pid)["contexts"][0]["length"]
+            self.assertGreater(length, 5)
+            # `close` ends the connection; the call of this name goes by `call`.
+            self.assertIsNone(client.call("close", context=context))
+
+    def test_program_that_is_nowhere_is_told_with_where_it_was_looked_for(self) -> None:
+        before = os.environ.get("LLMASOS_BIN")
+        os.environ["LLMASOS_BIN"] = str(self.folder)
+        try:
+            with self.assertRaises(llmasos.ProgramNotFound) as caught:
+                llmasos.datasets.load_dataset("wikitext-2")
+        finally:
+            os.environ.pop("LLMASOS_BIN")
+            os.environ.update({"LLMASOS_BIN": before} if before else {})
+        for part in ("llmasos-trainer", str(self.folder), "LLMASOS_BIN", "make build"):
+            self.assertIn(part, str(caught.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,74 @@
+"""What trained models are for: encoders, encoder-decoders, and the process that answers for them."""
+
+from __future__ import annotations
+
+import math
+import unittest
+
+import llmasos
+
+from .place import SHORT, SMALL, TEXT, Place
+
+
+class Models(Place):
+    def test_encoder_guesses_and_embeds(self) -> None:
+        model = llmasos.models.BERT(**SMALL, tokenizer=llmasos.tokenizers.WordPiece(200))
+        model.fit(llmasos.datasets.from_list(TEXT.splitlines()), **SHORT)
+        guesses = model.fill_mask("line 3 of a [MASK] that", top_k=3)
+        self.assertEqual(len(guesses), 3)
+        self.assertGreaterEqual(guesses[0]["score"], guesses[1]["score"])
+        self.assertIn(guesses[0]["token"].removeprefix("##"), guesses[0]["text"])
+        with self.assertRaisesRegex(llmasos.LlmasosError, r"write \[MASK\]"):
+            model.fill_mask("line 3 of a text")
+        with self.assertRaisesRegex(llmasos.LlmasosError, "takes a BertForSequenceClassification"):
+            model.classify("line 3")
+        vectors = model.embed(["line 3 of a text", "what line 5 says"])
+        self.assertEqual([len(row) for row in vectors], [32, 32])
+        # llama.cpp and the trainer compute the same.
+        ours = model._ask(task="embed", texts=["line 3 of a text"])["vectors"][0]
+        self.assertGreater(sum(float(a) * b for a, b in zip(vectors[0], ours)), 0.9999)
+        self.assertEqual(len(model.embed("line 3")), 32)
+        model.close()
+
+    def test_encoder_tells_classes(self) -> None:
+        rows = [(f"{word} number {n}", label) for n in range(60) for word, label in (("good", "yes"), ("bad", "no"))]
+        model = llmasos.models.BERT(**SMALL, tokenizer=llmasos.tokenizers.WordPiece(100))
+        model.fit(llmasos.datasets.from_labelled(rows), llmasos.optimizers.Adam(lr=3e-3), **{**SHORT, "steps": 120})
+        labels = model.classify("good number 3")
+        self.assertEqual([label["label"] for label in labels], ["yes", "no"])
+        self.assertTrue(math.isclose(sum(label["score"] for label in labels), 1, rel_tol=1e-6))
+        model.close()
+
+    def test_encoder_decoder_learns_pairs(self) -> None:
+        words = "one two three four five six seven eight nine ten".split()
+        pairs = [(f"{a} {b}", f"{b} {a}") for a in words for b in words]
+        model = llmasos.models.Transformer(**SMALL, tokenizer=llmasos.tokenizers.Unigram(60))
+        model.fit(
+            llmasos.datasets.from_pairs(pairs),
+            llmasos.optimizers.AdamW(lr=3e-3),
+            schedule=llmasos.schedules.Linear(warmup=20),
+            **{**SHORT, "steps": 300, "batch_size": 8},
+        )
+        self.assertEqual(model.generate_text("two six", temperature=0), "six two")
+        one, two = (model.generate_text("two six", seed=5) for _ in range(2))
+        self.assertEqual(one, two, "the seed decides")
+        with llmasos.Client() as client:
+            (process,) = [process for process in client.ps() if process["name"] == "predict"]
+            self.assertEqual(process["class"], "interactive")
+            client.kill(pid=process["pid"], signal="KILL")
+        self.assertEqual(model.generate_text("two six", seed=5), one, "another process answers")
+        model.close()
+
+    def test_model_of_another_kind_is_refused(self) -> None:
+        model = llmasos.models.GPT(**SMALL, tokenizer=llmasos.tokenizers.Char())
+        model.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})
+        model.save("gpt")
+        # GGUF has no vocabulary of characters, and the model works all the same.
+        self.assertIsInstance(model.generate_text("line", 5), str)
+        with self.assertRaisesRegex(llmasos.LlmasosError, "Transformer is for marian, t5"):
+            llmasos.models.Transformer.from_pretrained("gpt")
+        model.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,167 @@
+"""Training: the program that the README begins with, files, Ctrl-C, callbacks, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+import llmasos
+from llmasos import tensors
+
+from .place import SHORT, SMALL, Place
+
+PROGRAM = """
+import llmasos
+model = llmasos.models.Transformer()
+train_data = llmasos.datasets.load_dataset("wikitext-2")
+optimizer = llmasos.optimizers.Adam()
+loss_fn = llmasos.losses.CrossEntropyLoss()
+model.fit(train_data, optimizer, loss_fn)
+model.save("llm_model.pt")
+model = llmasos.models.Transformer.load("llm_model.pt")
+output = model.generate_text("今天天气怎么样？")
+print(output)
+"""
+
+
+class Training(Place):
+    def small(self) -> llmasos.datasets.Dataset:
+        return llmasos.datasets.load_dataset("wikitext-2")
+
+    def gpt(self, **sizes: Any) -> llmasos.models.GPT:
+        tokenizer = llmasos.tokenizers.BPE(400)
+        return llmasos.models.GPT(**{**SMALL, "tokenizer": tokenizer, **sizes})
+
+    def test_first_program_of_the_readme_runs_as_it_stands(self) -> None:
+        program = self.script(PROGRAM, LLMASOS_SET=TINY + ' steps=20 tokeniser.kind=\'{"Train":{"Unigram":300}}\'')
+        out, err = program.communicate(timeout=600)
+        self.assertEqual(program.returncode, 0, err)
+        self.assertTrue(out.endswith("\n"))
+        self.assertRegex(err, r"time +\d+ s at \d+ tokens/s", "it says beforehand how long it takes")
+        self.assertIn("step 20: validation loss", err)
+        self.assertTrue(Path("llm_model.pt").exists())
+
+    def test_model_that_is_saved_and_loaded_is_the_same_to_the_last_bit(self) -> None:
+        model = self.gpt()
+        history = model.fit(self.small(), llmasos.optimizers.SGD(lr=0.1), **SHORT)
+        self.assertEqual(history.steps[-1], 40)
+        self.assertLess(history.loss[-1], history.loss[0])
+        self.assertEqual(len(history.val_loss), 1)
+        self.assertEqual(history.plot("curve.svg").read_text()[:4], "<svg")
+        folder = model.folder
+        assert folder is not None
+        before = tensors.load_safetensors(folder / "model.safetensors")
+        for name in ("a.pt", "folder"):
+            model.save(name)
+            again = llmasos.models.GPT.load(name)
+            assert again.folder is not None
+            self.assertEqual(tensors.load_safetensors(again.folder / "model.safetensors"), before)
+            self.assertEqual(again.config, model.config)
+        self.assertEqual(tensors.load_pt("a.pt"), before)
+        model.save("a.gguf")
+        texts = {
+            llmasos.models.GPT.load(name).generate_text("line 3 of", 12, temperature=0)
+            for name in ("a.pt", "folder", "a.gguf")
+        }
+        self.assertEqual(len(texts), 1, texts)
+        # What llama.cpp says is what the trainer's own way of computing says.
+        self.assertEqual(model._ask(task="generate", text="line 3 of", max_tokens=12)["text"], texts.pop())
+        pieces = list(model.stream_text("line 3 of", 12, temperature=0))
+        self.assertGreater(len(pieces), 1)
+        model.close()
+
+    def test_run_is_a_process_that_stops_goes_on_and_is_seen(self) -> None:
+        seen: list[dict[str, Any]] = []
+
+        class Watcher(llmasos.callbacks.Callback):
+            def on_step(self, entry: dict[str, Any]) -> bool | None:
+                if seen:
+                    return None
+                with llmasos.Client() as client:
+                    (run,) = [process for process in client.ps() if process["name"] == "train"]
+                    client.setpriority(pid=run["pid"], nice=5)
+                    client.kill(pid=run["pid"], signal="STOP")
+                    (held,) = [process for process in client.ps() if process["pid"] == run["pid"]]
+                    client.kill(pid=run["pid"], signal="CONT")
+                    seen.append(held)
+                return None
+
+        self.gpt().fit(self.small(), callbacks=[Watcher()], **{**SHORT, "steps": 1500, "class_": "batch"})
+        (held,) = seen
+        self.assertEqual((held["class"], held["state"], held["nice"]), ("batch", "stopped", 5))
+
+    def test_callback_that_says_no_ends_the_run_with_a_checkpoint(self) -> None:
+        class Enough(llmasos.callbacks.Callback):
+            def on_step(self, entry: dict[str, Any]) -> bool | None:
+                return entry["loss"] > 1e9
+
+        model = self.gpt()
+        history = model.fit(self.small(), callbacks=[Enough()], **{**SHORT, "steps": 1_000_000})
+        self.assertLess(history.steps[-1], 1_000_000)
+        self.assertIsNotNone(model.folder)
+
+    def test_ctrl_c_keeps_a_checkpoint_and_says_where(self) -> None:
+        text = PROGRAM.replace("Transformer()", "GPT()").replace("model.fit(train_data, optimizer, loss_fn)", FIT)
+        program = self.script(text, LLMASOS_SET=TINY)
+        log = self.folder / "interrupted/log.jsonl"
+        deadline = time.monotonic() + 600
+        while not (log.exists() and '"step"' in log.read_text()):
+            self.assertIsNone(program.poll(), "it ended by itself")
+            self.assertLess(time.monotonic(), deadline, "it did not begin")
+            time.sleep(0.02)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=600)
+        self.assertRegex(
+            out, r"training was interrupted; .*/interrupted/checkpoints/last is the checkpoint of step \d+"
+        )
+        self.assertIn("resume=", out, err)
+        with llmasos.connect() as client:
+            self.assertNotIn("train", [process["name"] for process in client.ps()])
+        step = int(out.split("step ")[1].split(".")[0])
+        model = self.gpt(tokenizer=None, heads=4)
+        os.environ["LLMASOS_SET"] = f"{TINY} steps={step + 10}"
+        try:
+            history = model.fit(self.small(), resume="interrupted", verbose=False, class_="normal")
+        finally:
+            del os.environ["LLMASOS_SET"]
+        self.assertEqual(history.steps[-1], step + 10)
+        self.assertEqual(history.steps, sorted(set(history.steps)), "no step is told twice")
+
+    def test_run_that_cannot_be_is_refused_in_one_sentence(self) -> None:
+        with self.assertRaisesRegex(TypeError, "did you mean 'steps'"):
+            self.gpt().fit(self.small(), stesp=3)
+        with self.assertRaisesRegex(TypeError, "did you mean 'width'"):
+            llmasos.models.GPT(widht=3)
+        with self.assertRaisesRegex(TypeError, "did you mean 'lr'"):
+            llmasos.optimizers.Adam(rl=3)
+        with self.assertRaisesRegex(llmasos.TrainingError, "heads"):
+            self.gpt(heads=3).fit(self.small(), **SHORT)
+        with self.assertRaisesRegex(llmasos.TrainingError, "has a run already"):
+            for _ in range(2):
+                self.gpt().fit(self.small(), folder="twice", **SHORT)
+        with self.assertRaisesRegex(llmasos.LlmasosError, "is not trained; call fit"):
+            self.gpt().save("nothing.pt")
+
+    def test_unknown_data_set_says_where_it_was_looked_for(self) -> None:
+        with self.assertRaises(llmasos.DatasetNotFound) as caught:
+            llmasos.datasets.load_dataset("wikitext-103")
+        for part in ("datasets (LLMASOS_DATASETS)", "cache", "127.0.0.1:9", "or give the path"):
+            self.assertIn(part, str(caught.exception))
+
+
+#: What makes any run small.
+TINY = "batch=4 threads=1 model.layers=1 model.width=32 model.context=16"
+
+FIT = """
+try:
+    model.fit(train_data, steps=1_000_000, folder="interrupted", class_="normal")
+except KeyboardInterrupt as error:
+    raise SystemExit(print(error))
+"""
+
+if __name__ == "__main__":
+    unittest.main()
