@@ -133,6 +133,10 @@ fn run_that_is_detached_is_started_by_the_daemon_and_needs_nobody() {
     let pid = Pid(String::from_utf8_lossy(&started.stdout).trim().parse().unwrap());
     assert_eq!(runs(&mut client)[0].class, Class::Batch);
     computes(&mut client, pid, 50_000);
+    wait_until("`top` draws its loss", || {
+        let seen = String::from_utf8(daemon.llmasos(["top", "-n", "1"]).stdout).unwrap();
+        seen.contains(&format!("{pid} {}", daemon.dir().join("run").display())) && seen.contains('█')
+    });
     client.kill(pid, Signal::Stop).unwrap();
     let stopped = runs(&mut client)[0].clone();
     assert_eq!(stopped.state, ProcessState::Stopped);

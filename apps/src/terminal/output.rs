@@ -47,6 +47,15 @@ impl Output {
         }
     }
 
+    /// Begins anew at the top, where somebody watches.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::write`].
+    pub fn clear_screen(&mut self) -> io::Result<()> {
+        if self.terminal { self.write_raw("\x1b[H\x1b[J") } else { Ok(()) }
+    }
+
     /// Writes a value as one line of JSON, its fields in their own order.
     ///
     /// # Errors

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use serde_json::Value;
 use train::models::{Sampling, generate};
+use train::predict::{Answer, Predictor, Question};
+use train::run::Always;
+use train::trained::{Trained, Which};
 use train::{Batch, Model, ModelConfig, Pass, Side, models};
 
 fn shared() -> Option<PathBuf> {
@@ -85,4 +88,24 @@ fn minilm_under_another_head_keeps_its_layers() {
     let tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
     let loaded = model.parameters().load(&tensors.into_iter().collect()).unwrap();
     assert_eq!(loaded.missing, ["classifier.weight", "classifier.bias"]);
+}
+
+#[test]
+fn published_folder_is_read_with_what_lies_beside_its_weights() {
+    let Some(folder) = shared() else { return };
+    // It has positions as whole numbers, and a pooler that the model has no use for.
+    let trained = Trained::load(&folder.join("all-MiniLM-L6-v2"), Which::Best).unwrap();
+    let golden = golden(&folder, "all-MiniLM-L6-v2");
+    let texts: Vec<String> = serde_json::from_value(golden["sentences"].clone()).unwrap();
+    let question = Question::Embed { texts };
+    let Ok(Answer::Vectors { vectors }) = Predictor::new(trained).unwrap().answer(&question, &mut Always)
+    else {
+        panic!("it is an encoder")
+    };
+    let wanted: Vec<Vec<f32>> = serde_json::from_value(golden["embedding_first8"].clone()).unwrap();
+    for (found, wanted) in vectors.iter().zip(&wanted) {
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!((found - wanted).abs() < 1e-4, "{found}, wanted {wanted}");
+        }
+    }
 }

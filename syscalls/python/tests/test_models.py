@@ -8,6 +8,7 @@ import unittest
 import llmasos
 
 from .place import SHORT, SMALL, TEXT, Place
+from .test_tensors import numpy, torch
 
 
 class Models(Place):
@@ -25,6 +26,7 @@ class Models(Place):
         vectors = model.embed(["line 3 of a text", "what line 5 says"])
         self.assertEqual([len(row) for row in vectors], [32, 32])
         # llama.cpp and the trainer compute the same.
+        self.assertIsNotNone(model._mounted())
         ours = model._ask(task="embed", texts=["line 3 of a text"])["vectors"][0]
         self.assertGreater(sum(float(a) * b for a, b in zip(vectors[0], ours)), 0.9999)
         self.assertEqual(len(model.embed("line 3")), 32)
@@ -59,11 +61,47 @@ class Models(Place):
         self.assertEqual(model.generate_text("two six", seed=5), one, "another process answers")
         model.close()
 
+    def test_other_forms_are_trained_and_say_what_llama_cpp_says(self) -> None:
+        llama = llmasos.models.GPT(**SMALL, form="llama", kv_heads=1, tokenizer=llmasos.tokenizers.BPE(400))
+        llama.fit(llmasos.datasets.from_list([TEXT]), **SHORT)
+        self.assertIsNotNone(llama._mounted())
+        text = llama.generate_text("line 3 of", 12, temperature=0)
+        self.assertEqual(llama._ask(task="generate", text="line 3 of", max_tokens=12)["text"], text)
+        llama.close()
+        t5 = llmasos.models.Transformer(**SMALL, form="t5", tokenizer=llmasos.tokenizers.Unigram(200))
+        t5.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})
+        self.assertEqual(t5.config["model_type"], "t5")
+        self.assertIsInstance(t5.generate_text("line 3 of", 5), str)
+        t5.close()
+
+    @unittest.skipUnless(numpy, "numpy is not installed")
+    def test_weights_go_out_and_in_as_arrays_and_as_tensors_of_pytorch(self) -> None:
+        model = llmasos.models.GPT(**SMALL, tokenizer=llmasos.tokenizers.BPE(400))
+        model.fit(llmasos.datasets.from_list([TEXT]), **SHORT)
+        before = model.generate_text("line 3 of", 8, temperature=0)
+        state = model.state_dict()
+        self.assertEqual({str(array.dtype) for array in state.values()}, {"float32"})
+        model.load_state_dict({name: 0 * array for name, array in state.items()})
+        self.assertNotEqual(model.generate_text("line 3 of", 8, temperature=0), before)
+        with self.assertRaisesRegex(ValueError, "has the shape"):
+            model.load_state_dict({name: array.reshape(-1) for name, array in state.items()})
+        with self.assertRaisesRegex(ValueError, "is in one of"):
+            model.load_state_dict({})
+        if torch is not None:
+            model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+            model.save("weights.pt")
+            opened = torch.load("weights.pt", weights_only=True)
+            self.assertEqual(opened.keys(), state.keys())
+            self.assertTrue(all(numpy.array_equal(opened[name].numpy(), state[name]) for name in state))
+        else:
+            model.load_state_dict(state)
+        self.assertEqual(model.generate_text("line 3 of", 8, temperature=0), before)
+        model.close()
+
     def test_model_of_another_kind_is_refused(self) -> None:
         model = llmasos.models.GPT(**SMALL, tokenizer=llmasos.tokenizers.Char())
         model.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})
         model.save("gpt")
-        # GGUF has no vocabulary of characters, and the model works all the same.
         self.assertIsInstance(model.generate_text("line", 5), str)
         with self.assertRaisesRegex(llmasos.LlmasosError, "Transformer is for marian, t5"):
             llmasos.models.Transformer.from_pretrained("gpt")

@@ -68,6 +68,7 @@ class Training(Place):
             for name in ("a.pt", "folder", "a.gguf")
         }
         self.assertEqual(len(texts), 1, texts)
+        self.assertIsNotNone(model._mounted())
         # What llama.cpp says is what the trainer's own way of computing says.
         self.assertEqual(model._ask(task="generate", text="line 3 of", max_tokens=12)["text"], texts.pop())
         pieces = list(model.stream_text("line 3 of", 12, temperature=0))

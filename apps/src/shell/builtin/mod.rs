@@ -53,6 +53,7 @@ mod store;
 mod sysinfo;
 mod timeline;
 mod tokenize;
+mod top;
 mod trace;
 mod train;
 mod umount;
@@ -108,6 +109,7 @@ pub const ALL: &[Builtin] = &[
     snapshots::BUILTIN,
     discard::BUILTIN,
     ps::BUILTIN,
+    top::BUILTIN,
     inspect::BUILTIN,
     trace::BUILTIN,
     train::BUILTIN,

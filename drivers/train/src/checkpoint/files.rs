@@ -23,7 +23,7 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> io::Res
     })
 }
 
-/// Reads all tensors of a file.
+/// Reads the tensors of a file. Those of whole numbers are none that could be trained, and are passed over.
 ///
 /// # Errors
 ///
@@ -39,6 +39,8 @@ pub fn read_tensors(path: &Path) -> io::Result<BTreeMap<String, Tensor>> {
             Dtype::F64 => DType::F64,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
+            // Positions and masks, which some programs keep among the weights.
+            Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
             other => return Err(invalid(format!("tensor `{name}` is {other:?}; use F32, F64, F16 or BF16"))),
         };
         let tensor = Tensor::from_raw_buffer(view.data(), kind, view.shape(), &Device::Cpu);

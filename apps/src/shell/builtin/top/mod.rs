@@ -1,0 +1,117 @@
+//! `top`: what runs, again and again, and how runs of the trainer go on.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use syscalls::Pid;
+use syscalls::client::blocking::Client;
+use syscalls::reply::ProcessInfo;
+
+use super::arguments::{self, Daemon, Invocation};
+use super::ps::column::{self, Column, Users};
+use super::{Builtin, Outcome, Run};
+use crate::terminal::output::Output;
+use crate::terminal::table::{Align, Table};
+
+mod training;
+
+pub const BUILTIN: Builtin =
+    Builtin { name: "top", command: || arguments::command::<Args>("top"), run: Run::Program(run) };
+
+/// The columns of `ps` that are shown behind the share.
+const COLUMNS: [&str; 8] = ["pid", "user", "state", "class", "nice", "tokens", "time", "name"];
+
+/// Shows what runs, again and again
+///
+/// SHARE is how much of the time since the last look the process has had of models, or to compute by itself; the largest
+/// comes first. Below the processes are the runs of the trainer, each with its step, its speed, its loss, and the loss over
+/// the whole run. Ctrl-C ends it.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Seconds between two looks
+    #[arg(long, short = 'd', value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    every: f64,
+    /// Ends after so many looks
+    #[arg(long, short = 'n', value_name = "LOOKS", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    match (0.1..=3600.0).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err("it must be from 0.1 to 3600".into()),
+    }
+}
+
+fn run(invocation: &Invocation) -> Outcome {
+    let args: Args = invocation.parse()?;
+    let mut client = args.daemon.connect("top")?;
+    let mut output = Output::stdout();
+    let mut top = Top::default();
+    let mut looks = 0;
+    loop {
+        let shown = top.look(&mut client)?;
+        output.clear_screen()?;
+        output.write(&shown)?;
+        looks += 1;
+        if args.count == Some(looks) {
+            return Ok(0);
+        }
+        thread::sleep(Duration::from_secs_f64(args.every));
+    }
+}
+
+/// What was seen at the last look.
+#[derive(Default)]
+struct Top {
+    before: Option<Instant>,
+    service_us: BTreeMap<Pid, u64>,
+    users: Users,
+}
+
+impl Top {
+    fn look(&mut self, client: &mut Client) -> Result<String, syscalls::Fault> {
+        let now = Instant::now();
+        let processes = client.ps()?;
+        let passed_us = self.before.map(|before| (now - before).as_micros().max(1) as f64);
+        let mut rows: Vec<(f64, &ProcessInfo)> = processes
+            .iter()
+            .map(|process| {
+                let before = self.service_us.get(&process.pid).copied().unwrap_or(0);
+                let had_us = process.service_us.saturating_sub(before) as f64;
+                // At the first look, of its life.
+                let of_us = passed_us.unwrap_or((process.age_ms.max(1) * 1000) as f64);
+                (100.0 * had_us / of_us, process)
+            })
+            .collect();
+        rows.sort_by(|(a, p), (b, q)| {
+            b.total_cmp(a).then(q.service_us.cmp(&p.service_us)).then(p.pid.cmp(&q.pid))
+        });
+        let mut shown = table(&rows, &mut self.users);
+        for (_, process) in &rows {
+            shown.extend(training::of(process).map(|lines| format!("\n{lines}")));
+        }
+        self.before = Some(now);
+        self.service_us = processes.iter().map(|process| (process.pid, process.service_us)).collect();
+        Ok(shown)
+    }
+}
+
+fn table(rows: &[(f64, &ProcessInfo)], users: &mut Users) -> String {
+    let named = |name| column::ALL.iter().find(|column| column.name == name).expect("`ps` has this column");
+    let columns: Vec<&Column> = COLUMNS.into_iter().map(named).collect();
+    let share = ("SHARE", Align::Right);
+    let headings: Vec<_> =
+        std::iter::once(share).chain(columns.iter().map(|c| (c.heading, c.align))).collect();
+    let mut table = Table::new(&headings);
+    for (share, process) in rows {
+        let cells = columns.iter().map(|column| (column.cell)(process, users));
+        table.row(std::iter::once(format!("{share:.1} %")).chain(cells).collect::<Vec<_>>());
+    }
+    table.show()
+}
