@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use serde_json::Value;
+use serde_json::{Value, json};
 use train::models::{Sampling, generate};
 use train::predict::{Answer, Predictor, Question};
 use train::run::Always;
@@ -108,4 +108,19 @@ fn published_folder_is_read_with_what_lies_beside_its_weights() {
             assert!((found - wanted).abs() < 1e-4, "{found}, wanted {wanted}");
         }
     }
+}
+
+#[test]
+fn published_model_is_asked_as_its_vocabulary_begins_texts() {
+    let Some(folder) = shared() else { return };
+    let trained = Trained::load(&folder.join("TinyStories-656K"), Which::Best).unwrap();
+    let golden = golden(&folder, "tinystories_656k");
+    let question = json!({"task": "generate", "text": golden["prompt"], "max_tokens": 40});
+    let question: Question = serde_json::from_value(question).unwrap();
+    let Ok(Answer::Text { text, .. }) = Predictor::new(trained).unwrap().answer(&question, &mut Always)
+    else {
+        panic!("it is a decoder")
+    };
+    let wanted = golden["text"].as_str().unwrap();
+    assert!(!text.is_empty() && wanted.ends_with(&text), "{text}");
 }

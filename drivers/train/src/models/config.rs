@@ -72,6 +72,17 @@ impl ModelConfig {
         }
     }
 
+    /// The token that ends a text, where there is one.
+    pub fn end(&self) -> Option<u32> {
+        match self {
+            ModelConfig::Gpt2(c) => c.eos_token_id,
+            ModelConfig::Llama(c) => c.eos_token_id,
+            ModelConfig::Bert(_) => None,
+            ModelConfig::Marian(c) => c.eos_token_id,
+            ModelConfig::T5(c) => c.eos_token_id,
+        }
+    }
+
     /// Whether the sizes go together.
     ///
     /// # Errors
