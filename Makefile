@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 600
 FUZZ_SECONDS ?= 30
 export SOAK_SECONDS FUZZ_SECONDS
 
-.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train bench-beside losses-train simulate prepare portable gpu-check install uninstall deb check-systemd clean faults soak fuzz
+.PHONY: help run build test kills lint bench bench-agents bench-resume bench-train bench-beside losses-train simulate prepare portable gpu-check mpi-check install uninstall deb check-systemd clean faults soak fuzz
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -92,6 +92,11 @@ gpu-check: prepare ## builds and tests the CUDA drivers on a machine that has on
 	@command -v nvcc >/dev/null || { echo "gpu-check: no nvcc on this machine; install the CUDA toolkit" >&2; exit 1; }
 	$(CARGO_CC) build --release --workspace --bins --locked --features llmasos-drivers/cuda --target-dir target/cuda
 	$(CARGO_CC) test --release --workspace --locked --features llmasos-drivers/cuda --target-dir target/cuda
+
+mpi-check: ## builds the trainer with MPI, and trains under mpirun and over two network namespaces (as root)
+	@kernel/dist/prepare --mpi
+	$(CARGO_CC) test --release --locked -p llmasos-train --features mpi --test trainer -- mpi ranks
+	@if [ "$$(id -u)" = 0 ]; then drivers/train/tests/two-hosts $(BIN)/llmasos-trainer; fi
 
 # PREFIX is where programs go, DESTDIR stands before every path.
 PREFIX ?= /usr/local

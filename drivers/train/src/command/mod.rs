@@ -3,6 +3,7 @@
 //! Exit codes: 0 when all steps are done, 1 for a failure, 2 for wrong usage, 128 + n when signal n ended the run, which
 //! then has a checkpoint to go on from.
 
+mod mpi;
 mod place;
 mod predict;
 mod ranks;
@@ -71,6 +72,9 @@ struct Run {
     /// Trains over so many ranks, which share this machine's processors; `ranks` in the specification lays them out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     ranks: Option<u32>,
+    /// Starts the ranks as processes under mpirun, instead of as threads
+    #[arg(long, requires = "ranks", conflicts_with = "events")]
+    mpi: bool,
     /// Computes only when nothing else on the machine wants to, as the class batch does too
     #[arg(long)]
     idle: bool,
@@ -145,6 +149,9 @@ pub fn main() -> ExitCode {
         Command::Find(arguments) => resolve::find_data(&arguments),
     };
     done.unwrap_or_else(|error| {
+        if matches!(error, RunError::Told) {
+            return ExitCode::FAILURE;
+        }
         eprintln!("llmasos-trainer: {error}");
         ExitCode::FAILURE
     })

@@ -11,7 +11,15 @@ use crate::run::{End, Feed, RunError};
 
 /// Trains, over as many ranks as there are.
 pub(super) fn start(given: &Given<'_>, feed: Feed) -> Result<End, RunError> {
+    if let Some(found) = super::mpi::started().filter(|_| given.arguments.ranks.is_none()) {
+        return processes(given, feed, found);
+    }
     match given.arguments.ranks {
+        Some(ranks) if given.arguments.mpi => {
+            let ranks = ranks as usize;
+            given.spec.ranks.layout(ranks)?;
+            match super::mpi::become_mpirun(ranks)? {}
+        }
         Some(ranks) => threads(given, feed, ranks as usize),
         None => {
             given.spec.ranks.layout(1)?;
@@ -35,6 +43,45 @@ fn threads(given: &Given<'_>, feed: Feed, ranks: usize) -> Result<End, RunError>
     verdict(given, on_threads(ranks, threads, rank))
 }
 
+/// Trains as one of several processes under MPI. What all of them know is told by the first; a rank that fails alone
+/// tells why and ends the others, which wait for it.
+#[cfg(feature = "mpi")]
+fn processes(given: &Given<'_>, feed: Feed, _: usize) -> Result<End, RunError> {
+    let mpi = crate::ranks::Mpi::start()?;
+    let world = mpi.world();
+    let (rank, size) = (world.rank(), world.size());
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = given.spec.threads.unwrap_or(processors) / world.here();
+    let done = (|| {
+        place::threads(Some(threads.max(1))).map_err(RunError::Unfit)?;
+        let mesh = Mesh::new(world, given.spec.ranks.layout(size)?)?;
+        train_on(mesh, given, feed)
+    })();
+    let Err(error) = done else { return done };
+    match everywhere(&error) {
+        true if rank == 0 => Err(error),
+        // The first one tells of it.
+        true => Err(RunError::Told),
+        false => {
+            eprintln!("llmasos-trainer: {}", failed(given, rank, size, error.to_string()));
+            mpi.abort()
+        }
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+fn processes(_: &Given<'_>, _: Feed, found: usize) -> Result<End, RunError> {
+    Err(RunError::Unfit(format!("this is one of {found} ranks, and {}", super::mpi::NONE)))
+}
+
+/// Whether all ranks see an error, in the same place.
+#[cfg(feature = "mpi")]
+fn everywhere(error: &RunError) -> bool {
+    use RunError::{Exists, Memory, NotFinite, Ranks, Spec, Unfit};
+    let agreed = matches!(error, Ranks(RankError::World { .. } | RankError::Specification { .. }));
+    agreed || matches!(error, NotFinite { .. } | Spec(_) | Unfit(_) | Memory { .. } | Exists { .. })
+}
+
 /// How a run ended whose ranks ended so: the first of them to fail says why. That others were lost follows from it.
 fn verdict(
     given: &Given<'_>,
@@ -42,7 +89,7 @@ fn verdict(
 ) -> Result<End, RunError> {
     let size = ends.len();
     let mut ended = Ok(End::Done);
-    let mut failed: Option<(usize, String)> = None;
+    let mut first: Option<(usize, String)> = None;
     for (rank, end) in ends.into_iter().enumerate() {
         match end {
             Ok(Ok(end)) if rank == 0 => ended = Ok(end),
@@ -50,16 +97,21 @@ fn verdict(
             Ok(Err(error)) if is_loss(&error) => ended = Err(error),
             // All ranks saw it, and this one tells of it as if there were no others.
             Ok(Err(error)) if rank == 0 => return Err(error),
-            Ok(Err(error)) => failed = failed.or(Some((rank, error.to_string()))),
-            Err(panic) => failed = failed.or(Some((rank, format!("it panicked: {}", said(&*panic))))),
+            Ok(Err(error)) => first = first.or(Some((rank, error.to_string()))),
+            Err(panic) => first = first.or(Some((rank, format!("it panicked: {}", said(&*panic))))),
         }
     }
-    let Some((rank, why)) = failed else { return ended };
+    let Some((rank, why)) = first else { return ended };
+    Err(failed(given, rank, size, why))
+}
+
+/// What is told of a rank that failed.
+fn failed(given: &Given<'_>, rank: usize, size: usize, why: String) -> RunError {
     let kept = match Folder::of(&given.spec.out).steps().last() {
         Some(step) => format!("the checkpoint of step {step} is kept, go on with --resume"),
         None => "there is no checkpoint yet".into(),
     };
-    Err(RunError::Rank { rank, size, why, kept })
+    RunError::Rank { rank, size, why, kept }
 }
 
 fn is_loss(error: &RunError) -> bool {

@@ -20,7 +20,7 @@ pub(super) fn table(
     (reads, tied): (bool, bool),
     init: Init,
 ) -> Result<Option<Id>> {
-    if !reads && !(tied && parameters.mesh().is_last_stage()) {
+    if !(reads || tied && parameters.mesh().is_last_stage()) {
         return Ok(None);
     }
     let part = parameters.share(&dims, 0, 1)?;

@@ -13,6 +13,7 @@ use crate::tape::Value;
 
 /// How queries, keys and values are made.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "each layer has one, which stays where it is")]
 pub enum Projections {
     /// By one product.
     Packed(Linear),

@@ -3,6 +3,7 @@
 //! ```text
 //! group.rs      collectives, behind one trait         mesh.rs      who is where, and the groups along each axis
 //! threads.rs    ranks as threads of one process       part.rs      which part of a whole tensor a rank has
+//! mpi.rs        ranks as processes under MPI
 //! ring.rs       collectives over sending alone        collect.rs   from parts to whole tensors, and back
 //! agree.rs      ranks with different specifications refuse each other
 //! plan.rs, reducer.rs    gradients are summed while others are still computed
@@ -23,6 +24,8 @@ mod cross_entropy;
 mod error;
 mod group;
 mod mesh;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod part;
 mod pipeline;
 mod plan;
@@ -39,6 +42,8 @@ pub use cross_entropy::{Head, divided_cross_entropy};
 pub use error::RankError;
 pub use group::{Alone, Combine, Group, Message, Number, Numbers, piece};
 pub use mesh::{Layout, Mesh};
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
 pub use part::Part;
 pub use pipeline::PipelineSchedule;
 pub use team::{Plans, Team};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use candle_core::{CpuStorage, DType};
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::error::{RankError, Result};
 use super::group::{Combine, Group, Number, piece};
@@ -36,7 +36,7 @@ enum Done {
     Failed(RankError),
 }
 
-/// The thread, and the ways to it and from it. Each holds as many buffers as there are parameters.
+/// The thread, and the ways to it and from it, which have room for all buffers of a step: nobody waits for room.
 pub(super) struct Reducer {
     plan: Arc<Plan>,
     jobs: Option<Sender<Ready>>,
@@ -48,8 +48,9 @@ pub(super) struct Reducer {
 impl Reducer {
     /// Starts the thread. `group` is for it alone.
     pub fn start(plan: Arc<Plan>, group: Arc<dyn Group>, how: Reduce, dtype: DType) -> Result<Reducer> {
-        let (jobs, work) = unbounded();
-        let (finished, done) = unbounded();
+        let count = plan.places().count();
+        let (jobs, work) = bounded(count);
+        let (finished, done) = bounded(count + plan.buckets.len() + 1);
         let (its_plan, its_group) = (plan.clone(), group.clone());
         let serve = move || {
             let server = (its_plan, its_group, how);

@@ -174,7 +174,7 @@ impl Zero {
         optimiser.load_state(&self.pieces, &cut)
     }
 
-    /// Bytes of the optimiser's state that this rank keeps, for so many numbers to each parameter's.
+    /// How many numbers this rank keeps state of.
     pub fn count(&self) -> usize {
         self.pieces.counts().0
     }

@@ -38,6 +38,10 @@ pub enum RunError {
     #[error("rank {rank} of {size} failed: {why}; {kept}")]
     Rank { rank: usize, size: usize, why: String, kept: String },
 
+    /// All ranks failed, and another one says why.
+    #[error("another rank says why")]
+    Told,
+
     /// A file of the run.
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: std::io::Error },

@@ -42,11 +42,10 @@ pub fn evaluate(
         }
         // A stage of a pipeline has no answers to compare.
         let whole = team.mesh().layout().pipeline == 1;
-        if whole && matches!(data.examples().task(), Task::Classify { .. }) {
-            if let Some(batch) = &part {
-                right += classified_right(model, batch)?;
-                texts += batch.rows();
-            }
+        let classified = whole && matches!(data.examples().task(), Task::Classify { .. });
+        if let Some(batch) = part.as_ref().filter(|_| classified) {
+            right += classified_right(model, batch)?;
+            texts += batch.rows();
         }
     }
     let loss = team.total(loss)?;

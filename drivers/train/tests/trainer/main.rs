@@ -5,7 +5,10 @@
 mod answers;
 mod durable;
 mod fetching;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod place;
+mod ranks;
 mod refusals;
 mod whole;
 
