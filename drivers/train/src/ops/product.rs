@@ -6,6 +6,8 @@ mod avx512;
 mod half;
 #[cfg(target_arch = "x86_64")]
 mod target;
+#[cfg(target_arch = "x86_64")]
+mod turn;
 
 use super::real::Real;
 
@@ -168,7 +170,7 @@ fn compute<T: Real>(
     threads: usize,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if wide(m, k, &b)
+    if wide(m, k)
         && n > 0
         && avx512::available()
         && let (Some(a), Some(b)) = (a.as_f32(), b.as_f32())
@@ -212,11 +214,10 @@ fn compute<T: Real>(
     }
 }
 
-/// Whether a product is one for our own kernel: with fewer rows than a tile has, copying `b` costs more than it brings,
-/// and distances between columns are 32-bit numbers there.
+/// Whether a product is one for our own kernel: with fewer rows than a tile has, copying `b` costs more than it brings.
 #[cfg(target_arch = "x86_64")]
-fn wide<T>(m: usize, k: usize, b: &Matrix<'_, T>) -> bool {
-    m >= 8 && k > 0 && b.column < (i32::MAX / 16) as usize
+fn wide(m: usize, k: usize) -> bool {
+    m >= 8 && k > 0
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::target::Target;
+use super::turn::turned;
 
 /// Rows and columns of a tile.
 const TILE: [usize; 2] = [6, 64];
@@ -153,7 +154,11 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
         }
     }
     let factor = _mm512_set1_ps(c.factor);
-    for (i, sums) in sums.iter().enumerate().take(height) {
+    // Over all rows, and not over those that there are, so that the sums stay in registers.
+    for (i, sums) in sums.iter().enumerate() {
+        if i >= height {
+            break;
+        }
         for (j, sum) in sums.iter().enumerate() {
             let mask = lanes(width, j);
             // SAFETY: the mask keeps to the columns that the output has.
@@ -177,32 +182,85 @@ fn lanes(width: usize, j: usize) -> __mmask16 {
 /// Copies some columns of `b` into a panel, with zeros for those that are missing.
 #[target_feature(enable = "avx512f")]
 unsafe fn pack_columns(out: *mut f32, b: Source, first: usize, width: usize, k: usize) {
-    let step = _mm512_set1_epi32(b.column as i32);
-    let number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let places = _mm512_mullo_epi32(number, step);
     let panel = panel_width(width);
-    for p in 0..k {
-        for j in 0..panel / LANES {
-            let mask = lanes(width, j);
-            // SAFETY: the mask keeps to the columns that b has; the panel has room for k rows of its width.
+    for j in 0..panel / LANES {
+        let (mask, count) = (lanes(width, j), width.saturating_sub(j * LANES).min(LANES));
+        let source = b.first.wrapping_add((first + j * LANES) * b.column);
+        let out = out.wrapping_add(j * LANES);
+        if b.column == 1 {
+            for p in 0..k {
+                // SAFETY: the mask keeps to the columns that b has; the panel has room for k rows of its width.
+                unsafe {
+                    _mm512_storeu_ps(
+                        out.add(p * panel),
+                        _mm512_maskz_loadu_ps(mask, source.wrapping_add(p * b.row)),
+                    );
+                }
+            }
+            continue;
+        }
+        for p in (0..k).step_by(LANES) {
+            let depth = LANES.min(k - p);
+            // SAFETY: there are `count` columns of `depth` numbers from here on, and room for them.
             unsafe {
-                let place = b.first.add(p * b.row).wrapping_add((first + j * LANES) * b.column);
-                let numbers = match b.column {
-                    1 => _mm512_maskz_loadu_ps(mask, place),
-                    _ => _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, places, place),
+                let lines = match b.row {
+                    1 => turned(columns(source.wrapping_add(p), b.column, count, depth)),
+                    _ => rows(source.wrapping_add(p * b.row), b, count, depth),
                 };
-                _mm512_storeu_ps(out.add(p * panel + j * LANES), numbers);
+                for (i, line) in lines.into_iter().enumerate().take(depth) {
+                    _mm512_storeu_si512(out.add((p + i) * panel).cast(), line);
+                }
             }
         }
     }
 }
 
-/// Copies up to 6 rows of `a` into a panel, the last one again for those that are missing.
+/// The numbers of up to 16 columns that are each one after another.
+#[target_feature(enable = "avx512f")]
+unsafe fn columns(first: *const f32, step: usize, count: usize, depth: usize) -> [__m512i; LANES] {
+    let mut lines = [_mm512_setzero_si512(); LANES];
+    for (i, line) in lines.iter_mut().enumerate().take(count) {
+        // SAFETY: the mask keeps to the depth.
+        *line = unsafe { _mm512_maskz_loadu_epi32(lanes(depth, 0), first.wrapping_add(i * step).cast()) };
+    }
+    lines
+}
+
+/// The rows of up to 16 columns where neither is one after another.
+#[target_feature(enable = "avx512f")]
+unsafe fn rows(first: *const f32, b: Source, count: usize, depth: usize) -> [__m512i; LANES] {
+    let mut lines = [_mm512_setzero_si512(); LANES];
+    for (p, line) in lines.iter_mut().enumerate().take(depth) {
+        let mut row = [0.0f32; LANES];
+        for (i, number) in row.iter_mut().enumerate().take(count) {
+            // SAFETY: the place is one of b's.
+            *number = unsafe { *first.wrapping_add(p * b.row + i * b.column) };
+        }
+        // SAFETY: the row has 16 numbers.
+        *line = unsafe { _mm512_loadu_si512(row.as_ptr().cast()) };
+    }
+    lines
+}
+
+/// Copies up to 6 rows of `a` into a panel; what is put for those that are missing is never stored.
+#[target_feature(enable = "avx512f")]
 unsafe fn pack_rows(out: *mut f32, a: Source, height: usize, depth: usize) {
+    if a.row == 1 {
+        let (all, here) = (lanes(TILE[0], 0), lanes(height, 0));
+        for p in 0..depth {
+            // SAFETY: the mask keeps to the rows that a has; the panel has room for depth columns of 6.
+            unsafe {
+                let numbers = _mm512_maskz_loadu_ps(here, a.first.wrapping_add(p * a.column));
+                _mm512_mask_storeu_ps(out.add(p * TILE[0]), all, numbers);
+            }
+        }
+        return;
+    }
     for p in 0..depth {
         for i in 0..TILE[0] {
+            let place = a.first.wrapping_add(i.min(height - 1) * a.row + p * a.column);
             // SAFETY: the row and the column are a's; the panel has room for depth columns of 6.
-            unsafe { *out.add(p * TILE[0] + i) = *a.first.add(i.min(height - 1) * a.row + p * a.column) };
+            unsafe { *out.add(p * TILE[0] + i) = *place };
         }
     }
 }

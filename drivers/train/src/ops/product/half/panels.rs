@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::super::target::Target;
+use super::super::turn::turned;
 use super::scratch;
 
 /// Lines of a tile, and pairs in a line.
@@ -198,41 +199,6 @@ unsafe fn across_depth(x: Source, height: usize, width: usize) -> [__m512i; LINE
         }
     }
     lines
-}
-
-/// 16 lines of 16 pairs, turned: four rounds, each of which swaps what is 1, 2, 4 and 8 apart.
-#[target_feature(enable = "avx512f")]
-fn turned(lines: [__m512i; LINES]) -> [__m512i; LINES] {
-    let mut by_1 = lines;
-    for i in (0..LINES).step_by(2) {
-        by_1[i] = _mm512_unpacklo_epi32(lines[i], lines[i + 1]);
-        by_1[i + 1] = _mm512_unpackhi_epi32(lines[i], lines[i + 1]);
-    }
-    let mut by_2 = by_1;
-    for i in (0..LINES).step_by(4) {
-        by_2[i] = _mm512_unpacklo_epi64(by_1[i], by_1[i + 2]);
-        by_2[i + 1] = _mm512_unpackhi_epi64(by_1[i], by_1[i + 2]);
-        by_2[i + 2] = _mm512_unpacklo_epi64(by_1[i + 1], by_1[i + 3]);
-        by_2[i + 3] = _mm512_unpackhi_epi64(by_1[i + 1], by_1[i + 3]);
-    }
-    // Line 4·g + j now has, in its quarter q, pair 4·q + j of lines 4·g … 4·g + 3.
-    let mut by_4 = by_2;
-    for j in 0..4 {
-        for pair in 0..2 {
-            let (low, high) = (by_2[8 * pair + j], by_2[8 * pair + 4 + j]);
-            by_4[8 * pair + j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low, high);
-            by_4[8 * pair + 4 + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low, high);
-        }
-    }
-    let mut by_8 = by_4;
-    for j in 0..4 {
-        for odd in 0..2 {
-            let (low, high) = (by_4[4 * odd + j], by_4[8 + 4 * odd + j]);
-            by_8[4 * odd + j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low, high);
-            by_8[8 + 4 * odd + j] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low, high);
-        }
-    }
-    by_8
 }
 
 /// Puts the sums of a block, 32 in a row, into the places that the output has.
