@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::Place;
 
 /// `SCHED_IDLE`, as the system numbers its policies.
@@ -23,23 +25,19 @@ fn idle_program_has_no_thread_that_keeps_others_waiting() {
     assert!(policies.iter().all(|policy| policy == IDLE), "{policies:?}");
 }
 
-/// The sum that is said before a run, and the peak of a child that did some steps, in MiB.
+/// The sum that is said before a run, and the peak of a run that has done some steps, in MiB.
 fn expected_and_taken(settings: &[&str]) -> [f64; 2] {
     let place = Place::default();
     let said = place.succeed(&[settings, &["--dry-run"]].concat());
     let sum = said.lines().find_map(|line| line.strip_prefix("memory ")).expect("it says the memory");
     let sum = sum.trim().split(' ').next().unwrap().parse().unwrap();
-    #[allow(clippy::zombie_processes, reason = "it is waited for by its number, for what it used")]
-    let child = place.command(&[settings, &["--quiet", "--set", "steps=3"]].concat()).spawn().unwrap();
-    let (mut status, pid) = (0, child.id() as libc::pid_t);
-    // SAFETY: a structure of numbers may be all zeros, and both places live for the call.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
-        usage
-    };
-    assert_eq!(status, 0);
-    [sum, usage.ru_maxrss as f64 / 1024.0]
+    let mut started = place.start(&[settings, &["--quiet", "--set", "steps=1000"]].concat());
+    let done = |event: &Value| event["event"] == "step" && event["step"].as_u64() >= Some(3);
+    started.wait_for(done).expect("it does steps");
+    let status = fs::read_to_string(format!("/proc/{}/status", started.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system says the peak");
+    let kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    [sum, kib / 1024.0]
 }
 
 #[test]

@@ -18,8 +18,8 @@ fn mistakes_in_a_specification_are_named_with_what_was_meant() {
 #[test]
 fn too_little_memory_is_refused_before_the_first_step_with_the_sum() {
     let place = Place::default();
-    let said = place.refused(&["--set", "memory_mib=10"]);
-    for wanted in ["of weights +", "of gradients +", "of activations +", "10 MiB are free", "make `batch`"] {
+    let said = place.refused(&["--set", "memory_mib=4"]);
+    for wanted in ["of weights +", "of gradients +", "of activations +", "4 MiB are free", "make `batch`"] {
         assert!(said.contains(wanted), "{said}");
     }
     assert!(!place.path("run").exists());
