@@ -69,10 +69,11 @@ fn best_of(
     let column = |column: usize| logits.iter().map(|row| row[column]).collect::<Vec<f64>>();
     let (starts, ends) = (column(0), column(1));
     let (mut logit, mut span) = (f64::NEG_INFINITY, (text.start, text.start));
-    for first in text.clone() {
-        for last in first..text.end.min(first + ANSWER_TOKENS_MAX) {
-            if starts[first] + ends[last] > logit {
-                (logit, span) = (starts[first] + ends[last], (first, last));
+    for (first, start) in starts.iter().enumerate().take(text.end).skip(text.start) {
+        let most = text.end.min(first + ANSWER_TOKENS_MAX);
+        for (last, end) in ends.iter().enumerate().take(most).skip(first) {
+            if start + end > logit {
+                (logit, span) = (start + end, (first, last));
             }
         }
     }
