@@ -99,7 +99,7 @@ mod tests {
     fn model() -> Estimate {
         let compute = Compute { other_bytes: 50, ..Compute::default() };
         Estimate {
-            layers: vec![Layer { weights_bytes: 100, token_bytes: 1, state_bytes: 0 }; 8],
+            layers: vec![Layer { weights_bytes: 100, packing_bytes: 0, token_bytes: 1, state_bytes: 0 }; 8],
             input_bytes: 10,
             output_bytes: 40,
             pool_multiple: 4,
