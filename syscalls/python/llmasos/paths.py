@@ -45,22 +45,21 @@ def data() -> Path:
 
 
 def program(name: str) -> Path:
-    """A program of llmasos: where `LLMASOS_BIN` says, on PATH, beside Python, or in the build that this package is in."""
-    looked: list[str] = []
+    """A program of llmasos: where `LLMASOS_BIN` says and nowhere else, or on PATH, beside Python, or in the build that
+    this package is in."""
     named = _folder(PROGRAMS_VARIABLE)
-    folders = [Path(sys.executable).parent, Path(__file__).resolve().parents[3] / "target/release"]
     if named is not None:
-        folders.insert(0, named if named.is_dir() else named.parent)
-        looked.append(f"{folders[0]} ({PROGRAMS_VARIABLE})")
+        folders = [named if named.is_dir() else named.parent]
+        looked = [f"{folders[0]} ({PROGRAMS_VARIABLE})"]
     else:
         found = shutil.which(name)
         if found:
             return Path(found).resolve()
-        looked.append(f"PATH, {PROGRAMS_VARIABLE}, which is not set")
+        folders = [Path(sys.executable).parent, Path(__file__).resolve().parents[3] / "target/release"]
+        looked = [f"PATH, {PROGRAMS_VARIABLE}, which is not set", *map(str, folders)]
     for folder in folders:
         if os.access(folder / name, os.X_OK) and (folder / name).is_file():
             return (folder / name).resolve()
-    looked += map(str, folders[-2:])
     raise ProgramNotFound(
         f"there is no program {name}; looked in {', '.join(looked)}. Build llmasos with `make build`, and name the "
         f"folder of its programs in {PROGRAMS_VARIABLE}"
