@@ -21,9 +21,6 @@ use crate::parameters::{Id, Init, Parameters};
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
 
-/// The architectures that guess tokens, with the table of tokens as their output layer.
-const MASKED: [&str; 2] = ["BertForMaskedLM", "BertForPreTraining"];
-
 /// The place of dropout before a classifier.
 const HEAD_SITE: u32 = EMBEDDING_SITE + 1;
 
@@ -65,7 +62,7 @@ impl Bert {
     /// # Errors
     /// If `architectures` names a head that there is not.
     pub fn new(config: &BertConfig, mut parameters: Parameters) -> Result<Self> {
-        let architecture = config.architectures.first().map_or("BertForMaskedLM", String::as_str);
+        let architecture = config.architecture();
         // The bare model's file has its names without the first part.
         let prefix = if architecture == "BertModel" { "" } else { "bert." };
         let init = Init::Normal(config.initializer_range);
@@ -73,7 +70,7 @@ impl Bert {
         let table = |parameters: &mut Parameters, name: &str, rows| {
             parameters.add(format!("{prefix}embeddings.{name}.weight"), &[rows, width], init)
         };
-        let (first, masked) = (parameters.mesh().is_first_stage(), MASKED.contains(&architecture));
+        let (first, masked) = (parameters.mesh().is_first_stage(), config.guesses());
         let name = format!("{prefix}embeddings.word_embeddings.weight");
         let dims = [config.vocab_size, width];
         let words = head::table(&mut parameters, &name, dims, (first, masked), init)?;
@@ -97,7 +94,7 @@ impl Bert {
             Linear::new(parameters, name, [width, outputs], true, Layout::OutIn, Split::Whole, init)
         };
         let head = match architecture {
-            masked if MASKED.contains(&masked) => Head::Masked {
+            _ if masked => Head::Masked {
                 bias: {
                     let part = parameters.share(&[config.vocab_size], 0, 1)?;
                     parameters.add_part("cls.predictions.bias", part, Init::Zeros)?

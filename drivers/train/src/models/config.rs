@@ -325,6 +325,16 @@ where
 }
 
 impl BertConfig {
+    /// The first of its architectures, by which it has its head; it guesses tokens where none is named.
+    pub fn architecture(&self) -> &str {
+        self.architectures.first().map_or("BertForMaskedLM", String::as_str)
+    }
+
+    /// Whether it guesses tokens.
+    pub fn guesses(&self) -> bool {
+        ["BertForMaskedLM", "BertForPreTraining"].contains(&self.architecture())
+    }
+
     /// How many classes a classifier has.
     pub fn classes(&self) -> usize {
         self.id2label.as_ref().map_or(2, std::collections::BTreeMap::len)

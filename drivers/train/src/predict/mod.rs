@@ -163,9 +163,8 @@ impl Predictor {
         let ModelConfig::Bert(config) = &self.trained.config else {
             return Err(RunError::Unfit(format!("{task} takes a BERT; {} is none", self.trained.name)));
         };
-        // As `Bert::new` reads it.
-        let has = config.architectures.first().map_or("BertForMaskedLM", String::as_str);
-        match has == head || (head == "BertForMaskedLM" && has == "BertForPreTraining") {
+        let has = config.architecture();
+        match has == head || (head == "BertForMaskedLM" && config.guesses()) {
             true => Ok(()),
             false => Err(RunError::Unfit(format!(
                 "{task} takes a {head}; {} is a {has}. Train it for this task",
