@@ -3,18 +3,18 @@
 //!
 //!     cargo run --release -p llmasos-train --example ranks
 
+mod shapes;
+
 use std::time::Instant;
 
 use candle_core::DType;
 use train::models::build_on;
-use train::models::config::Gpt2Config;
 use train::optim::{Adam, Optimiser};
 use train::random::Philox;
 use train::ranks::{Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
-use train::{Batch, Gradients, ModelConfig, Pass};
+use train::{Batch, Gradients, Pass};
 
-/// Vocabulary, layers, heads, width, length, rows: the shapes of `speed.rs`.
-const SHAPES: [(&str, [usize; 6]); 2] = [("nano", [65, 4, 4, 128, 64, 12]), ("mid", [65, 6, 6, 384, 256, 8])];
+use shapes::{SHAPES, Sizes, config};
 
 /// Measurements of each, of so many steps.
 const ROUNDS: usize = 5;
@@ -22,11 +22,11 @@ const STEPS: u64 = 8;
 
 fn main() {
     train::memory::keep();
-    for (name, shape) in SHAPES {
+    for (name, shape) in &SHAPES[..2] {
         let mut rates = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             for (rates, ranks) in rates.iter_mut().zip([1, 2]) {
-                rates.push(rate(shape, ranks));
+                rates.push(rate(*shape, ranks));
             }
         }
         let [one, two] = rates.map(|mut rates| {
@@ -41,18 +41,9 @@ fn main() {
 }
 
 /// Tokens per second over so many ranks of one thread, each with all rows of the shape.
-fn rate([vocabulary, layers, heads, width, length, rows]: [usize; 6], ranks: usize) -> f64 {
-    let config = ModelConfig::Gpt2(Gpt2Config {
-        vocab_size: vocabulary,
-        n_layer: layers,
-        n_head: heads,
-        n_embd: width,
-        n_positions: length,
-        resid_pdrop: 0.0,
-        embd_pdrop: 0.0,
-        attn_pdrop: 0.0,
-        ..Gpt2Config::default()
-    });
+fn rate(sizes: Sizes, ranks: usize) -> f64 {
+    let config = config(sizes);
+    let [vocabulary, .., length, rows] = sizes;
     let source = Philox::new(1);
     let token = |i: u64| (source.integer(i) % vocabulary as u64) as u32;
     let count = rows * ranks * length;

@@ -7,6 +7,8 @@
 //! Every measurement is a process of its own, so that peaks of memory are those of one model. Ours and PyTorch's
 //! (`tests/peers/speed.py`) take turns, shape by shape, for some rounds; the table has the median over the rounds.
 
+mod shapes;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,20 +16,11 @@ use std::time::{Duration, Instant};
 use candle_core::DType;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use train::models::config::Gpt2Config;
 use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser};
-use train::{Batch, Gradients, ModelConfig, Pass, memory, models};
+use train::{Batch, Gradients, Pass, memory, models};
 
-/// A name, and vocabulary, layers, heads, width, length and rows.
-type Shape = (&'static str, [usize; 6]);
-
-/// nanoGPT's small CPU configuration, its larger one with fewer rows, and one with a vocabulary of 8,192.
-const SHAPES: [Shape; 3] = [
-    ("nano", [65, 4, 4, 128, 64, 12]),
-    ("mid", [65, 6, 6, 384, 256, 8]),
-    ("vocabulary", [8192, 4, 4, 256, 256, 8]),
-];
+use shapes::{SHAPES, Sizes, config};
 
 /// Steps before the clock runs: caches are cold, and buffers are asked for.
 const COLD: u64 = 3;
@@ -72,8 +65,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     let wanted = |name: &str| options.shapes.is_empty() || options.shapes.iter().any(|shape| shape == name);
     if options.one {
-        let shape = SHAPES.into_iter().find(|(name, _)| wanted(name)).ok_or("no such shape")?;
-        println!("{}", serde_json::to_string(&measure(shape, &options.precision, options.seconds)?)?);
+        let (_, sizes) = SHAPES.into_iter().find(|(name, _)| wanted(name)).ok_or("no such shape")?;
+        println!("{}", serde_json::to_string(&measure(sizes, &options.precision, options.seconds)?)?);
         return Ok(());
     }
     let engines: &[&str] = match options.python {
@@ -152,22 +145,12 @@ fn median(rounds: Vec<Measured>) -> Measured {
     }
 }
 
-fn measure((_, sizes): Shape, precision: &str, seconds: f64) -> Result<Measured, Box<dyn std::error::Error>> {
-    let [vocabulary, layers, heads, width, length, rows] = sizes;
+fn measure(sizes: Sizes, precision: &str, seconds: f64) -> Result<Measured, Box<dyn std::error::Error>> {
+    let [vocabulary, .., length, rows] = sizes;
     memory::keep();
     let begun = status("VmRSS:")?;
     let precision = if precision == "bf16" { Precision::Mixed } else { Precision::Full };
-    let config = ModelConfig::Gpt2(Gpt2Config {
-        vocab_size: vocabulary,
-        n_layer: layers,
-        n_head: heads,
-        n_embd: width,
-        n_positions: length,
-        resid_pdrop: 0.0,
-        embd_pdrop: 0.0,
-        attn_pdrop: 0.0,
-        ..Gpt2Config::default()
-    });
+    let config = config(sizes);
     let model = models::build(&config, DType::F32, 1)?;
     // The same tokens as in speed.py (Knuth's multiplicative hash).
     let token = |i: u64| ((i * 2_654_435_761 % (1 << 32)) >> 8) % vocabulary as u64;
