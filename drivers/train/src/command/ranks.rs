@@ -29,11 +29,16 @@ pub(super) fn start(given: &Given<'_>, feed: Feed) -> Result<End, RunError> {
     }
 }
 
+/// Compute threads of each of so many ranks on this machine.
+fn threads_of_each(given: &Given<'_>, ranks: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (given.spec.threads.unwrap_or(processors) / ranks).max(1)
+}
+
 /// Trains over ranks that are threads and share the compute threads evenly.
 fn threads(given: &Given<'_>, feed: Feed, ranks: usize) -> Result<End, RunError> {
     let layout = given.spec.ranks.layout(ranks)?;
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = (given.spec.threads.unwrap_or(processors) / ranks).max(1);
+    let threads = threads_of_each(given, ranks);
     let feed = Mutex::new(Some(feed));
     let rank = |world: Arc<dyn Group>| {
         let leads = world.rank() == 0;
@@ -50,10 +55,9 @@ fn processes(given: &Given<'_>, feed: Feed, _: usize) -> Result<End, RunError> {
     let mpi = crate::ranks::Mpi::start()?;
     let world = mpi.world();
     let (rank, size) = (world.rank(), world.size());
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = given.spec.threads.unwrap_or(processors) / world.here();
+    let threads = threads_of_each(given, world.here());
     let done = (|| {
-        place::threads(Some(threads.max(1))).map_err(RunError::Unfit)?;
+        place::threads(Some(threads)).map_err(RunError::Unfit)?;
         let mesh = Mesh::new(world, given.spec.ranks.layout(size)?)?;
         train_on(mesh, given, feed)
     })();
