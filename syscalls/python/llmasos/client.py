@@ -77,6 +77,16 @@ class Client:
 
         return call
 
+    def ended(self, pid: int, timeout_ms: int) -> int | None:
+        """The status of a child, if it ends within so long."""
+        try:
+            status: int = self.call("wait", pid=pid, timeout_ms=timeout_ms)["status"]
+        except Fault as fault:
+            if fault.code == "ETIMEDOUT":
+                return None
+            raise
+        return status
+
     def generate(self, **args: Any) -> Iterator[dict[str, Any]]:
         """Continues a context, and gives the events as they come, `{"text": …, "tokens": […]}`; last the reply.
 

@@ -11,7 +11,7 @@ from typing import Any
 from . import trainer
 from .callbacks import Callback
 from .client import Client
-from .errors import Fault, TrainingError, TrainingInterrupted
+from .errors import TrainingError, TrainingInterrupted
 from .history import History
 from .progress import Progress
 
@@ -60,7 +60,7 @@ class Run:
     def watch(self) -> int:
         """Tells of what is in the log until the process has ended, and gives its status."""
         while True:
-            status = self.ended(LOOK_EVERY_MS)
+            status = self.client.ended(self.pid, LOOK_EVERY_MS)
             for entry in self.log:
                 if entry is None:
                     break
@@ -70,16 +70,6 @@ class Run:
                     self.tell(entry["event"], entry)
             if status is not None:
                 return status
-
-    def ended(self, timeout_ms: int) -> int | None:
-        """Its status, if it ends within so long."""
-        try:
-            status: int = self.client.call("wait", pid=self.pid, timeout_ms=timeout_ms)["status"]
-        except Fault as fault:
-            if fault.code == "ETIMEDOUT":
-                return None
-            raise
-        return status
 
     def tell(self, event: str, about: Any) -> None:
         """Tells all callbacks; one of them may end the run."""

@@ -76,7 +76,7 @@ class Predictor:
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Asks, and waits for the answer. A process that ended for want of questions is started again."""
         question = {name: value for name, value in question.items() if value is not None}
-        if self.pid is None or self._ended(0) is not None:
+        if self.pid is None or self.client.ended(self.pid, 0) is not None:
             self.pid = self._start()
         self.client.call("send", pid=self.pid, data=question)
         while True:
@@ -86,7 +86,7 @@ class Predictor:
             except Fault as fault:
                 if fault.code != "ETIMEDOUT":
                     raise
-            status = self._ended(0)
+            status = self.client.ended(self.pid, 0)
             if status is not None:
                 lines = self.client.call("output", pid=self.pid, lines=20)["lines"]
                 self.pid = None
@@ -106,15 +106,6 @@ class Predictor:
         )
         pid: int = spawned["pid"]
         return pid
-
-    def _ended(self, timeout_ms: int) -> int | None:
-        try:
-            status: int = self.client.call("wait", pid=self.pid, timeout_ms=timeout_ms)["status"]
-        except Fault as fault:
-            if fault.code == "ETIMEDOUT":
-                return None
-            raise
-        return status
 
     def close(self) -> None:
         """Ends the process."""
