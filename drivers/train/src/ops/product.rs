@@ -5,6 +5,8 @@
 mod avx512;
 mod half;
 #[cfg(target_arch = "x86_64")]
+mod scratch;
+#[cfg(target_arch = "x86_64")]
 mod target;
 #[cfg(target_arch = "x86_64")]
 mod turn;

@@ -2,16 +2,19 @@
 //!
 //! A tile of the output is 6 rows by 64 columns, 24 registers of sums: enough to hide the latency of the multiply-adds,
 //! and a step of the loop loads only 10 values for 24 of them. Where 32 columns or fewer are left, a tile has half the
-//! registers. `b` is copied into panels as wide as tiles, and 256 rows of a panel are used at a time, so that they stay
-//! in the caches. `a` is read where it is if its rows lie one after another, and copied into panels of 6 rows otherwise.
+//! registers. `b` is copied into panels as wide as tiles, which begin where lines of the cache do. `a` is read where it
+//! is if its rows lie one after another, and copied into panels of 6 rows otherwise. While a tile is computed, what the
+//! next ones read is asked for, and so is the tile's own place: the caches beyond the second are too far to wait for.
 //! Each number of the output is summed in one order, whatever the number of threads.
+
+mod pack;
 
 use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
+use super::scratch::{self, Line};
 use super::target::Target;
-use super::turn::turned;
 
 /// Rows and columns of a tile.
 const TILE: [usize; 2] = [6, 64];
@@ -19,11 +22,15 @@ const TILE: [usize; 2] = [6, 64];
 /// Numbers in a register.
 const LANES: usize = 16;
 
-/// Steps of the sum for which panels are kept in cache.
-const DEPTH: usize = 256;
+/// Steps of the sum that are computed at a time, at most: a panel of them is a sixteenth of a second-level cache.
+const DEPTH: usize = 512;
 
-/// Rows that a task computes at most.
-const ROWS: usize = 126;
+/// Rows of a task: with fewer, panels of `b` are not used often enough for what it costs to fetch them; with more, a
+/// task's own panels do not fit the second-level cache.
+const ROWS: [usize; 2] = [192, 510];
+
+/// Tasks for each thread, where there are rows enough: one that is late holds up the others for a part of the time.
+const TASKS: usize = 4;
 
 /// A matrix in memory: its first number, and how far it is to the next row and column.
 #[derive(Clone, Copy)]
@@ -33,10 +40,24 @@ pub(super) struct Source {
     pub column: usize,
 }
 
+impl Source {
+    /// The part of it from a row and a column on.
+    fn part(self, row: usize, column: usize) -> Self {
+        Source { first: self.first.wrapping_add(row * self.row + column * self.column), ..self }
+    }
+}
+
 // SAFETY: threads only read it; the caller vouches for the memory.
 unsafe impl Send for Source {}
 // SAFETY: as above.
 unsafe impl Sync for Source {}
+
+/// What will be read soon: every so many numbers a line of the cache.
+#[derive(Clone, Copy)]
+struct Soon {
+    first: *const f32,
+    step: usize,
+}
 
 /// Whether this CPU can.
 pub(super) fn available() -> bool {
@@ -50,30 +71,27 @@ pub(super) fn available() -> bool {
 /// and `c` must not overlap `a` or `b`.
 pub(super) unsafe fn product([m, n, k]: [usize; 3], c: Target, a: Source, b: Source, threads: usize) {
     let columns = n / TILE[1] * TILE[1] + panel_width(n % TILE[1]);
-    let mut packed = Vec::with_capacity(columns * k);
-    let pack = |(panel, out): (usize, &mut [std::mem::MaybeUninit<f32>])| {
+    let mut panels = scratch::take(columns * k / LANES);
+    let pack = |(panel, out): (usize, &mut [Line])| {
         let first = panel * TILE[1];
         // SAFETY: the caller vouches for AVX-512 and for the places of b; the chunk is the whole panel.
-        unsafe { pack_columns(out.as_mut_ptr().cast(), b, first, (n - first).min(TILE[1]), k) };
+        unsafe { pack::columns(out.as_mut_ptr().cast(), b, first, (n - first).min(TILE[1]), k) };
     };
-    let panels = &mut packed.spare_capacity_mut()[..columns * k];
-    let rows = m.div_ceil(4 * threads).next_multiple_of(TILE[0]).min(ROWS);
-    if threads > 1 {
-        panels.par_chunks_mut(k * TILE[1]).enumerate().for_each(pack);
-    } else {
-        panels.chunks_mut(k * TILE[1]).enumerate().for_each(pack);
+    let lines = k * TILE[1] / LANES;
+    match threads > 1 {
+        true => panels.room().par_chunks_mut(lines).enumerate().for_each(pack),
+        false => panels.room().chunks_mut(lines).enumerate().for_each(pack),
     }
-    // SAFETY: each chunk of it was written.
-    unsafe { packed.set_len(columns * k) };
+    let tasks = (m / ROWS[0]).clamp(threads, TASKS * threads);
+    let rows = m.div_ceil(tasks).next_multiple_of(TILE[0]).min(ROWS[1]);
     let task = |task: usize| {
         let first = task * rows;
         // SAFETY: the caller vouches for AVX-512 and for the places; tasks have different rows of c.
-        unsafe { block([first, rows.min(m - first)], n, k, c, a, &packed) };
+        unsafe { block([rows.min(m - first), n, k], c.part(first, 0), a.part(first, 0), panels.lines()) };
     };
-    if threads > 1 {
-        (0..m.div_ceil(rows)).into_par_iter().for_each(task)
-    } else {
-        (0..m.div_ceil(rows)).for_each(task)
+    match threads > 1 {
+        true => (0..m.div_ceil(rows)).into_par_iter().for_each(task),
+        false => (0..m.div_ceil(rows)).for_each(task),
     }
 }
 
@@ -82,39 +100,57 @@ fn panel_width(columns: usize) -> usize {
     columns.next_multiple_of(TILE[1] / 2)
 }
 
-/// Some rows of the product: for each panel of `b`, which is in the first-level cache then, all rows.
+/// Some rows of the product: for each panel of `b` all rows, and so for each part of the depth.
 #[target_feature(enable = "avx512f")]
-unsafe fn block([first, rows]: [usize; 2], n: usize, k: usize, c: Target, a: Source, packed: &[f32]) {
+unsafe fn block([m, n, k]: [usize; 3], c: Target, a: Source, packed: &[Line]) {
     let direct = a.column == 1;
-    let mut panels = vec![0.0; if direct { 0 } else { rows.next_multiple_of(TILE[0]) * DEPTH.min(k) }];
-    for start in (0..k).step_by(DEPTH) {
-        let depth = DEPTH.min(k - start);
+    let packed: *const f32 = packed.as_ptr().cast();
+    let panel = |column: usize, start: usize| {
+        packed.wrapping_add(column * k + start * panel_width(TILE[1].min(n - column)))
+    };
+    let most = k.div_ceil(k.div_ceil(DEPTH));
+    let rows = m.next_multiple_of(TILE[0]);
+    let mut left = scratch::take(if direct { 0 } else { (rows * most).div_ceil(LANES) });
+    let left: *mut f32 = left.room().as_mut_ptr().cast();
+    for start in (0..k).step_by(most) {
+        let depth = most.min(k - start);
         let c = if start > 0 { c.continued() } else { c };
-        // SAFETY: rows and start are inside of a, as the caller vouches.
-        let corner = |row: usize| unsafe { a.first.add((first + row) * a.row + start * a.column) };
-        let height = |row: usize| TILE[0].min(rows - row);
+        let a = a.part(0, start);
         if !direct {
-            for (row, panel) in (0..rows).step_by(TILE[0]).zip(panels.chunks_exact_mut(TILE[0] * depth)) {
-                // SAFETY: the panel has room for its rows, and they are a's.
-                unsafe {
-                    pack_rows(panel.as_mut_ptr(), Source { first: corner(row), ..a }, height(row), depth)
-                };
-            }
+            // SAFETY: there is room for the rows in panels of this depth, and they are a's.
+            unsafe { pack::rows(left, a, m, depth) };
         }
         for column in (0..n).step_by(TILE[1]) {
             let width = TILE[1].min(n - column);
-            for row in (0..rows).step_by(TILE[0]) {
-                let size = [height(row), width];
+            let b = panel(column, start);
+            let next = match column + TILE[1] < n {
+                true => panel(column + TILE[1], start),
+                false => panel(0, start + depth),
+            };
+            for row in (0..m).step_by(TILE[0]) {
+                let tile_number = row / TILE[0];
+                let line = (column / TILE[1] * (rows / TILE[0]) + tile_number) * LANES;
+                let soon = if tile_number < TILE[1] / LANES {
+                    Soon { first: next.wrapping_add(tile_number * depth * LANES), step: LANES }
+                } else if a.row == 1 && start + depth < k && line < m {
+                    Soon { first: a.part(line, depth).first, step: a.column }
+                } else {
+                    Soon { first: b, step: 0 }
+                };
+                let size = [TILE[0].min(m - row), width];
+                let c = c.part(row, column);
                 // SAFETY: row and column are inside of c, and the panels have the numbers of this depth.
                 unsafe {
-                    let b = packed.as_ptr().add(column * k + start * panel_width(width));
-                    let c = c.part(first + row, column);
-                    let panel = panels.as_ptr().wrapping_add(row * depth);
+                    let panel = left.cast_const().wrapping_add(row * depth);
                     match (direct, width > TILE[1] / 2) {
-                        (true, true) => tile::<false, 4>(depth, corner(row), a.row, b, c, size),
-                        (true, false) => tile::<false, 2>(depth, corner(row), a.row, b, c, size),
-                        (false, true) => tile::<true, 4>(depth, panel, 1, b, c, size),
-                        (false, false) => tile::<true, 2>(depth, panel, 1, b, c, size),
+                        (true, true) => {
+                            tile::<false, 4>(depth, a.part(row, 0).first, a.row, b, c, size, soon)
+                        }
+                        (true, false) => {
+                            tile::<false, 2>(depth, a.part(row, 0).first, a.row, b, c, size, soon)
+                        }
+                        (false, true) => tile::<true, 4>(depth, panel, 1, b, c, size, soon),
+                        (false, false) => tile::<true, 2>(depth, panel, 1, b, c, size, soon),
                     }
                 }
             }
@@ -131,7 +167,13 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
     b: *const f32,
     c: Target,
     [height, width]: [usize; 2],
+    soon: Soon,
 ) {
+    for i in 0..height {
+        for j in 0..WIDE {
+            _mm_prefetch::<_MM_HINT_ET0>(c.at(i, j * LANES).cast());
+        }
+    }
     let mut sums = [[_mm512_setzero_ps(); WIDE]; TILE[0]];
     // Rows below the last one repeat it; their sums are not stored.
     let rows: [*const f32; TILE[0]] = std::array::from_fn(|i| {
@@ -139,28 +181,48 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
         unsafe { if PACKED { a.add(i) } else { a.add(i.min(height - 1) * a_row) } }
     });
     let step = if PACKED { TILE[0] } else { 1 };
-    for p in 0..depth {
-        let mut columns = [_mm512_setzero_ps(); WIDE];
-        for (j, columns) in columns.iter_mut().enumerate() {
-            // SAFETY: p is less than the depth of the panels.
-            *columns = unsafe { _mm512_loadu_ps(b.add((p * WIDE + j) * LANES)) };
-        }
+    let (mut b, mut line, mut place) = (b, soon.first, 0usize);
+    for _ in 0..depth {
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
+        // SAFETY: as many steps as the depth stay inside of the panel.
+        let columns: [__m512; WIDE] =
+            std::array::from_fn(|j| unsafe { _mm512_loadu_ps(b.wrapping_add(j * LANES)) });
         for (sums, row) in sums.iter_mut().zip(rows) {
             // SAFETY: as above.
-            let a = _mm512_set1_ps(unsafe { *row.add(p * step) });
+            let a = _mm512_set1_ps(unsafe { *row.wrapping_add(place) });
             for (sum, b) in sums.iter_mut().zip(columns) {
                 *sum = _mm512_fmadd_ps(a, b, *sum);
             }
         }
+        // Checks for overflow would take a good part of the loop's time.
+        (b, line) = (b.wrapping_add(WIDE * LANES), line.wrapping_add(soon.step));
+        place = place.wrapping_add(step);
     }
+    let whole = [height, width] == [TILE[0], WIDE * LANES];
+    // SAFETY: the caller vouches for the places of c.
+    unsafe {
+        match whole {
+            true => put::<true, WIDE>(sums, c, [height, width]),
+            false => put::<false, WIDE>(sums, c, [height, width]),
+        }
+    }
+}
+
+/// Puts the sums of a tile into the places that the output has. A `WHOLE` tile's sums never leave the registers.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn put<const WHOLE: bool, const WIDE: usize>(
+    sums: [[__m512; WIDE]; TILE[0]],
+    c: Target,
+    [height, width]: [usize; 2],
+) {
     let factor = _mm512_set1_ps(c.factor);
-    // Over all rows, and not over those that there are, so that the sums stay in registers.
     for (i, sums) in sums.iter().enumerate() {
-        if i >= height {
+        if !WHOLE && i >= height {
             break;
         }
         for (j, sum) in sums.iter().enumerate() {
-            let mask = lanes(width, j);
+            let mask = if WHOLE { !0 } else { lanes(width, j) };
             // SAFETY: the mask keeps to the columns that the output has.
             unsafe {
                 let product = _mm512_mul_ps(*sum, factor);
@@ -177,90 +239,4 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
 /// Which lanes of register number `j` have one of `width` columns.
 fn lanes(width: usize, j: usize) -> __mmask16 {
     ((1u32 << width.saturating_sub(j * LANES).min(LANES)) - 1) as __mmask16
-}
-
-/// Copies some columns of `b` into a panel, with zeros for those that are missing.
-#[target_feature(enable = "avx512f")]
-unsafe fn pack_columns(out: *mut f32, b: Source, first: usize, width: usize, k: usize) {
-    let panel = panel_width(width);
-    for j in 0..panel / LANES {
-        let (mask, count) = (lanes(width, j), width.saturating_sub(j * LANES).min(LANES));
-        let source = b.first.wrapping_add((first + j * LANES) * b.column);
-        let out = out.wrapping_add(j * LANES);
-        if b.column == 1 {
-            for p in 0..k {
-                // SAFETY: the mask keeps to the columns that b has; the panel has room for k rows of its width.
-                unsafe {
-                    _mm512_storeu_ps(
-                        out.add(p * panel),
-                        _mm512_maskz_loadu_ps(mask, source.wrapping_add(p * b.row)),
-                    );
-                }
-            }
-            continue;
-        }
-        for p in (0..k).step_by(LANES) {
-            let depth = LANES.min(k - p);
-            // SAFETY: there are `count` columns of `depth` numbers from here on, and room for them.
-            unsafe {
-                let lines = match b.row {
-                    1 => turned(columns(source.wrapping_add(p), b.column, count, depth)),
-                    _ => rows(source.wrapping_add(p * b.row), b, count, depth),
-                };
-                for (i, line) in lines.into_iter().enumerate().take(depth) {
-                    _mm512_storeu_si512(out.add((p + i) * panel).cast(), line);
-                }
-            }
-        }
-    }
-}
-
-/// The numbers of up to 16 columns that are each one after another.
-#[target_feature(enable = "avx512f")]
-unsafe fn columns(first: *const f32, step: usize, count: usize, depth: usize) -> [__m512i; LANES] {
-    let mut lines = [_mm512_setzero_si512(); LANES];
-    for (i, line) in lines.iter_mut().enumerate().take(count) {
-        // SAFETY: the mask keeps to the depth.
-        *line = unsafe { _mm512_maskz_loadu_epi32(lanes(depth, 0), first.wrapping_add(i * step).cast()) };
-    }
-    lines
-}
-
-/// The rows of up to 16 columns where neither is one after another.
-#[target_feature(enable = "avx512f")]
-unsafe fn rows(first: *const f32, b: Source, count: usize, depth: usize) -> [__m512i; LANES] {
-    let mut lines = [_mm512_setzero_si512(); LANES];
-    for (p, line) in lines.iter_mut().enumerate().take(depth) {
-        let mut row = [0.0f32; LANES];
-        for (i, number) in row.iter_mut().enumerate().take(count) {
-            // SAFETY: the place is one of b's.
-            *number = unsafe { *first.wrapping_add(p * b.row + i * b.column) };
-        }
-        // SAFETY: the row has 16 numbers.
-        *line = unsafe { _mm512_loadu_si512(row.as_ptr().cast()) };
-    }
-    lines
-}
-
-/// Copies up to 6 rows of `a` into a panel; what is put for those that are missing is never stored.
-#[target_feature(enable = "avx512f")]
-unsafe fn pack_rows(out: *mut f32, a: Source, height: usize, depth: usize) {
-    if a.row == 1 {
-        let (all, here) = (lanes(TILE[0], 0), lanes(height, 0));
-        for p in 0..depth {
-            // SAFETY: the mask keeps to the rows that a has; the panel has room for depth columns of 6.
-            unsafe {
-                let numbers = _mm512_maskz_loadu_ps(here, a.first.wrapping_add(p * a.column));
-                _mm512_mask_storeu_ps(out.add(p * TILE[0]), all, numbers);
-            }
-        }
-        return;
-    }
-    for p in 0..depth {
-        for i in 0..TILE[0] {
-            let place = a.first.wrapping_add(i.min(height - 1) * a.row + p * a.column);
-            // SAFETY: the row and the column are a's; the panel has room for depth columns of 6.
-            unsafe { *out.add(p * TILE[0] + i) = *place };
-        }
-    }
 }

@@ -10,8 +10,6 @@ mod amx;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod panels;
-#[cfg(target_arch = "x86_64")]
-mod scratch;
 
 use half::bf16;
 

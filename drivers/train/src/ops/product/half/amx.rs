@@ -6,8 +6,9 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
+use super::super::scratch::Line;
 use super::super::target::Target;
-use super::panels::{LINES, Line, PANEL, STEP, put};
+use super::panels::{LINES, PANEL, STEP, put};
 
 /// Bytes of a line of a tile.
 const LINE_BYTES: usize = 64;

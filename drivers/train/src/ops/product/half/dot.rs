@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::super::scratch::Line;
 use super::super::target::Target;
-use super::panels::{Line, PANEL, STEP, put};
+use super::panels::{PANEL, STEP, put};
 
 /// Rows whose sums are in registers at a time, with two registers a row.
 const ROWS: usize = 8;

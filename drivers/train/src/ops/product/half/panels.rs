@@ -8,9 +8,9 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
+use super::super::scratch::{self, Line};
 use super::super::target::Target;
 use super::super::turn::turned;
-use super::scratch;
 
 /// Lines of a tile, and pairs in a line.
 pub(super) const LINES: usize = 16;
@@ -20,11 +20,6 @@ pub(super) const PANEL: usize = 2 * LINES;
 
 /// Rows that a task computes at most: with 2,048 steps of depth, a quarter of a core's second-level cache.
 const ROWS: usize = 128;
-
-/// A line of a tile: 16 pairs of bf16.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Line(#[allow(dead_code, reason = "read by the units, by address")] pub [u32; LINES]);
 
 /// Lines of a panel for each `PANEL` steps of depth.
 pub(super) const STEP: usize = 2 * LINES;

@@ -1,9 +1,16 @@
 //! Memory for panels that a thread keeps from product to product. Asked for anew, panels of many sizes would lie between
-//! the activations, and the memory of neither could be used for the other.
+//! the activations, and the memory of neither could be used for the other. It begins where a line of the cache does, so
+//! that no register is loaded from two of them.
 
 use std::cell::RefCell;
 
-use super::panels::{LINES, Line};
+/// Words of 32 bits in a line.
+pub(super) const WORDS: usize = 16;
+
+/// A line of the cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Line(#[allow(dead_code, reason = "read by kernels, by address")] pub [u32; WORDS]);
 
 thread_local! {
     /// What no product uses now. A task may run inside of another one's wait, so there can be a few.
@@ -20,7 +27,7 @@ pub(super) struct Lines {
 pub(super) fn take(count: usize) -> Lines {
     let mut all = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if all.len() < count {
-        all.resize(count, Line([0; LINES]));
+        all.resize(count, Line([0; WORDS]));
     }
     Lines { all, count }
 }
