@@ -217,11 +217,11 @@ unsafe fn put<const WHOLE: bool, const WIDE: usize>(
     [height, width]: [usize; 2],
 ) {
     let factor = _mm512_set1_ps(c.factor);
-    for (i, sums) in sums.iter().enumerate() {
+    let row = |i: usize| {
         if !WHOLE && i >= height {
-            break;
+            return;
         }
-        for (j, sum) in sums.iter().enumerate() {
+        for (j, sum) in sums[i].iter().enumerate() {
             let mask = if WHOLE { !0 } else { lanes(width, j) };
             // SAFETY: the mask keeps to the columns that the output has.
             unsafe {
@@ -233,7 +233,9 @@ unsafe fn put<const WHOLE: bool, const WIDE: usize>(
                 _mm512_mask_storeu_ps(c.at(i, j * LANES), mask, sum);
             }
         }
-    }
+    };
+    // One by one, since a loop over them would have the sums in memory first.
+    (row(0), row(1), row(2), row(3), row(4), row(5));
 }
 
 /// Which lanes of register number `j` have one of `width` columns.

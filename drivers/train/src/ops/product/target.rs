@@ -36,12 +36,12 @@ impl Target {
 
     /// The address of a number.
     pub fn at(&self, row: usize, column: usize) -> *mut f32 {
-        self.first.wrapping_add(row * self.row + column)
+        self.first.wrapping_add(row.wrapping_mul(self.row).wrapping_add(column))
     }
 
     /// The address of the number that the product at a place is added to.
     pub fn from(&self, row: usize, column: usize) -> Option<*const f32> {
-        self.from.map(|(from, step)| from.wrapping_add(row * step + column))
+        self.from.map(|(from, step)| from.wrapping_add(row.wrapping_mul(step).wrapping_add(column)))
     }
 
     /// How far it is to the next row of the output, and of what it is added to.
