@@ -1,9 +1,9 @@
 //! Products of f32 matrices with AVX-512: the `gemm` crate's own kernel reaches a third of what the registers allow.
 //!
-//! A tile of the output is 6 rows by 64 columns, 24 registers of sums: enough to hide the latency of the multiply-adds,
-//! and a step of the loop loads only 10 values for 24 of them. Where 32 columns or fewer are left, a tile has half the
-//! registers. `b` is copied into panels as wide as tiles, which begin where lines of the cache do. `a` is read where it
-//! is if its rows lie one after another, and copied into panels of 6 rows otherwise. While a tile is computed, what the
+//! A tile of the output is 8 rows by 48 columns, 24 registers of sums: enough to hide the latency of the multiply-adds,
+//! and a step of the loop loads only 11 values for 24 of them. Where 32 or 16 columns are left, a tile is as narrow. `b`
+//! is copied into panels as wide as tiles, which begin where lines of the cache do. `a` is read where it is if its rows
+//! lie one after another, and copied into panels of 8 rows otherwise. While a tile is computed, what the
 //! next ones read is asked for, and so is the tile's own place: the caches beyond the second are too far to wait for.
 //! Each number of the output is summed in one order, whatever the number of threads.
 
@@ -17,7 +17,7 @@ use super::scratch::{self, Line};
 use super::target::Target;
 
 /// Rows and columns of a tile.
-const TILE: [usize; 2] = [6, 64];
+const TILE: [usize; 2] = [8, 48];
 
 /// Numbers in a register.
 const LANES: usize = 16;
@@ -27,7 +27,7 @@ const DEPTH: usize = 512;
 
 /// Rows of a task: with fewer, panels of `b` are not used often enough for what it costs to fetch them; with more, a
 /// task's own panels do not fit the second-level cache.
-const ROWS: [usize; 2] = [192, 510];
+const ROWS: [usize; 2] = [192, 512];
 
 /// Tasks for each thread, where there are rows enough: one that is late holds up the others for a part of the time.
 const TASKS: usize = 4;
@@ -70,18 +70,9 @@ pub(super) fn available() -> bool {
 /// The CPU must have AVX-512F. All places of the three matrices must be valid, rows of `c` must not overlap each other,
 /// and `c` must not overlap `a` or `b`.
 pub(super) unsafe fn product([m, n, k]: [usize; 3], c: Target, a: Source, b: Source, threads: usize) {
-    let columns = n / TILE[1] * TILE[1] + panel_width(n % TILE[1]);
-    let mut panels = scratch::take(columns * k / LANES);
-    let pack = |(panel, out): (usize, &mut [Line])| {
-        let first = panel * TILE[1];
-        // SAFETY: the caller vouches for AVX-512 and for the places of b; the chunk is the whole panel.
-        unsafe { pack::columns(out.as_mut_ptr().cast(), b, first, (n - first).min(TILE[1]), k) };
-    };
-    let lines = k * TILE[1] / LANES;
-    match threads > 1 {
-        true => panels.room().par_chunks_mut(lines).enumerate().for_each(pack),
-        false => panels.room().chunks_mut(lines).enumerate().for_each(pack),
-    }
+    let mut panels = scratch::take(n.next_multiple_of(LANES) * k / LANES);
+    // SAFETY: the caller vouches for AVX-512 and for the places of b, and there is room for its columns.
+    unsafe { pack::columns(panels.room(), b, n, k, threads) };
     let tasks = (m / ROWS[0]).clamp(threads, TASKS * threads);
     let rows = m.div_ceil(tasks).next_multiple_of(TILE[0]).min(ROWS[1]);
     let task = |task: usize| {
@@ -95,9 +86,9 @@ pub(super) unsafe fn product([m, n, k]: [usize; 3], c: Target, a: Source, b: Sou
     }
 }
 
-/// The width of a panel for so many columns, up to a tile's: a whole tile, or half of one.
-fn panel_width(columns: usize) -> usize {
-    columns.next_multiple_of(TILE[1] / 2)
+/// The width of the panel that begins at a column of `n`: a whole tile's, or as many registers as the rest takes.
+fn panel_width(n: usize, column: usize) -> usize {
+    TILE[1].min((n - column).next_multiple_of(LANES))
 }
 
 /// Some rows of the product: for each panel of `b` all rows, and so for each part of the depth.
@@ -105,9 +96,8 @@ fn panel_width(columns: usize) -> usize {
 unsafe fn block([m, n, k]: [usize; 3], c: Target, a: Source, packed: &[Line]) {
     let direct = a.column == 1;
     let packed: *const f32 = packed.as_ptr().cast();
-    let panel = |column: usize, start: usize| {
-        packed.wrapping_add(column * k + start * panel_width(TILE[1].min(n - column)))
-    };
+    let panel =
+        |column: usize, start: usize| packed.wrapping_add(column * k + start * panel_width(n, column));
     let most = k.div_ceil(k.div_ceil(DEPTH));
     let rows = m.next_multiple_of(TILE[0]);
     let mut left = scratch::take(if direct { 0 } else { (rows * most).div_ceil(LANES) });
@@ -129,11 +119,12 @@ unsafe fn block([m, n, k]: [usize; 3], c: Target, a: Source, packed: &[Line]) {
             };
             for row in (0..m).step_by(TILE[0]) {
                 let tile_number = row / TILE[0];
-                let line = (column / TILE[1] * (rows / TILE[0]) + tile_number) * LANES;
-                let soon = if tile_number < TILE[1] / LANES {
+                // Of b, as many lines of each step as the next panel is wide; then, once, those of a that are copied next.
+                let later = tile_number.wrapping_sub(panel_width(n, 0) / LANES);
+                let soon = if tile_number < panel_width(n, 0) / LANES {
                     Soon { first: next.wrapping_add(tile_number * depth * LANES), step: LANES }
-                } else if a.row == 1 && start + depth < k && line < m {
-                    Soon { first: a.part(line, depth).first, step: a.column }
+                } else if column == 0 && a.row == 1 && start + depth < k && later * LANES < m {
+                    Soon { first: a.part(later * LANES, depth).first, step: a.column }
                 } else {
                     Soon { first: b, step: 0 }
                 };
@@ -142,15 +133,14 @@ unsafe fn block([m, n, k]: [usize; 3], c: Target, a: Source, packed: &[Line]) {
                 // SAFETY: row and column are inside of c, and the panels have the numbers of this depth.
                 unsafe {
                     let panel = left.cast_const().wrapping_add(row * depth);
-                    match (direct, width > TILE[1] / 2) {
-                        (true, true) => {
-                            tile::<false, 4>(depth, a.part(row, 0).first, a.row, b, c, size, soon)
-                        }
-                        (true, false) => {
-                            tile::<false, 2>(depth, a.part(row, 0).first, a.row, b, c, size, soon)
-                        }
-                        (false, true) => tile::<true, 4>(depth, panel, 1, b, c, size, soon),
-                        (false, false) => tile::<true, 2>(depth, panel, 1, b, c, size, soon),
+                    let direct_a = a.part(row, 0).first;
+                    match (direct, width.div_ceil(LANES)) {
+                        (true, 1) => tile::<false, 1>(depth, direct_a, a.row, b, c, size, soon),
+                        (true, 2) => tile::<false, 2>(depth, direct_a, a.row, b, c, size, soon),
+                        (true, _) => tile::<false, 3>(depth, direct_a, a.row, b, c, size, soon),
+                        (false, 1) => tile::<true, 1>(depth, panel, 1, b, c, size, soon),
+                        (false, 2) => tile::<true, 2>(depth, panel, 1, b, c, size, soon),
+                        (false, _) => tile::<true, 3>(depth, panel, 1, b, c, size, soon),
                     }
                 }
             }
@@ -235,7 +225,7 @@ unsafe fn put<const WHOLE: bool, const WIDE: usize>(
         }
     };
     // One by one, since a loop over them would have the sums in memory first.
-    (row(0), row(1), row(2), row(3), row(4), row(5));
+    (row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7));
 }
 
 /// Which lanes of register number `j` have one of `width` columns.
