@@ -21,6 +21,7 @@ pub mod data;
 pub mod error;
 pub mod export;
 pub mod gradients;
+pub mod import;
 pub mod memory;
 pub mod model;
 pub mod models;

@@ -1,13 +1,15 @@
-//! A trained model as a whole: out of the folder of a run, or out of one in the Hugging Face layout.
+//! A trained model as a whole: out of the folder of a run, of one in the Hugging Face layout, or out of a GGUF.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
-use crate::checkpoint::{Folder, read_tensors};
+use crate::checkpoint::{Checkpoint, Folder};
+use crate::import::Pretrained;
 use crate::models::build;
 use crate::run::RunError;
+use crate::spec::{TrainSpec, TuneSpec};
 use crate::token::Tokeniser;
 use crate::{Model, ModelConfig};
 
@@ -17,7 +19,7 @@ pub struct Trained {
     pub config: ModelConfig,
     pub weights: BTreeMap<String, Tensor>,
     pub tokeniser: Tokeniser,
-    /// What its folder is called.
+    /// What it, or its folder, is called.
     pub name: String,
 }
 
@@ -30,14 +32,12 @@ pub enum Which {
 }
 
 impl Trained {
-    /// Reads a model from a folder; `which` is for folders of runs.
+    /// Reads a model; `which` is for folders of runs.
     ///
     /// # Errors
     ///
-    /// The folder is neither, or what is wrong with it.
+    /// It is none of the three, or what is wrong with it.
     pub fn load(folder: &Path, which: Which) -> Result<Trained, RunError> {
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.unwrap_or_else(|| "model".into());
         if folder.join("checkpoints").is_dir() {
             let checkpoints = Folder::of(folder);
             let checkpoint = match which {
@@ -45,14 +45,15 @@ impl Trained {
                 Which::Best => checkpoints.best()?,
             };
             let tokeniser = Tokeniser::from_json(&checkpoint.tokeniser)?;
-            return Ok(Trained { config: checkpoint.config, weights: checkpoint.weights, tokeniser, name });
+            let weights = merged(&checkpoint)?;
+            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_else(|| "model".into());
+            return Ok(Trained { config: checkpoint.config, weights, tokeniser, name });
         }
-        let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(RunError::io(&path))?;
-        let config = ModelConfig::from_json(&text)?;
-        let tokeniser = Tokeniser::load(folder)?;
-        let weights = whole(&config, &weights(folder)?, folder)?.parameters().tensors();
-        Ok(Trained { config, weights, tokeniser, name })
+        let model = Pretrained::open(folder)?;
+        let (config, tokeniser) = (model.config()?, model.tokeniser()?);
+        let weights = whole(&config, &model.weights()?, folder)?.parameters().tensors();
+        Ok(Trained { config, weights, tokeniser, name: model.name() })
     }
 
     /// The model itself, in 32 bits.
@@ -84,18 +85,15 @@ fn whole(
     }
 }
 
-/// The weights of a folder in the Hugging Face layout, in one file or several.
-pub(crate) fn weights(folder: &Path) -> Result<BTreeMap<String, Tensor>, RunError> {
-    let entries = std::fs::read_dir(folder).map_err(RunError::io(folder))?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
-    files.sort_unstable();
-    if files.is_empty() {
-        return Err(RunError::Unfit(format!("{}: has no model.safetensors", folder.display())));
+/// The weights of a checkpoint, with adapters in those that they stand beside.
+fn merged(checkpoint: &Checkpoint) -> Result<BTreeMap<String, Tensor>, RunError> {
+    let tune = TrainSpec::parse(&checkpoint.spec, "spec.ron").map(|spec| spec.tune)?;
+    if !matches!(tune, TuneSpec::Lora { .. }) {
+        return Ok(checkpoint.weights.clone());
     }
-    let mut tensors = BTreeMap::new();
-    for path in files {
-        tensors.extend(read_tensors(&path).map_err(RunError::io(&path))?);
-    }
-    Ok(tensors)
+    let dtype = checkpoint.weights.values().next().map_or(DType::F32, Tensor::dtype);
+    let mut model = build(&checkpoint.config, dtype, 0)?;
+    tune.apply(model.as_mut())?;
+    model.parameters().load(&checkpoint.weights)?;
+    Ok(model.merged()?)
 }

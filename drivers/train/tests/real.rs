@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
+use train::import::Pretrained;
 use train::models::{Sampling, generate};
 use train::predict::{Answer, Predictor, Question};
 use train::run::Always;
@@ -123,4 +124,58 @@ fn published_model_is_asked_as_its_vocabulary_begins_texts() {
     };
     let wanted = golden["text"].as_str().unwrap();
     assert!(!text.is_empty() && wanted.ends_with(&text), "{text}");
+}
+
+#[test]
+fn published_gguf_has_the_weights_and_the_vocabulary_of_its_folder() {
+    let Some(folder) = shared() else { return };
+    let folder = folder.join("TinyStories-656K");
+    let wanted = Trained::load(&folder, Which::Best).unwrap();
+    let numbers = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let texts = ["Once upon a time, there was", "  Lily's   cat\n\nsaid: 12345!", "日本 naïve"];
+    for (name, most) in [("F32", 0.0), ("F16", 1e-3)] {
+        let file = folder.join(format!("TinyStories-656K-{name}.gguf"));
+        let found = Trained::load(&file, Which::Best).unwrap();
+        assert_eq!(found.weights.len(), wanted.weights.len());
+        for (name, tensor) in &found.weights {
+            let pairs = numbers(tensor).into_iter().zip(numbers(&wanted.weights[name]));
+            let away = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(away <= most, "{name}: {away}");
+        }
+        for text in texts {
+            assert_eq!(
+                found.tokeniser.encode(text).unwrap(),
+                wanted.tokeniser.encode(text).unwrap(),
+                "{text:?}"
+            );
+        }
+    }
+    let error = Trained::load(&folder.join("TinyStories-656K-Q4_0.gguf"), Which::Best).unwrap_err();
+    assert!(error.to_string().contains("is quantised"), "{error}");
+}
+
+/// llama.cpp's own tests of vocabularies: texts, and the ids that the models' own programs give.
+#[test]
+fn vocabularies_of_gguf_cut_text_as_the_models_own_programs_do() {
+    let Some(folder) = shared() else { return };
+    let folder = folder.join("../tokenizers/llama.cpp");
+    for name in ["gpt-2", "starcoder", "refact", "llama-spm", "bert-bge", "phi-3", "mpt"] {
+        let path = folder.join(format!("ggml-vocab-{name}.gguf"));
+        let file = std::fs::File::open(&path).unwrap();
+        let bytes = file.metadata().unwrap().len();
+        let header = Box::new(drivers::gguf::read(file, bytes).unwrap());
+        let tokeniser = Pretrained::Gguf { path: path.clone(), header }.tokeniser().unwrap();
+        let read = |ending: &str| std::fs::read_to_string(format!("{}.{ending}", path.display())).unwrap();
+        let (texts, wanted) = (read("inp"), read("out"));
+        let texts = texts.split("\n__ggml_vocab_test__\n");
+        let mut wrong = Vec::new();
+        for (text, wanted) in texts.zip(wanted.lines()) {
+            let wanted: Vec<u32> = wanted.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let found = tokeniser.encode(text).unwrap();
+            if found != wanted {
+                wrong.push(format!("{text:?}: {found:?}, wanted {wanted:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
+    }
 }

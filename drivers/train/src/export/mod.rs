@@ -12,11 +12,11 @@
 mod error;
 mod gguf;
 mod hf;
-mod names;
+pub(crate) mod names;
 mod pickle;
 mod pt;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vocabulary;
 
 use std::collections::BTreeMap;

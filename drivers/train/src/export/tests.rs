@@ -8,14 +8,15 @@ use crate::checkpoint::read_tensors;
 use crate::models::build;
 use crate::token::{Family, Kind, TokenError, train, usual};
 
-const TEXT: &str = "to be or not to be that is the question, whether it is nobler in the mind to suffer";
+pub(crate) const TEXT: &str =
+    "to be or not to be that is the question, whether it is nobler in the mind to suffer";
 
-struct Made {
-    model: Box<dyn Model>,
-    tokeniser: Tokeniser,
+pub(crate) struct Made {
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) tokeniser: Tokeniser,
 }
 
-fn made(json: &str, kind: Kind, family: Family) -> Made {
+pub(crate) fn made(json: &str, kind: Kind, family: Family) -> Made {
     let special: Vec<String> = usual(family).iter().map(|token| (*token).to_owned()).collect();
     let texts = std::iter::repeat_with(|| Ok::<_, TokenError>(TEXT.to_owned())).take(20);
     let tokeniser = train(kind, &special, texts).unwrap();
@@ -24,37 +25,37 @@ fn made(json: &str, kind: Kind, family: Family) -> Made {
     Made { model, tokeniser }
 }
 
-fn gpt2(kind: Kind) -> Made {
+pub(crate) fn gpt2(kind: Kind) -> Made {
     let json = r#"{"model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 32,
         "vocab_size": VOCABULARY}"#;
     made(json, kind, Family::Decoder)
 }
 
-fn llama() -> Made {
+pub(crate) fn llama() -> Made {
     let json = r#"{"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
         "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 32, "vocab_size": VOCABULARY}"#;
     made(json, Kind::Byte, Family::Decoder)
 }
 
-fn bert() -> Made {
+pub(crate) fn bert() -> Made {
     let json = r#"{"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 32, "vocab_size": VOCABULARY}"#;
     made(json, Kind::WordPiece(80), Family::Encoder)
 }
 
-fn t5() -> Made {
+pub(crate) fn t5() -> Made {
     let json = r#"{"model_type": "t5", "num_layers": 2, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4,
         "vocab_size": VOCABULARY}"#;
     made(json, Kind::Unigram(60), Family::EncoderDecoder)
 }
 
-fn write(made: &Made, format: Format, to: &Path) -> Result<(), ExportError> {
+pub(crate) fn write(made: &Made, format: Format, to: &Path) -> Result<(), ExportError> {
     let (config, weights) = (made.model.config(), made.model.parameters().tensors());
     Exported { config: &config, weights: &weights, tokeniser: &made.tokeniser, name: "test" }
         .write(format, to)
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 

@@ -27,6 +27,9 @@ pub enum RunError {
     /// A file that is written for others.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// A model that was trained before.
+    #[error(transparent)]
+    Import(#[from] crate::import::ImportError),
     /// The model or the optimiser.
     #[error(transparent)]
     Train(#[from] crate::Error),

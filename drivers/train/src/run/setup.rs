@@ -9,12 +9,12 @@ use super::error::RunError;
 use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
 use crate::data::{Collator, Examples, Order, Search, Split, TokenFile, prepare};
+use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
 use crate::ranks::{Mesh, Team, agree};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
-use crate::trained::weights;
 use crate::{Model, ModelConfig};
 
 /// Tokens of a vocabulary that is learned where the specification does not say.
@@ -171,8 +171,11 @@ where
 fn tokeniser(spec: &TrainSpec, files: &[PathBuf]) -> Result<Tokeniser, RunError> {
     let family = spec.model.family()?;
     let kind = match (&spec.tokeniser.kind, &spec.model) {
-        (TokeniserKind::Load(path), _) | (TokeniserKind::Usual, ModelSpec::Pretrained(path)) => {
+        (TokeniserKind::Load(path), _) if path.extension().is_none_or(|ending| ending != "gguf") => {
             return Ok(Tokeniser::load(path)?);
+        }
+        (TokeniserKind::Load(path), _) | (TokeniserKind::Usual, ModelSpec::Pretrained(path)) => {
+            return Ok(Pretrained::open(path)?.tokeniser()?);
         }
         (TokeniserKind::Train(kind), _) => *kind,
         (TokeniserKind::Usual, _) => match family {
@@ -219,20 +222,21 @@ fn model(
         PrecisionSpec::F32 | PrecisionSpec::Bf16 => DType::F32,
         PrecisionSpec::F64 => DType::F64,
     };
-    let model = build_on(mesh, config, dtype, spec.seed)?;
-    if let ModelSpec::Pretrained(folder) = &spec.model {
-        let tensors = weights(folder)?;
+    let mut model = build_on(mesh, config, dtype, spec.seed)?;
+    if let ModelSpec::Pretrained(path) = &spec.model {
+        let tensors = Pretrained::open(path)?.weights()?;
         let loaded = model.parameters().load(&tensors)?;
         // A head that is new is trained from the beginning; a body that is missing is another model.
         if loaded.missing.len() * 2 > model.parameters().len() {
             return Err(RunError::Unfit(format!(
-                "{}: its weights have none for `{}` and {} more; it is another model than its config.json says",
-                folder.display(),
+                "{}: its weights have none for `{}` and {} more; it is another model than its configuration says",
+                path.display(),
                 loaded.missing[0],
                 loaded.missing.len() - 1
             )));
         }
     }
+    spec.tune.apply(model.as_mut())?;
     Ok((memory, model))
 }
 

@@ -44,6 +44,7 @@ impl TrainSpec {
                 return Err(SpecError::Unfit("it has both `steps` and `epochs`; give one of them".into()));
             }
         }
+        self.tune.check()?;
         self.ranks.check()?;
         self.optimiser.check()
     }

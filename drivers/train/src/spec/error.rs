@@ -21,6 +21,10 @@ pub enum SpecError {
     #[error("`{field}` is {value}; it must be {range}")]
     Range { field: &'static str, value: String, range: String },
 
+    /// A model that was trained before.
+    #[error(transparent)]
+    Import(#[from] crate::import::ImportError),
+
     /// Parts that do not go together.
     #[error("{0}")]
     Unfit(String),

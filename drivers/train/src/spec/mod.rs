@@ -12,6 +12,7 @@ mod read;
 mod resolve;
 #[cfg(test)]
 mod tests;
+mod tune;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use error::SpecError;
 pub use model::{ModelSpec, Sizes};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
 pub use ranks::RanksSpec;
+pub use tune::TuneSpec;
 
 use crate::data::{Order, Source};
 use crate::ops::product::Precision;
@@ -31,6 +33,9 @@ use crate::token::Kind;
 #[serde(deny_unknown_fields)]
 pub struct TrainSpec {
     pub model: ModelSpec,
+    /// Which parts of it are trained.
+    #[serde(default)]
+    pub tune: TuneSpec,
     pub data: DataSpec,
     #[serde(default)]
     pub tokeniser: TokeniserSpec,
@@ -151,7 +156,7 @@ pub enum TokeniserKind {
     Usual,
     /// Learned from the training data.
     Train(Kind),
-    /// Read from a `tokenizer.json`.
+    /// Read from a `tokenizer.json`, or that of a folder, or out of a GGUF.
     Load(PathBuf),
 }
 

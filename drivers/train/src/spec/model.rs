@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
 use crate::ModelConfig;
+use crate::import::Pretrained;
 use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, MarianConfig, T5Config};
 use crate::token::{Family, Special, Tokeniser};
 
@@ -42,7 +43,7 @@ pub enum ModelSpec {
     Transformer(Sizes),
     /// An encoder-decoder in the form of T5: relative positions, norms before the layers, no biases.
     T5(Sizes),
-    /// One that was trained before: a folder in the Hugging Face layout.
+    /// One that was trained before: a folder in the Hugging Face layout, or a GGUF whose weights are not quantised.
     Pretrained(PathBuf),
 }
 
@@ -115,16 +116,10 @@ impl ModelSpec {
     ///
     /// # Errors
     ///
-    /// Its folder cannot be read, or has no model that is known here.
+    /// It cannot be read, or is no model that is known here.
     pub fn pretrained(&self) -> Result<Option<ModelConfig>, SpecError> {
-        let ModelSpec::Pretrained(folder) = self else { return Ok(None) };
-        let path = folder.join("config.json");
-        let text =
-            std::fs::read_to_string(&path).map_err(|error| SpecError::Io { path: path.clone(), error })?;
-        let config = ModelConfig::from_json(&text);
-        config
-            .map(Some)
-            .map_err(|error| SpecError::Text { place: path.display().to_string(), why: error.to_string() })
+        let ModelSpec::Pretrained(path) = self else { return Ok(None) };
+        Ok(Some(Pretrained::open(path)?.config()?))
     }
 
     /// Tokens of a row.

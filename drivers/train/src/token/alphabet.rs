@@ -9,8 +9,14 @@ use serde_json::{Map, Value, json};
 
 /// A vocabulary of these characters, behind the special tokens. A text with another character has no tokens.
 pub fn of_characters(characters: &BTreeSet<char>, special: &[String]) -> Value {
-    let tokens = characters.iter().map(char::to_string);
-    tokeniser(tokens, special, Value::Null, json!({"type": "Fuse"}))
+    let special: Vec<(String, usize)> = special.iter().cloned().zip(0..).collect();
+    let tokens: Vec<(String, usize)> = characters.iter().map(char::to_string).zip(special.len()..).collect();
+    of_numbered_characters(&tokens, &special)
+}
+
+/// The same of characters and special tokens that have their ids.
+pub fn of_numbered_characters(characters: &[(String, usize)], special: &[(String, usize)]) -> Value {
+    tokeniser(characters, special, Value::Null, json!({"type": "Fuse"}))
 }
 
 /// A vocabulary of the 256 bytes, behind the special tokens.
@@ -18,22 +24,23 @@ pub fn of_bytes(special: &[String]) -> Value {
     let level = json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
     });
-    let tokens = (0..=255).map(|byte| byte_character(byte).to_string());
-    tokeniser(tokens, special, level.clone(), level)
+    let special: Vec<(String, usize)> = special.iter().cloned().zip(0..).collect();
+    let tokens: Vec<(String, usize)> =
+        (0..=255).map(|byte| byte_character(byte).to_string()).zip(special.len()..).collect();
+    tokeniser(&tokens, &special, level.clone(), level)
 }
 
 fn tokeniser(
-    tokens: impl Iterator<Item = String>,
-    special: &[String],
+    tokens: &[(String, usize)],
+    special: &[(String, usize)],
     pre_tokeniser: Value,
     decoder: Value,
 ) -> Value {
     let vocabulary: Map<String, Value> =
-        special.iter().cloned().chain(tokens).enumerate().map(|(id, token)| (token, json!(id))).collect();
+        special.iter().chain(tokens).map(|(token, id)| (token.clone(), json!(id))).collect();
     let added: Vec<Value> = special
         .iter()
-        .enumerate()
-        .map(|(id, token)| {
+        .map(|(token, id)| {
             json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true

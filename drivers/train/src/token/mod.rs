@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokenizers::models::ModelWrapper;
 use tokenizers::{PreTokenizerWrapper, Tokenizer};
 
+pub use alphabet::of_numbered_characters;
 pub use error::TokenError;
 pub use special::{Family, Special, usual};
 pub use train::{Kind, TRAINING_BYTES_MAX, train};

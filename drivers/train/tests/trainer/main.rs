@@ -10,6 +10,7 @@ mod mpi;
 mod place;
 mod ranks;
 mod refusals;
+mod tuning;
 mod whole;
 
 use std::fs;
@@ -92,6 +93,14 @@ impl Place {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Writes a model that was trained in a format.
+    pub fn export(&self, run: &str, format: &str, name: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-trainer"));
+        command.arg("export").arg(self.path(run)).args(["--format", format, "--out"]).arg(self.path(name));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{format}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts it, with its events on a pipe.

@@ -80,16 +80,7 @@ fn dry_run_says_what_a_run_takes_and_leaves_nothing() {
 fn trained_model_is_written_in_every_format() {
     let place = Place::default();
     place.succeed(&["--set", "steps=10"]);
-    let export = |format: &str, name: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-trainer"));
-        command
-            .arg("export")
-            .arg(place.path("run"))
-            .args(["--format", format, "--out"])
-            .arg(place.path(name));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{format}: {}", String::from_utf8_lossy(&output.stderr));
-    };
+    let export = |format: &str, name: &str| place.export("run", format, name);
     export("hf", "hf");
     export("safetensors", "model.safetensors");
     export("gguf", "model.gguf");

@@ -1,0 +1,119 @@
+#![allow(clippy::unwrap_used)]
+use std::fs;
+
+use drivers::gguf::TensorType;
+use drivers::gguf::random::{Family as Architecture, Shape};
+
+use super::*;
+use crate::export::tests::{Made, TEXT, bert, gpt2, llama, made, numbers, t5, write};
+use crate::export::{Exported, Format, Matrices};
+use crate::token::{Family, Kind, TokenError, train};
+use crate::trained::{Trained, Which};
+
+/// Every family and kind of vocabulary that GGUF has.
+fn all() -> Vec<Made> {
+    let gated = r#"{"model_type": "t5", "num_layers": 1, "num_decoder_layers": 2, "d_model": 32, "d_kv": 8, "d_ff": 64,
+        "num_heads": 4, "vocab_size": VOCABULARY, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}"#;
+    let untied = r#"{"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 4, "n_positions": 32, "n_inner": 40,
+        "vocab_size": VOCABULARY, "tie_word_embeddings": false}"#;
+    let biased = r#"{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2,
+        "head_dim": 8, "intermediate_size": 64, "max_position_embeddings": 32, "attention_bias": true,
+        "tie_word_embeddings": true, "vocab_size": VOCABULARY}"#;
+    let wide = {
+        let mut made = gpt2(Kind::Char);
+        let texts = std::iter::once(Ok::<_, TokenError>("今天 é und so".to_owned()));
+        made.tokeniser = train(Kind::Char, &["<|endoftext|>".into()], texts).unwrap();
+        made
+    };
+    vec![
+        gpt2(Kind::Bpe(300)),
+        gpt2(Kind::Byte),
+        gpt2(Kind::Char),
+        wide,
+        made(untied, Kind::Byte, Family::Decoder),
+        llama(),
+        made(biased, Kind::Bpe(280), Family::Decoder),
+        bert(),
+        t5(),
+        made(gated, Kind::Unigram(60), Family::EncoderDecoder),
+    ]
+}
+
+#[test]
+fn gguf_comes_back_to_the_byte_over_weights_that_can_be_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first.gguf"), folder.path().join("second.gguf"));
+    for (number, made) in all().iter().enumerate() {
+        for matrices in [Matrices::F32, Matrices::F16, Matrices::BF16] {
+            write(made, Format::Gguf(matrices), &first).unwrap();
+            let trained = Trained::load(&first, Which::Best).unwrap();
+            let Trained { config, weights, tokeniser, name } = &trained;
+            Exported { config, weights, tokeniser, name }.write(Format::Gguf(matrices), &second).unwrap();
+            assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap(), "{number}: {matrices:?}");
+            if matrices == Matrices::F32 {
+                for (name, tensor) in made.model.parameters().tensors() {
+                    let bare = name.strip_prefix("bert.").unwrap_or(&name);
+                    match weights.get(bare) {
+                        Some(found) => assert_eq!(numbers(found), numbers(&tensor), "{name}"),
+                        None => assert!(name.starts_with("cls."), "{name} is lost"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn vocabulary_that_comes_back_cuts_text_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("model.gguf");
+    for (number, mut made) in all().into_iter().enumerate() {
+        let text = if number == 3 { "今天 so é" } else { TEXT };
+        let wanted = made.tokeniser.encode(text).unwrap();
+        // Rows that no token has are filled up in the file.
+        if let ModelConfig::Gpt2(mut config) = made.model.config() {
+            config.vocab_size += 3;
+            made.model =
+                crate::models::build(&ModelConfig::Gpt2(config), candle_core::DType::F32, 1).unwrap();
+        }
+        write(&made, Format::Gguf(Matrices::F32), &at).unwrap();
+        let tokeniser = Pretrained::open(&at).unwrap().tokeniser().unwrap();
+        assert_eq!(tokeniser.encode(text).unwrap(), wanted, "{number}");
+        assert_eq!(tokeniser.decode(&wanted).unwrap(), made.tokeniser.decode(&wanted).unwrap(), "{number}");
+        assert_eq!(tokeniser.size(), made.tokeniser.size(), "{number}");
+    }
+}
+
+/// A model that another program has made, as far as this one can tell.
+fn made_up(family: Architecture, kind: TensorType, to: &Path) {
+    let shape = Shape {
+        family,
+        embedding: 64,
+        kv_heads: if family == Architecture::Llama { 2 } else { 4 },
+        vocabulary: 300,
+        context: 64,
+        kind,
+        ..Shape::preset("tiny").unwrap()
+    };
+    shape.write(to).unwrap();
+}
+
+#[test]
+fn models_of_others_are_whole_and_quantised_ones_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("model.gguf");
+    for family in [Architecture::Llama, Architecture::Gpt2, Architecture::Bert] {
+        for kind in [TensorType::F32, TensorType::F16] {
+            made_up(family, kind, &at);
+            let trained = Trained::load(&at, Which::Best).unwrap();
+            assert_eq!(trained.config.width(), 64);
+            trained.model().unwrap();
+        }
+        made_up(family, TensorType::Q8_0, &at);
+        let error = Trained::load(&at, Which::Best).unwrap_err().to_string();
+        assert!(error.contains("is quantised, Q8_0") && error.contains("F32, F16 or BF16"), "{error}");
+    }
+    made_up(Architecture::Qwen2, TensorType::F32, &at);
+    let error = Pretrained::open(&at).unwrap().config().unwrap_err().to_string();
+    assert!(error.contains("`qwen2`; gpt2, llama, bert and t5"), "{error}");
+}

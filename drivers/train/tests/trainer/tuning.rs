@@ -1,0 +1,88 @@
+//! Going on with models that were trained before: out of a folder or a GGUF, all of them, or parts.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use train::checkpoint::read_tensors;
+use train::import::Pretrained;
+use train::trained::{Trained, Which};
+
+use super::Place;
+
+/// The weights of a model, as bits.
+fn bits(place: &Place, name: &str) -> BTreeMap<String, Vec<u32>> {
+    let trained = Trained::load(&place.path(name), Which::Newest).unwrap();
+    let bits = |tensor: candle_core::Tensor| {
+        let numbers = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        numbers.into_iter().map(f32::to_bits).collect()
+    };
+    trained.weights.into_iter().map(|(name, tensor)| (name, bits(tensor))).collect()
+}
+
+/// Trains a model, writes it as a GGUF, and makes a specification that goes on with that.
+fn trained(place: &Place) {
+    place.succeed(&["--set", "steps=5", "--set", "model.dropout=0"]);
+    place.export("run", "gguf", "model.gguf");
+    let spec = format!(
+        "(model: Pretrained({:?}), data: (train: Text([\"TEXT\"])), batch: 4, steps: 8, threads: 1,
+          optimiser: AdamW(lr: 0.01), checkpoint: (every: 4), out: \"OUT\")",
+        place.path("model.gguf")
+    );
+    fs::rename(place.path("run"), place.path("before")).unwrap();
+    place.spec(&spec);
+}
+
+#[test]
+fn gguf_is_gone_on_with_all_of_it_or_with_frozen_parts() {
+    let place = Place::default();
+    trained(&place);
+    let before = bits(&place, "model.gguf");
+    assert_eq!(before, bits(&place, "before"), "the file has what was trained");
+    place.succeed(&["--set", r#"tune={"Frozen":["h.0.","wte"]}"#]);
+    for (name, now) in bits(&place, "run") {
+        let frozen = name.contains("h.0.") || name.contains("wte");
+        assert_eq!(now == before[&name], frozen, "{name}");
+    }
+    fs::remove_dir_all(place.path("run")).unwrap();
+    place.succeed(&[]);
+    assert!(bits(&place, "run").iter().all(|(name, now)| *now != before[name]));
+}
+
+#[test]
+fn adapters_train_alone_go_on_after_a_stop_and_are_merged_into_what_is_exported() {
+    let place = Place::default();
+    trained(&place);
+    let before = bits(&place, "model.gguf");
+    let tune = ["--set", r#"tune={"Lora":{"rank":2,"layers":["c_attn"]}}"#];
+    let arguments = |more: &[&'static str]| [&tune[..], more].concat();
+    place.succeed(&arguments(&[]));
+    let whole = place.last();
+    let after = bits(&place, "run");
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "adapters are merged");
+    for (name, now) in &after {
+        assert_eq!(*now != before[name], name.contains("c_attn.weight"), "{name}");
+    }
+    let kept = read_tensors(&place.path("run/checkpoints/last/model.safetensors")).unwrap();
+    assert_eq!(kept["transformer.h.1.attn.c_attn.lora_A.weight"].dims(), [2, 32]);
+    place.export("run", "gguf", "tuned.gguf");
+    assert_eq!(bits(&place, "tuned.gguf"), after);
+    fs::remove_dir_all(place.path("run")).unwrap();
+    place.succeed(&arguments(&["--set", "steps=4"]));
+    place.succeed(&arguments(&["--resume"]));
+    assert!(place.last() == whole, "two parts are the same as one");
+}
+
+#[test]
+fn what_cannot_be_tuned_is_refused_by_name() {
+    let place = Place::default();
+    trained(&place);
+    let error = place.refused(&["--set", r#"tune={"Lora":{"layers":["q_proj"]}}"#]);
+    assert!(error.contains("names `q_proj`") && error.contains("h.0.attn.c_attn"), "{error}");
+    let error = place.refused(&["--set", r#"tune={"Frozen":["transformer."]}"#]);
+    assert!(error.contains("leaves nothing to train"), "{error}");
+    let header = fs::read(place.path("model.gguf")).unwrap()[..1000].to_vec();
+    fs::write(place.path("model.gguf"), header).unwrap();
+    let error = place.refused(&[]);
+    assert!(error.contains("model.gguf") && error.contains("truncated"), "{error}");
+    assert!(Pretrained::open(&place.path("model.gguf")).is_err());
+}
