@@ -20,6 +20,7 @@ use syscalls::call::Class;
 use syscalls::limits::{NICE_MAX, NICE_MIN};
 use syscalls::paths;
 
+use crate::checkpoint::Folder;
 use crate::export::{Exported, Format, Matrices};
 use crate::ranks::Mesh;
 use crate::run::{Always, End, Feed, Hooks, RunError, Setup, Stop, expect, run};
@@ -63,6 +64,9 @@ struct Run {
     /// Goes on from the newest checkpoint in the run's folder
     #[arg(long)]
     resume: bool,
+    /// Goes on from the newest checkpoint where there is one, and begins otherwise
+    #[arg(long, conflicts_with = "resume")]
+    go_on: bool,
     /// Shows parameters, memory and time, and trains nothing
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
@@ -75,6 +79,9 @@ struct Run {
     /// Starts the ranks as processes under mpirun, instead of as threads
     #[arg(long, requires = "ranks", conflicts_with = "events")]
     mpi: bool,
+    /// Sums over ranks by NCCL; each rank needs a card of NVIDIA's of its own
+    #[arg(long)]
+    nccl: bool,
     /// Computes only when nothing else on the machine wants to, as the class batch does too
     #[arg(long)]
     idle: bool,
@@ -190,7 +197,8 @@ struct Given<'a> {
 /// in every step.
 fn train_on(mesh: Arc<Mesh>, given: &Given<'_>, feed: Feed) -> Result<End, RunError> {
     let (arguments, stop, leads) = (given.arguments, given.stop.clone(), mesh.leads());
-    let setup = Setup::on(mesh, &given.spec, &given.cache, arguments.resume)?;
+    let resume = arguments.resume || (arguments.go_on && !Folder::of(&given.spec.out).steps().is_empty());
+    let setup = Setup::on(mesh, &given.spec, &given.cache, resume)?;
     if arguments.dry_run {
         let expectation = expect(setup)?;
         if leads {

@@ -11,6 +11,9 @@ use crate::run::{End, Feed, RunError};
 
 /// Trains, over as many ranks as there are.
 pub(super) fn start(given: &Given<'_>, feed: Feed) -> Result<End, RunError> {
+    if given.arguments.nccl && given.arguments.ranks.is_none() && super::mpi::started().is_none() {
+        return Err(RunError::Unfit("--nccl is for several ranks; say how many with --ranks".into()));
+    }
     if let Some(found) = super::mpi::started().filter(|_| given.arguments.ranks.is_none()) {
         return processes(given, feed, found);
     }
@@ -35,6 +38,19 @@ fn threads_of_each(given: &Given<'_>, ranks: usize) -> usize {
     (given.spec.threads.unwrap_or(processors) / ranks).max(1)
 }
 
+/// Ranks that do their collectives as was asked for.
+fn collectives(given: &Given<'_>, world: Arc<dyn Group>) -> Result<Arc<dyn Group>, RunError> {
+    if !given.arguments.nccl {
+        return Ok(world);
+    }
+    #[cfg(feature = "nccl")]
+    return Ok(crate::ranks::Nccl::over(world)?);
+    #[cfg(not(feature = "nccl"))]
+    Err(RunError::Unfit(
+        "this program was built without NCCL; build it with --features nccl, or leave --nccl out".into(),
+    ))
+}
+
 /// Trains over ranks that are threads and share the compute threads evenly.
 fn threads(given: &Given<'_>, feed: Feed, ranks: usize) -> Result<End, RunError> {
     let layout = given.spec.ranks.layout(ranks)?;
@@ -43,6 +59,7 @@ fn threads(given: &Given<'_>, feed: Feed, ranks: usize) -> Result<End, RunError>
     let rank = |world: Arc<dyn Group>| {
         let leads = world.rank() == 0;
         let feed = leads.then(|| feed.lock().unwrap_or_else(PoisonError::into_inner).take()).flatten();
+        let world = collectives(given, world)?;
         train_on(Mesh::new(world, layout)?, given, feed.unwrap_or_else(Feed::none))
     };
     verdict(given, on_threads(ranks, threads, rank))
@@ -58,7 +75,8 @@ fn processes(given: &Given<'_>, feed: Feed, _: usize) -> Result<End, RunError> {
     let threads = threads_of_each(given, world.here());
     let done = (|| {
         place::threads(Some(threads)).map_err(RunError::Unfit)?;
-        let mesh = Mesh::new(world, given.spec.ranks.layout(size)?)?;
+        let layout = given.spec.ranks.layout(size)?;
+        let mesh = Mesh::new(collectives(given, world)?, layout)?;
         train_on(mesh, given, feed)
     })();
     let Err(error) = done else { return done };

@@ -1,5 +1,5 @@
 //! Collectives: what ranks do together. Every rank of a group makes the same calls in the same order, and each call
-//! returns when this rank's part is done. Threads and MPI are behind this trait; [`Alone`] is one rank, for which all of
+//! returns when this rank's part is done. Threads, MPI and NCCL are behind this trait; [`Alone`] is one rank, for which all of
 //! them are nothing.
 
 use std::fmt;

@@ -3,7 +3,7 @@
 //! ```text
 //! group.rs      collectives, behind one trait         mesh.rs      who is where, and the groups along each axis
 //! threads.rs    ranks as threads of one process       part.rs      which part of a whole tensor a rank has
-//! mpi.rs        ranks as processes under MPI
+//! mpi.rs        ranks as processes under MPI        nccl.rs      collectives on cards, for either
 //! ring.rs       collectives over sending alone        collect.rs   from parts to whole tensors, and back
 //! agree.rs      ranks with different specifications refuse each other
 //! plan.rs, reducer.rs    gradients are summed while others are still computed
@@ -26,6 +26,8 @@ mod group;
 mod mesh;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod part;
 mod pipeline;
 mod plan;
@@ -44,6 +46,8 @@ pub use group::{Alone, Combine, Group, Message, Number, Numbers, piece};
 pub use mesh::{Layout, Mesh};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use part::Part;
 pub use pipeline::PipelineSchedule;
 pub use team::{Plans, Team};

@@ -49,6 +49,12 @@ impl Traffic {
         self.0.iter().sum()
     }
 
+    /// Together with what was sent by other means.
+    #[cfg(feature = "nccl")]
+    pub(super) fn with(&self, other: &Traffic) -> Traffic {
+        Traffic(std::array::from_fn(|kind| self.0[kind] + other.0[kind]))
+    }
+
     /// What was sent since.
     pub fn since(&self, before: &Traffic) -> Traffic {
         Traffic(std::array::from_fn(|kind| self.0[kind] - before.0[kind]))

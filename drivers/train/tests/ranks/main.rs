@@ -5,6 +5,8 @@
 
 mod data;
 mod groups;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod pipeline;
 mod proof;
 mod tensor;
