@@ -85,7 +85,8 @@ pub struct Batch {
     pub source: Option<Side>,
     /// What should come out, or [`IGNORE`]. Language models, masked ones and classifiers of tokens: the class of
     /// each place of `input` (the *next* token is already shifted into its place). Classifiers of texts: one class a
-    /// row. Extractive answers: first and last place of the answer, two a row. Sentence embeddings: none.
+    /// row. Extractive answers: first and last place of the answer, two a row. Sentence embeddings: one a row, where the
+    /// first of each pair counts.
     pub targets: Vec<i32>,
     /// A number for each row that is its own in the whole data, whichever rank reads it: dropout depends on it.
     /// Empty for 0, 1, 2, …

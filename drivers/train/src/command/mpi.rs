@@ -6,6 +6,9 @@ use std::process::Command;
 
 use crate::run::RunError;
 
+/// Names the program that starts ranks, where there are several; it must be of the MPI that this program was built with.
+const MPIRUN_VARIABLE: &str = "MPIRUN";
+
 /// How many ranks whoever started this process says there are; `None` where nobody did.
 pub(super) fn started() -> Option<usize> {
     let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
@@ -20,14 +23,14 @@ pub(super) fn become_mpirun(ranks: usize) -> Result<std::convert::Infallible, Ru
         return Err(RunError::Unfit(NONE.into()));
     }
     let program = std::env::current_exe().map_err(|error| RunError::Unfit(format!("--mpi: {error}")))?;
-    let mut mpirun = Command::new("mpirun");
+    let mut mpirun = Command::new(std::env::var_os(MPIRUN_VARIABLE).unwrap_or_else(|| "mpirun".into()));
     mpirun.arg("-n").arg(ranks.to_string()).arg(program).args(without_ranks(std::env::args_os().skip(1)));
     // Of OpenMPI, which MPICH passes over: ranks may share processors, and this user has said what it wants.
     mpirun.env("OMPI_MCA_rmaps_base_oversubscribe", "1");
     mpirun.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     let error = mpirun.exec();
     Err(RunError::Unfit(format!(
-        "--mpi: mpirun cannot be started: {error}; install OpenMPI or MPICH, or leave --mpi out for ranks as threads"
+        "--mpi: mpirun cannot be started: {error}; install OpenMPI or MPICH, name its mpirun in {MPIRUN_VARIABLE}, or leave --mpi out for ranks as threads"
     )))
 }
 

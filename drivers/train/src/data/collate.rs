@@ -4,7 +4,7 @@ use super::error::DataError;
 use super::examples::{Examples, Place, Position, Task};
 use crate::batch::{Batch, IGNORE, Side};
 use crate::random::{self, Philox};
-use crate::token::{Special, Tokeniser};
+use crate::token::{Frame, Framed, Special, Tokeniser};
 
 /// Of the hidden tokens, how many become the mask, and how many any token; the rest stay as they are (Devlin et al.,
 /// 2019).
@@ -23,8 +23,7 @@ pub struct Collator {
 struct Ids {
     end: u32,
     pad: u32,
-    class: u32,
-    separator: u32,
+    frame: Frame,
     mask: u32,
     vocabulary: u32,
 }
@@ -43,13 +42,9 @@ impl Collator {
             Task::Continue { .. } | Task::Translate { .. } => {
                 (ids.end, ids.pad) = (need(Special::End)?, need(Special::Pad)?);
             }
-            Task::Masked { .. } => {
-                (ids.class, ids.separator) = (need(Special::Class)?, need(Special::Separator)?);
-                ids.mask = need(Special::Mask)?;
-            }
-            Task::Classify { .. } => {
-                (ids.class, ids.separator) = (need(Special::Class)?, need(Special::Separator)?);
-                ids.pad = need(Special::Pad)?;
+            Task::Masked { .. } => (ids.frame, ids.mask) = (Frame::of(tokeniser)?, need(Special::Mask)?),
+            Task::Classify { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => {
+                (ids.frame, ids.pad) = (Frame::of(tokeniser)?, need(Special::Pad)?);
             }
         }
         Ok(Collator { examples, ids })
@@ -71,98 +66,133 @@ impl Collator {
     }
 
     fn add(&self, position: &Position, rows: &mut Rows) {
-        let mut tokens = Vec::new();
         match self.examples.at(position) {
             Place::Block(range) => {
+                let mut tokens = Vec::new();
                 self.examples.file().read(range, &mut tokens);
                 self.add_block(position, tokens, rows);
             }
-            Place::Record(number) => {
-                self.examples.file().read(self.examples.file().record(number), &mut tokens);
-                self.add_record(number, tokens, rows);
-            }
+            Place::Record(number) => self.add_record(position, number, rows),
         }
-        rows.samples.push(position.seen);
+    }
+
+    fn record(&self, number: u64) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        self.examples.file().read(self.examples.file().record(number), &mut tokens);
+        tokens
     }
 
     fn add_block(&self, position: &Position, mut tokens: Vec<u32>, rows: &mut Rows) {
         match self.examples.task() {
             Task::Masked { share, .. } => {
-                let (tokens, targets) = self.hide(position.seen, tokens, *share);
-                rows.push(tokens, targets);
+                let (framed, targets) = self.hide(position.seen, &tokens, *share);
+                rows.push(position.seen, framed, targets);
             }
             Task::Continue { .. } => {
                 let target = tokens.split_off(tokens.len() / 2);
-                self.add_pair(tokens, target, rows);
+                self.add_pair(position, tokens, target, rows);
             }
             _ => {
                 let targets = tokens[1..].iter().map(|token| *token as i32).collect();
                 tokens.pop();
-                rows.push(tokens, targets);
+                rows.push(position.seen, plain(tokens), targets);
             }
         }
     }
 
-    fn add_record(&self, number: u64, mut tokens: Vec<u32>, rows: &mut Rows) {
-        let length = self.examples.task().length();
-        if matches!(self.examples.task(), Task::Translate { .. }) {
-            let mut target = Vec::new();
-            self.examples.file().read(self.examples.file().record(number + 1), &mut target);
-            tokens.truncate(length - 1);
-            target.truncate(length - 1);
-            return self.add_pair(tokens, target, rows);
+    fn add_record(&self, position: &Position, number: u64, rows: &mut Rows) {
+        let (length, seen, frame) = (self.examples.task().length(), position.seen, self.ids.frame);
+        let class = |number| self.examples.file().class(number) as i32;
+        let mut tokens = self.record(number);
+        match self.examples.task() {
+            Task::Translate { .. } => {
+                let mut target = self.record(number + 1);
+                tokens.truncate(length - 1);
+                target.truncate(length - 1);
+                self.add_pair(position, tokens, target, rows);
+            }
+            Task::Answer { .. } => {
+                let framed = frame.around(&tokens, Some(&self.record(number + 1)));
+                rows.push(seen, framed, vec![class(number), class(number + 1)]);
+            }
+            Task::Tag { .. } => {
+                tokens.truncate(length - Frame::AROUND_ONE);
+                let classes = self.record(number + 1).into_iter().take(tokens.len());
+                let classes = classes.map(|class| if class == 0 { IGNORE } else { class as i32 - 1 });
+                let targets = std::iter::once(IGNORE).chain(classes).chain([IGNORE]).collect();
+                rows.push(seen, frame.around(&tokens, None), targets);
+            }
+            Task::Similar { .. } => {
+                // A pair counts once, and each of its texts is a sample of its own.
+                for (which, (number, target)) in [(number, 0), (number + 1, IGNORE)].into_iter().enumerate() {
+                    let mut tokens = self.record(number);
+                    tokens.truncate(length - Frame::AROUND_ONE);
+                    rows.push(2 * seen + which as u64, frame.around(&tokens, None), vec![target]);
+                }
+            }
+            _ => {
+                tokens.truncate(length - Frame::AROUND_ONE);
+                // Two texts are one record, with what stands between them.
+                let between = tokens.iter().position(|token| *token == frame.separator());
+                let framed = match between {
+                    Some(at) => frame.around(&tokens[..at], Some(&tokens[at + 1..])),
+                    None => frame.around(&tokens, None),
+                };
+                rows.push(seen, framed, vec![class(number)]);
+            }
         }
-        tokens.truncate(length - 2);
-        tokens.insert(0, self.ids.class);
-        tokens.push(self.ids.separator);
-        rows.push(tokens, vec![self.examples.file().class(number) as i32]);
     }
 
     /// The decoder begins with padding, as T5's does, and ends its text.
-    fn add_pair(&self, mut source: Vec<u32>, target: Vec<u32>, rows: &mut Rows) {
+    fn add_pair(&self, position: &Position, mut source: Vec<u32>, target: Vec<u32>, rows: &mut Rows) {
         source.push(self.ids.end);
         let input = std::iter::once(self.ids.pad).chain(target.iter().copied()).collect();
         let targets = target.into_iter().chain([self.ids.end]).map(|token| token as i32).collect();
-        rows.sources.push(source);
-        rows.push(input, targets);
+        rows.sources.push(plain(source));
+        rows.push(position.seen, plain(input), targets);
     }
 
     /// Frames a block and hides a share of its tokens. Which ones depends on the seed and the example's number alone.
-    fn hide(&self, sample: u64, tokens: Vec<u32>, share: f64) -> (Vec<u32>, Vec<i32>) {
+    fn hide(&self, sample: u64, tokens: &[u32], share: f64) -> (Framed, Vec<i32>) {
         let source = Philox::new(self.examples.seed() ^ random::hash("mask") ^ sample.rotate_left(32));
-        let mut targets = vec![IGNORE; tokens.len() + 2];
-        let mut framed = vec![self.ids.class];
-        framed.extend(tokens);
-        framed.push(self.ids.separator);
-        let inner = framed.len() - 1;
+        let mut framed = self.ids.frame.around(tokens, None);
+        let row = &mut framed.tokens;
+        let mut targets = vec![IGNORE; row.len()];
+        let inner = row.len() - 1;
         for at in 1..inner {
             let draw = |number: u64| source.uniform(4 * at as u64 + number);
             if draw(0) >= share {
                 continue;
             }
-            targets[at] = framed[at] as i32;
+            targets[at] = row[at] as i32;
             let fate = draw(1);
             if fate < MASKED_AS_MASK {
-                framed[at] = self.ids.mask;
+                row[at] = self.ids.mask;
             } else if fate < MASKED_AS_MASK + MASKED_AS_ANY {
-                framed[at] = (draw(2) * f64::from(self.ids.vocabulary)) as u32;
+                row[at] = (draw(2) * f64::from(self.ids.vocabulary)) as u32;
             }
         }
         (framed, targets)
     }
 }
 
+/// A row without anything around it.
+fn plain(tokens: Vec<u32>) -> Framed {
+    Framed { tokens, types: None }
+}
+
 /// Rows before they are equally long.
 #[derive(Default)]
 struct Rows {
-    inputs: Vec<Vec<u32>>,
-    sources: Vec<Vec<u32>>,
+    inputs: Vec<Framed>,
+    sources: Vec<Framed>,
     targets: Vec<Vec<i32>>,
     samples: Vec<u64>,
 }
 
 impl Rows {
-    fn push(&mut self, input: Vec<u32>, targets: Vec<i32>) {
+    fn push(&mut self, sample: u64, input: Framed, targets: Vec<i32>) {
+        self.samples.push(sample);
         self.inputs.push(input);
         self.targets.push(targets);
     }
@@ -170,7 +200,11 @@ impl Rows {
     fn finish(self, task: &Task, pad: u32) -> Batch {
         let input = filled(self.inputs, pad);
         let source = (!self.sources.is_empty()).then(|| filled(self.sources, pad));
-        let width = if matches!(task, Task::Classify { .. }) { 1 } else { input.length };
+        let width = match task {
+            Task::Classify { .. } | Task::Similar { .. } => 1,
+            Task::Answer { .. } => 2,
+            _ => input.length,
+        };
         let mut targets = Vec::with_capacity(width * self.targets.len());
         for row in self.targets {
             let missing = width - row.len();
@@ -182,18 +216,23 @@ impl Rows {
 }
 
 /// Rows of the length of the longest, with a mask where any is shorter.
-fn filled(rows: Vec<Vec<u32>>, pad: u32) -> Side {
-    let length = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let short = rows.iter().any(|row| row.len() < length);
+fn filled(rows: Vec<Framed>, pad: u32) -> Side {
+    let length = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
+    let short = rows.iter().any(|row| row.tokens.len() < length);
+    let two = rows.iter().any(|row| row.types.is_some());
     let mut tokens = Vec::with_capacity(length * rows.len());
-    let mut mask = Vec::new();
+    let (mut mask, mut types) = (Vec::new(), Vec::new());
     for row in rows {
-        let missing = length - row.len();
+        let (found, missing) = (row.tokens.len(), length - row.tokens.len());
         if short {
-            mask.extend(std::iter::repeat_n(1u8, row.len()).chain(std::iter::repeat_n(0, missing)));
+            mask.extend(std::iter::repeat_n(1u8, found).chain(std::iter::repeat_n(0, missing)));
         }
-        tokens.extend(row);
+        if two {
+            types.extend(row.types.unwrap_or_else(|| vec![0; found]));
+            types.extend(std::iter::repeat_n(0, missing));
+        }
+        tokens.extend(row.tokens);
         tokens.extend(std::iter::repeat_n(pad, missing));
     }
-    Side { mask: short.then_some(mask), ..Side::new(tokens, length) }
+    Side { mask: short.then_some(mask), types: two.then_some(types), ..Side::new(tokens, length) }
 }

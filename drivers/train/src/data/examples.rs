@@ -25,6 +25,12 @@ pub enum Task {
     Translate { length: usize },
     /// The class of a text; longer ones are cut.
     Classify { length: usize },
+    /// The class of each word; longer texts are cut.
+    Tag { length: usize },
+    /// Where a text answers a question; a long text comes in parts.
+    Answer { length: usize },
+    /// Vectors of texts, of which two that belong together are nearer to each other than to others of their batch.
+    Similar { length: usize },
 }
 
 impl Task {
@@ -36,7 +42,11 @@ impl Task {
             Task::Masked { length, .. } => Some((*length as u64 - 2, 0)),
             // Both halves together, without the ends that are put behind them.
             Task::Continue { length } => Some((2 * (*length as u64 - 1), 0)),
-            Task::Translate { .. } | Task::Classify { .. } => None,
+            Task::Translate { .. }
+            | Task::Classify { .. }
+            | Task::Tag { .. }
+            | Task::Answer { .. }
+            | Task::Similar { .. } => None,
         }
     }
 
@@ -47,7 +57,10 @@ impl Task {
             | Task::Masked { length, .. }
             | Task::Continue { length }
             | Task::Translate { length }
-            | Task::Classify { length } => *length,
+            | Task::Classify { length }
+            | Task::Tag { length }
+            | Task::Answer { length }
+            | Task::Similar { length } => *length,
         }
     }
 }
@@ -129,7 +142,10 @@ impl Examples {
     }
 
     fn records_each(&self) -> u64 {
-        if matches!(self.task, Task::Translate { .. }) { 2 } else { 1 }
+        match self.task {
+            Task::Translate { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => 2,
+            _ => 1,
+        }
     }
 
     /// The file.

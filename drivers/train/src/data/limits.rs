@@ -15,6 +15,9 @@ pub const BATCHES_AHEAD: usize = 4;
 /// Labels of a classification.
 pub const LABELS_MAX: usize = 65_536;
 
+/// Bytes of a file of questions that is one object, which is read at once. SQuAD's own has 30 MB.
+pub const QUESTIONS_BYTES_MAX: u64 = 1 << 30;
+
 /// Bytes of one file that is fetched: the largest shards of text on hubs are below.
 pub const DOWNLOAD_BYTES_MAX: u64 = 16 << 30;
 

@@ -22,13 +22,16 @@ mod named;
 mod order;
 mod parquet;
 mod prepare;
+mod questions;
 mod record;
 mod source;
 mod table;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod text;
 mod tokens;
+mod windows;
 
 pub use collate::Collator;
 pub use download::{Fetch, FetchError, fetch, sha256_of};
@@ -42,3 +45,4 @@ pub use prepare::prepare;
 pub use record::{Record, Records};
 pub use source::{Shape, Source};
 pub use tokens::{About, TokenFile, TokenWriter};
+pub(crate) use windows::{QUESTION_TOKENS_MAX, stride_default, windows};

@@ -4,6 +4,7 @@
 //! text. So a text that is edited is tokenised again, and two runs on the same data share one file.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use super::limits::{LABELS_MAX, PIECES_AT_ONCE};
 use super::record::{Record, Records};
 use super::source::{Shape, Source};
 use super::tokens::{About, TokenFile, TokenWriter};
-use crate::token::{Special, Tokeniser, hex};
+use super::windows::{QUESTION_TOKENS_MAX, covering, stride_default, windows};
+use crate::token::{Frame, Special, Tokeniser, hex};
 
 /// Part of the digest: another number where the same text becomes other tokens.
 const FORMAT: u32 = 1;
 
-/// Tokenises a source, or finds it done.
+/// Tokenises a source, or finds it done. Texts with questions are cut into parts for rows of `length` tokens.
 ///
 /// # Errors
 ///
@@ -29,9 +31,10 @@ pub fn prepare(
     source: &Source,
     files: &[PathBuf],
     tokeniser: &Tokeniser,
+    length: usize,
     cache: &Path,
 ) -> Result<Arc<TokenFile>, DataError> {
-    let digest = digest(source, files, tokeniser)?;
+    let digest = digest(source, files, tokeniser, length)?;
     let path = cache.join("tokens").join(format!("{}.tokens", hex(&digest)));
     if let Ok(file) = TokenFile::open(&path)
         && file.digest() == digest
@@ -39,11 +42,12 @@ pub fn prepare(
         return Ok(Arc::new(file));
     }
     let labels = match source.shape() {
-        Shape::Labelled => labels(source.records(files)?, &files[0])?,
+        Shape::Labelled | Shape::Tagged => labels(source.records(files)?, &files[0])?,
         _ => Vec::new(),
     };
     let mut writer = TokenWriter::create(&path, tokeniser.size(), digest)?;
-    let mut work = Work { tokeniser, labels: &labels, writer: &mut writer, file: &files[0] };
+    let stride = if let Source::Questions { stride, .. } = source { *stride } else { None };
+    let mut work = Work { tokeniser, labels: &labels, writer: &mut writer, file: &files[0], length, stride };
     let mut some = false;
     let mut records = source.records(files)?;
     loop {
@@ -60,11 +64,19 @@ pub fn prepare(
     writer.finish(&About { labels, sources: files.to_vec() }).map(Arc::new)
 }
 
-fn digest(source: &Source, files: &[PathBuf], tokeniser: &Tokeniser) -> Result<[u8; 24], DataError> {
+fn digest(
+    source: &Source,
+    files: &[PathBuf],
+    tokeniser: &Tokeniser,
+    length: usize,
+) -> Result<[u8; 24], DataError> {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
     hash.update(tokeniser.digest());
     hash.update(serde_json::to_vec(source).expect("a source becomes JSON"));
+    if source.shape() == Shape::Questions {
+        hash.update(length.to_le_bytes());
+    }
     for file in files {
         let about = std::fs::metadata(file).map_err(DataError::io(file))?;
         let path = std::fs::canonicalize(file).map_err(DataError::io(file))?;
@@ -80,8 +92,10 @@ fn digest(source: &Source, files: &[PathBuf], tokeniser: &Tokeniser) -> Result<[
 fn labels(records: Records, file: &Path) -> Result<Vec<String>, DataError> {
     let mut found = BTreeSet::new();
     for record in records {
-        if let Record::Labelled { label, .. } = record? {
-            found.insert(label);
+        match record? {
+            Record::Labelled { label, .. } => drop(found.insert(label)),
+            Record::Tagged { tags, .. } => found.extend(tags),
+            _ => {}
         }
         if found.len() > LABELS_MAX {
             let why = format!(
@@ -102,6 +116,9 @@ struct Work<'a> {
     labels: &'a [String],
     writer: &'a mut TokenWriter,
     file: &'a Path,
+    /// Tokens of a row, and those that parts of a text have in common.
+    length: usize,
+    stride: Option<usize>,
 }
 
 impl Work<'_> {
@@ -110,6 +127,17 @@ impl Work<'_> {
         let mut texts = Vec::new();
         let mut kinds = Vec::new();
         for record in records {
+            let record = match record {
+                Record::Question { question, context, answer } => {
+                    self.question(&question, &context, answer.as_ref())?;
+                    continue;
+                }
+                Record::Tagged { words, tags } => {
+                    self.tagged(&words, &tags)?;
+                    continue;
+                }
+                other => other,
+            };
             kinds.push(match &record {
                 Record::Text { ends, .. } => Kind::Text { ends: *ends },
                 Record::Pair { .. } => Kind::Pair,
@@ -120,12 +148,11 @@ impl Work<'_> {
                         class: class.expect("all labels were listed") as u32,
                     }
                 }
+                Record::Question { .. } | Record::Tagged { .. } => unreachable!("they were written"),
             });
             texts.extend(record.into_texts());
         }
-        let encoded = self.tokeniser.encode_all(&texts);
-        let encoded = encoded.map_err(|error| DataError::Token { path: self.file.to_owned(), error })?;
-        let mut encoded = encoded.into_iter();
+        let mut encoded = self.encoded(&texts)?.into_iter();
         for kind in kinds {
             let tokens = encoded.next().expect("one for each text");
             self.writer.push(&tokens)?;
@@ -148,6 +175,63 @@ impl Work<'_> {
                     self.writer.end(class);
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Work<'_> {
+    fn encoded(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, DataError> {
+        let encoded = self.tokeniser.encode_all(texts);
+        encoded.map_err(|error| DataError::Token { path: self.file.to_owned(), error })
+    }
+
+    /// Writes a question and a part of its text, for each part; their classes are the first and the last token of the
+    /// answer in a row, which both are those of the row's first token in a part that has not all of the answer.
+    fn question(
+        &mut self,
+        question: &str,
+        context: &str,
+        answer: Option<&Range<usize>>,
+    ) -> Result<(), DataError> {
+        let mut asked = self.encoded(&[question.to_owned()])?.remove(0);
+        asked.truncate(QUESTION_TOKENS_MAX.min((self.length - Frame::AROUND_TWO) / 2));
+        let room = self.length - Frame::AROUND_TWO - asked.len();
+        let placed = self.tokeniser.encode_with_places(context);
+        let (tokens, places) =
+            placed.map_err(|error| DataError::Token { path: self.file.to_owned(), error })?;
+        let answer = answer.and_then(|answer| covering(&places, answer));
+        for part in windows(tokens.len(), room, self.stride.unwrap_or_else(|| stride_default(room))) {
+            let inside = answer.as_ref().filter(|it| it.start >= part.start && it.end <= part.end);
+            // [CLS] question [SEP] stand before the part.
+            let place = |token: usize| (token - part.start + asked.len() + 2) as u32;
+            let (first, last) = inside.map_or((0, 0), |it| (place(it.start), place(it.end - 1)));
+            self.writer.push(&asked)?;
+            self.writer.end(first);
+            self.writer.push(&tokens[part])?;
+            self.writer.end(last);
+        }
+        Ok(())
+    }
+
+    /// Writes the tokens of words, and behind them one more than the class of each word at its first token, and 0 at
+    /// the others.
+    fn tagged(&mut self, words: &[String], tags: &[String]) -> Result<(), DataError> {
+        let most = self.tokeniser.size() as usize;
+        if self.labels.len() >= most {
+            let why =
+                format!("has {} different classes, and the vocabulary {most} tokens", self.labels.len());
+            return Err(DataError::file(self.file, why));
+        }
+        let pieces = self.encoded(words)?;
+        let mut classes = Vec::new();
+        for (pieces, tag) in pieces.iter().zip(tags) {
+            let class = self.labels.iter().position(|known| known == tag).expect("all were listed");
+            classes.extend((0..pieces.len()).map(|piece| if piece == 0 { class as u32 + 1 } else { 0 }));
+        }
+        for tokens in [pieces.concat(), classes] {
+            self.writer.push(&tokens)?;
+            self.writer.end(0);
         }
         Ok(())
     }

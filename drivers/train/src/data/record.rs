@@ -1,5 +1,7 @@
 //! What data files hold, one record after another, before it becomes tokens.
 
+use std::ops::Range;
+
 use super::error::DataError;
 
 /// One record.
@@ -11,6 +13,10 @@ pub enum Record {
     Pair { source: String, target: String },
     /// A text, or two, and the class of it.
     Labelled { text: String, second: Option<String>, label: String },
+    /// A question, a text, and the bytes of the text that answer it.
+    Question { question: String, context: String, answer: Option<Range<usize>> },
+    /// Words, and the class of each.
+    Tagged { words: Vec<String>, tags: Vec<String> },
 }
 
 /// Records as they come from files.
@@ -23,6 +29,8 @@ impl Record {
             Record::Text { text, .. } => (text, None),
             Record::Pair { source, target } => (source, Some(target)),
             Record::Labelled { text, second, .. } => (text, second),
+            Record::Question { question, context, .. } => (question, Some(context)),
+            Record::Tagged { words, .. } => (words.join(" "), None),
         };
         std::iter::once(first).chain(second)
     }

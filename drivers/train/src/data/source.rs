@@ -8,7 +8,7 @@ use super::error::DataError;
 use super::folder::{self, Split};
 use super::lines::Lines;
 use super::record::{Record, Records};
-use super::{jsonl, named, table, text};
+use super::{jsonl, named, questions, table, tagged, text};
 
 /// Where data come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,29 @@ pub enum Source {
         #[serde(default = "second_column")]
         label: String,
     },
+    /// Questions whose answers stand in a text: a file in the form of SQuAD, or an object on each line.
+    Questions {
+        file: PathBuf,
+        /// Tokens that neighbouring parts of a long text have in common; half of a part where it is not said.
+        #[serde(default)]
+        stride: Option<usize>,
+    },
+    /// Texts whose words have a class each: JSON lines with two lists, or a word and its class on each line.
+    Tagged {
+        file: PathBuf,
+        #[serde(default = "tokens_field")]
+        words: String,
+        #[serde(default = "tags_field")]
+        tags: String,
+    },
+}
+
+fn tokens_field() -> String {
+    "tokens".into()
+}
+
+fn tags_field() -> String {
+    "tags".into()
 }
 
 fn text_field() -> String {
@@ -67,6 +90,10 @@ pub enum Shape {
     Pairs,
     /// Texts and their classes.
     Labelled,
+    /// Questions, texts, and where the answers stand.
+    Questions,
+    /// Words and their classes.
+    Tagged,
 }
 
 impl Source {
@@ -76,6 +103,8 @@ impl Source {
             Source::Text(_) | Source::Jsonl { .. } | Source::Dataset { .. } => Shape::Text,
             Source::Parallel { .. } | Source::Pairs { .. } => Shape::Pairs,
             Source::Labelled { .. } => Shape::Labelled,
+            Source::Questions { .. } => Shape::Questions,
+            Source::Tagged { .. } => Shape::Tagged,
         }
     }
 
@@ -92,7 +121,10 @@ impl Source {
                 folder::files(&folder, own.unwrap_or(split))?
             }
             Source::Parallel { source, target } => vec![source.clone(), target.clone()],
-            Source::Pairs { file, .. } | Source::Labelled { file, .. } => vec![file.clone()],
+            Source::Pairs { file, .. }
+            | Source::Labelled { file, .. }
+            | Source::Questions { file, .. }
+            | Source::Tagged { file, .. } => vec![file.clone()],
         };
         match files.is_empty() {
             true => Err(DataError::Unfit("the list of files is empty; name at least one".into())),
@@ -124,6 +156,8 @@ impl Source {
                     Ok(Record::Pair { source, target })
                 })))
             }
+            Source::Questions { file, .. } => questions::read(file),
+            Source::Tagged { file, words, tags } => tagged::read(file, words, tags),
             Source::Labelled { file, text, second, label } => {
                 let columns: Vec<String> = [text, label].into_iter().chain(second).cloned().collect();
                 let rows = table::read(file, &columns)?;

@@ -6,6 +6,9 @@ use super::*;
 use crate::batch::IGNORE;
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 
+/// Tokens of rows that questions are asked in.
+const LENGTH: usize = 24;
+
 fn search(folder: &Path) -> Search {
     Search {
         folders: vec![folder.to_owned()],
@@ -28,7 +31,7 @@ fn bytes(family: Family) -> Tokeniser {
 
 fn prepared(source: &Source, folder: &Path, tokeniser: &Tokeniser) -> Result<Arc<TokenFile>, DataError> {
     let files = source.files(Split::Train, &search(folder))?;
-    prepare(source, &files, tokeniser, &folder.join("cache"))
+    prepare(source, &files, tokeniser, LENGTH, &folder.join("cache"))
 }
 
 fn refusal(source: &Source, folder: &Path) -> String {
@@ -209,6 +212,94 @@ fn classes_come_one_a_row() {
     assert_eq!(batch.targets, [0, 1]);
     assert_eq!((batch.input.length, batch.rows()), (6, 2));
     assert_eq!(batch.input.mask.unwrap(), [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn second_text_is_marked_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.tsv", "ab\tc\tno\nabc\tde\tyes\n");
+    let source = Source::Labelled { file, text: "0".into(), second: Some("1".into()), label: "2".into() };
+    let collator = collator(folder.path(), &source, Task::Classify { length: 9 }, Family::Encoder);
+    let (batch, _) = collator.batch(Position::default(), 2);
+    assert_eq!(batch.input.types.unwrap(), [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
+}
+
+/// Both forms of questions: SQuAD's own, and that of hubs. The second has no answer.
+fn questions(folder: &Path) -> [Source; 2] {
+    let context = "über abcdefghijklmnopqrstuvwxyz";
+    let nested = serde_json::json!({"data": [{"paragraphs": [{"context": context, "qas": [
+        {"id": "1", "question": "qu", "answers": [{"text": "wxy", "answer_start": 27}]},
+        {"id": "2", "question": "no", "answers": [], "is_impossible": true},
+    ]}]}]});
+    let lines = format!(
+        "{}\n{}\n",
+        serde_json::json!({"context": context, "question": "qu", "answers": {"text": ["wxy"], "answer_start": [27]}}),
+        serde_json::json!({"context": context, "question": "no", "answers": {"text": [], "answer_start": []}})
+    );
+    let files = [write(folder, "a.json", nested.to_string()), write(folder, "a.jsonl", lines)];
+    files.map(|file| Source::Questions { file, stride: Some(4) })
+}
+
+#[test]
+fn answers_are_in_the_parts_that_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = || Task::Answer { length: LENGTH };
+    let [nested, lines] = questions(folder.path());
+    let collators = [nested, lines].map(|source| collator(folder.path(), &source, task(), Family::Encoder));
+    // 32 bytes in parts of 19, of which neighbours have 4 in common.
+    assert_eq!(collators[0].examples().count(0), 4);
+    let (batch, _) = collators[0].batch(Position::default(), 4);
+    assert_eq!(batch, collators[1].batch(Position::default(), 4).0);
+    assert_eq!(batch.targets, [0, 0, 17, 19, 0, 0, 0, 0]);
+    let row = &batch.input.tokens[LENGTH..];
+    let text: Vec<u8> = row[17..=19].iter().map(|id| (id - 5) as u8).collect();
+    assert_eq!(text, b"wxy");
+    assert_eq!(batch.input.types.unwrap()[..5], [0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn answer_that_stands_elsewhere_is_refused_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "{\"context\": \"abc\", \"question\": \"q\", \"answers\": {\"text\": [\"b\"], \"answer_start\": [2]}}\n";
+    let file = write(folder.path(), "a.jsonl", text);
+    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
+    assert!(error.contains("a.jsonl:1") && error.contains("\"b\" does not stand"), "{error}");
+    let text = text.replace("context", "contxt");
+    let file = write(folder.path(), "b.jsonl", text);
+    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
+    assert!(error.contains("b.jsonl:1") && error.contains("no field `context`"), "{error}");
+}
+
+#[test]
+fn classes_of_words_stand_at_their_first_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.conll", "-DOCSTART- O\n\nab x O\nc x PER\n\nd x O\n");
+    let json = write(
+        folder.path(),
+        "a.jsonl",
+        "{\"tokens\": [\"ab\", \"c\"], \"tags\": [\"O\", \"PER\"]}\n{\"tokens\": [\"d\"], \"tags\": [\"O\"]}\n",
+    );
+    for file in [file, json] {
+        let source = Source::Tagged { file, words: "tokens".into(), tags: "tags".into() };
+        let collator = collator(folder.path(), &source, Task::Tag { length: 6 }, Family::Encoder);
+        let (batch, _) = collator.batch(Position::default(), 2);
+        assert_eq!(collator.examples().file().about().labels, ["O", "PER"]);
+        assert_eq!(batch.targets, [IGNORE, 0, IGNORE, 1, IGNORE, IGNORE, 0, IGNORE, IGNORE, IGNORE]);
+    }
+    let file = write(folder.path(), "b.conll", "ab O\nc\n");
+    let source = Source::Tagged { file, words: "tokens".into(), tags: "tags".into() };
+    let error = refusal(&source, folder.path());
+    assert!(error.contains("b.conll:2") && error.contains("no class"), "{error}");
+}
+
+#[test]
+fn pairs_of_similar_texts_are_two_rows_that_count_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.tsv", "ab\tx\nc\tyz\n");
+    let source = Source::Pairs { file, source: "0".into(), target: "1".into() };
+    let collator = collator(folder.path(), &source, Task::Similar { length: 6 }, Family::Encoder);
+    let (batch, _) = collator.batch(Position::default(), 2);
+    assert_eq!((batch.rows(), batch.counted(), batch.samples.as_slice()), (4, 2, &[0, 1, 2, 3][..]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use drivers::gguf::write::Plan;
 use drivers::gguf::{TensorType, Value};
 
-use super::names::{Turn, place};
+use super::names::{OUTPUT, Turn, place};
 use super::{ExportError, Exported, vocabulary};
 use crate::ModelConfig;
 
@@ -121,18 +121,21 @@ fn metadata(plan: &mut Plan, config: &ModelConfig) {
 /// The tensors under their names in GGUF, turned as it has them.
 fn turned(model: &Exported<'_>) -> Result<Vec<(String, Tensor)>, ExportError> {
     let mut found = Vec::new();
-    for (name, tensor) in model.weights {
+    let mut weights = model.weights.clone();
+    // A tied T5 scales what goes into its table; llama.cpp does not, so the table it reads out by is scaled.
+    let tied = match model.config {
+        ModelConfig::T5(c) if c.tie_word_embeddings => model.weights.get("shared.weight"),
+        _ => None,
+    };
+    let scale = Turn::Scaled((model.config.width() as f64).powf(-0.5));
+    if let Some(table) = tied {
+        weights.insert(OUTPUT.into(), table.clone());
+    }
+    for (name, tensor) in &weights {
         if let Some((place, turn)) = place(model.config, name)? {
+            let turn = if name == OUTPUT && tied.is_some() { scale } else { turn };
             found.push((place, turn_tensor(tensor, turn).map_err(crate::Error::from)?));
         }
-    }
-    // A tied T5 scales what goes into its table; llama.cpp does not, so the table it reads out by is scaled.
-    if let ModelConfig::T5(c) = model.config
-        && c.tie_word_embeddings
-        && let Some(table) = model.weights.get("shared.weight")
-    {
-        let scale = Turn::Scaled((c.d_model as f64).powf(-0.5));
-        found.push(("output.weight".into(), turn_tensor(table, scale).map_err(crate::Error::from)?));
     }
     Ok(found)
 }

@@ -35,7 +35,7 @@ struct Block {
 }
 
 /// The output layer, which has no prefix.
-const OUTPUT: &str = "lm_head.weight";
+pub const OUTPUT: &str = "lm_head.weight";
 
 const GPT2: Names = Names {
     prefix: "transformer.",

@@ -263,10 +263,8 @@ impl Model for Bert {
 /// among the seconds of all pairs.
 fn pairs(x: &Tensor, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
     let (rows, width) = x.dims2()?;
-    if rows < 4 || rows % 2 == 1 {
-        return Err(Error::Batch(format!(
-            "{rows} sentences; pairs need an even number of them, and at least two pairs"
-        )));
+    if rows == 0 || rows % 2 == 1 {
+        return Err(Error::Batch(format!("{rows} sentences are no pairs; give an even number of them")));
     }
     let both = x.reshape((rows / 2, 2, width))?;
     let [a, b] = [both.narrow(1, 0, 1)?, both.narrow(1, 1, 1)?];

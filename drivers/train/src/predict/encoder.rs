@@ -2,11 +2,11 @@
 
 use candle_core::DType;
 
-use super::{Answer, Choice, Label, Predictor};
+use super::{Answer, Choice, Label, Predictor, Word};
 use crate::batch::{Batch, Side};
 use crate::models::build;
 use crate::run::{MicroStep, RunError, Turn};
-use crate::token::{Special, Tokeniser};
+use crate::token::{Frame, Framed, Special, TokenError, Tokeniser};
 use crate::{Model, ModelConfig, Pass};
 
 /// Guesses the hidden tokens of a text.
@@ -51,20 +51,58 @@ pub(super) fn classify(
     turn: &mut dyn Turn,
 ) -> Result<Answer, RunError> {
     predictor.need_head("BertForSequenceClassification", "classify")?;
-    let ModelConfig::Bert(config) = &predictor.trained.config else { unreachable!("it has the head") };
     let batch = Batch { input: framed(predictor, text, second)?, ..Batch::default() };
     turn.take(MicroStep { step: 0, number: 0, tokens: batch.input.length });
     let logits = predictor.model.logits(&batch, &Pass::evaluation())?;
     let logits = logits.to_dtype(DType::F64).and_then(|logits| logits.to_vec2::<f64>());
     let scores = softmax(&logits.map_err(crate::Error::from)?[0]);
-    let name = |number: usize| {
-        let known = config.id2label.as_ref().and_then(|names| names.get(&(number as u32)));
-        known.cloned().unwrap_or_else(|| format!("LABEL_{number}"))
-    };
-    let mut labels: Vec<Label> =
-        scores.iter().enumerate().map(|(number, &score)| Label { label: name(number), score }).collect();
+    let mut labels: Vec<Label> = scores
+        .iter()
+        .enumerate()
+        .map(|(number, &score)| Label { label: label(predictor, number), score })
+        .collect();
     labels.sort_by(|a, b| b.score.total_cmp(&a.score));
     Ok(Answer::Labels { labels })
+}
+
+/// Tells the class of each word of a text, by its first token.
+pub(super) fn tag(predictor: &Predictor, text: &str, turn: &mut dyn Turn) -> Result<Answer, RunError> {
+    predictor.need_head("BertForTokenClassification", "tag")?;
+    let side = framed(predictor, text, None)?;
+    let logits = rows(predictor.model.as_ref(), side, turn)?;
+    let encoding = predictor.tokeniser().inner().encode(text, false);
+    let encoding = encoding.map_err(|error| TokenError::Library(error.to_string()))?;
+    let mut words: Vec<(u32, usize, (usize, usize))> = Vec::new();
+    let pieces = encoding.get_word_ids().iter().zip(encoding.get_offsets()).enumerate();
+    for (at, (word, place)) in pieces.filter_map(|(at, (word, place))| Some((at, ((*word)?, *place)))) {
+        match words.last_mut() {
+            Some((last, _, whole)) if *last == word => whole.1 = place.1,
+            _ => words.push((word, at, place)),
+        }
+    }
+    let characters = |bytes: usize| text[..bytes].chars().count();
+    let told = words.into_iter().map(|(_, at, (start, end))| {
+        // [CLS] stands before the text.
+        let scores = softmax(&logits[at + 1]);
+        let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or(0);
+        Word {
+            word: text[start..end].to_owned(),
+            label: label(predictor, best),
+            score: scores[best],
+            start: characters(start),
+            end: characters(end),
+        }
+    });
+    Ok(Answer::Words { words: told.collect() })
+}
+
+/// The name of a class.
+fn label(predictor: &Predictor, number: usize) -> String {
+    let known = match &predictor.trained.config {
+        ModelConfig::Bert(config) => config.id2label.as_ref().and_then(|names| names.get(&(number as u32))),
+        _ => None,
+    };
+    known.cloned().unwrap_or_else(|| format!("LABEL_{number}"))
 }
 
 /// Turns texts into vectors: the mean over the tokens, of length 1.
@@ -117,20 +155,11 @@ pub(super) fn framed(predictor: &Predictor, text: &str, second: Option<&str>) ->
     }
 }
 
-/// `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]`, with the second part marked as such.
+/// One or two texts as a row.
 pub(super) fn frame(tokeniser: &Tokeniser, first: &[u32], second: Option<&[u32]>) -> Result<Side, RunError> {
-    let (class, separator) = (tokeniser.need(Special::Class)?, tokeniser.need(Special::Separator)?);
-    let mut tokens = vec![class];
-    tokens.extend(first);
-    tokens.push(separator);
-    let mut types = vec![0; tokens.len()];
-    if let Some(second) = second {
-        tokens.extend(second);
-        tokens.push(separator);
-        types.resize(tokens.len(), 1);
-    }
+    let Framed { tokens, types } = Frame::of(tokeniser)?.around(first, second);
     let length = tokens.len();
-    Ok(Side { types: second.map(|_| types), ..Side::new(tokens, length) })
+    Ok(Side { types, ..Side::new(tokens, length) })
 }
 
 /// What comes out of one row, token by token.

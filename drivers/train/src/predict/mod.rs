@@ -48,6 +48,8 @@ pub enum Question {
         #[serde(default)]
         second: Option<String>,
     },
+    /// Tells the class of each word of a text.
+    Tag { text: String },
     /// Finds the answer to a question in a text.
     Answer { question: String, context: String },
     /// Turns texts into vectors of length 1.
@@ -82,6 +84,10 @@ pub enum Answer {
     /// All classes, the likeliest first.
     Labels {
         labels: Vec<Label>,
+    },
+    /// All words in their order.
+    Words {
+        words: Vec<Word>,
     },
     /// Where the answer stands in the text, in characters.
     Span {
@@ -121,6 +127,16 @@ pub struct Label {
     pub score: f64,
 }
 
+/// A word with its likeliest class, and where it stands in the text, in characters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Word {
+    pub word: String,
+    pub label: String,
+    pub score: f64,
+    pub start: usize,
+    pub end: usize,
+}
+
 /// A model that answers.
 pub struct Predictor {
     trained: Trained,
@@ -149,6 +165,7 @@ impl Predictor {
             Question::Generate { .. } => text::generate(self, question, turn),
             Question::FillMask { text, top_k } => encoder::fill_mask(self, text, *top_k, turn),
             Question::Classify { text, second } => encoder::classify(self, text, second.as_deref(), turn),
+            Question::Tag { text } => encoder::tag(self, text, turn),
             Question::Answer { question, context } => span::answer(self, question, context, turn),
             Question::Embed { texts } => encoder::embed(self, texts, turn),
         }

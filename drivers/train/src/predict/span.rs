@@ -2,7 +2,9 @@
 
 use super::encoder::{frame, rows, softmax};
 use super::{Answer, Predictor};
+use crate::data::{QUESTION_TOKENS_MAX, stride_default, windows};
 use crate::run::{RunError, Turn};
+use crate::token::Frame;
 
 /// Tokens of the longest answer, as BERT's own program has it.
 const ANSWER_TOKENS_MAX: usize = 30;
@@ -24,13 +26,12 @@ pub(super) fn answer(
 ) -> Result<Answer, RunError> {
     predictor.need_head("BertForQuestionAnswering", "answer")?;
     let tokeniser = predictor.tokeniser();
-    let question = tokeniser.encode(question)?;
-    let encoding = tokeniser.inner().encode(context, false);
-    let encoding = encoding.map_err(|error| RunError::Unfit(format!("the text has no tokens: {error}")))?;
-    let (ids, places) = (encoding.get_ids(), encoding.get_offsets());
+    let mut question = tokeniser.encode(question)?;
+    let (ids, places) = tokeniser.encode_with_places(context)?;
     let positions = predictor.model.config().positions();
-    // [CLS] question [SEP] part [SEP]
-    let around = question.len() + 3;
+    // As it was trained.
+    question.truncate(QUESTION_TOKENS_MAX);
+    let around = question.len() + Frame::AROUND_TWO;
     let Some(room) = positions.checked_sub(around).filter(|room| *room > 0) else {
         let tokens = question.len();
         return Err(RunError::Unfit(format!(
@@ -41,19 +42,15 @@ pub(super) fn answer(
         return Err(RunError::Unfit("the text is empty; give one that may have the answer".into()));
     }
     let mut best: Option<Best> = None;
-    let mut from = 0;
-    loop {
-        let to = (from + room).min(ids.len());
-        let side = frame(tokeniser, &question, Some(&ids[from..to]))?;
+    for part in windows(ids.len(), room, stride_default(room)) {
+        let side = frame(tokeniser, &question, Some(&ids[part.clone()]))?;
         let logits = rows(predictor.model.as_ref(), side, turn)?;
-        let found = best_of(&logits, around - 1..around - 1 + to - from, |at| places[from + at]);
+        // The part stands behind [CLS], the question and [SEP].
+        let places_of = around - 1..around - 1 + part.len();
+        let found = best_of(&logits, places_of, |at| places[part.start + at]);
         if best.as_ref().is_none_or(|best| best.logit < found.logit) {
             best = Some(found);
         }
-        if to == ids.len() {
-            break;
-        }
-        from += (room / 2).max(1);
     }
     let Best { score, place: (start, end), .. } = best.expect("there is one part at least");
     let characters = |bytes: usize| context[..bytes].chars().count();

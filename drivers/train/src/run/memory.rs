@@ -102,6 +102,8 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
     // An encoder-decoder computes both sides, and its decoder looks at both.
     let (sides, source) = match task {
         Task::Continue { .. } | Task::Translate { .. } => (2, SOURCE),
+        // Both texts of a pair are rows.
+        Task::Similar { .. } => (2, 0),
         _ => (1, 0),
     };
     let side = NARROW * shape.width + WIDE * shape.inner + shape.heads;
@@ -113,7 +115,7 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
     };
     let vocabulary = config.vocabulary() as u64;
     let scores = match task {
-        Task::Classify { .. } => 0,
+        Task::Classify { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => 0,
         _ => (tokens * vocabulary).min(LOGITS.max(16 * vocabulary as usize) as u64),
     };
     blocks + back + scores + 2 * tokens * shape.width

@@ -8,7 +8,7 @@ use candle_core::DType;
 use super::error::RunError;
 use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
-use crate::data::{Collator, Examples, Order, Search, Split, TokenFile, prepare};
+use crate::data::{Collator, Examples, Order, Search, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
@@ -66,6 +66,13 @@ impl Setup {
             )));
         }
         let task = spec.task()?;
+        let parts = mesh.layout().data * spec.ranks.plans().micro_batches;
+        if matches!(task, Task::Similar { .. }) && parts > 1 {
+            return Err(RunError::Unfit(format!(
+                "pairs of texts are compared with all others of their batch, which cannot be cut into {parts} parts; \
+                 use one data rank and one microbatch"
+            )));
+        }
         let folder = Folder::of(&spec.out);
         let (resumed, passed) = match resume {
             true => folder.newest().map(|(checkpoint, passed)| (Some(checkpoint), passed))?,
@@ -77,15 +84,15 @@ impl Setup {
             Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
             None => first(&mesh, || tokeniser(spec, &files))?,
         };
-        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &files, &tokeniser, cache))?;
-        let config = spec.model.config(&tokeniser, &tokens.about().labels)?;
+        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &files, &tokeniser, task.length(), cache))?;
+        let config = spec.model.config(&tokeniser, &task, &tokens.about().labels)?;
         let all = Examples::new(tokens.clone(), task.clone(), spec.data.order, spec.seed)?;
         let (train, validation) = match &spec.data.validation {
             ValidationSpec::None => (all, None),
             ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
             ValidationSpec::From(source) => {
                 let files = source.files(Split::Validation, &search)?;
-                let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, cache))?;
+                let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, task.length(), cache))?;
                 check_labels(&tokens, &other)?;
                 let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
                 (all, Some(examples))
@@ -213,7 +220,7 @@ fn model(
     mesh: &Arc<Mesh>,
     spec: &TrainSpec,
     config: &ModelConfig,
-    task: &crate::data::Task,
+    task: &Task,
 ) -> Result<(Memory, Box<dyn Model>), RunError> {
     let memory = Memory::of(spec, config, task, mesh.layout());
     let free = spec.memory_mib.map_or_else(|| memory::free() / mesh.world().here() as u64, |mib| mib << 20);

@@ -5,6 +5,9 @@ use super::{TrainSpec, ValidationSpec};
 use crate::data::{Shape, Task};
 use crate::token::Family;
 
+/// Tokens of the shortest rows that questions are asked in: three are around, and a question and a text need some.
+const QUESTION_LENGTH_MIN: usize = 8;
+
 impl TrainSpec {
     /// Whether all values are in their ranges and go together.
     ///
@@ -67,18 +70,35 @@ impl TrainSpec {
             (Family::Decoder, Shape::Text) => Ok(Task::NextToken { length }),
             (Family::Encoder, Shape::Text) => Ok(Task::Masked { length, share: self.masked }),
             (Family::Encoder, Shape::Labelled) => Ok(Task::Classify { length }),
+            (Family::Encoder, Shape::Tagged) => Ok(Task::Tag { length }),
+            (Family::Encoder, Shape::Questions) if length < QUESTION_LENGTH_MIN => Err(SpecError::Range {
+                field: "model.context",
+                value: length.to_string(),
+                range: format!("{QUESTION_LENGTH_MIN} at least for a question and a part of a text"),
+            }),
+            (Family::Encoder, Shape::Questions) => Ok(Task::Answer { length }),
+            (Family::Encoder, Shape::Pairs) if self.batch < 2 => Err(SpecError::Range {
+                field: "batch",
+                value: self.batch.to_string(),
+                range: "2 at least: pairs of texts are compared with the others of their batch".into(),
+            }),
+            (Family::Encoder, Shape::Pairs) => Ok(Task::Similar { length }),
             (Family::EncoderDecoder, Shape::Pairs) => Ok(Task::Translate { length }),
             (Family::EncoderDecoder, Shape::Text) => Ok(Task::Continue { length }),
             (family, shape) => {
                 let model = match family {
                     Family::Decoder => "a decoder learns from texts",
-                    Family::Encoder => "an encoder learns from texts or labelled texts",
+                    Family::Encoder => {
+                        "an encoder learns from texts, labelled or tagged texts, questions or pairs"
+                    }
                     Family::EncoderDecoder => "an encoder-decoder learns from pairs of texts or from texts",
                 };
                 let data = match shape {
                     Shape::Text => "texts",
                     Shape::Pairs => "pairs",
                     Shape::Labelled => "labelled texts",
+                    Shape::Questions => "questions",
+                    Shape::Tagged => "tagged texts",
                 };
                 Err(SpecError::Unfit(format!("{model}, and `data.train` has {data}")))
             }

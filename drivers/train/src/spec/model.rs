@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
 use crate::ModelConfig;
+use crate::data::Task;
 use crate::import::Pretrained;
 use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, MarianConfig, T5Config};
 use crate::token::{Family, Special, Tokeniser};
@@ -154,12 +155,17 @@ impl ModelSpec {
         }
     }
 
-    /// The configuration for a vocabulary. `labels` are the classes, where texts are classified.
+    /// The configuration for a vocabulary and a task. `labels` are the classes, where there are some.
     ///
     /// # Errors
     ///
     /// Sizes that do not go together, or a vocabulary that does not fit.
-    pub fn config(&self, tokeniser: &Tokeniser, labels: &[String]) -> Result<ModelConfig, SpecError> {
+    pub fn config(
+        &self,
+        tokeniser: &Tokeniser,
+        task: &Task,
+        labels: &[String],
+    ) -> Result<ModelConfig, SpecError> {
         let vocabulary = self.vocabulary().unwrap_or(tokeniser.size()) as usize;
         let find = |special| tokeniser.find(special);
         let (end, pad) = (find(Special::End), find(Special::Pad));
@@ -237,7 +243,7 @@ impl ModelSpec {
             }),
             ModelSpec::Pretrained(_) => self.pretrained()?.expect("it is one"),
         };
-        classify(&mut config, labels)?;
+        give_head(&mut config, task, labels);
         config.check().map_err(|error| SpecError::Unfit(error.to_string()))?;
         let (model, tokens) = (config.vocabulary(), tokeniser.size() as usize);
         if tokens > model {
@@ -250,15 +256,17 @@ impl ModelSpec {
     }
 }
 
-/// Gives an encoder the head for these classes.
-fn classify(config: &mut ModelConfig, labels: &[String]) -> Result<(), SpecError> {
-    if labels.is_empty() {
-        return Ok(());
-    }
-    let ModelConfig::Bert(bert) = config else {
-        return Err(SpecError::Unfit("texts are classified by an encoder; use the model Bert(…)".into()));
+/// Gives an encoder the head for a task. One for the same task is kept.
+fn give_head(config: &mut ModelConfig, task: &Task, labels: &[String]) {
+    let ModelConfig::Bert(bert) = config else { return };
+    let head = match task {
+        Task::Classify { .. } => "BertForSequenceClassification",
+        Task::Tag { .. } => "BertForTokenClassification",
+        Task::Answer { .. } => "BertForQuestionAnswering",
+        Task::Similar { .. } => "BertModel",
+        _ if bert.guesses() => return,
+        _ => "BertForMaskedLM",
     };
-    bert.architectures = vec!["BertForSequenceClassification".into()];
-    bert.id2label = Some((0..).zip(labels.iter().cloned()).collect());
-    Ok(())
+    bert.architectures = vec![head.into()];
+    bert.id2label = (!labels.is_empty()).then(|| (0..).zip(labels.iter().cloned()).collect());
 }

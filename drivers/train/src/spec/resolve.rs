@@ -37,7 +37,10 @@ fn resolve(source: &mut Source, here: &Path, search: &Search) -> Result<(), Data
             *name = here.join(find(name, search)?).to_string_lossy().into_owned();
         }
         Source::Parallel { source, target } => [source, target].into_iter().for_each(absolute),
-        Source::Pairs { file, .. } | Source::Labelled { file, .. } => absolute(file),
+        Source::Pairs { file, .. }
+        | Source::Labelled { file, .. }
+        | Source::Questions { file, .. }
+        | Source::Tagged { file, .. } => absolute(file),
     }
     Ok(())
 }

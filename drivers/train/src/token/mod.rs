@@ -6,6 +6,7 @@
 
 mod alphabet;
 mod error;
+mod frame;
 mod special;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,12 @@ use tokenizers::{PreTokenizerWrapper, Tokenizer};
 
 pub use alphabet::of_numbered_characters;
 pub use error::TokenError;
+pub use frame::{Frame, Framed};
 pub use special::{Family, Special, usual};
 pub use train::{Kind, TRAINING_BYTES_MAX, train};
+
+/// Tokens, and where each stands in its text, in bytes.
+pub type Placed = (Vec<u32>, Vec<(usize, usize)>);
 
 /// A tokeniser that is ready for use.
 #[derive(Clone, Debug)]
@@ -101,6 +106,13 @@ impl Tokeniser {
         special.names().iter().find_map(|name| self.id(name))
     }
 
+    /// The token that stands before a text alone, where the vocabulary puts one there.
+    pub fn begin(&self) -> Option<u32> {
+        let ids = |specials| Some(self.inner.encode_fast("a", specials).ok()?.get_ids().to_vec());
+        let (bare, whole): (Vec<u32>, Vec<u32>) = (ids(false)?, ids(true)?);
+        (whole.len() > bare.len() && whole.ends_with(&bare)).then(|| whole[0])
+    }
+
     /// The id of a special token that is needed.
     ///
     /// # Errors
@@ -125,6 +137,18 @@ impl Tokeniser {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|error| TokenError::Library(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of a text, and where each stands in it, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Unknown`] for a character that the vocabulary cannot express.
+    pub fn encode_with_places(&self, text: &str) -> Result<Placed, TokenError> {
+        self.check(text)?;
+        let encoding =
+            self.inner.encode(text, false).map_err(|error| TokenError::Library(error.to_string()))?;
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
 
     /// The tokens of many texts, on all cores that the tokenizers library is allowed.

@@ -1,7 +1,6 @@
 //! A run from its beginning to its end, and what it leaves.
 
 use std::fs;
-use std::process::Command;
 
 use drivers::gguf;
 use train::spec::TrainSpec;
@@ -114,6 +113,32 @@ fn every_kind_of_model_learns_from_its_kind_of_data() {
     let rows = |row: fn(usize) -> String| (0..200).map(row).collect::<String>();
     fs::write(&pairs, rows(|n| format!("number {n}\tzahl {n}\n"))).unwrap();
     fs::write(&labels, rows(|n| format!("{} text {n}\t{}\n", ["bad", "good"][n % 2], n % 2))).unwrap();
+    let (questions, tagged, alike) =
+        (place.path("questions.jsonl"), place.path("tagged.conll"), place.path("alike.tsv"));
+    let words = ["red", "green", "blue", "grey"];
+    let sentence = |n: usize| format!("the box is {} and the ball is {}", words[n % 4], words[n / 4 % 4]);
+    let asked = |n: usize| {
+        let start = 11;
+        let answer = serde_json::json!({"text": [words[n % 4]], "answer_start": [start]});
+        serde_json::json!({"context": sentence(n), "question": "which box", "answers": answer}).to_string()
+            + "\n"
+    };
+    fs::write(&questions, (0..200).map(asked).collect::<String>()).unwrap();
+    let tags = |word: &str| if words.contains(&word) { "COLOUR" } else { "O" };
+    let lines = |n| {
+        let lines = sentence(n);
+        let lines = lines.split(' ').map(|word| format!("{word} {}\n", tags(word)));
+        lines.collect::<String>() + "\n"
+    };
+    fs::write(&tagged, (0..200).map(lines).collect::<String>()).unwrap();
+    fs::write(
+        &alike,
+        (0..200).map(|n| format!("{}\tit is {}\n", words[n % 4], words[n % 4])).collect::<String>(),
+    )
+    .unwrap();
+    let questions = format!("Questions(file: {questions:?})");
+    let tagged = format!("Tagged(file: {tagged:?})");
+    let alike = format!("Pairs(file: {alike:?}, source: \"0\", target: \"1\")");
     let text = "Text([\"TEXT\"])".to_owned();
     let pairs = format!("Pairs(file: {pairs:?}, source: \"0\", target: \"1\")");
     let labelled = format!("Labelled(file: {labels:?})");
@@ -122,6 +147,9 @@ fn every_kind_of_model_learns_from_its_kind_of_data() {
         (format!("Llama({sizes}, kv_heads: 1)"), &text, "Bpe(300)"),
         (format!("Bert({sizes})"), &text, "WordPiece(100)"),
         (format!("Bert({sizes})"), &labelled, "WordPiece(100)"),
+        (format!("Bert({sizes})"), &questions, "WordPiece(100)"),
+        (format!("Bert({sizes})"), &tagged, "WordPiece(100)"),
+        (format!("Bert({sizes})"), &alike, "WordPiece(100)"),
         (format!("Transformer({sizes})"), &pairs, "Unigram(60)"),
         (format!("Transformer({sizes})"), &text, "Unigram(60)"),
         (format!("T5({sizes})"), &pairs, "Unigram(60)"),
@@ -140,7 +168,7 @@ fn every_kind_of_model_learns_from_its_kind_of_data() {
             .collect();
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
         assert!(mean(&losses[30..]) < 0.9 * mean(&losses[..5]), "{spec}: {losses:?}");
-        if data == &labelled {
+        if [&labelled, &questions, &tagged].contains(&data) {
             let last = log.iter().rfind(|entry| entry["event"] == "evaluation").unwrap();
             assert!(last["accuracy"].as_f64().unwrap() > 0.9, "{last}");
         }

@@ -1,0 +1,86 @@
+//! Texts whose words have a class each: JSON lines with two lists, or a word and its class on each line with an empty line
+//! between texts, as in CoNLL's files (the word is the first column, and its class the last).
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::error::DataError;
+use super::jsonl::{self, Object};
+use super::lines::Lines;
+use super::record::{Record, Records};
+
+/// What stands in the place of a word where a document begins.
+const DOCUMENT: &str = "-DOCSTART-";
+
+/// Reads the texts of a file; the names are those of the lists in JSON.
+pub fn read(path: &Path, words: &str, tags: &str) -> Result<Records, DataError> {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("jsonl" | "json" | "ndjson") => {
+            let (words, tags) = (words.to_owned(), tags.to_owned());
+            Ok(Box::new(jsonl::read(path)?.map(move |object| {
+                let object = object?;
+                let (words, tags) = (list(&object, &words)?, list(&object, &tags)?);
+                match words.len() == tags.len() {
+                    true => Ok(Record::Tagged { words, tags }),
+                    false => {
+                        let why = format!("has {} words and {} classes", words.len(), tags.len());
+                        Err(DataError::line(&object.path, object.line, why))
+                    }
+                }
+            })))
+        }
+        _ => {
+            let mut texts = Texts { lines: Lines::open(path, "a word and its class on each line")? };
+            let mut failed = false;
+            Ok(Box::new(std::iter::from_fn(move || {
+                let text = if failed { None } else { texts.text().transpose() };
+                failed = matches!(text, Some(Err(_)));
+                text
+            })))
+        }
+    }
+}
+
+/// A list of texts in an object. Classes may be numbers.
+fn list(object: &Object, field: &str) -> Result<Vec<String>, DataError> {
+    let bad = || {
+        let names: Vec<&str> = object.fields.keys().map(String::as_str).collect();
+        let why = format!("has no list of texts `{field}`; it has {}", names.join(", "));
+        DataError::line(&object.path, object.line, why)
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let values = object.fields.get(field).and_then(Value::as_array).ok_or_else(bad)?;
+    values.iter().map(|value| text(value).ok_or_else(bad)).collect()
+}
+
+struct Texts {
+    lines: Lines,
+}
+
+impl Texts {
+    fn text(&mut self) -> Result<Option<Record>, DataError> {
+        let (mut words, mut tags) = (Vec::new(), Vec::new());
+        while let Some(line) = self.lines.read_bare()? {
+            let mut columns = line.split_whitespace();
+            match (columns.next(), columns.next_back()) {
+                (None, _) if words.is_empty() => {}
+                (None, _) => break,
+                (Some(DOCUMENT), _) => {}
+                (Some(word), Some(tag)) => {
+                    words.push(word.to_owned());
+                    tags.push(tag.to_owned());
+                }
+                (Some(word), None) => {
+                    let why = format!("the word {word:?} has no class behind it");
+                    return Err(DataError::line(self.lines.path(), self.lines.number(), why));
+                }
+            }
+        }
+        Ok((!words.is_empty()).then_some(Record::Tagged { words, tags }))
+    }
+}
