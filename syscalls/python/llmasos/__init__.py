@@ -9,7 +9,7 @@
 Everything is asked of a daemon over its Unix socket, which is started where none runs; `Client` makes each of its calls.
 """
 
-from . import callbacks, datasets, losses, models, optimizers, schedules, tensors, tokenizers
+from . import callbacks, datasets, losses, models, optimizers, schedules, tensors, tokenizers, tuning
 from .client import Client
 from .daemon import connect
 from .errors import DatasetNotFound, Fault, LlmasosError, ProgramNotFound, TrainingError, TrainingInterrupted
@@ -35,4 +35,5 @@ __all__ = [
     "schedules",
     "tensors",
     "tokenizers",
+    "tuning",
 ]

@@ -17,12 +17,15 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Data on disk, or in memory until a run begins. `kind` is ``"text"``, ``"pairs"`` or ``"labelled"``."""
+    """Data on disk, or in memory until a run begins.
+
+    `kind` is ``"text"``, ``"pairs"``, ``"labelled"``, ``"questions"`` or ``"tagged"``.
+    """
 
     name: str
     kind: str
     origin: dict[str, Any] | None = None
-    records: tuple[dict[str, str], ...] = ()
+    records: tuple[dict[str, Any], ...] = ()
 
     def source(self, folder: Path) -> dict[str, Any]:
         """What the trainer is told. What is in memory is written into a folder."""
@@ -37,6 +40,10 @@ class Dataset:
             return {"Jsonl": {"files": [str(file)], "field": "text"}}
         if self.kind == "pairs":
             return {"Pairs": {"file": str(file), "source": "source", "target": "target"}}
+        if self.kind == "questions":
+            return {"Questions": {"file": str(file)}}
+        if self.kind == "tagged":
+            return {"Tagged": {"file": str(file)}}
         second = "second" if self.records and "second" in self.records[0] else None
         return {"Labelled": {"file": str(file), "text": "text", "second": second, "label": "label"}}
 
@@ -76,13 +83,50 @@ def from_list(texts: Iterable[str], name: str = "texts") -> Dataset:
 
 
 def from_pairs(pairs: Iterable[tuple[str, str]], name: str = "pairs") -> Dataset:
-    """Texts and their translations, for an encoder-decoder."""
+    """Texts and their translations, for an encoder-decoder; or texts that mean alike, for an encoder's vectors."""
     return Dataset(name, "pairs", records=tuple({"source": str(a), "target": str(b)} for a, b in pairs))
 
 
 def from_labelled(rows: Iterable[tuple[str, str]], name: str = "labelled") -> Dataset:
     """Texts and their classes, for an encoder."""
     return Dataset(name, "labelled", records=tuple({"text": str(a), "label": str(b)} for a, b in rows))
+
+
+def from_questions(rows: Iterable[tuple[str, str, str | None]], name: str = "questions") -> Dataset:
+    """Questions, texts, and the words of each text that answer them, or `None` where it does not; for an encoder.
+
+    An answer that a text has more than once is learned where it stands first.
+    """
+    records = []
+    for question, context, answer in rows:
+        start = context.find(answer) if answer else -1
+        if answer and start < 0:
+            raise ValueError(f"the answer {answer!r} does not stand in the text {context[:80]!r}")
+        answers = {"text": [answer], "answer_start": [start]} if answer else {"text": [], "answer_start": []}
+        records.append({"question": str(question), "context": str(context), "answers": answers})
+    return Dataset(name, "questions", records=tuple(records))
+
+
+def from_squad(file: str | Path, stride: int | None = None) -> Dataset:
+    """Questions in a file in the form of SQuAD, or with an object on each line as hubs have them.
+
+    A long text is read in parts, of which neighbours have `stride` tokens in common.
+    """
+    path = Path(file).resolve(strict=True)
+    return Dataset(path.stem, "questions", {"Questions": {"file": str(path), "stride": stride}})
+
+
+def from_tagged(rows: Iterable[Iterable[tuple[str, str]]] | str | Path, name: str = "tagged") -> Dataset:
+    """Texts as words with their classes, ``[[("Ada", "PER"), ("wrote", "O")], …]``, or a file of them; for an encoder.
+
+    A file has a word and its class on each line with an empty line between texts, or JSON lines with `tokens` and `tags`.
+    """
+    if isinstance(rows, (str, Path)):
+        path = Path(rows).resolve(strict=True)
+        return Dataset(path.stem, "tagged", {"Tagged": {"file": str(path)}})
+    texts = [list(text) for text in rows]
+    split = ({"tokens": [str(a) for a, _ in text], "tags": [str(b) for _, b in text]} for text in texts)
+    return Dataset(name, "tagged", records=tuple(split))
 
 
 def from_parallel(source: str | Path, target: str | Path) -> Dataset:

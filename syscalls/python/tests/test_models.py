@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unittest
+from pathlib import Path
 
 import llmasos
 
@@ -40,6 +41,56 @@ class Models(Place):
         self.assertEqual([label["label"] for label in labels], ["yes", "no"])
         self.assertTrue(math.isclose(sum(label["score"] for label in labels), 1, rel_tol=1e-6))
         model.close()
+
+    def test_encoder_learns_to_answer_to_tag_and_which_texts_mean_alike(self) -> None:
+        colours = "red green blue grey".split()
+        texts = [(a, f"the box is {a} and the ball is {b}") for a in colours for b in colours if a != b] * 12
+        learn = {**SHORT, "steps": 150, "batch_size": 8}
+        sizes = {**SMALL, "tokenizer": llmasos.tokenizers.WordPiece(100)}
+        optimizer = llmasos.optimizers.Adam(lr=3e-3)
+
+        model = llmasos.models.BERT(**sizes)
+        model.fit(llmasos.datasets.from_questions(("which box", text, a) for a, text in texts), optimizer, **learn)
+        found = model.answer("which box", "the box is green and the ball is red")
+        self.assertEqual((found["answer"], found["start"], found["end"]), ("green", 11, 16))
+        model.close()
+
+        rows = ([(word, "COLOUR" if word in colours else "O") for word in text.split()] for _, text in texts)
+        model = llmasos.models.BERT(**sizes)
+        model.fit(llmasos.datasets.from_tagged(rows), optimizer, **learn)
+        words = model.tag("the ball is blue")
+        self.assertEqual([(w["word"], w["label"]) for w in words][2:], [("is", "O"), ("blue", "COLOUR")])
+        self.assertEqual((words[3]["start"], words[3]["end"]), (12, 16))
+        model.close()
+
+        model = llmasos.models.BERT(**sizes)
+        model.fit(llmasos.datasets.from_pairs((text, f"it is {a}") for a, text in texts), optimizer, **learn)
+        vectors = model.embed(["the box is grey and the ball is blue", "it is grey", "it is red"])
+        near, far = (sum(float(a) * float(b) for a, b in zip(vectors[0], vectors[n])) for n in (1, 2))
+        self.assertGreater(near, far)
+        model.close()
+        with self.assertRaisesRegex(ValueError, "does not stand in the text"):
+            llmasos.datasets.from_questions([("q", "text", "nowhere")])
+
+    def test_gguf_is_read_trained_on_with_adapters_and_written(self) -> None:
+        model = llmasos.models.GPT(**SMALL, tokenizer=llmasos.tokenizers.BPE(400))
+        model.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 5})
+        model.save("first.gguf")
+        again = llmasos.models.GPT.from_pretrained("first.gguf")
+        self.assertEqual(again.config["n_embd"], 32)
+        again.save("second.gguf")
+        self.assertEqual(Path("first.gguf").read_bytes()[-4096:], Path("second.gguf").read_bytes()[-4096:])
+        tuning = llmasos.tuning.Lora(rank=2, layers=["c_attn"])
+        history = again.fit(llmasos.datasets.from_list([TEXT]), tune=tuning, **SHORT)
+        self.assertLess(history.loss[-1], history.loss[0])
+        if numpy is not None:
+            before, after = model.state_dict(), again.state_dict()
+            changed = {name for name in before if not numpy.array_equal(before[name], after[name])}
+            self.assertEqual(changed, {"transformer.h.0.attn.c_attn.weight"})
+        with self.assertRaisesRegex(llmasos.LlmasosError, "Transformer is for marian, t5"):
+            llmasos.models.Transformer.from_pretrained("first.gguf").config
+        for used in (model, again):
+            used.close()
 
     def test_encoder_decoder_learns_pairs(self) -> None:
         words = "one two three four five six seven eight nine ten".split()

@@ -15,7 +15,8 @@ from .model import Model, tokenizer_of
 class BERT(Model):
     """An encoder: it guesses hidden words, tells classes, finds answers in texts, and turns texts into vectors.
 
-    What it learns depends on the data: hidden words from text, classes from labelled texts.
+    What it learns depends on the data: hidden words from text, classes of texts from labelled ones and of words from tagged
+    ones, answers from questions, and vectors from pairs of texts that mean alike.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("bert",)
@@ -64,7 +65,13 @@ class BERT(Model):
         labels: list[dict[str, Any]] = self._ask(task="classify", text=text, second=second)["labels"]
         return labels
 
+    def tag(self, text: str) -> list[dict[str, Any]]:
+        """The class of each word of a text: `word`, `label`, `score`, `start`, `end`. For models that learned from tagged
+        texts."""
+        words: list[dict[str, Any]] = self._ask(task="tag", text=text)["words"]
+        return words
+
     def answer(self, question: str, context: str) -> dict[str, Any]:
-        """Where a text answers a question: `answer`, `start`, `end`, `score`. For models that were trained to, such as
-        those of `BertForQuestionAnswering`."""
+        """Where a text answers a question: `answer`, `start`, `end`, `score`. For models that learned from questions, such
+        as those of `BertForQuestionAnswering`."""
         return self._ask(task="answer", question=question, context=context)

@@ -22,6 +22,7 @@ from ..progress import Progress
 from ..schedules import Schedule
 from ..specification import specification
 from ..tokenizers import Load, Tokenizer
+from ..tuning import Tuning
 from .running import Mount, Predictor
 
 M = TypeVar("M", bound="Model")
@@ -69,6 +70,7 @@ class Model:
         accumulate: int = 1,
         schedule: Schedule | None = None,
         clip: float = 1.0,
+        tune: Tuning | None = None,
         callbacks: Iterable[Callback] = (),
         folder: str | Path | None = None,
         resume: str | Path | None = None,
@@ -82,7 +84,7 @@ class Model:
         Without `epochs` and `steps`, it is trained for 1,000 steps of 32 examples. `validation` is other data, or the
         share at the end of the data that is not trained on; the weights with the least loss on it are kept. `folder` gets
         the log, the curve and the checkpoints (``runs/…`` where it is not given). Ctrl-C ends the run with a checkpoint,
-        and ``resume=folder`` goes on from it.
+        and ``resume=folder`` goes on from it. `tune` freezes parts of the model, or trains adapters beside it.
         """
         callbacks = list(callbacks)
         out = Path(resume or folder or _run_folder(type(self).__name__)).resolve()
@@ -105,6 +107,7 @@ class Model:
                 steps=steps if steps is not None or epochs is not None else self.steps,
                 epochs=epochs,
                 clip=clip,
+                tune=None if tune is None else tune.spec(),
                 seed=self.seed,
                 threads=threads,
             )
@@ -123,13 +126,12 @@ class Model:
         self.close()
         shutil.rmtree(out / "model", ignore_errors=True)
         trainer.export(out, out / "model", "hf")
-        self.folder = out / "model"
+        self.folder, self._gguf = out / "model", None
         return self.history
 
     def _model_spec(self) -> Any:
-        if self._gguf is not None:
-            raise LlmasosError(f"{self._gguf} can be used, and not trained; give from_pretrained() its folder")
-        return {"Pretrained": str(self.folder)} if self.folder is not None else self.sizes()
+        trained = self._gguf or self.folder
+        return {"Pretrained": str(trained)} if trained is not None else self.sizes()
 
     # Files
 
@@ -189,7 +191,7 @@ class Model:
         new = self._new_folder()
         tensors.replace(folder, state, new)
         self.close()
-        self.folder = new
+        self.folder, self._gguf = new, None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -205,8 +207,12 @@ class Model:
         return Path(folder)
 
     def _trained(self) -> Path:
-        if self._gguf is not None:
-            raise LlmasosError(f"{self._gguf} can be used, and not changed; copy the file, or load the folder")
+        if self.folder is None and self._gguf is not None:
+            # Its weights and its vocabulary, in the layout that everything here reads.
+            folder = self._new_folder()
+            trainer.export(self._gguf, folder, "hf")
+            self._check_type(folder)
+            self.folder = folder
         if self.folder is None:
             raise LlmasosError(f"this {type(self).__name__} is not trained; call fit() or load() first")
         return self.folder
