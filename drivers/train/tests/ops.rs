@@ -128,7 +128,8 @@ fn activations_far_from_zero_stay_finite() {
 
 #[test]
 fn rope_has_right_gradients() {
-    let angles = Angles::new(&[0, 1, 2, 7, 8, 9], 8, 10_000.0);
+    let rotation = rope::Rotation { scale: 1.3, ..rope::Rotation::plain(8, 10_000.0) };
+    let angles = Angles::new(&[0, 1, 2, 7, 8, 9], &rotation);
     check(&|tape, v| rope::rope(tape, &v[0], &angles).unwrap(), &[random(&[2, 3, 16], 1)]);
 }
 

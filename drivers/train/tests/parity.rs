@@ -129,6 +129,8 @@ macro_rules! models {
 models! {
     gpt2_is_pytorchs => "gpt2",
     llama_is_pytorchs => "llama",
+    llama_scaled_by_wavelength_is_pytorchs => "llama-llama3",
+    llama_scaled_by_yarn_is_pytorchs => "llama-yarn",
     bert_of_masked_tokens_is_pytorchs => "bert-masked",
     bert_of_texts_is_pytorchs => "bert-text",
     bert_of_tokens_is_pytorchs => "bert-tokens",

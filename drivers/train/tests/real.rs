@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
+use train::export::{Exported, Format, Matrices};
 use train::import::Pretrained;
 use train::models::{Sampling, generate};
 use train::predict::{Answer, Predictor, Question};
@@ -177,5 +178,26 @@ fn vocabularies_of_gguf_cut_text_as_the_models_own_programs_do() {
             }
         }
         assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn vocabulary_of_sentence_pieces_is_written_as_it_was_read() {
+    let Some(folder) = shared() else { return };
+    let first = Trained::load(&folder.join("stories260K/stories260Ktok512.gguf"), Which::Best).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("model.gguf");
+    let Trained { config, weights, tokeniser, name } = &first;
+    let exported = Exported { config, weights, tokeniser, name };
+    exported.write(Format::Gguf(Matrices::F32), &file).unwrap();
+    let second = Trained::load(&file, Which::Best).unwrap();
+    assert_eq!(second.config, first.config);
+    for text in ["Once upon a time, there was a little girl.", "  Timmy's   dog 123\n\tran!", "naïve 日本"]
+    {
+        let wanted = first.tokeniser.inner().encode_fast(text, true).unwrap();
+        let found = second.tokeniser.inner().encode_fast(text, true).unwrap();
+        assert_eq!(found.get_ids(), wanted.get_ids(), "{text:?}");
+        assert_eq!(wanted.get_ids()[0], 1, "the text begins with the token that the file says");
+        assert_eq!(first.tokeniser.decode(wanted.get_ids()).unwrap(), text);
     }
 }

@@ -1,5 +1,9 @@
 //! From examples to a batch: framing, hiding, shifting and filling up.
 
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
 use super::error::DataError;
 use super::examples::{Examples, Place, Position, Task};
 use crate::batch::{Batch, IGNORE, Side};
@@ -11,11 +15,22 @@ use crate::token::{Frame, Framed, Special, Tokeniser};
 const MASKED_AS_MASK: f64 = 0.8;
 const MASKED_AS_ANY: f64 = 0.1;
 
+/// What documents that share a row know of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Packing {
+    /// A row is one text, in which documents follow each other.
+    #[default]
+    Together,
+    /// Each document sees itself alone, and its positions begin at 0. What follows its end is not learned.
+    Apart,
+}
+
 /// Makes batches of a task.
 #[derive(Clone, Debug)]
 pub struct Collator {
     examples: Examples,
     ids: Ids,
+    packing: Packing,
 }
 
 /// The special tokens that the task needs; 0 stands for those that it does not.
@@ -47,7 +62,12 @@ impl Collator {
                 (ids.frame, ids.pad) = (Frame::of(tokeniser)?, need(Special::Pad)?);
             }
         }
-        Ok(Collator { examples, ids })
+        Ok(Collator { examples, ids, packing: Packing::Together })
+    }
+
+    /// The same, with documents packed so.
+    pub fn packed(self, packing: Packing) -> Collator {
+        Collator { packing, ..self }
     }
 
     /// The examples.
@@ -69,11 +89,26 @@ impl Collator {
         match self.examples.at(position) {
             Place::Block(range) => {
                 let mut tokens = Vec::new();
-                self.examples.file().read(range, &mut tokens);
-                self.add_block(position, tokens, rows);
+                self.examples.file().read(range.clone(), &mut tokens);
+                let documents = (self.packing == Packing::Apart).then(|| self.documents(range));
+                self.add_block(position, tokens, documents, rows);
             }
             Place::Record(number) => self.add_record(position, number, rows),
         }
+    }
+
+    /// The number of each token's document in a block, from 0 on.
+    fn documents(&self, range: Range<u64>) -> Vec<u32> {
+        let file = self.examples.file();
+        let first = file.record_of(range.start);
+        let mut document = first;
+        let mut end = |token: u64| {
+            while document < file.records() && file.record(document).end <= token {
+                document += 1;
+            }
+            (document - first) as u32
+        };
+        range.map(&mut end).collect()
     }
 
     fn record(&self, number: u64) -> Vec<u32> {
@@ -82,19 +117,39 @@ impl Collator {
         tokens
     }
 
-    fn add_block(&self, position: &Position, mut tokens: Vec<u32>, rows: &mut Rows) {
+    fn add_block(
+        &self,
+        position: &Position,
+        mut tokens: Vec<u32>,
+        documents: Option<Vec<u32>>,
+        rows: &mut Rows,
+    ) {
         match self.examples.task() {
             Task::Masked { share, .. } => {
                 let (framed, targets) = self.hide(position.seen, &tokens, *share);
                 rows.push(position.seen, framed, targets);
+                // What stands around the block belongs to the documents at its ends.
+                rows.documents.extend(documents.into_iter().flat_map(|numbers| {
+                    let ends = [numbers[0], numbers[numbers.len() - 1]];
+                    [ends[0]].into_iter().chain(numbers).chain([ends[1]])
+                }));
             }
             Task::Continue { .. } => {
                 let target = tokens.split_off(tokens.len() / 2);
                 self.add_pair(position, tokens, target, rows);
             }
             _ => {
-                let targets = tokens[1..].iter().map(|token| *token as i32).collect();
+                let mut targets: Vec<i32> = tokens[1..].iter().map(|token| *token as i32).collect();
                 tokens.pop();
+                if let Some(mut numbers) = documents {
+                    for (target, pair) in targets.iter_mut().zip(numbers.windows(2)) {
+                        if pair[0] != pair[1] {
+                            *target = IGNORE;
+                        }
+                    }
+                    numbers.pop();
+                    rows.documents.extend(numbers);
+                }
                 rows.push(position.seen, plain(tokens), targets);
             }
         }
@@ -188,6 +243,8 @@ struct Rows {
     sources: Vec<Framed>,
     targets: Vec<Vec<i32>>,
     samples: Vec<u64>,
+    /// The document of each token, row after row, where documents are apart; such rows are equally long.
+    documents: Vec<u32>,
 }
 
 impl Rows {
@@ -198,7 +255,11 @@ impl Rows {
     }
 
     fn finish(self, task: &Task, pad: u32) -> Batch {
-        let input = filled(self.inputs, pad);
+        let mut input = filled(self.inputs, pad);
+        if !self.documents.is_empty() {
+            input.positions = Some(self.documents.chunks(input.length).flat_map(positions).collect());
+            input.segments = Some(self.documents);
+        }
         let source = (!self.sources.is_empty()).then(|| filled(self.sources, pad));
         let width = match task {
             Task::Classify { .. } | Task::Similar { .. } => 1,
@@ -213,6 +274,16 @@ impl Rows {
         }
         Batch { input, source, targets, samples: self.samples }
     }
+}
+
+/// The positions of tokens within their documents.
+fn positions(documents: &[u32]) -> Vec<u32> {
+    let mut position = 0;
+    let place = |at: usize| {
+        position = if at > 0 && documents[at] == documents[at - 1] { position + 1 } else { 0 };
+        position
+    };
+    (0..documents.len()).map(place).collect()
 }
 
 /// Rows of the length of the longest, with a mask where any is shorter.

@@ -33,7 +33,7 @@ mod text;
 mod tokens;
 mod windows;
 
-pub use collate::Collator;
+pub use collate::{Collator, Packing};
 pub use download::{Fetch, FetchError, fetch, sha256_of};
 pub use error::DataError;
 pub use examples::{Examples, Place, Position, Task};

@@ -169,6 +169,28 @@ fn next_tokens_are_shifted_by_one() {
 }
 
 #[test]
+fn documents_that_are_apart_begin_anew_and_learn_nothing_of_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["ab", "cde"].map(|text| write(folder.path(), &format!("{text}.txt"), text)).to_vec();
+    let task = Task::NextToken { length: 6 };
+    let together = collator(folder.path(), &Source::Text(files.clone()), task, Family::Decoder);
+    let (plain, _) = together.batch(Position::default(), 1);
+    assert_eq!((plain.input.segments, plain.input.positions), (None, None));
+    let (batch, _) = together.packed(Packing::Apart).batch(Position::default(), 1);
+    assert_eq!(batch.input.tokens, plain.input.tokens);
+    assert_eq!(batch.input.segments.unwrap(), [0, 0, 0, 1, 1, 1]);
+    assert_eq!(batch.input.positions.unwrap(), [0, 1, 2, 0, 1, 2]);
+    assert_eq!((plain.targets[2], batch.targets[2]), (100, IGNORE));
+    assert_eq!(batch.targets[3..], plain.targets[3..]);
+
+    let task = Task::Masked { length: 9, share: 0.5 };
+    let apart = collator(folder.path(), &Source::Text(files), task, Family::Encoder).packed(Packing::Apart);
+    let (batch, _) = apart.batch(Position::default(), 1);
+    assert_eq!(batch.input.segments.unwrap(), [0, 0, 0, 0, 1, 1, 1, 1, 1]);
+    assert_eq!(batch.input.positions.unwrap(), [0, 1, 2, 3, 0, 1, 2, 3, 4]);
+}
+
+#[test]
 fn translations_are_filled_up_and_masked() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "a.tsv", "ab\tx\nc\tyz\n");

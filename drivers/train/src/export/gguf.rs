@@ -3,13 +3,16 @@
 use std::io;
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use drivers::gguf::write::Plan;
 use drivers::gguf::{TensorType, Value};
 
-use super::names::{OUTPUT, Turn, place};
+use super::names::{DIVISORS, OUTPUT, Turn, place};
 use super::{ExportError, Exported, vocabulary};
 use crate::ModelConfig;
+use crate::models::config::LlamaConfig;
+use crate::models::rope::RopeScaling;
+use crate::ops::rope::Rotation;
 
 /// How matrices are stored; vectors and tables that are added are always in 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,9 @@ pub(super) fn write(model: &Exported<'_>, matrices: Matrices, to: &Path) -> Resu
     let mut plan = Plan::new(architecture(model.config)?);
     plan.set("general.name", Value::Text(model.name.to_owned()));
     metadata(&mut plan, model.config);
+    if let ModelConfig::Llama(config) = model.config {
+        scaling(&mut plan, config)?;
+    }
     vocabulary::plan(&mut plan, model.tokeniser, model.config.vocabulary())?;
     for (name, tensor) in &tensors {
         let sizes: Vec<u64> = tensor.dims().iter().rev().map(|size| *size as u64).collect();
@@ -64,6 +70,52 @@ fn architecture(config: &ModelConfig) -> Result<&'static str, ExportError> {
     }
 }
 
+/// Says how a Llama's positions are scaled. A table of factors is a tensor.
+fn scaling(plan: &mut Plan, config: &LlamaConfig) -> Result<(), ExportError> {
+    let Some(scaling) = config.scaling() else { return Ok(()) };
+    let mut set = |key: &str, value: Value| plan.set(&format!("llama.rope.scaling.{key}"), value);
+    match scaling.kind() {
+        "llama3" => return Ok(()),
+        "yarn" => {
+            // llama.cpp has its own numbers where these are not the usual ones.
+            let usual = RopeScaling {
+                rope_type: scaling.rope_type.clone(),
+                kind: scaling.kind.clone(),
+                factor: scaling.factor,
+                original_max_position_embeddings: scaling.original_max_position_embeddings,
+                ..RopeScaling::default()
+            };
+            let positions = config.max_position_embeddings;
+            let rotation =
+                |scaling: &RopeScaling| scaling.rotation(config.head_size(), config.theta(), positions);
+            if rotation(scaling)? != rotation(&usual)? {
+                return Err(ExportError::NoModel("positions that are scaled by YaRN with such numbers"));
+            }
+            let original = scaling.original_max_position_embeddings.unwrap_or(positions);
+            set("original_context_length", Value::U32(original as u32));
+        }
+        _ => {}
+    }
+    let original = scaling.original_max_position_embeddings.unwrap_or(config.max_position_embeddings);
+    let factor = scaling.factor.unwrap_or(config.max_position_embeddings as f64 / original as f64);
+    set("type", Value::Text(scaling.kind().to_owned()));
+    set("factor", Value::F32(factor as f32));
+    Ok(())
+}
+
+/// What the frequencies of a Llama are divided by, where a table says so.
+fn divisors(config: &ModelConfig) -> Result<Option<Tensor>, ExportError> {
+    let ModelConfig::Llama(c) = config else { return Ok(None) };
+    if c.scaling().is_none_or(|scaling| scaling.kind() != "llama3") {
+        return Ok(None);
+    }
+    let (plain, scaled) = (Rotation::plain(c.head_size(), c.theta()), c.rotation()?);
+    let pairs = plain.frequencies.iter().zip(&scaled.frequencies);
+    let table: Vec<f32> = pairs.map(|(plain, scaled)| (plain / scaled) as f32).collect();
+    let count = table.len();
+    Ok(Some(Tensor::from_vec(table, count, &Device::Cpu).map_err(crate::Error::from)?))
+}
+
 fn metadata(plan: &mut Plan, config: &ModelConfig) {
     let mut count = |key: &str, value: usize| plan.set(key, Value::U32(value as u32));
     match config {
@@ -85,7 +137,7 @@ fn metadata(plan: &mut Plan, config: &ModelConfig) {
             count("llama.attention.key_length", c.head_size());
             count("llama.attention.value_length", c.head_size());
             count("llama.rope.dimension_count", c.head_size());
-            plan.set("llama.rope.freq_base", Value::F32(c.rope_theta as f32));
+            plan.set("llama.rope.freq_base", Value::F32(c.theta() as f32));
             plan.set("llama.attention.layer_norm_rms_epsilon", Value::F32(c.rms_norm_eps as f32));
         }
         ModelConfig::Bert(c) => {
@@ -120,7 +172,8 @@ fn metadata(plan: &mut Plan, config: &ModelConfig) {
 
 /// The tensors under their names in GGUF, turned as it has them.
 fn turned(model: &Exported<'_>) -> Result<Vec<(String, Tensor)>, ExportError> {
-    let mut found = Vec::new();
+    let mut found: Vec<(String, Tensor)> = Vec::new();
+    found.extend(divisors(model.config)?.map(|table| (DIVISORS.to_owned(), table)));
     let mut weights = model.weights.clone();
     // A tied T5 scales what goes into its table; llama.cpp does not, so the table it reads out by is scaled.
     let tied = match model.config {

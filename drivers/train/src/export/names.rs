@@ -37,6 +37,9 @@ struct Block {
 /// The output layer, which has no prefix.
 pub const OUTPUT: &str = "lm_head.weight";
 
+/// What the frequencies of rotary positions are divided by, in GGUF alone.
+pub const DIVISORS: &str = "rope_freqs.weight";
+
 const GPT2: Names = Names {
     prefix: "transformer.",
     single: &[

@@ -12,6 +12,7 @@ const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
 
 /// What SentencePiece puts in the place of a space.
 const SPACE: &str = "\u{2581}";
@@ -37,6 +38,15 @@ pub(super) fn plan(plan: &mut Plan, tokeniser: &Tokeniser, rows: usize) -> Resul
             return Ok(());
         }
         Some("Unigram") => unigram(plan, model, tokeniser, &mut types),
+        Some("BPE") if model["byte_fallback"] == true => {
+            return sentence_pieces(
+                plan,
+                &tree,
+                tokeniser,
+                tokens.into_iter().enumerate().map(fill).collect(),
+                types,
+            );
+        }
         Some("BPE") => byte_pairs(plan, &tree, &mut tokens, &types)?,
         other => {
             let kind = other.unwrap_or("unknown");
@@ -59,17 +69,53 @@ fn specials(plan: &mut Plan, tokeniser: &Tokeniser) -> Result<(), ExportError> {
         )
     })?;
     let or_end = |special| tokeniser.find(special).unwrap_or(end);
+    let begin = tokeniser.begin();
     for (key, id) in [
-        ("bos_token_id", end),
+        ("bos_token_id", begin.unwrap_or(end)),
         ("eos_token_id", end),
         ("unknown_token_id", or_end(Special::Unknown)),
         ("padding_token_id", or_end(Special::Pad)),
     ] {
         plan.set(&format!("tokenizer.ggml.{key}"), Entry::U32(id));
     }
-    plan.set("tokenizer.ggml.add_bos_token", Entry::Bool(false));
+    plan.set("tokenizer.ggml.add_bos_token", Entry::Bool(begin.is_some()));
     plan.set("tokenizer.ggml.add_eos_token", Entry::Bool(false));
     Ok(())
+}
+
+/// SentencePiece's BPE. llama.cpp joins those neighbours first whose whole has the highest score, so scores follow the
+/// order of the merges.
+fn sentence_pieces(
+    plan: &mut Plan,
+    tree: &Value,
+    tokeniser: &Tokeniser,
+    tokens: Vec<String>,
+    mut types: Vec<i32>,
+) -> Result<(), ExportError> {
+    let is_byte = |token: &str| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
+    for (kind, _) in types.iter_mut().zip(&tokens).filter(|(_, token)| is_byte(token)) {
+        *kind = BYTE;
+    }
+    if let Some(unknown) = tree["model"]["unk_token"].as_str().and_then(|token| tokeniser.id(token)) {
+        types[unknown as usize] = UNKNOWN;
+    }
+    let mut scores = vec![0.0f32; tokens.len()];
+    for (rank, merge) in merges(&tree["model"]).iter().enumerate() {
+        let whole = merge.replacen(' ', "", 1);
+        if let Some(score) = tokeniser.id(&whole).and_then(|id| scores.get_mut(id as usize))
+            && *score == 0.0
+        {
+            *score = -1.0 - rank as f32;
+        }
+    }
+    let begins = tree["normalizer"].to_string().contains("\"Prepend\"");
+    plan.set("tokenizer.ggml.model", Entry::Text("llama".into()));
+    plan.set("tokenizer.ggml.pre", Entry::Text("default".into()));
+    plan.set("tokenizer.ggml.scores", Entry::Array(Array::F32(scores)));
+    plan.set("tokenizer.ggml.add_space_prefix", Entry::Bool(begins));
+    plan.set("tokenizer.ggml.tokens", Entry::Array(Array::Text(tokens)));
+    plan.set("tokenizer.ggml.token_type", Entry::Array(Array::I32(types)));
+    specials(plan, tokeniser)
 }
 
 /// Byte-level BPE as it is; characters as bytes where each is one, and otherwise as pieces that are never joined.

@@ -6,14 +6,17 @@ use drivers::gguf::{Header, Value};
 
 use super::{ImportError, weights};
 use crate::ModelConfig;
+use crate::export::names::DIVISORS;
 use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, T5Config, T5FeedForward};
+use crate::models::rope::RopeScaling;
+use crate::ops::rope::Rotation;
 
 /// The configuration of a model.
 pub(super) fn config(path: &Path, header: &Header) -> Result<ModelConfig, ImportError> {
     let about = About(header);
     let config = match header.architecture.as_str() {
         "gpt2" => gpt2(&about),
-        "llama" => llama(&about),
+        "llama" => llama(&about, path),
         "bert" => bert(&about),
         "t5" => t5(&about, path),
         other => Err(format!("its architecture is `{other}`; gpt2, llama, bert and t5 can be trained")),
@@ -90,7 +93,7 @@ fn gpt2(about: &About<'_>) -> Result<ModelConfig, String> {
     }))
 }
 
-fn llama(about: &About<'_>) -> Result<ModelConfig, String> {
+fn llama(about: &About<'_>, path: &Path) -> Result<ModelConfig, String> {
     if about.count("expert_count").is_some_and(|experts| experts > 0) {
         return Err("it is a mixture of experts, which is not trained here".into());
     }
@@ -101,7 +104,7 @@ fn llama(about: &About<'_>) -> Result<ModelConfig, String> {
     if turned != size {
         return Err(format!("it turns {turned} of the {size} numbers of a head by position; all must be"));
     }
-    Ok(ModelConfig::Llama(LlamaConfig {
+    let mut config = LlamaConfig {
         vocab_size: about.rows("token_embd.weight")?,
         hidden_size: width,
         intermediate_size: about.need("feed_forward_length")?,
@@ -112,26 +115,67 @@ fn llama(about: &About<'_>) -> Result<ModelConfig, String> {
         max_position_embeddings: about.need("context_length")?,
         rms_norm_eps: about.epsilon("attention.layer_norm_rms_epsilon")?,
         rope_theta: about.real("rope.freq_base").unwrap_or(10_000.0),
-        rope_scaling: scaling(about)?,
         attention_bias: about.has("blk.0.attn_q.bias"),
         mlp_bias: about.has("blk.0.ffn_up.bias"),
         tie_word_embeddings: !about.has("output.weight"),
         bos_token_id: about.token("bos"),
         eos_token_id: about.token("eos"),
         ..LlamaConfig::default()
-    }))
+    };
+    config.rope_scaling = scaling(about, path, &config)?.map(Box::new);
+    Ok(ModelConfig::Llama(config))
 }
 
 /// How positions are scaled.
-fn scaling(about: &About<'_>) -> Result<Option<serde_json::Value>, String> {
+fn scaling(about: &About<'_>, path: &Path, config: &LlamaConfig) -> Result<Option<RopeScaling>, String> {
     let kind = about.0.text("llama.rope.scaling.type").filter(|kind| *kind != "none");
+    let scaling = RopeScaling { rope_type: kind.map(str::to_owned), ..RopeScaling::default() };
     match kind {
-        None if about.has("rope_freqs.weight") => {
-            Err("its positions are scaled by a table, `rope_freqs`; give the model's folder".into())
-        }
+        None if about.has(DIVISORS) => by_table(about, path, config).map(Some),
         None => Ok(None),
-        Some(kind) => Err(format!("its positions are scaled by `{kind}`; give the model's folder")),
+        Some("linear") => Ok(Some(RopeScaling { factor: about.real("rope.scaling.factor"), ..scaling })),
+        Some("yarn") => Ok(Some(RopeScaling {
+            factor: about.real("rope.scaling.factor"),
+            original_max_position_embeddings: about.count("rope.scaling.original_context_length"),
+            ..scaling
+        })),
+        Some(kind) => Err(format!("its positions are scaled by `{kind}`; linear, llama3 and yarn are known")),
     }
+}
+
+/// Llama 3's scaling, of which the file has what frequencies are divided by, but not the numbers that this comes of. Of
+/// those all published models have the same but for the factor, which is the greatest divisor.
+fn by_table(about: &About<'_>, path: &Path, config: &LlamaConfig) -> Result<RopeScaling, String> {
+    /// Of the published models; and of others, by the length that the file says.
+    const ORIGINAL: usize = 8192;
+    let found = weights::read_named(path, about.0, DIVISORS).map_err(|error| error.to_string())?;
+    let greatest = found.iter().copied().fold(1.0, f32::max);
+    let plain = Rotation::plain(config.head_size(), config.theta());
+    let mut lengths = vec![ORIGINAL];
+    lengths.extend(about.count("rope.scaling.original_context_length"));
+    lengths.extend((0..32).map(|power| 1usize << power));
+    for original in lengths {
+        let scaling = RopeScaling {
+            rope_type: Some("llama3".into()),
+            factor: Some(f64::from(greatest)),
+            low_freq_factor: Some(1.0),
+            high_freq_factor: Some(4.0),
+            original_max_position_embeddings: Some(original),
+            ..RopeScaling::default()
+        };
+        let rotation = scaling.rotation(config.head_size(), config.theta(), config.max_position_embeddings);
+        let rotation = rotation.map_err(|error| error.to_string())?;
+        let pairs = plain.frequencies.iter().zip(&rotation.frequencies).zip(&found);
+        let same = |((plain, scaled), found): ((&f64, &f64), &f32)| {
+            (plain / scaled - f64::from(*found)).abs() <= 1e-4 * f64::from(*found)
+        };
+        if found.len() == plain.frequencies.len() && pairs.into_iter().all(same) {
+            return Ok(scaling);
+        }
+    }
+    Err(format!(
+        "its positions are scaled by a table, `{DIVISORS}`, that is none of Llama 3; give the model's folder"
+    ))
 }
 
 fn bert(about: &About<'_>) -> Result<ModelConfig, String> {

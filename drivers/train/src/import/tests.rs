@@ -19,6 +19,11 @@ fn all() -> Vec<Made> {
     let biased = r#"{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2,
         "head_dim": 8, "intermediate_size": 64, "max_position_embeddings": 32, "attention_bias": true,
         "tie_word_embeddings": true, "vocab_size": VOCABULARY}"#;
+    let scaled = |rope: &str| {
+        let json = r#"{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2,
+            "intermediate_size": 64, "max_position_embeddings": 32, "vocab_size": VOCABULARY, "rope_scaling": ROPE}"#;
+        made(&json.replace("ROPE", rope), Kind::Byte, Family::Decoder)
+    };
     let wide = {
         let mut made = gpt2(Kind::Char);
         let texts = std::iter::once(Ok::<_, TokenError>("今天 é und so".to_owned()));
@@ -36,6 +41,12 @@ fn all() -> Vec<Made> {
         bert(),
         t5(),
         made(gated, Kind::Unigram(60), Family::EncoderDecoder),
+        scaled(r#"{"type": "linear", "factor": 2.0}"#),
+        scaled(r#"{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}"#),
+        scaled(
+            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8}"#,
+        ),
     ]
 }
 
@@ -50,6 +61,9 @@ fn gguf_comes_back_to_the_byte_over_weights_that_can_be_trained() {
             let Trained { config, weights, tokeniser, name } = &trained;
             Exported { config, weights, tokeniser, name }.write(Format::Gguf(matrices), &second).unwrap();
             assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap(), "{number}: {matrices:?}");
+            if let (ModelConfig::Llama(found), ModelConfig::Llama(wanted)) = (config, made.model.config()) {
+                assert_eq!(found.rotation().unwrap(), wanted.rotation().unwrap());
+            }
             if matrices == Matrices::F32 {
                 for (name, tensor) in made.model.parameters().tensors() {
                     let bare = name.strip_prefix("bert.").unwrap_or(&name);

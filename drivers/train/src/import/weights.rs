@@ -11,7 +11,7 @@ use half::{bf16, f16};
 
 use super::ImportError;
 use crate::ModelConfig;
-use crate::export::names::{Turn, origin};
+use crate::export::names::{DIVISORS, Turn, origin};
 
 /// A bias by distance that old files of T5 have in attention with the source, where no program uses it.
 const UNUSED: &str = "cross_attn_rel_b";
@@ -33,7 +33,8 @@ pub(super) fn weights(
     let file = File::open(path).map_err(ImportError::io(path))?;
     let mut found = BTreeMap::new();
     for tensor in &header.tensors {
-        if tensor.name.contains(UNUSED) || (twice && tensor.name == "output.weight") {
+        let elsewhere = tensor.name == DIVISORS || (twice && tensor.name == "output.weight");
+        if elsewhere || tensor.name.contains(UNUSED) {
             continue;
         }
         let origin = origin(config, &tensor.name).map_err(|error| fail(error.to_string()))?;
@@ -62,6 +63,12 @@ pub(super) fn is_scaled(
     // As the writer multiplies, in the type of the numbers.
     let factor = factor as f32;
     Ok(first.len() == second.len() && first.iter().zip(&second).all(|(a, b)| a * factor == *b))
+}
+
+/// The numbers of the tensor of this name; none where there is no such tensor.
+pub(super) fn read_named(path: &Path, header: &Header, name: &str) -> Result<Vec<f32>, ImportError> {
+    let file = File::open(path).map_err(ImportError::io(path))?;
+    header.tensor(name).map_or(Ok(Vec::new()), |tensor| read(path, &file, header, tensor))
 }
 
 /// The numbers of a tensor, which must not be quantised.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rope::RopeScaling;
+use crate::ops::rope::Rotation;
 use crate::{Error, Result};
 
 /// The configuration of a model, by its `model_type`.
@@ -100,12 +102,7 @@ impl ModelConfig {
                 if c.head_dim.is_none() {
                     heads("llama", c.hidden_size, c.num_attention_heads)?;
                 }
-                let other = c.rope_parameters.as_ref().is_some_and(|rope| rope.rope_type != "default");
-                if other || c.rope_scaling.is_some() {
-                    return Err(Error::Config(
-                        "llama: positions that are scaled (rope_scaling) are not there yet".into(),
-                    ));
-                }
+                c.rotation()?;
                 heads("llama, heads that share keys", c.num_attention_heads, c.kv_heads())?;
                 match c.head_size().is_multiple_of(2) {
                     true => Ok(()),
@@ -216,9 +213,9 @@ pub struct LlamaConfig {
     pub rope_theta: f64,
     /// The same in files of transformers 5, where it goes before `rope_theta`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_parameters: Option<RopeParameters>,
+    pub rope_parameters: Option<Box<RopeParameters>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_scaling: Option<serde_json::Value>,
+    pub rope_scaling: Option<Box<RopeScaling>>,
     pub attention_dropout: f64,
     pub attention_bias: bool,
     pub mlp_bias: bool,
@@ -238,6 +235,24 @@ impl LlamaConfig {
         self.rope_parameters.as_ref().map_or(self.rope_theta, |rope| rope.rope_theta)
     }
 
+    /// How positions are scaled; `None` where they are not.
+    pub fn scaling(&self) -> Option<&RopeScaling> {
+        let newer = self.rope_parameters.as_ref().map(|rope| &rope.scaling);
+        newer.or(self.rope_scaling.as_deref()).filter(|scaling| scaling.kind() != "default")
+    }
+
+    /// How positions turn heads.
+    ///
+    /// # Errors
+    /// A scaling that is not known, or lacks a number.
+    pub fn rotation(&self) -> Result<Rotation> {
+        let (size, theta) = (self.head_size(), self.theta());
+        match self.scaling() {
+            Some(scaling) => scaling.rotation(size, theta, self.max_position_embeddings),
+            None => Ok(Rotation::plain(size, theta)),
+        }
+    }
+
     /// Width of a head.
     pub fn head_size(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
@@ -249,12 +264,13 @@ impl LlamaConfig {
 #[serde(default)]
 pub struct RopeParameters {
     pub rope_theta: f64,
-    pub rope_type: String,
+    #[serde(flatten)]
+    pub scaling: RopeScaling,
 }
 
 impl Default for RopeParameters {
     fn default() -> Self {
-        RopeParameters { rope_theta: 10_000.0, rope_type: "default".into() }
+        RopeParameters { rope_theta: 10_000.0, scaling: RopeScaling::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{ModelConfig, side};
 use crate::model::{Model, Pass, Passed};
 use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
 use crate::ops::attention::Mask;
-use crate::ops::rope::Angles;
+use crate::ops::rope::{Angles, Rotation};
 use crate::parameters::{Id, Parameters};
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
@@ -26,8 +26,8 @@ pub struct Decoder {
     pub(super) tokens: Option<Id>,
     /// The table of learnt positions, there, in the form of GPT-2.
     pub(super) positions: Option<Id>,
-    /// Size of heads and base of rotary positions, in the form of Llama.
-    pub(super) rotary: Option<(usize, f64)>,
+    /// How positions turn heads, in the form of Llama.
+    pub(super) rotary: Option<Rotation>,
     pub(super) dropout: f64,
     pub(super) layers: Vec<Layer>,
     /// On the last stage the norm and the output layer's weight, which is the tokens' own table where the two are tied.
@@ -75,7 +75,7 @@ impl Decoder {
     }
 
     fn context(&self, mask: Arc<Mask>, positions: &[u32]) -> Arc<Context> {
-        let angles = self.rotary.map(|(size, base)| Angles::new(positions, size, base));
+        let angles = self.rotary.as_ref().map(|rotation| Angles::new(positions, rotation));
         Arc::new(Context { mask, angles, ..Context::default() })
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn build(config: &LlamaConfig, mut parameters: Parameters) -> Result<
         }
         false => None,
     };
-    let (rotary, config) = (Some((config.head_size(), config.theta())), ModelConfig::Llama(config.clone()));
+    let (rotary, config) = (Some(config.rotation()?), ModelConfig::Llama(config.clone()));
     Ok(Decoder { config, parameters, tokens, positions: None, rotary, dropout: 0.0, layers, end })
 }
 

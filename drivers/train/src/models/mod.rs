@@ -9,6 +9,7 @@ mod gpt2;
 mod head;
 mod llama;
 mod marian;
+pub mod rope;
 mod side;
 mod t5;
 mod transformer;

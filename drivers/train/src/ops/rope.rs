@@ -10,6 +10,22 @@ use crate::Result;
 use crate::error::shape;
 use crate::tape::{Input, Tape, Value};
 
+/// How fast each pair of a head turns with the position, and what its length is multiplied with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotation {
+    /// One for each pair: half as many as a head has numbers.
+    pub frequencies: Vec<f64>,
+    pub scale: f64,
+}
+
+impl Rotation {
+    /// For heads of `size` numbers: pair i turns by base^(−2i / size) a position.
+    pub fn plain(size: usize, base: f64) -> Self {
+        let frequency = |i: usize| base.powf(-2.0 * i as f64 / size as f64);
+        Rotation { frequencies: (0..size / 2).map(frequency).collect(), scale: 1.0 }
+    }
+}
+
 /// The angles of each position of each row.
 #[derive(Clone, Debug)]
 pub struct Angles {
@@ -19,12 +35,13 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Angles for places whose positions are given, for heads of `size` numbers.
-    pub fn new(positions: &[u32], size: usize, base: f64) -> Self {
-        let half = size / 2;
-        let angle = |position: u32, i: usize| f64::from(position) * base.powf(-2.0 * i as f64 / size as f64);
-        let table = positions.iter().flat_map(|&p| (0..half).map(move |i| angle(p, i).sin_cos()));
-        Angles { table: table.map(|(sin, cos)| [cos, sin]).collect(), half }
+    /// Angles for places whose positions are given.
+    pub fn new(positions: &[u32], rotation: &Rotation) -> Self {
+        let Rotation { frequencies, scale } = rotation;
+        let turned = |p: u32| frequencies.iter().map(move |frequency| (f64::from(p) * frequency).sin_cos());
+        let table = positions.iter().flat_map(|&p| turned(p));
+        let table = table.map(|(sin, cos)| [cos * scale, sin * scale]).collect();
+        Angles { table, half: frequencies.len() }
     }
 }
 

@@ -117,8 +117,12 @@ impl Setup {
         };
         Ok(Setup {
             schedule: spec.schedule.build(spec.optimiser.rate(), steps),
-            train: Collator::new(train, &tokeniser)?,
-            validation: validation.map(|examples| Collator::new(examples, &tokeniser)).transpose()?,
+            train: Collator::new(train, &tokeniser)?.packed(spec.data.packing),
+            validation: validation
+                .map(|examples| {
+                    Ok::<_, RunError>(Collator::new(examples, &tokeniser)?.packed(spec.data.packing))
+                })
+                .transpose()?,
             spec: spec.clone(),
             tokeniser,
             config,

@@ -2,7 +2,7 @@
 
 use super::error::SpecError;
 use super::{TrainSpec, ValidationSpec};
-use crate::data::{Shape, Task};
+use crate::data::{Packing, Shape, Task};
 use crate::token::Family;
 
 /// Tokens of the shortest rows that questions are asked in: three are around, and a question and a text need some.
@@ -66,6 +66,16 @@ impl TrainSpec {
                 range: "4 at least".into(),
             });
         }
+        let task = self.task_of(length)?;
+        match (self.data.packing, &task) {
+            (Packing::Together, _) | (_, Task::NextToken { .. } | Task::Masked { .. }) => Ok(task),
+            _ => Err(SpecError::Unfit(
+                "`data.packing: Apart` is for texts that a decoder or an encoder reads; leave it out".into(),
+            )),
+        }
+    }
+
+    fn task_of(&self, length: usize) -> Result<Task, SpecError> {
         match (self.model.family()?, self.data.train.shape()) {
             (Family::Decoder, Shape::Text) => Ok(Task::NextToken { length }),
             (Family::Encoder, Shape::Text) => Ok(Task::Masked { length, share: self.masked }),

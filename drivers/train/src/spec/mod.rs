@@ -24,7 +24,7 @@ pub use optimiser::{OptimiserSpec, ScheduleSpec};
 pub use ranks::RanksSpec;
 pub use tune::TuneSpec;
 
-use crate::data::{Order, Source};
+use crate::data::{Order, Packing, Source};
 use crate::ops::product::Precision;
 use crate::token::Kind;
 
@@ -118,6 +118,9 @@ pub struct DataSpec {
     pub validation: ValidationSpec,
     #[serde(default)]
     pub order: Order,
+    /// Whether documents that share a row see each other.
+    #[serde(default)]
+    pub packing: Packing,
 }
 
 /// What is evaluated on.

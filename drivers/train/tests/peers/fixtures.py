@@ -49,6 +49,13 @@ def causal(config, cls):
     return model, {"tokens": tokens, "targets": targets}, lambda: model(input_ids=tokens).logits, cross_entropy
 
 
+def scaled(**rope):
+    return causal(
+        hf.LlamaConfig(vocab_size=23, hidden_size=16, intermediate_size=12, num_hidden_layers=1, num_attention_heads=1,
+                       max_position_embeddings=32, rope_parameters={"rope_theta": 100.0, **rope}, **COMMON),
+        hf.LlamaForCausalLM)
+
+
 def bert(cls, **more):
     config = no_dropout(
         hf.BertConfig(vocab_size=23, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
@@ -110,6 +117,9 @@ MODELS = {
         hf.LlamaConfig(vocab_size=23, hidden_size=16, intermediate_size=12, num_hidden_layers=2,
                        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=12, **COMMON),
         hf.LlamaForCausalLM),
+    "llama-llama3": lambda: scaled(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                   original_max_position_embeddings=8),
+    "llama-yarn": lambda: scaled(rope_type="yarn", factor=4.0, original_max_position_embeddings=8),
     "bert-masked": lambda: bert(hf.BertForMaskedLM),
     "bert-text": lambda: bert(hf.BertForSequenceClassification, **LABELS),
     "bert-tokens": lambda: bert(hf.BertForTokenClassification, **LABELS),
@@ -128,8 +138,22 @@ MODELS = {
 }
 
 
+def scaled_positions(config):
+    """What transformers makes of positions that are scaled, in f64."""
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind == "default":
+        return None
+    before = torch.float, torch.float32
+    torch.float = torch.float32 = torch.float64
+    try:
+        return hf.modeling_rope_utils.ROPE_INIT_FUNCTIONS[kind](config, None)
+    finally:
+        torch.float, torch.float32 = before
+
+
 def in_f64(model):
     """Lets a model compute in f64 where transformers goes to f32 in between: norms, softmaxes, positions."""
+    scaled = scaled_positions(model.config)
     softmax, to = torch.nn.functional.softmax, torch.Tensor.to
     torch.nn.functional.softmax = lambda x, dim=-1, dtype=None, **_: softmax(x, dim=dim)
     torch.Tensor.float = lambda self: self
@@ -138,6 +162,8 @@ def in_f64(model):
         if hasattr(module, "inv_freq"):
             size = 2 * module.inv_freq.shape[0]
             module.inv_freq = 10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+            if scaled is not None:
+                module.inv_freq, module.attention_scaling = scaled
         if type(module).__name__ == "MarianSinusoidalPositionalEmbedding":
             rows, width = module.weight.shape
             step = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)

@@ -40,6 +40,23 @@ fn expected_and_taken(settings: &[&str]) -> [f64; 2] {
     [sum, kib / 1024.0]
 }
 
+/// MiB of the program itself, which ranks that are threads have once.
+const PROGRAM_MIB: f64 = 8.0;
+
+#[test]
+fn memory_that_is_expected_of_a_rank_is_what_it_takes_in_every_layout() {
+    let model = "model={\"Gpt\":{\"layers\":4,\"heads\":4,\"width\":256,\"context\":128}}";
+    let common =
+        ["--set", model, "--set", "batch=12", "--set", "accumulate=1", "--set", "threads=2", "--ranks", "2"];
+    for layout in ["ranks.data=2", "ranks.zero=true", "ranks.tensor=2", "ranks.pipeline=2"] {
+        let [of_one, taken] = expected_and_taken(&[&common[..], &["--set", layout]].concat());
+        let expected = 2.0 * (of_one - PROGRAM_MIB) + PROGRAM_MIB;
+        println!("{layout}: {of_one} MiB expected of a rank, {expected:.1} of both, {taken:.1} taken");
+        let near = (1.0 / 1.3..1.3).contains(&(expected / taken));
+        assert!(near, "{layout}: {expected:.1} MiB expected of two ranks, {taken:.1} taken");
+    }
+}
+
 #[test]
 fn memory_that_is_expected_is_what_a_run_takes() {
     let model = |kind: &str| {

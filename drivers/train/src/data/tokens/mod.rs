@@ -115,6 +115,16 @@ impl TokenFile {
         begin..self.end(number)
     }
 
+    /// The record that a token is in; behind the last one, their number.
+    pub fn record_of(&self, token: u64) -> u64 {
+        let (mut low, mut high) = (0, self.records);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.end(middle) <= token { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
     /// The class of a record.
     pub fn class(&self, number: u64) -> u32 {
         assert!(number < self.records, "record {number} of {}", self.records);
@@ -173,6 +183,7 @@ mod tests {
             file.read(file.record(1), &mut tokens);
             assert_eq!(tokens[3..], [3, 4]);
             assert_eq!((file.class(0), file.class(1)), (5, 6));
+            assert_eq!([0, 2, 3, 4, 5].map(|token| file.record_of(token)), [0, 0, 1, 1, 2]);
             assert_eq!(file.about().labels, ["a"]);
         }
     }
