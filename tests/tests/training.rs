@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 
 use harness::{Daemon, exit_code, wait_until};
 use syscalls::Pid;
-use syscalls::call::{Class, Signal};
+use syscalls::call::{Class, Setpriority, Signal};
 use syscalls::client::blocking::Client;
 use syscalls::reply::{ProcessInfo, ProcessState};
 
@@ -118,6 +118,44 @@ fn run_outlives_the_daemon() {
     computes(&mut client, pid, 20_000);
     daemon.kill9();
     assert_eq!(exit_code(child.wait().unwrap()), 0);
+}
+
+#[test]
+fn run_that_is_detached_goes_on_from_its_checkpoint_when_the_daemon_was_killed() {
+    let mut daemon = Daemon::start();
+    let mut client = daemon.client();
+    // Few enough for each step to have an entry of its own.
+    let spec = spec(&daemon, "run", 10_000);
+    let started = daemon.llmasos(["train", "--detach", spec.to_str().unwrap()]);
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let pid = Pid(String::from_utf8_lossy(&started.stdout).trim().parse().unwrap());
+    client.call(Setpriority { pid, class: None, nice: Some(7) }).unwrap();
+    let folder = daemon.dir().join("run");
+    let last = || fs::read_link(folder.join("checkpoints/last")).ok();
+    wait_until("there is a checkpoint", || last().is_some());
+    daemon.kill9();
+    let before = last();
+    daemon.restart();
+    let mut client = daemon.client();
+    wait_until("the run is there again", || runs(&mut client).iter().any(|p| p.pid == pid));
+    assert_eq!(runs(&mut client)[0].nice, 7);
+    wait_until("it gets on", || last() != before);
+    let log = fs::read_to_string(folder.join("log.jsonl")).unwrap();
+    let steps: Vec<u64> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|entry| entry["event"] == "step")
+        .map(|entry| entry["step"].as_u64().unwrap())
+        .collect();
+    let whole = steps.iter().enumerate().all(|(at, step)| *step == at as u64 + 1);
+    assert!(whole, "no step is told twice, and none is missing: {steps:?}");
+    client.kill(pid, Signal::Term).unwrap();
+    wait_until("it has ended", || runs(&mut client).is_empty());
+    // One that was ended by somebody is not started again.
+    daemon.kill9();
+    daemon.restart();
+    let mut client = daemon.client();
+    assert!(runs(&mut client).is_empty());
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub enum Effect {
 }
 
 /// A program to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Its name and its arguments.
     pub argv: Vec<String>,
@@ -73,10 +73,13 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// What it may reach beside what every program may.
     pub reach: Reach,
+    /// With what arguments the next daemon starts it again, where it goes on from files of its own. One without ends with
+    /// the daemon.
+    pub again: Option<Vec<String>>,
 }
 
 /// What a program may reach that was asked for by somebody who can reach it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
     /// Files and folders that it may read.
     pub read: Vec<String>,
@@ -89,7 +92,7 @@ pub struct Reach {
 impl Program {
     /// A program that reaches what every program may.
     pub fn new(argv: Vec<String>, uid: u32) -> Self {
-        Program { argv, uid, environment: Vec::new(), reach: Reach::default() }
+        Program { argv, uid, environment: Vec::new(), reach: Reach::default(), again: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Programs that the daemon starts as processes: what the kernel makes of their starts and ends.
 
+use kernel::core::KernelConfig;
 use kernel::core::event::{ConnId, Event};
 use kernel::core::output::Printed;
 use syscalls::call::{Class, Hello, Kill, Output, Ps, Signal, Spawn, Train, Wait};
@@ -317,4 +318,29 @@ fn training_is_a_program_of_class_batch_that_reaches_what_its_specification_name
     assert_eq!(machine.reply(conn, call), Some(Ok(Reply::Spawned { pid })));
     let process = machine.ps(conn).into_iter().find(|process| process.pid == pid).expect("it is listed");
     assert_eq!((process.class, process.name.as_str()), (Class::Batch, "train"));
+}
+
+#[test]
+fn training_is_started_again_by_the_next_daemon_as_the_same_process() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(7);
+    machine.begin(conn, Train { nice: Some(3), ..train("/text", "/run") });
+    let (pid, before) = machine.programs.pop().expect("the host is asked to start it");
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    machine.call(conn, Kill { pid, signal: Signal::Stop }).expect("it is its own");
+    let mut machine = machine.crashed(KernelConfig::default());
+    let (again, program) = machine.programs.pop().expect("the host is asked to start it again");
+    assert_eq!((again, program.uid, &program.reach), (pid, 7, &before.reach));
+    assert!(program.argv.contains(&"--go-on".to_owned()) && !before.argv.contains(&"--go-on".to_owned()));
+    let admin = machine.connect(ADMIN);
+    let process = machine.ps(admin).into_iter().find(|process| process.pid == pid).expect("it is listed");
+    assert_eq!((process.uid, process.class, process.nice), (7, Class::Batch, 3));
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 78 });
+    assert_eq!(machine.program_signals, [(pid, Signal::Stop)], "it is still held");
+    // It is started as often as daemons die, and not when it has ended.
+    let mut machine = machine.crashed(KernelConfig::default());
+    assert_eq!(machine.programs.pop().map(|(pid, _)| pid), Some(pid));
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 79 });
+    machine.event(Event::ProgramEnded { pid, status: 0 });
+    assert!(machine.crashed(KernelConfig::default()).programs.is_empty());
 }

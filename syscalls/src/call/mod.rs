@@ -242,10 +242,11 @@ calls! {
     Compute "compute"(Compute) -> "quantum";
     /// Ends the quantum that the process has.
     Yield "yield"(Yield) -> "done";
-    /// Trains a model: starts `llmasos-trainer` as a child process, as `spawn` starts programs, with all of the machine's
-    /// memory and processors. The reply comes when it runs. `log.jsonl` in the folder `out` tells how it goes on, and
-    /// `wait` how it ended: 0 when all steps are done, 1 for a failure, which `output` tells, 128 + n for the end by signal
-    /// n. INT, TERM and KILL leave a checkpoint, which `resume` goes on from.
+    /// Trains a model: starts `llmasos-trainer` as a child process, as `spawn` starts programs, with all of the
+    /// machine's memory and processors. The reply comes when it runs. `log.jsonl` in the folder `out` tells how it goes
+    /// on, and `wait` how it ended: 0 when all steps are done, 1 for a failure, which `output` tells, 128 + n for the
+    /// end by signal n. INT, TERM and KILL leave a checkpoint, which `resume` goes on from. When the daemon dies, the
+    /// next one starts it again from there, as the same process.
     Train "train"(Train) -> "spawned";
     /// Makes a model smaller.
     Compress "compress"(Compress) -> "compressed";

@@ -23,6 +23,7 @@ use syscalls::{ContextId, Pid, Token};
 use super::call::CallNo;
 use super::capability::Caps;
 use super::context::Work;
+use super::effect::Program;
 use super::generate::{TextOut, Valid};
 use super::memory::Space;
 use super::process::{Ended, Limits};
@@ -52,6 +53,9 @@ pub struct ProcessImage {
     pub(in crate::core) caps: Caps,
     /// Tokens that it has generated: what its limit looks at.
     pub tokens_generated: u64,
+    /// What is started in its place: it is a program that goes on from files of its own. Everything else about it begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Box<Program>>,
     /// Messages that wait for it. They have entries of their own.
     #[serde(skip)]
     pub mailbox: VecDeque<(Pid, serde_json::Value)>,

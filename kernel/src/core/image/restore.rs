@@ -109,6 +109,14 @@ impl Kernel {
             started: self.now,
             counters: Counters { tokens_generated: image.tokens_generated, ..Counters::default() },
         };
+        if let Some(program) = image.program {
+            self.begin_program(id, image.caps & Caps::USER, image.limits, *program);
+            if let Some(process) = self.processes.living_mut(pid).filter(|_| image.stopped) {
+                // The program hears of it when it has started.
+                process.run = Run::Stopped;
+            }
+            return;
+        }
         // Whether its user is the administrator is known when he attaches it.
         let mut process = Process::new(id, None, Lifetime::Persistent, image.caps);
         process.caps = image.caps & Caps::USER;

@@ -89,7 +89,7 @@ impl Kernel {
 
     /// Notes that a process has changed.
     pub(in crate::core) fn touch_process(&mut self, pid: Pid) {
-        if self.processes.living(pid).is_some_and(Process::is_persistent) {
+        if self.processes.living(pid).is_some_and(Process::is_kept) {
             self.journal.processes.insert(pid);
         }
     }
@@ -97,7 +97,7 @@ impl Kernel {
     /// A process is in the table from now on.
     pub(in crate::core) fn note_begin(&mut self, pid: Pid) {
         let Some(process) = self.processes.living(pid) else { return };
-        if process.is_persistent() {
+        if process.is_kept() {
             self.journal.processes.insert(pid);
         } else {
             let (uid, name) = (process.id.uid, process.id.name.clone());
@@ -188,7 +188,7 @@ impl Kernel {
     }
 
     fn process_image(&self, pid: Pid) -> Option<ProcessImage> {
-        let process = self.processes.living(pid).filter(|p| p.is_persistent())?;
+        let process = self.processes.living(pid).filter(|p| p.is_kept())?;
         let id = &process.id;
         Some(ProcessImage {
             pid,
@@ -203,6 +203,7 @@ impl Kernel {
             limits: process.limits,
             caps: process.bound,
             tokens_generated: id.counters.tokens_generated,
+            program: process.again.clone(),
             mailbox: Default::default(),
             results: Default::default(),
         })
@@ -258,5 +259,10 @@ impl Process {
     /// Whether it outlives the daemon.
     pub(in crate::core) fn is_persistent(&self) -> bool {
         self.lifetime == Lifetime::Persistent
+    }
+
+    /// Whether the next daemon has it, too: as it was, or as a program that is started again.
+    fn is_kept(&self) -> bool {
+        self.is_persistent() || self.again.is_some()
     }
 }

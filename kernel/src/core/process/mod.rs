@@ -28,6 +28,7 @@ use syscalls::{ContextId, Pid};
 use super::call::CallNo;
 use super::capability::Caps;
 use super::counters::Counters;
+use super::effect::Program;
 use super::event::{ConnId, Now};
 use super::group::GroupId;
 use super::sched::Bucket;
@@ -95,6 +96,8 @@ pub(super) struct Process {
     pub run: Run,
     /// The daemon has started a program for it, which has not ended.
     pub program: bool,
+    /// What the next daemon starts in its place, where its program goes on from files of its own.
+    pub again: Option<Box<Program>>,
     /// When it is killed, because it was asked to end.
     pub kill_at: Option<Now>,
     pub limits: Limits,
@@ -138,6 +141,7 @@ impl Process {
             bound: caps,
             run: Run::Going,
             program: false,
+            again: None,
             kill_at: None,
             limits: Limits::default(),
             bucket: None,

@@ -8,6 +8,8 @@
 //! | has got TERM or XCPU | has got it too | whichever ends ends the other; both are killed after `term_grace_ms` |
 //! | has ended, by KILL, `exit` or its program's end | is asked to end, then killed; at once by KILL | |
 //!
+//! A program that goes on from files of its own is started again by the next daemon, under the same number.
+//!
 //! So nobody else can become the process: there is no name or number that a connection could claim.
 
 use std::collections::BTreeMap;
@@ -84,6 +86,7 @@ impl Kernel {
         let pid = id.pid;
         let mut process = Process::new(id, None, Lifetime::Connection, caps);
         process.program = true;
+        process.again = program.again.clone().map(|argv| Box::new(Program { argv, ..program.clone() }));
         process.limits = limits;
         process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
         self.processes.enter(process);

@@ -1,7 +1,8 @@
 //! `train`: starts the trainer as a child process.
 //!
 //! What a specification means, the trainer knows alone. The kernel takes from it what the jail is made of: every
-//! absolute path in it may be read, and the folder of the run may be written to.
+//! absolute path in it may be read, and the folder of the run may be written to. When the daemon has died, the next one
+//! starts the run again, which goes on from its newest checkpoint.
 
 use serde_json::Value;
 use syscalls::call::{Class, Spawn, Train};
@@ -25,6 +26,8 @@ impl Kernel {
             // Otherwise the system, too, lets it compute only when nobody else wants to.
             argv.extend(["--class".into(), "normal".into()]);
         }
+        let mut again = argv.clone();
+        again.push("--go-on".into());
         if args.resume {
             argv.push("--resume".into());
         }
@@ -33,7 +36,7 @@ impl Kernel {
         paths(&args.spec, &mut read);
         self.check_reach(caller, &read)?;
         let reach = Reach { read, write: Some(out.to_owned()), computes: true };
-        let program = Program { reach, ..Program::new(argv, caller.uid) };
+        let program = Program { reach, again: Some(again), ..Program::new(argv, caller.uid) };
         let spawn = Spawn {
             name: args.name.clone().unwrap_or_else(|| "train".into()),
             class: Some(class),
