@@ -72,6 +72,7 @@ struct Top {
     before: Option<Instant>,
     service_us: BTreeMap<Pid, u64>,
     users: Users,
+    runs: training::Runs,
 }
 
 impl Top {
@@ -94,8 +95,9 @@ impl Top {
         });
         let mut shown = table(&rows, &mut self.users);
         for (_, process) in &rows {
-            shown.extend(training::of(process).map(|lines| format!("\n{lines}")));
+            shown.extend(self.runs.of(process).map(|lines| format!("\n{lines}")));
         }
+        self.runs.keep(|os_pid| processes.iter().any(|process| process.os_pid == os_pid));
         self.before = Some(now);
         self.service_us = processes.iter().map(|process| (process.pid, process.service_us)).collect();
         Ok(shown)

@@ -1,8 +1,11 @@
 //! How a run of the trainer goes on, by its log. Which one a process has is seen by what it has open: the system shows that to
 //! its user alone, and nobody has to be asked.
 
-use std::fs;
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use syscalls::reply::ProcessInfo;
@@ -31,11 +34,24 @@ enum Entry {
     Other,
 }
 
-/// Two lines about the run that a process is, if it is one.
-pub(super) fn of(process: &ProcessInfo) -> Option<String> {
-    let log = log_of(process.os_pid)?;
-    let folder = log.parent()?.display().to_string();
-    about(&fs::read_to_string(&log).ok()?).map(|about| format!("{} {folder}: {about}", process.pid))
+/// The runs that were looked at, by the process of the system that each is.
+#[derive(Debug, Default)]
+pub(super) struct Runs(HashMap<u32, Followed>);
+
+impl Runs {
+    /// Forgets those of other processes.
+    pub(super) fn keep(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.0.retain(|os_pid, _| is_there(*os_pid));
+    }
+
+    /// Two lines about the run that a process is, if it is one. What was read of its log before is not read again.
+    pub(super) fn of(&mut self, process: &ProcessInfo) -> Option<String> {
+        let log = log_of(process.os_pid)?;
+        let folder = log.parent()?.display().to_string();
+        let followed = self.0.entry(process.os_pid).or_default();
+        followed.read_on(&log).ok()?;
+        followed.told().map(|about| format!("{} {folder}: {about}", process.pid))
+    }
 }
 
 fn log_of(os_pid: u32) -> Option<PathBuf> {
@@ -44,23 +60,54 @@ fn log_of(os_pid: u32) -> Option<PathBuf> {
     files.find(|file| file.ends_with("log.jsonl") && file.with_file_name("spec.ron").is_file())
 }
 
-fn about(log: &str) -> Option<String> {
-    let (mut losses, mut last, mut validation) = (Vec::new(), None, None);
-    // The last line may be half written.
-    for entry in log.lines().filter_map(|line| serde_json::from_str(line).ok()) {
+/// A log that is read as it grows.
+#[derive(Debug, Default)]
+struct Followed {
+    /// The number of its file: a run that goes on begins another one under the same name.
+    inode: u64,
+    /// Bytes that were read, up to the end of a line.
+    read: u64,
+    losses: Vec<f64>,
+    last: Option<Entry>,
+    validation: Option<f64>,
+}
+
+impl Followed {
+    /// Takes in what came since the last time.
+    fn read_on(&mut self, log: &Path) -> io::Result<()> {
+        let mut file = File::open(log)?;
+        let about = file.metadata()?;
+        if about.ino() != self.inode || about.len() < self.read {
+            *self = Followed { inode: about.ino(), ..Followed::default() };
+        }
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut more = String::new();
+        file.read_to_string(&mut more)?;
+        // The last line may be half written.
+        let whole = more.rfind('\n').map_or(0, |end| end + 1);
+        self.read += whole as u64;
+        more[..whole].lines().filter_map(|line| serde_json::from_str(line).ok()).for_each(|e| self.take(e));
+        Ok(())
+    }
+
+    fn take(&mut self, entry: Entry) {
         match entry {
             Entry::Step { loss, .. } => {
-                losses.push(loss);
-                last = Some(entry);
+                self.losses.push(loss);
+                self.last = Some(entry);
             }
-            Entry::Evaluation { loss } => validation = Some(loss),
+            Entry::Evaluation { loss } => self.validation = Some(loss),
             Entry::Other => {}
         }
     }
-    let Some(Entry::Step { step, steps, loss, tokens_per_s, eta_s }) = last else { return None };
-    let validation = validation.map(|loss| format!(", validation {loss:.3}")).unwrap_or_default();
-    let figures = format!("step {step} of {steps}, loss {loss:.3}{validation}, {tokens_per_s:.0} tokens/s");
-    Some(format!("{figures}, {} left\n{}\n", duration(eta_s), curve(&losses, WIDTH)))
+
+    fn told(&self) -> Option<String> {
+        let Some(Entry::Step { step, steps, loss, tokens_per_s, eta_s }) = &self.last else { return None };
+        let validation = self.validation.map(|loss| format!(", validation {loss:.3}")).unwrap_or_default();
+        let figures =
+            format!("step {step} of {steps}, loss {loss:.3}{validation}, {tokens_per_s:.0} tokens/s");
+        Some(format!("{figures}, {} left\n{}\n", duration(*eta_s), curve(&self.losses, WIDTH)))
+    }
 }
 
 /// Numbers as columns, each the mean of those that fall on it.
@@ -92,6 +139,7 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -102,15 +150,37 @@ mod tests {
         assert_eq!(curve(&[], 8), "");
     }
 
+    fn step(step: u64, loss: f64) -> String {
+        format!(
+            "{{\"event\":\"step\",\"step\":{step},\"steps\":100,\"loss\":{loss:?},\"tokens_per_s\":640.0,\"eta_s\":75.0}}\n"
+        )
+    }
+
     #[test]
-    fn log_is_told_in_two_lines() {
-        let log = r#"{"event":"step","step":1,"steps":100,"loss":4.0,"rate":0.1,"norm":1.0,"tokens":64,"tokens_per_s":640.0,"eta_s":75.0}
-{"event":"checkpoint","step":1}
-{"event":"evaluation","step":1,"loss":3.5,"perplexity":33.1,"best":true}
-{"event":"step","step":2,"steps":100,"loss":2.0,"rate":0.1,"norm":1.0,"tokens":128,"tokens_per_s":640.0,"eta_s":75.0}
-{"event":"step","st"#;
+    fn log_is_told_in_two_lines_and_read_on_from_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log.jsonl");
+        let evaluation = "{\"event\":\"evaluation\",\"step\":1,\"loss\":3.5}\n";
+        let half = step(2, 2.0);
+        let (begun, rest) = half.split_at(20);
+        fs::write(&log, step(1, 4.0) + "{\"event\":\"checkpoint\",\"step\":1}\n" + evaluation + begun)
+            .unwrap();
+        let mut followed = Followed::default();
+        assert_eq!(followed.told(), None);
+        followed.read_on(&log).unwrap();
+        let first = followed.told().unwrap();
+        assert!(first.starts_with("step 1 of 100, loss 4.000, validation 3.500"), "{first}");
+        let read = followed.read;
+        let mut file = File::options().append(true).open(&log).unwrap();
+        io::Write::write_all(&mut file, rest.as_bytes()).unwrap();
+        followed.read_on(&log).unwrap();
         let wanted = "step 2 of 100, loss 2.000, validation 3.500, 640 tokens/s, 1 min 15 s left\n█▁\n";
-        assert_eq!(about(log).as_deref(), Some(wanted));
-        assert_eq!(about(""), None);
+        assert_eq!(followed.told().as_deref(), Some(wanted));
+        assert_eq!(followed.read - read, half.len() as u64, "nothing is read twice");
+        // A run that goes on writes another file.
+        fs::rename(&log, folder.path().join("old")).unwrap();
+        fs::write(&log, step(7, 1.0)).unwrap();
+        followed.read_on(&log).unwrap();
+        assert!(followed.told().unwrap().starts_with("step 7 of 100, loss 1.000, 640"));
     }
 }
