@@ -93,10 +93,12 @@ gpu-check: prepare ## builds and tests the CUDA drivers on a machine that has on
 	$(CARGO_CC) build --release --workspace --bins --locked --features llmasos-drivers/cuda --target-dir target/cuda
 	$(CARGO_CC) test --release --workspace --locked --features llmasos-drivers/cuda --target-dir target/cuda
 
-mpi-check: ## builds the trainer with MPI, and trains under mpirun and over two network namespaces (as root)
+# MPICC=mpicc.mpich MPIRUN=mpirun.mpich takes MPICH where both are there, after `cargo clean -p mpi-sys`.
+mpi-check: ## builds the trainer with MPI, and trains under mpirun, over two network namespaces and under srun (these as root)
 	@kernel/dist/prepare --mpi
 	$(CARGO_CC) test --release --locked -p llmasos-train --features mpi --test trainer -- mpi ranks
-	@if [ "$$(id -u)" = 0 ]; then drivers/train/tests/two-hosts $(BIN)/llmasos-trainer; fi
+	@if [ "$$(id -u)" = 0 ] && mpirun --version | grep -q "Open MPI"; then drivers/train/tests/two-hosts $(BIN)/llmasos-trainer; \
+	drivers/train/tests/one-node-slurm $(BIN)/llmasos-trainer; fi
 
 # PREFIX is where programs go, DESTDIR stands before every path.
 PREFIX ?= /usr/local
