@@ -39,11 +39,15 @@ const GENERATED_TOKENS: u32 = PROCESSES as u32 * PROMPT_TOKENS / 8;
 /// Passes of which the fastest counts: the first ones warm the caches.
 const REPEATS: u32 = 4;
 
+/// CPU time that measuring may take, for all kernels together: several times what it takes on slow CPUs. One that is
+/// emulated takes a hundred times as long as another, and a mount must not wait for that.
+const TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Heads of the model that is measured, at least.
 const HEADS: u32 = 4;
 
-/// What runs where it cannot be measured: the kernel whose cost does not grow with what others hold.
-const UNMEASURED: Attention = Attention::Flash;
+/// What runs where it cannot be measured: the kernel whose cost does not grow with what others hold, the first of them.
+const UNMEASURED: Attention = KERNELS[0].0;
 
 /// The kernels with their names in findings.
 const KERNELS: [(Attention, &str); 3] =
@@ -57,14 +61,13 @@ pub fn choose(header: &Header, measured: &Measured) -> Attention {
     if let Some((attention, _)) = KERNELS.iter().find(|(_, name)| kept.as_deref() == Some(name)) {
         return *attention;
     }
-    match measure(&shape) {
+    match measure(&shape, TIME_MAX) {
         Ok(times) => {
-            let (attention, name, _) =
-                times.iter().min_by_key(|(_, _, time)| *time).expect("some run anywhere");
             let all: Vec<String> = times.iter().map(|(_, name, time)| format!("{name} {time:?}")).collect();
+            let (attention, name) = fastest(&times);
             tracing::info!("attention: {name}; the same load takes {}", all.join(", "));
             measured.put("attention", &key, name);
-            *attention
+            attention
         }
         Err(fault) => {
             tracing::warn!("attention cannot be measured: {fault}");
@@ -100,23 +103,34 @@ fn heads_of(header: &Header) -> Option<Shape> {
 /// Kernels with their names and the time that the load takes with them.
 type Times = Vec<(Attention, &'static str, Duration)>;
 
-/// The time of the load with each kernel that runs here.
-fn measure(shape: &Shape) -> Result<Times, DriverFault> {
+/// The kernel that takes the least time, or the one for CPUs too slow to measure any.
+fn fastest(times: &Times) -> (Attention, &'static str) {
+    let least = times.iter().min_by_key(|(_, _, time)| *time);
+    least.map_or(KERNELS[0], |&(attention, name, _)| (attention, name))
+}
+
+/// The time of the load with each kernel that runs here, as far as that is known after so much CPU time.
+fn measure(shape: &Shape, mut left: Duration) -> Result<Times, DriverFault> {
     let failed = |e| DriverFault::new(Errno::EIO, format!("the model to measure with cannot be made: {e}"));
     let made = Made::of(shape).map_err(failed)?;
     let settings = ModelSettings { gpu_layers: Some(0), packed: false };
     let model = Model::load(&made.path(), &settings, &mut |_| {})?;
     let mut times = Times::new();
     for (attention, name) in KERNELS {
-        if let Some(time) = load(&model, attention)? {
+        if let Some(time) = load(&model, attention, &mut left)? {
             times.push((attention, name, time));
         }
     }
     Ok(times)
 }
 
-/// The time of the load, with what would repeat the same measured once. None where the kernel does not run.
-fn load(model: &Arc<Model>, attention: Attention) -> Result<Option<Duration>, DriverFault> {
+/// The time of the load, with what would repeat the same measured once. None where the kernel does not run, or no time is
+/// left to see how fast.
+fn load(
+    model: &Arc<Model>,
+    attention: Attention,
+    left: &mut Duration,
+) -> Result<Option<Duration>, DriverFault> {
     let settings = ContextSettings {
         tokens: (u32::from(PROCESSES) + 1) * PROMPT_TOKENS,
         batch_tokens: PROMPT_TOKENS.max(UBATCH_TOKENS),
@@ -127,28 +141,44 @@ fn load(model: &Arc<Model>, attention: Attention) -> Result<Option<Duration>, Dr
         attention,
         embeddings: false,
     };
-    let mut bench = Bench { context: Context::new(model, &settings)? };
+    let mut bench = Bench { context: Context::new(model, &settings)?, left };
     if bench.context.attention() != attention {
         return Ok(None);
     }
-    bench.prompt(0)?;
-    let alone = bench.fastest_pass(1)?;
-    bench.context.clear();
-    let mut prompts = Duration::ZERO;
-    for asid in 0..PROCESSES {
-        prompts += bench.prompt(asid)?;
+    match bench.run() {
+        Ok(time) => Ok(Some(time)),
+        Err(Unfinished::OutOfTime) => Ok(None),
+        Err(Unfinished::Failed(fault)) => Err(fault),
     }
-    let together = bench.fastest_pass(PROCESSES)?;
-    Ok(Some(prompts + alone * GENERATED_TOKENS + together * (GENERATED_TOKENS / u32::from(PROCESSES))))
 }
 
-struct Bench {
+/// Why the load was not run to its end.
+enum Unfinished {
+    OutOfTime,
+    Failed(DriverFault),
+}
+
+struct Bench<'a> {
     context: Context,
+    /// CPU time that passes may still take.
+    left: &'a mut Duration,
 }
 
-impl Bench {
+impl Bench<'_> {
+    fn run(&mut self) -> Result<Duration, Unfinished> {
+        self.prompt(0)?;
+        let alone = self.fastest_pass(1)?;
+        self.context.clear();
+        let mut prompts = Duration::ZERO;
+        for asid in 0..PROCESSES {
+            prompts += self.prompt(asid)?;
+        }
+        let together = self.fastest_pass(PROCESSES)?;
+        Ok(prompts + alone * GENERATED_TOKENS + together * (GENERATED_TOKENS / u32::from(PROCESSES)))
+    }
+
     /// The time of a prompt.
-    fn prompt(&mut self, asid: u16) -> Result<Duration, DriverFault> {
+    fn prompt(&mut self, asid: u16) -> Result<Duration, Unfinished> {
         let tokens: Vec<Token> = (0..PROMPT_TOKENS).map(|at| Token(at % 256)).collect();
         self.context.batch().clear();
         self.context.batch().add(asid, 0, &tokens, Output::None);
@@ -156,7 +186,7 @@ impl Bench {
     }
 
     /// The time in which each of the first processes gets one token.
-    fn fastest_pass(&mut self, processes: u16) -> Result<Duration, DriverFault> {
+    fn fastest_pass(&mut self, processes: u16) -> Result<Duration, Unfinished> {
         let mut fastest = Duration::MAX;
         for _ in 0..REPEATS {
             self.context.batch().clear();
@@ -171,12 +201,17 @@ impl Bench {
         Ok(fastest)
     }
 
-    fn pass(&mut self) -> Result<Duration, DriverFault> {
+    fn pass(&mut self) -> Result<Duration, Unfinished> {
+        if self.left.is_zero() {
+            return Err(Unfinished::OutOfTime);
+        }
         let start = cpu_time();
         let failed = |error| DriverFault::new(Errno::EIO, format!("a pass failed: {error:?}"));
-        self.context.decode().map_err(failed)?;
+        self.context.decode().map_err(|error| Unfinished::Failed(failed(error)))?;
         self.context.wait();
-        Ok(cpu_time() - start)
+        let time = cpu_time() - start;
+        *self.left = self.left.saturating_sub(time);
+        Ok(time)
     }
 }
 
@@ -209,5 +244,10 @@ mod tests {
         let name = KERNELS.iter().find(|(attention, _)| *attention == chosen).expect("it is known").1;
         assert_eq!(kept, name);
         assert_eq!(choose(&header, &measured), chosen);
+
+        // A CPU on which hardly a pass is done in the time for all of them: nothing is known, and one is chosen.
+        let times = measure(&shape, Duration::from_nanos(1)).expect("it is no fault");
+        assert!(times.is_empty());
+        assert_eq!(fastest(&times).0, UNMEASURED);
     }
 }
