@@ -3,6 +3,7 @@
 
 use kernel::core::event::ConnId;
 use kernel::core::image::Images;
+use kernel::core::service::ServiceConfig;
 use kernel::core::{Event as Input, KernelConfig};
 use syscalls::call::*;
 use syscalls::reply::{AttachedReply, Finish, GeneratedReply, ProcessState};
@@ -111,6 +112,17 @@ fn process_that_does_not_outlive_the_daemon_is_told_of_once_and_never_runs_again
     assert!(!line.contains("test2"), "{line}");
     let admin = next.connect(ADMIN);
     assert_eq!(dead(&mut next, admin), 1);
+}
+
+#[test]
+fn service_that_starts_with_the_daemon_is_told_of_when_that_is_killed() {
+    let (mut before, _, _) = generating("", 3);
+    let services = vec![ServiceConfig::new("watcher", vec!["watcher".into()], ADMIN)];
+    let mut machine = before.crashed(KernelConfig { services, ..KernelConfig::default() });
+    assert_eq!(machine.programs.len(), 1, "it is started in the event that brings the processes back");
+    let next = machine.crashed(KernelConfig::default());
+    let line = next.logs.iter().find(|line| line.contains("interrupted")).expect("it is told of");
+    assert!(line.contains("(watcher)"), "{line}");
 }
 
 #[test]

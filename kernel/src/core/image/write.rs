@@ -34,6 +34,8 @@ pub(in crate::core) struct Journal {
     grown: BTreeMap<ContextId, Grown>,
     /// Entries that are as they are.
     others: Vec<Entry>,
+    /// Everything is written anew, in the place of all entries so far.
+    whole: bool,
     /// Everything has been written for the last time.
     closed: bool,
 }
@@ -44,6 +46,7 @@ impl Journal {
             && self.processes.is_empty()
             && self.grown.is_empty()
             && self.others.is_empty()
+            && !self.whole
     }
 
     /// Adds an entry.
@@ -115,6 +118,9 @@ impl Kernel {
         if journal.closed {
             return;
         }
+        if journal.whole {
+            return self.write_whole();
+        }
         let mut entries = Vec::new();
         for (id, grown) in std::mem::take(&mut journal.grown) {
             let Some(context) = self.contexts.get_mut(&id) else { continue };
@@ -133,7 +139,20 @@ impl Kernel {
         for id in journal.contexts {
             self.write_context(id, &mut entries);
         }
-        self.out.push(Effect::Journal(entries));
+        self.write_first(Effect::Journal(entries));
+    }
+
+    fn write_whole(&mut self) {
+        let images = self.images();
+        for id in images.contexts.keys() {
+            let context = self.contexts.get_mut(id);
+            context.into_iter().for_each(|c| c.kept = Some(c.length()));
+        }
+        self.write_first(Effect::Checkpoint(images.entries()));
+    }
+
+    fn write_first(&mut self, effect: Effect) {
+        self.out.push(effect);
         self.out.rotate_right(1);
     }
 
@@ -169,13 +188,9 @@ impl Kernel {
         images
     }
 
-    /// Has everything written anew, in the place of all entries so far.
+    /// Has everything written anew, as it is when the event has been taken in: what changes behind this call is in it.
     pub(in crate::core) fn checkpoint(&mut self) {
-        if self.journal.closed {
-            return;
-        }
-        let images = self.images();
-        self.out.push(Effect::Checkpoint(images.entries()));
+        self.journal.whole = true;
     }
 
     /// Has everything written for the last time: what the end of the daemon does to processes is not theirs. Of those
