@@ -36,7 +36,11 @@ impl Kernel {
         };
         let model = context.model;
         if !stays {
-            self.unplace(id);
+            let before = self.leave_place(id);
+            // One that was pushed out, or found no room after all, has left none that others could have.
+            if before == Place::Running && wanted != Place::Waiting {
+                self.let_others_in(model);
+            }
             self.enter_place(id, owner, wanted);
         }
         self.enroll_context(id);
@@ -45,20 +49,30 @@ impl Kernel {
 
     /// Takes a context out of the scheduler.
     pub(in crate::core) fn unplace(&mut self, id: ContextId) {
-        self.count_place(id, -1);
-        let Some(context) = self.contexts.get_mut(&id) else { return };
-        let Some(model) = self.models.get_mut(&context.model) else { return };
-        match std::mem::replace(&mut context.place, Place::Parked) {
-            Place::Parked => {}
-            Place::Idle(tick) => {
-                model.sched.idle.remove(&(tick, id));
-            }
-            Place::Waiting => model.sched.line.remove(context.owner, id),
-            Place::Running => {
-                model.sched.running.leave(context.owner, id);
-                model.sched.full = false;
-            }
+        let Some(model) = self.contexts.get(&id).map(|c| c.model) else { return };
+        if self.leave_place(id) == Place::Running {
+            self.let_others_in(model);
         }
+    }
+
+    /// A generation has ended or was stopped, so there may be room where there was none.
+    fn let_others_in(&mut self, model: ModelId) {
+        self.models.get_mut(&model).into_iter().for_each(|model| model.sched.full = false);
+    }
+
+    /// Takes a context from where it is, and tells where that was.
+    fn leave_place(&mut self, id: ContextId) -> Place {
+        self.count_place(id, -1);
+        let Some(context) = self.contexts.get_mut(&id) else { return Place::Parked };
+        let Some(model) = self.models.get_mut(&context.model) else { return Place::Parked };
+        let before = std::mem::replace(&mut context.place, Place::Parked);
+        match before {
+            Place::Parked => {}
+            Place::Idle(tick) => drop(model.sched.idle.remove(&(tick, id))),
+            Place::Waiting => model.sched.line.remove(context.owner, id),
+            Place::Running => model.sched.running.leave(context.owner, id),
+        }
+        before
     }
 
     fn enter_place(&mut self, id: ContextId, owner: Pid, place: Place) {
