@@ -1,5 +1,6 @@
 //! Memory: eviction, waiting, preemption, limits.
 
+use drivers::wire::{Op, Step};
 use kernel::core::event::ConnId;
 use kernel::core::{KernelConfig, Policy};
 use syscalls::call::*;
@@ -399,4 +400,23 @@ fn context_that_cannot_come_in_takes_nothing_from_those_that_run() {
     for (conn, call) in [hurried, first, second] {
         assert_eq!(generated(machine.finish(conn, call)).tokens.len(), 600);
     }
+}
+
+#[test]
+fn context_that_lacks_the_frame_for_its_copy_of_a_shared_page_is_not_brought_in() {
+    let (mut machine, conn) = Machine::with_model("pool=320,context=320");
+    let common = prompt(1, 100);
+    let first = machine.open_with(conn, &common);
+    let call = machine.begin(conn, Generate { ignore_eos: true, ..generate(first, 150) });
+    while machine.events(conn, call).len() < 2 {
+        assert!(machine.turn());
+    }
+    // Five pages, of which it would share one and a half: four of its own, and there are three.
+    let second = machine.open_with(conn, &format!("{common}{}", prompt(2, 190)));
+    let waiting = machine.begin(conn, generate(second, 5));
+    machine.finish(conn, call).expect("it has all that it needs");
+    machine.finish(conn, waiting).expect("it is alone");
+    let shares = |step: &&Step| step.ops.iter().any(|op| matches!(op, Op::Share { .. }));
+    let times = machine.steps.iter().filter(shares).count();
+    assert!(times <= 1, "it was brought in {times} times");
 }

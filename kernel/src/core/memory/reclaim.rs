@@ -74,7 +74,8 @@ impl Kernel {
         let stay = model.sched.running.iter().filter(|runner| Some(runner.owner.class) <= class);
         let stay = stay.filter_map(|runner| self.contexts.get(&runner.context)?.resident.as_ref());
         let most = memory.pool.total() - memory.pool.frames_of(stay.flat_map(|r| &r.pages));
-        most + shared.div_ceil(PAGE_TOKENS) < context.pages()
+        // Of a page that is shared in part it needs a copy of its own.
+        most + shared / PAGE_TOKENS < context.pages()
     }
 
     fn admit_with(&mut self, model: ModelId, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
