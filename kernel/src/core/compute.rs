@@ -218,8 +218,7 @@ impl Kernel {
         let Some(process) = self.processes.living_mut(pid) else { return };
         let service = self.turns.service.entry(pid).or_default();
         *service = service.saturating_add(virtual_time(us, process.id.nice));
-        process.id.counters.step_us += us;
-        if process.limits.service_us.is_some_and(|most| process.id.counters.step_us >= most) {
+        if process.serve(us) {
             self.used_up.insert(pid);
         }
     }

@@ -37,6 +37,13 @@ impl Limits {
 }
 
 impl Process {
+    /// Charges it with time of a device; tells whether that was the last of what it may have.
+    pub(in crate::core) fn serve(&mut self, us: u64) -> bool {
+        let served = &mut self.id.counters.step_us;
+        *served += us;
+        self.limits.service_us.is_some_and(|most| *served >= most)
+    }
+
     /// What is to be done because it has used a limit up.
     pub(in crate::core) fn at_limit(&self) -> Option<AtLimit> {
         let (used, limits) = (&self.id.counters, &self.limits);

@@ -174,10 +174,9 @@ impl Kernel {
             let account = model.sched.accounts.at_mut(row.account);
             account.charge(row.class, us, process.id.nice);
             account.use_up(self.now, us);
-            process.id.counters.step_us += us;
             process.id.counters.steps += u64::from(account.served != step.number);
             account.served = step.number;
-            if process.limits.service_us.is_some_and(|most| process.id.counters.step_us >= most) {
+            if process.serve(us) {
                 self.used_up.insert(row.owner);
             }
             match groups.last_mut() {
