@@ -144,7 +144,7 @@ mod tests {
         let mut line = fit(Lean::Low, &[100.0; 20]);
         line.learn(Lean::Low, 4, 1.0, 0.0, 500.0);
         assert!(line.mean().unwrap() < 115.0, "{:?}", line.mean());
-        for _ in 0..40 {
+        for _ in 0..32 {
             line.learn(Lean::Low, 1, 1.0, 0.0, 150.0);
         }
         assert!(line.mean().unwrap() > 135.0, "{:?}", line.mean());
