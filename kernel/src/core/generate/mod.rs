@@ -122,8 +122,8 @@ impl Generation {
 
 /// What a token came to.
 pub(super) struct Taken {
-    /// What the caller is told, if the generation streams.
-    pub told: Option<(Caller, Event)>,
+    /// Who is told of it, where the generation streams, with the text that has become certain.
+    pub told: Option<(Caller, String, Vec<TokenLogprob>)>,
     /// How the generation ends with it.
     pub finish: Option<Finish>,
     /// It was the last that there is room for, and the generation goes on.
@@ -137,7 +137,7 @@ impl Context {
     }
 
     /// Takes a token that has been added to the log: lets its text out, and tells whether the generation ends.
-    pub(super) fn take_token(&mut self, sampled: Sampled, room_left: bool, now: Now) -> Option<Taken> {
+    pub(super) fn take_token(&mut self, sampled: &mut Sampled, room_left: bool, now: Now) -> Option<Taken> {
         let (full, slides) = (self.length() >= self.tokens_max, self.on_full != OnFull::Stop);
         let length = self.length();
         let generation = self.generation.as_mut()?;
@@ -145,7 +145,7 @@ impl Context {
         if generated == 1 {
             generation.usage.first_token_us = now.0.saturating_sub(generation.since.0);
         }
-        let (mut text, stopped) = match generation.text.push(sampled.piece) {
+        let (mut text, stopped) = match generation.text.push(std::mem::take(&mut sampled.piece)) {
             Let::Out(text) => (text, false),
             Let::Stop(text) => (text, true),
         };
@@ -160,10 +160,9 @@ impl Context {
         if finish.is_some() {
             text.push_str(&generation.text.finish());
         }
-        let logprob = sampled.logprob.map(|l| token_logprob(sampled.token, l));
+        let logprob = sampled.logprob.take().map(|l| token_logprob(sampled.token, l));
         let told = if generation.valid.stream {
-            let (tokens, logprobs) = (TokenRun::from_elem(sampled.token, 1), logprob.into_iter().collect());
-            generation.caller.map(|caller| (caller, Event::Tokens { text, tokens, logprobs }))
+            generation.caller.map(|caller| (caller, text, logprob.into_iter().collect()))
         } else {
             generation.logprobs.extend(logprob);
             None

@@ -9,19 +9,17 @@ use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::memory::{Outlook, Reach, Room};
 use super::PrefixWaits;
-use super::running::Runner;
 
 /// Generations in line that are looked at before a step; more would make the step wait.
 const ADMISSIONS_LOOKED_AT: usize = 32;
 
 impl Kernel {
-    /// Gives running contexts the frames for what came to their logs, the first ones first. Those that must wait
+    /// Gives running contexts that lack frames those for what came to their logs, in this order. Those that must wait
     /// are named.
-    pub(super) fn grow_running(&mut self, model: ModelId) -> BTreeSet<ContextId> {
-        let lacking = self.lacking_frames(model);
+    pub(super) fn grow_running(&mut self, model: ModelId, lacking: &[ContextId]) -> BTreeSet<ContextId> {
         let mut waits = BTreeSet::new();
         let before = self.models.get(&model).map_or(0, |m| m.sched.running.len());
-        for id in lacking {
+        for id in lacking.iter().copied() {
             // One before it may have taken its pages in the meantime.
             if self.contexts.get(&id).is_none_or(|c| c.resident.is_none()) {
                 continue;
@@ -36,20 +34,6 @@ impl Kernel {
             model.sched.full |= model.sched.running.len() < before;
         }
         waits
-    }
-
-    /// The running contexts that have grown out of their frames, by seniority: about one in a page's tokens.
-    fn lacking_frames(&self, model: ModelId) -> Vec<ContextId> {
-        let Some(model) = self.models.get(&model) else { return vec![] };
-        let Some(memory) = &model.memory else { return vec![] };
-        let lacks = |runner: &&Runner| {
-            let context = self.contexts.get(&runner.context);
-            context.is_some_and(|c| c.resident.as_ref().is_some_and(|r| memory.lacks(r, c.length()) > 0))
-        };
-        let lacking = model.sched.running.iter().filter(lacks);
-        let mut lacking: Vec<_> = lacking.map(|runner| (runner.seniority(), runner.context)).collect();
-        lacking.sort_unstable();
-        lacking.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Brings generations that wait into memory, as far as there is room. Tells who of them waits for a prefix, and

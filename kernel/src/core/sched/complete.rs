@@ -2,7 +2,7 @@
 
 use drivers::wire::{Chosen, DriverFault, PAGE_TOKENS, RowDone, Sampled, StepDone};
 use syscalls::call::Class;
-use syscalls::{ContextId, Errno, Fault};
+use syscalls::{ContextId, Errno, Event, Fault, TokenRun};
 
 use super::super::Kernel;
 use super::super::context::Context;
@@ -17,7 +17,7 @@ use super::{InFlight, RowSent};
 
 impl Kernel {
     /// Takes the result of a step. A result that does not fit the step is the word of a broken worker.
-    pub(in crate::core) fn step_done(&mut self, worker: WorkerId, done: StepDone) {
+    pub(in crate::core) fn step_done(&mut self, worker: WorkerId, mut done: StepDone) {
         let Some(model) = self.live_model(worker) else { return };
         let fits = model.in_flight.as_ref().is_some_and(|step| fits(step, &done, model.vocabulary()));
         if !fits {
@@ -41,7 +41,7 @@ impl Kernel {
         }
         let short = is_short(&step, &done);
         self.pages_done(worker.model, &step.pages, done.pages);
-        for (row, done) in step.rows.iter().zip(done.rows) {
+        for (row, done) in step.rows.iter().zip(&mut done.rows) {
             self.row_done(worker.model, row, done);
         }
         if short {
@@ -54,13 +54,16 @@ impl Kernel {
         }
     }
 
-    fn row_done(&mut self, model: ModelId, row: &RowSent, done: RowDone) {
+    /// Takes what came of a row out of the answer, piece by piece: each token moved as a whole would be copied several
+    /// times.
+    fn row_done(&mut self, model: ModelId, row: &RowSent, done: &mut RowDone) {
         let id = row.context;
         match done {
             RowDone::Failed(fault) if fault.errno != Errno::ENOMEM => {
                 let goes_on = |c: &&Context| c.generating() == Some(row.call);
                 if self.contexts.get(&id).filter(goes_on).is_some() {
-                    self.fail_generation(id, Fault::new(fault.errno, fault.message));
+                    let message = std::mem::take(&mut fault.message);
+                    self.fail_generation(id, Fault::new(fault.errno, message));
                 }
             }
             RowDone::Failed(_) | RowDone::Withdrawn => {}
@@ -81,9 +84,9 @@ impl Kernel {
 
     /// Takes the tokens that came of a row. Entries of all but the last are in the pool: those that the generation
     /// did not take any more, because it ended before them, are dropped. Nothing begins on the context until then.
-    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: Chosen) {
+    fn take_sampled(&mut self, model: ModelId, row: &RowSent, sampled: &mut Chosen) {
         let guessed = sampled.len() as u32 - 1;
-        for token in sampled {
+        for token in sampled.iter_mut() {
             self.accept(model, row, token);
         }
         if row.draft.is_empty() {
@@ -207,7 +210,7 @@ impl Kernel {
     }
 
     /// Takes the next token of a generation, if it is still the one that the row was of.
-    fn accept(&mut self, model: ModelId, row: &RowSent, sampled: Sampled) {
+    fn accept(&mut self, model: ModelId, row: &RowSent, sampled: &mut Sampled) {
         let id = row.context;
         let context = self.contexts.get_mut(&id).filter(|c| c.generating() == Some(row.call));
         let (Some(context), Some(model)) = (context, self.models.get_mut(&model)) else { return };
@@ -224,19 +227,21 @@ impl Kernel {
             context.learn_to_draft();
         }
         if context.kept.is_some() {
-            self.journal.grow(context, &sampled);
+            self.journal.grow(context, sampled);
         } else if owner.is_persistent() {
             self.journal.touch_process(owner.id.pid);
         }
         let room_left = owner.context_tokens_left() > 0;
-        let traced = owner.traced.then(|| (owner.id.pid, sampled.token, sampled.piece.clone()));
+        let token = sampled.token;
+        let traced = owner.traced.then(|| (owner.id.pid, sampled.piece.clone()));
         let Some(Taken { told, finish, full }) = context.take_token(sampled, room_left, self.now) else {
             return;
         };
-        if let Some((caller, event)) = told {
-            self.tell_caller(caller, event);
+        if let Some((caller, text, logprobs)) = told {
+            let tokens = TokenRun::from_elem(token, 1);
+            self.tell_caller(caller, Event::Tokens { text, tokens, logprobs });
         }
-        if let Some((pid, token, piece)) = traced {
+        if let Some((pid, piece)) = traced {
             self.trace_token(pid, row.call, id, token, &piece);
         }
         match finish {

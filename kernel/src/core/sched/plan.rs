@@ -7,6 +7,7 @@ use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
+use super::super::context::Context;
 use super::super::event::{ModelId, Now};
 use super::super::memory::{PageIn, Reach, Room};
 use super::super::model::Model;
@@ -70,17 +71,46 @@ impl Candidate {
     }
 }
 
+/// What one look at all generations in memory shows. A step in which all decode needs no second one.
+#[derive(Debug, Default)]
+struct Survey {
+    /// By process.
+    candidates: Vec<Candidate>,
+    /// Those that have grown out of their frames, by seniority: about one in a page's tokens.
+    lacking: Vec<ContextId>,
+    /// Somebody has a prompt to compute, and may get pages of it otherwise.
+    prefills: bool,
+    /// What [`Running::changes`](super::running::Running::changes) said.
+    changes: u64,
+}
+
+impl Survey {
+    /// Whether a look at all of them now might show something else.
+    fn is_outdated(&self, model: Option<&Model>) -> bool {
+        self.prefills || model.is_some_and(|model| model.sched.running.changes() != self.changes)
+    }
+}
+
 impl Kernel {
     /// The next step of a model.
     pub(super) fn plan(&mut self, id: ModelId) -> Plan {
-        let held_back = self.grow_running(id);
+        let room = self.models.get_mut(&id).map(|m| std::mem::take(&mut m.sched.candidates));
+        let mut survey = self.survey(id, room.unwrap_or_default());
+        let held_back = self.grow_running(id, &survey.lacking);
         if let Some(model) = self.models.get_mut(&id) {
             model.sched.held_back = held_back;
         }
         let mut for_prefixes = self.admit_waiting(id);
-        let waits = self.page_in_running(id, &mut for_prefixes);
+        let waits = match survey.is_outdated(self.models.get(&id)) {
+            true => self.page_in_running(id, &mut for_prefixes),
+            false => BTreeSet::new(),
+        };
         self.lend_to_computing(id, for_prefixes);
-        let (mut candidates, mut backlogged, throttled_until) = self.candidates(id, &waits);
+        if survey.is_outdated(self.models.get(&id)) {
+            survey = self.survey(id, survey.candidates);
+        }
+        let mut candidates = survey.candidates;
+        let (mut backlogged, throttled_until) = self.keep_ready(id, &waits, &mut candidates);
         let policy = self.config.policy;
         let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
         let lag = model.sched.fair_lag_us(&self.config);
@@ -123,35 +153,49 @@ impl Kernel {
                 }
                 let model = self.models.get(&model)?;
                 let runner = model.sched.running.iter().find(|runner| runner.context == id)?;
-                let row = self.candidate(model, runner)?.row(model.batch_tokens());
+                let row = self.candidate(model, runner, self.contexts.get(&id)?)?.row(model.batch_tokens());
                 return Some(Plan { rows: vec![row], ..Plan::default() });
             }
         }
         None
     }
 
-    /// All that can have a row, by process, the processes, and when one that has used its rate up may go on.
-    fn candidates(
-        &mut self,
+    /// Looks at all generations in memory. `candidates` is room for what is found.
+    fn survey(&self, id: ModelId, mut candidates: Vec<Candidate>) -> Survey {
+        candidates.clear();
+        let Some(model) = self.models.get(&id) else { return Survey::default() };
+        let (mut lacking, mut prefills) = (Vec::new(), false);
+        for runner in model.sched.running.iter() {
+            let Some(context) = self.contexts.get(&runner.context) else { continue };
+            if model.lacks_frames(context) {
+                lacking.push((runner.seniority(), runner.context));
+            }
+            prefills |= context.prefills();
+            candidates.extend(self.candidate(model, runner, context));
+        }
+        lacking.sort_unstable();
+        let lacking = lacking.into_iter().map(|(_, id)| id).collect();
+        Survey { candidates, lacking, prefills, changes: model.sched.running.changes() }
+    }
+
+    /// Keeps those that can have a row. Tells their processes, and when one that has used its rate up may go on.
+    fn keep_ready(
+        &self,
         id: ModelId,
         waits: &BTreeSet<ContextId>,
-    ) -> (Vec<Candidate>, Vec<Backlogged>, Option<Now>) {
-        let room = self.models.get_mut(&id).map(|m| std::mem::take(&mut m.sched.candidates));
-        let (Some(mut candidates), Some(model)) = (room, self.models.get(&id)) else {
-            return (vec![], vec![], None);
-        };
-        let (mut backlogged, mut throttled_until) =
-            (Vec::with_capacity(model.sched.running.len()), None::<Now>);
+        candidates: &mut Vec<Candidate>,
+    ) -> (Vec<Backlogged>, Option<Now>) {
+        let Some(model) = self.models.get(&id) else { return (vec![], None) };
+        let (mut backlogged, mut throttled_until) = (Vec::with_capacity(candidates.len()), None::<Now>);
         // The contexts of a process come one after another.
         let mut last: Option<(Pid, bool)> = None;
-        for runner in model.sched.running.iter() {
-            let (owner, context) = (runner.owner, runner.context);
+        candidates.retain(|&Candidate { owner, context, .. }| {
             let held_back = &model.sched.held_back;
             let passed_over = !held_back.is_empty() && held_back.contains(&context)
                 || !waits.is_empty() && waits.contains(&context)
                 || !model.suspects.is_empty() && model.suspects.contains(&context);
             if passed_over {
-                continue;
+                return false;
             }
             let has_rate = match last {
                 Some((before, has_rate)) if before == owner.pid => has_rate,
@@ -165,9 +209,9 @@ impl Kernel {
                 }
             };
             last = Some((owner.pid, has_rate));
-            candidates.extend(has_rate.then(|| self.candidate(model, runner)).flatten());
-        }
-        (candidates, backlogged, throttled_until)
+            has_rate
+        });
+        (backlogged, throttled_until)
     }
 
     /// Has pages brought in for the running contexts that have a prompt, and tells which of them have no row. Those
@@ -205,8 +249,7 @@ impl Kernel {
         self.empty_until(limited.then(|| self.processes.living(owner.pid)).flatten()?)
     }
 
-    fn candidate(&self, model: &Model, runner: &Runner) -> Option<Candidate> {
-        let context = self.contexts.get(&runner.context)?;
+    fn candidate(&self, model: &Model, runner: &Runner, context: &Context) -> Option<Candidate> {
         let generation = context.generation.as_ref()?;
         let Runner { owner, call, .. } = *runner;
         let account = model.sched.accounts.at(owner.account);
@@ -227,6 +270,14 @@ impl Kernel {
                 _ => generation.since(),
             },
         })
+    }
+}
+
+impl Model {
+    /// Whether a context that runs here has grown out of its frames.
+    fn lacks_frames(&self, context: &Context) -> bool {
+        let (memory, resident) = (self.memory.as_ref(), context.resident.as_ref());
+        memory.zip(resident).is_some_and(|(memory, resident)| memory.lacks(resident, context.length()) > 0)
     }
 }
 

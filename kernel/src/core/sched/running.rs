@@ -66,6 +66,8 @@ pub(in crate::core) struct Running {
     all: Vec<Runner>,
     /// How many there are of each process.
     loads: BTreeMap<Pid, u32>,
+    /// Counts changes.
+    changes: u64,
 }
 
 impl Running {
@@ -84,8 +86,14 @@ impl Running {
         self.loads.get(&pid).copied().unwrap_or_default()
     }
 
+    /// A number that is another one whenever somebody has come in, has left, or is known as something else.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// One that comes in.
     pub(super) fn enter(&mut self, runner: Runner) {
+        self.changes += 1;
         if let Err(at) = self.all.binary_search_by_key(&runner.key(), Runner::key) {
             self.all.insert(at, runner);
             *self.loads.entry(runner.owner.pid).or_default() += 1;
@@ -96,6 +104,7 @@ impl Running {
     pub(super) fn leave(&mut self, pid: Pid, context: ContextId) {
         let Ok(at) = self.all.binary_search_by_key(&(pid, context), Runner::key) else { return };
         self.all.remove(at);
+        self.changes += 1;
         if let Some(load) = self.loads.get_mut(&pid) {
             *load -= 1;
             if *load == 0 {
@@ -106,6 +115,7 @@ impl Running {
 
     /// Takes the copies of what is known of a process again.
     pub(super) fn recall(&mut self, process: &Process) {
+        self.changes += 1;
         let pid = process.id.pid;
         let from = self.all.partition_point(|runner| runner.owner.pid < pid);
         for runner in self.all[from..].iter_mut().take_while(|runner| runner.owner.pid == pid) {
