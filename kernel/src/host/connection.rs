@@ -2,7 +2,8 @@
 //!
 //! Reading is a task of its own that hands whole requests to the main loop and waits where the loop is behind.
 //! Writing is done by the loop, without waiting. The loop closes the reader's gate while the program does not
-//! read, so a program that only writes is held up and costs a bounded amount of memory.
+//! read, so a program that only writes is held up and costs a bounded amount of memory. Who is read from next stands in
+//! [`super::turns`].
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,12 +13,14 @@ use nix::sys::socket::{Shutdown, shutdown};
 use syscalls::codec::{Line, LineReader};
 use syscalls::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_HIGH};
 use syscalls::{CallId, Errno, Fault, Frame, Request};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::input::Input;
 use super::output::Output;
 use super::places::Place;
+use super::turns::{Turn, Turns, has_unread};
 use crate::core::event::ConnId;
 
 /// Bytes that one read takes at most.
@@ -155,6 +158,8 @@ pub struct Reader {
     pub gate: watch::Receiver<bool>,
     /// Bytes of requests of all connections that may wait for the kernel.
     pub memory: Arc<Semaphore>,
+    /// The line of connections that are not brisk.
+    pub turns: Turns,
     pub inputs: mpsc::Sender<Input>,
 }
 
@@ -162,45 +167,65 @@ impl Reader {
     /// Reads requests until the connection ends, from whichever side, and says that it has.
     pub async fn run(mut self) {
         let mut lines = LineReader::new(LINE_BYTES_MAX);
+        let mut brisk = true;
         while self.gate.wait_for(|open| *open).await.is_ok() {
-            match self.read(&mut lines).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-            while let Some(line) = lines.next_line() {
-                if !self.hand_over(line).await {
-                    return;
-                }
+            let Ok((1.., turn)) = self.read(&mut lines, brisk).await else { break };
+            match self.hand_over_all(&mut lines, turn).await {
+                Some(was_brisk) => brisk = was_brisk,
+                None => return,
             }
         }
         // The loop is gone only when the daemon ends.
         let _ = self.inputs.send(Input::ReadEnded { conn: self.conn }).await;
     }
 
-    async fn read(&self, lines: &mut LineReader) -> io::Result<usize> {
+    /// Reads what is there, in its turn where it is not brisk. Gives the number of bytes, and the turn.
+    async fn read(&self, lines: &mut LineReader, brisk: bool) -> io::Result<(usize, Option<Turn>)> {
         loop {
             self.socket.readable().await?;
+            let turn = match brisk && !has_unread(&self.socket) {
+                true => None,
+                false => Some(self.turns.take().await),
+            };
             match read_some(&self.socket, lines) {
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                other => return other,
+                other => return other.map(|bytes| (bytes, turn)),
             }
         }
     }
 
-    /// Gives a line's request, or what is wrong with it, to the main loop. Gives whether the loop is there.
-    async fn hand_over(&self, line: Line) -> bool {
+    /// Gives all whole lines to the main loop. Each behind the first one takes a turn of its own. Gives whether what was
+    /// read was one whole request; none where the loop is gone.
+    async fn hand_over_all(&self, lines: &mut LineReader, mut turn: Option<Turn>) -> Option<bool> {
+        let (mut whole, mut sound) = (0, true);
+        while let Some(line) = lines.next_line() {
+            if whole > 0 {
+                // Given back first, where it has not left with a line: nobody can wait for himself.
+                drop(turn.take());
+                turn = Some(self.turns.take().await);
+            }
+            whole += 1;
+            let (input, is_request) = self.input_of(line, turn.take()).await?;
+            sound &= is_request;
+            self.inputs.send(input).await.ok()?;
+        }
+        Some(whole == 1 && sound && !lines.is_midline())
+    }
+
+    /// What the main loop gets of a line: the request, or what is wrong with it. Gives whether it is one.
+    async fn input_of(&self, line: Line, turn: Option<Turn>) -> Option<(Input, bool)> {
         let conn = self.conn;
-        let input = match line {
-            Line::TooLong(bytes) => Input::Malformed { conn, id: None, fault: too_long(bytes) },
+        let wrong = |id, fault, turn| Some((Input::Malformed { conn, id, fault, turn }, false));
+        match line {
+            Line::TooLong(bytes) => wrong(None, too_long(bytes), turn),
             Line::Whole(line) => match Request::from_line(&line) {
-                Err((id, fault)) => Input::Malformed { conn, id, fault },
+                Err((id, fault)) => wrong(id, fault, turn),
                 Ok(request) => {
-                    let Some(memory) = self.reserve(line.len()).await else { return false };
-                    Input::Request { conn, request, memory }
+                    let memory = self.reserve(line.len()).await?;
+                    Some((Input::Request { conn, request, memory, turn }, true))
                 }
             },
-        };
-        self.inputs.send(input).await.is_ok()
+        }
     }
 
     async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
@@ -214,6 +239,11 @@ fn read_some(socket: &UnixStream, lines: &mut LineReader) -> io::Result<usize> {
     let mut buffer = [0; READ_BYTES];
     let bytes = socket.try_read(&mut buffer)?;
     lines.push(&buffer[..bytes]);
+    if (1..READ_BYTES).contains(&bytes) {
+        // Nothing is left. The runtime learns that by being told so, or by another read; the socket may have got more
+        // since, which the system then tells it.
+        let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
     Ok(bytes)
 }
 

@@ -33,6 +33,7 @@ use super::store::values::ValuesThread;
 use super::store::{StoreError, StoreThread};
 use super::swap::Swaps;
 use super::systemd::{self, ServiceManager};
+use super::turns::Turns;
 use crate::core::effect::Record;
 use crate::core::event::{Credentials, Event};
 use crate::core::{HostInfo, Kernel};
@@ -118,9 +119,10 @@ async fn serve(
     let (urgent, urgent_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     let (inputs, other_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(watch_signals(urgent.clone()).map_err(system("to catch signals"))?);
+    let turns = Turns::new();
     let places = Arc::new(Places::of_this_process());
     let admins = admin_group(&settings.admin_group);
-    let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), inputs.clone()));
+    let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), turns.clone(), inputs.clone()));
 
     let starter = starter(&settings)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
@@ -146,6 +148,7 @@ async fn serve(
         programs,
         digests,
         starter,
+        turns,
         flags: settings.flags.clone(),
         save_at_end: Duration::from_millis(settings.kernel.save_at_end_ms),
     };
@@ -279,6 +282,7 @@ async fn accept(
     listener: UnixListener,
     admins: Option<u32>,
     places: Arc<Places>,
+    turns: Turns,
     inputs: mpsc::Sender<Input>,
 ) {
     let mut failing = false;
@@ -304,6 +308,7 @@ async fn accept(
                 continue;
             }
         };
+        let turn = turns.take().await;
         // Nobody is there any more, or nobody that could be told from another.
         let Ok(peer) = Peer::of(&socket) else { continue };
         let credentials = Credentials {
@@ -316,7 +321,7 @@ async fn accept(
         };
         let Some(group_leader) = peer.group_leader() else { continue };
         let process = peer.into_process();
-        let connected = Input::Connected { socket, credentials, group_leader, process, place };
+        let connected = Input::Connected { socket, credentials, group_leader, process, place, turn };
         if inputs.send(connected).await.is_err() {
             return;
         }

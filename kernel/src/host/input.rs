@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::places::Place;
+use super::turns::Turn;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
 use crate::core::output::Printed;
 
@@ -24,11 +25,12 @@ pub enum Input {
         /// A handle on its process.
         process: OwnedFd,
         place: Place,
+        turn: Turn,
     },
-    /// A program asks; `memory` is its share of what may wait for the kernel.
-    Request { conn: ConnId, request: Request, memory: OwnedSemaphorePermit },
+    /// A program asks; `memory` is its share of what may wait for the kernel, and `turn` its turn if it took one.
+    Request { conn: ConnId, request: Request, memory: OwnedSemaphorePermit, turn: Option<Turn> },
     /// A program sent what is no request.
-    Malformed { conn: ConnId, id: Option<CallId>, fault: Fault },
+    Malformed { conn: ConnId, id: Option<CallId>, fault: Fault, turn: Option<Turn> },
     /// Nothing more will come from a program.
     ReadEnded { conn: ConnId },
     /// A process that has connections has died.

@@ -2,7 +2,7 @@
 //!
 //! One main loop ([`reactor`]) on one thread owns the kernel. It takes inputs from two bounded queues, steps the
 //! kernel, and performs the effects in their order. Tasks on the same thread read from connections
-//! ([`connection`]) and stand by workers ([`worker`]); they talk to the loop through the queues and share no
+//! ([`connection`]), in an order that lets no flood come before a program that waits for its answer ([`turns`]), and stand by workers ([`worker`]); they talk to the loop through the queues and share no
 //! state with it. The disk has a thread of its own ([`store`]). What workers swap to is kept open for them
 //! ([`swap`]). Nothing here decides anything about processes, contexts or models: that is the kernel's.
 
@@ -25,6 +25,7 @@ pub mod starter;
 pub mod store;
 pub mod swap;
 pub mod systemd;
+mod turns;
 mod watch;
 pub mod worker;
 pub mod workers;
