@@ -175,7 +175,7 @@ pub fn estimate(request: &LoadRequest) -> Result<Estimate, DriverFault> {
     }
     let path = Path::new(&request.path);
     let header = gguf::open(path)?;
-    Ok(gguf::estimate(&header, path, request))
+    gguf::estimate(&header, path, request).map_err(|error| error.into_fault(path))
 }
 
 #[cfg(test)]

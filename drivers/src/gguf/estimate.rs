@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use syscalls::call::Attention;
 
 use super::architecture::RECURRENT;
+use super::error::GgufError;
 use super::header::{Header, Value};
+use super::limits::LAYERS_MAX;
 use super::packing::Units;
 use super::read::read_file;
 use super::tensor::TensorInfo;
@@ -70,7 +72,16 @@ const ACTIVATIONS_OTHER: u64 = 7;
 const SHARDS_MAX: u64 = 1024;
 
 /// Estimates what the file of this header takes when it is loaded as the request says.
-pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate {
+///
+/// # Errors
+///
+/// [`GgufError::TooLarge`] where it claims more layers than a model can have: there is an entry for each.
+pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Result<Estimate, GgufError> {
+    let layers = header.own_count("block_count").unwrap_or(0);
+    if layers > LAYERS_MAX {
+        let what = format!("`{}`", header.own_key("block_count"));
+        return Err(GgufError::TooLarge { what, value: layers, limit: LAYERS_MAX });
+    }
     let shape = Shape::of(header);
     let mut estimate = Estimate { pool_multiple: POOL_TOKENS_MULTIPLE, ..Estimate::default() };
     estimate.layers = vec![Layer::default(); shape.layers as usize];
@@ -91,7 +102,7 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate
     if shape.encodes {
         estimate.compute = shape.encoder_compute();
         estimate.fused_compute = estimate.compute;
-        return estimate;
+        return Ok(estimate);
     }
     estimate.generates = true;
     for (number, layer) in estimate.layers.iter_mut().enumerate() {
@@ -105,7 +116,7 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Estimate
     estimate.fused_compute = compute(request.attention != Attention::Plain);
     estimate.result_bytes =
         u64::from(sequences(request).max(OUTPUTS_MIN)) * shape.vocabulary * GRAPH_NUMBER_BYTES;
-    estimate
+    Ok(estimate)
 }
 
 /// Sequences of llama.cpp's context, those that the driver keeps included.
@@ -325,6 +336,20 @@ mod tests {
         let needs = estimate.split(estimate.pool_tokens, 0, false).host;
         assert_eq!(needs.pool, 0);
         assert!(needs.compute > 0 && needs.weights > 0);
+    }
+
+    #[test]
+    fn header_with_more_layers_than_a_model_can_have_is_refused_before_there_is_an_entry_for_each() {
+        let (_folder, file) = tiny_file();
+        let mut header = crate::gguf::open(&file).unwrap();
+        let estimate = |header: &Header| super::estimate(header, &file, &LoadRequest::default());
+        assert_eq!(estimate(&header).unwrap().layers.len(), 2);
+        header.metadata.insert("llama.block_count".into(), Value::U64(u64::MAX));
+        let error = estimate(&header).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`llama.block_count` is 18446744073709551615; the limit is 512: the file is damaged or hostile"
+        );
     }
 
     #[test]

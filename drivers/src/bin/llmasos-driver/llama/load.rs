@@ -221,13 +221,11 @@ fn attention(
 }
 
 /// Cells of the pool: what the kernel has found room for, or what the estimate says that the mount wants.
-fn pool_tokens(header: &gguf::Header, request: &LoadRequest) -> u32 {
-    let estimate = gguf::estimate(header, Path::new(&request.path), request);
-    request
-        .pool_tokens
-        .unwrap_or(estimate.pool_tokens)
-        .next_multiple_of(POOL_TOKENS_MULTIPLE)
-        .max(POOL_TOKENS_MULTIPLE)
+fn pool_tokens(header: &gguf::Header, request: &LoadRequest) -> Result<u32, DriverFault> {
+    let path = Path::new(&request.path);
+    let estimate = gguf::estimate(header, path, request).map_err(|error| error.into_fault(path))?;
+    let tokens = request.pool_tokens.unwrap_or(estimate.pool_tokens);
+    Ok(tokens.next_multiple_of(POOL_TOKENS_MULTIPLE).max(POOL_TOKENS_MULTIPLE))
 }
 
 /// The context of a model that generates; the description learns what it turned out to be.
@@ -237,7 +235,7 @@ fn generating_context(
     request: &LoadRequest,
     description: &mut ModelDescription,
 ) -> Result<Generating, DriverFault> {
-    let pool = pool_tokens(header, request);
+    let pool = pool_tokens(header, request)?;
     let sequences = sequences(request);
     let settings = ContextSettings {
         tokens: pool,
@@ -276,7 +274,7 @@ fn deterministic_context(
             "this model keeps or loses whole sequences, and cannot be deterministic; mount it without";
         return Err(DriverFault::new(Errno::ENOSYS, message));
     }
-    let pool = pool_tokens(header, request);
+    let pool = pool_tokens(header, request)?;
     // One sequence and what fills its last pass up.
     let cells = description.context_tokens + 2 * BLOCK_TOKENS;
     let settings = ContextSettings {
