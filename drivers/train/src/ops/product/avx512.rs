@@ -29,6 +29,9 @@ const DEPTH: usize = 512;
 /// task's own panels do not fit the second-level cache.
 const ROWS: [usize; 2] = [192, 512];
 
+/// Steps of the sum in a turn of the loop.
+const STRIDE: usize = 4;
+
 /// Tasks for each thread, where there are rows enough: one that is late holds up the others for a part of the time.
 const TASKS: usize = 4;
 
@@ -70,19 +73,27 @@ pub(super) fn available() -> bool {
 /// The CPU must have AVX-512F. All places of the three matrices must be valid, rows of `c` must not overlap each other,
 /// and `c` must not overlap `a` or `b`.
 pub(super) unsafe fn product([m, n, k]: [usize; 3], c: Target, a: Source, b: Source, threads: usize) {
-    let mut panels = scratch::take(n.next_multiple_of(LANES) * k / LANES);
-    // SAFETY: the caller vouches for AVX-512 and for the places of b, and there is room for its columns.
-    unsafe { pack::columns(panels.room(), b, n, k, threads) };
+    let most = k.div_ceil(k.div_ceil(DEPTH));
+    let mut panels = scratch::take(n.next_multiple_of(LANES) * most / LANES);
     let tasks = (m / ROWS[0]).clamp(threads, TASKS * threads);
     let rows = m.div_ceil(tasks).next_multiple_of(TILE[0]).min(ROWS[1]);
-    let task = |task: usize| {
-        let first = task * rows;
-        // SAFETY: the caller vouches for AVX-512 and for the places; tasks have different rows of c.
-        unsafe { block([rows.min(m - first), n, k], c.part(first, 0), a.part(first, 0), panels.lines()) };
-    };
-    match threads > 1 {
-        true => (0..m.div_ceil(rows)).into_par_iter().for_each(task),
-        false => (0..m.div_ceil(rows)).for_each(task),
+    // A part of the depth after the other, so that all of its panels are near while they are used.
+    for start in (0..k).step_by(most) {
+        let depth = most.min(k - start);
+        let c = if start > 0 { c.continued() } else { c };
+        // SAFETY: the caller vouches for AVX-512 and for the places of b, and there is room for its columns.
+        unsafe { pack::columns(panels.room(), b.part(start, 0), n, depth, threads) };
+        let task = |task: usize| {
+            let first = task * rows;
+            let (c, a) = (c.part(first, 0), a.part(first, start));
+            let more = start + depth < k;
+            // SAFETY: the caller vouches for AVX-512 and for the places; tasks have different rows of c.
+            unsafe { block([rows.min(m - first), n, depth], c, a, panels.lines(), more) };
+        };
+        match threads > 1 {
+            true => (0..m.div_ceil(rows)).into_par_iter().for_each(task),
+            false => (0..m.div_ceil(rows)).for_each(task),
+        }
     }
 }
 
@@ -91,57 +102,43 @@ fn panel_width(n: usize, column: usize) -> usize {
     TILE[1].min((n - column).next_multiple_of(LANES))
 }
 
-/// Some rows of the product: for each panel of `b` all rows, and so for each part of the depth.
+/// Some rows of the product: for each panel of `b` all rows. `more` says that `a` goes on to the right.
 #[target_feature(enable = "avx512f")]
-unsafe fn block([m, n, k]: [usize; 3], c: Target, a: Source, packed: &[Line]) {
-    let direct = a.column == 1;
+unsafe fn block([m, n, k]: [usize; 3], c: Target, a: Source, packed: &[Line], more: bool) {
     let packed: *const f32 = packed.as_ptr().cast();
-    let panel =
-        |column: usize, start: usize| packed.wrapping_add(column * k + start * panel_width(n, column));
-    let most = k.div_ceil(k.div_ceil(DEPTH));
-    let rows = m.next_multiple_of(TILE[0]);
-    let mut left = scratch::take(if direct { 0 } else { (rows * most).div_ceil(LANES) });
+    let direct = a.column == 1;
+    let mut left = scratch::take(if direct { 0 } else { m.next_multiple_of(TILE[0]) * k / LANES + 1 });
     let left: *mut f32 = left.room().as_mut_ptr().cast();
-    for start in (0..k).step_by(most) {
-        let depth = most.min(k - start);
-        let c = if start > 0 { c.continued() } else { c };
-        let a = a.part(0, start);
-        if !direct {
-            // SAFETY: there is room for the rows in panels of this depth, and they are a's.
-            unsafe { pack::rows(left, a, m, depth) };
-        }
-        for column in (0..n).step_by(TILE[1]) {
-            let width = TILE[1].min(n - column);
-            let b = panel(column, start);
-            let next = match column + TILE[1] < n {
-                true => panel(column + TILE[1], start),
-                false => panel(0, start + depth),
+    if !direct {
+        // SAFETY: there is room for the rows in panels of this depth, and they are a's.
+        unsafe { pack::rows(left, a, m, k) };
+    }
+    for column in (0..n).step_by(TILE[1]) {
+        let width = TILE[1].min(n - column);
+        let b = packed.wrapping_add(column * k);
+        for row in (0..m).step_by(TILE[0]) {
+            // Of b, as many lines of each step as the next panel is wide; then, once, those of a that are copied next.
+            let number = row / TILE[0];
+            let later = number.wrapping_sub(TILE[1] / LANES).wrapping_mul(LANES);
+            let soon = if number < TILE[1] / LANES && column + TILE[1] < n {
+                Soon { first: b.wrapping_add((TILE[1] + number * LANES) * k), step: LANES }
+            } else if column == 0 && a.row == 1 && more && later < m {
+                Soon { first: a.part(later, k).first, step: a.column }
+            } else {
+                Soon { first: b, step: 0 }
             };
-            for row in (0..m).step_by(TILE[0]) {
-                let tile_number = row / TILE[0];
-                // Of b, as many lines of each step as the next panel is wide; then, once, those of a that are copied next.
-                let later = tile_number.wrapping_sub(panel_width(n, 0) / LANES);
-                let soon = if tile_number < panel_width(n, 0) / LANES {
-                    Soon { first: next.wrapping_add(tile_number * depth * LANES), step: LANES }
-                } else if column == 0 && a.row == 1 && start + depth < k && later * LANES < m {
-                    Soon { first: a.part(later * LANES, depth).first, step: a.column }
-                } else {
-                    Soon { first: b, step: 0 }
-                };
-                let size = [TILE[0].min(m - row), width];
-                let c = c.part(row, column);
-                // SAFETY: row and column are inside of c, and the panels have the numbers of this depth.
-                unsafe {
-                    let panel = left.cast_const().wrapping_add(row * depth);
-                    let direct_a = a.part(row, 0).first;
-                    match (direct, width.div_ceil(LANES)) {
-                        (true, 1) => tile::<false, 1>(depth, direct_a, a.row, b, c, size, soon),
-                        (true, 2) => tile::<false, 2>(depth, direct_a, a.row, b, c, size, soon),
-                        (true, _) => tile::<false, 3>(depth, direct_a, a.row, b, c, size, soon),
-                        (false, 1) => tile::<true, 1>(depth, panel, 1, b, c, size, soon),
-                        (false, 2) => tile::<true, 2>(depth, panel, 1, b, c, size, soon),
-                        (false, _) => tile::<true, 3>(depth, panel, 1, b, c, size, soon),
-                    }
+            let size = [TILE[0].min(m - row), width];
+            let c = c.part(row, column);
+            let (there, panel) = (a.part(row, 0).first, left.cast_const().wrapping_add(row * k));
+            // SAFETY: row and column are inside of a and c, and the panels have the numbers of this depth.
+            unsafe {
+                match (direct, width.div_ceil(LANES)) {
+                    (true, 1) => tile::<false, 1>(k, there, a.row, b, c, size, soon),
+                    (true, 2) => tile::<false, 2>(k, there, a.row, b, c, size, soon),
+                    (true, _) => tile::<false, 3>(k, there, a.row, b, c, size, soon),
+                    (false, 1) => tile::<true, 1>(k, panel, 1, b, c, size, soon),
+                    (false, 2) => tile::<true, 2>(k, panel, 1, b, c, size, soon),
+                    (false, _) => tile::<true, 3>(k, panel, 1, b, c, size, soon),
                 }
             }
         }
@@ -172,50 +169,43 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
     });
     let step = if PACKED { TILE[0] } else { 1 };
     let (mut b, mut line, mut place) = (b, soon.first, 0usize);
-    for _ in 0..depth {
-        _mm_prefetch::<_MM_HINT_T1>(line.cast());
-        // SAFETY: as many steps as the depth stay inside of the panel.
-        let columns: [__m512; WIDE] =
-            std::array::from_fn(|j| unsafe { _mm512_loadu_ps(b.wrapping_add(j * LANES)) });
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            // SAFETY: as above.
-            let a = _mm512_set1_ps(unsafe { *row.wrapping_add(place) });
-            for (sum, b) in sums.iter_mut().zip(columns) {
-                *sum = _mm512_fmadd_ps(a, b, *sum);
+    // Steps from the one at `b` and `place` on. Checks for overflow would take a good part of the time.
+    let mut advance = |b: *const f32, place: usize, count: usize| {
+        for p in 0..count {
+            // SAFETY: as many steps as the depth stay inside of the panels.
+            let columns: [__m512; WIDE] =
+                std::array::from_fn(|j| unsafe { _mm512_load_ps(b.wrapping_add((p * WIDE + j) * LANES)) });
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                // SAFETY: as above.
+                let a = _mm512_set1_ps(unsafe { *row.wrapping_add(place).wrapping_add(p * step) });
+                for (sum, b) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_fmadd_ps(a, b, *sum);
+                }
             }
         }
-        // Checks for overflow would take a good part of the loop's time.
-        (b, line) = (b.wrapping_add(WIDE * LANES), line.wrapping_add(soon.step));
-        place = place.wrapping_add(step);
-    }
-    let whole = [height, width] == [TILE[0], WIDE * LANES];
-    // SAFETY: the caller vouches for the places of c.
-    unsafe {
-        match whole {
-            true => put::<true, WIDE>(sums, c, [height, width]),
-            false => put::<false, WIDE>(sums, c, [height, width]),
+    };
+    for _ in 0..depth / STRIDE {
+        for _ in 0..STRIDE {
+            _mm_prefetch::<_MM_HINT_T1>(line.cast());
+            line = line.wrapping_add(soon.step);
         }
+        advance(b, place, STRIDE);
+        (b, place) = (b.wrapping_add(STRIDE * WIDE * LANES), place.wrapping_add(STRIDE * step));
     }
-}
-
-/// Puts the sums of a tile into the places that the output has. A `WHOLE` tile's sums never leave the registers.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn put<const WHOLE: bool, const WIDE: usize>(
-    sums: [[__m512; WIDE]; TILE[0]],
-    c: Target,
-    [height, width]: [usize; 2],
-) {
+    for _ in 0..depth % STRIDE {
+        advance(b, place, 1);
+        (b, place) = (b.wrapping_add(WIDE * LANES), place.wrapping_add(step));
+    }
+    let masks: [__mmask16; WIDE] = std::array::from_fn(|j| lanes(width, j));
     let factor = _mm512_set1_ps(c.factor);
     let row = |i: usize| {
-        if !WHOLE && i >= height {
+        if i >= height {
             return;
         }
-        for (j, sum) in sums[i].iter().enumerate() {
-            let mask = if WHOLE { !0 } else { lanes(width, j) };
+        for (j, (sum, mask)) in sums[i].into_iter().zip(masks).enumerate() {
             // SAFETY: the mask keeps to the columns that the output has.
             unsafe {
-                let product = _mm512_mul_ps(*sum, factor);
+                let product = _mm512_mul_ps(sum, factor);
                 let sum = match c.from(i, j * LANES) {
                     Some(from) => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, from), product),
                     None => product,
