@@ -16,6 +16,17 @@ pub enum Numbers<'n> {
     F64(&'n mut [f64]),
 }
 
+/// Runs an expression over the slice of numbers, whatever their type is.
+macro_rules! for_numbers {
+    ($all:expr, $numbers:ident => $body:expr) => {
+        match $all {
+            $crate::ranks::Numbers::F32($numbers) => $body,
+            $crate::ranks::Numbers::F64($numbers) => $body,
+        }
+    };
+}
+pub(super) use for_numbers;
+
 /// What one rank sends to another.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {

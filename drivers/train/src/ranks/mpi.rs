@@ -18,7 +18,7 @@ use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::{Communicator, CommunicatorCollectives, Root, Source};
 
 use super::error::{RankError, Result};
-use super::group::{Combine, Group, Message, Number, Numbers, piece};
+use super::group::{Combine, Group, Message, Number, Numbers, for_numbers, piece};
 use super::traffic::{Counters, Kind, Traffic};
 
 /// A message's tag says what is in it.
@@ -134,6 +134,7 @@ impl Processes {
     }
 
     fn reduce<T: Number + Equivalence>(&self, numbers: &mut [T], combine: Combine) {
+        self.count(Kind::AllReduce, 2, size_of_val(numbers));
         let own = numbers.to_vec();
         match combine {
             Combine::Sum => self.communicator.all_reduce_into(&own[..], numbers, SystemOperation::sum()),
@@ -148,6 +149,7 @@ impl Processes {
     }
 
     fn scatter<T: Number + Equivalence>(&self, numbers: &mut [T]) {
+        self.count(Kind::ReduceScatter, 1, size_of_val(numbers));
         let (own, (counts, _)) = (numbers.to_vec(), self.pieces(numbers.len()));
         let mine = piece(numbers.len(), self.rank, self.size);
         // SAFETY: `own` has as many numbers as the counts add up to, and `mine` as many as this rank's count.
@@ -164,6 +166,7 @@ impl Processes {
     }
 
     fn gather<T: Number + Equivalence>(&self, numbers: &mut [T]) {
+        self.count(Kind::AllGather, 1, size_of_val(numbers));
         let (counts, places) = self.pieces(numbers.len());
         let own = numbers[piece(numbers.len(), self.rank, self.size)].to_vec();
         let mut all = PartitionMut::new(numbers, counts, places);
@@ -191,44 +194,17 @@ impl Group for Processes {
     }
 
     fn all_reduce(&self, numbers: Numbers<'_>, combine: Combine) -> Result<()> {
-        match numbers {
-            Numbers::F32(numbers) => {
-                self.count(Kind::AllReduce, 2, size_of_val(numbers));
-                self.reduce(numbers, combine);
-            }
-            Numbers::F64(numbers) => {
-                self.count(Kind::AllReduce, 2, size_of_val(numbers));
-                self.reduce(numbers, combine);
-            }
-        }
+        for_numbers!(numbers, numbers => self.reduce(numbers, combine));
         Ok(())
     }
 
     fn reduce_scatter(&self, numbers: Numbers<'_>) -> Result<()> {
-        match numbers {
-            Numbers::F32(numbers) => {
-                self.count(Kind::ReduceScatter, 1, size_of_val(numbers));
-                self.scatter(numbers);
-            }
-            Numbers::F64(numbers) => {
-                self.count(Kind::ReduceScatter, 1, size_of_val(numbers));
-                self.scatter(numbers);
-            }
-        }
+        for_numbers!(numbers, numbers => self.scatter(numbers));
         Ok(())
     }
 
     fn all_gather(&self, numbers: Numbers<'_>) -> Result<()> {
-        match numbers {
-            Numbers::F32(numbers) => {
-                self.count(Kind::AllGather, 1, size_of_val(numbers));
-                self.gather(numbers);
-            }
-            Numbers::F64(numbers) => {
-                self.count(Kind::AllGather, 1, size_of_val(numbers));
-                self.gather(numbers);
-            }
-        }
+        for_numbers!(numbers, numbers => self.gather(numbers));
         Ok(())
     }
 

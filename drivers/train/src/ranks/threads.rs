@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::error::{RankError, Result};
-use super::group::{Combine, Group, Message, Number, Numbers};
+use super::group::{Combine, Group, Message, Number, Numbers, for_numbers};
 use super::ring::{self, Wire};
 use super::traffic::{Counters, Kind, Traffic};
 
@@ -135,28 +135,18 @@ impl Group for Threads {
     }
 
     fn all_reduce(&self, numbers: Numbers<'_>, combine: Combine) -> Result<()> {
-        fn both<T: Number>(wire: &Threads, numbers: &mut [T], combine: Combine) -> Result<()> {
-            ring::reduce_scatter(wire, numbers, combine, Kind::AllReduce)?;
-            ring::all_gather(wire, numbers, Kind::AllReduce)
-        }
-        match numbers {
-            Numbers::F32(numbers) => both(self, numbers, combine),
-            Numbers::F64(numbers) => both(self, numbers, combine),
-        }
+        for_numbers!(numbers, numbers => {
+            ring::reduce_scatter(self, numbers, combine, Kind::AllReduce)?;
+            ring::all_gather(self, numbers, Kind::AllReduce)
+        })
     }
 
     fn reduce_scatter(&self, numbers: Numbers<'_>) -> Result<()> {
-        match numbers {
-            Numbers::F32(numbers) => ring::reduce_scatter(self, numbers, Combine::Sum, Kind::ReduceScatter),
-            Numbers::F64(numbers) => ring::reduce_scatter(self, numbers, Combine::Sum, Kind::ReduceScatter),
-        }
+        for_numbers!(numbers, numbers => ring::reduce_scatter(self, numbers, Combine::Sum, Kind::ReduceScatter))
     }
 
     fn all_gather(&self, numbers: Numbers<'_>) -> Result<()> {
-        match numbers {
-            Numbers::F32(numbers) => ring::all_gather(self, numbers, Kind::AllGather),
-            Numbers::F64(numbers) => ring::all_gather(self, numbers, Kind::AllGather),
-        }
+        for_numbers!(numbers, numbers => ring::all_gather(self, numbers, Kind::AllGather))
     }
 
     fn broadcast(&self, bytes: &mut Vec<u8>, root: usize) -> Result<()> {
