@@ -215,7 +215,14 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
         }
     };
     // One by one, since a loop over them would have the sums in memory first.
-    (row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7));
+    row(0);
+    row(1);
+    row(2);
+    row(3);
+    row(4);
+    row(5);
+    row(6);
+    row(7);
 }
 
 /// Which lanes of register number `j` have one of `width` columns.
