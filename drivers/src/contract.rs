@@ -90,6 +90,7 @@ impl<'a> Contract<'a> {
             Op::Load { asid, page, .. } => self.check_load(*asid, *page),
             Op::Move { .. } => self.check_pages(),
             Op::Resize { tokens } => self.check_resize(*tokens),
+            Op::Clear => Ok(()),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::wire::{
 };
 use crate::{Driver, TextCodec};
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Cell {
     token: Token,
     /// Of this token and all before it.
@@ -30,6 +30,9 @@ struct Cell {
     /// Sequences that hold it; the cell is free at 0.
     holders: u16,
 }
+
+/// A cell that nobody has used, or that was cleared.
+const CLEAR: Cell = Cell { token: Token(0), hash: 0, holders: 0 };
 
 /// A driver that follows a script.
 pub struct SimDriver {
@@ -58,7 +61,7 @@ impl SimDriver {
         let pool = if script.cells == 0 { said } else { script.cells.min(said) };
         SimDriver {
             text: Arc::new(SimText::new(&script, clock.clone())),
-            cells: vec![Cell { token: Token(0), hash: 0, holders: 0 }; pool as usize],
+            cells: vec![CLEAR; pool as usize],
             free: (0..pool).rev().collect(),
             sequences: vec![Vec::new(); description.sequences.into()],
             samplers: BTreeMap::new(),
@@ -75,6 +78,11 @@ impl SimDriver {
     pub fn held(&self, asid: Asid) -> Vec<Token> {
         let cells = self.sequences.get(usize::from(asid.0)).map_or(&[][..], |cells| cells);
         cells.iter().map(|cell| self.cells[*cell as usize].token).collect()
+    }
+
+    /// Cells that no sequence holds and that still have what one held.
+    pub fn cells_left(&self) -> usize {
+        self.free.iter().filter(|cell| self.cells[**cell as usize] != CLEAR).count()
     }
 
     /// Cells that no sequence holds.
@@ -114,6 +122,10 @@ impl SimDriver {
             Op::SamplerClose { asid } => {
                 self.samplers.remove(asid);
             }
+            Op::Clear => {
+                let cells = &mut self.cells;
+                self.free.iter().for_each(|cell| cells[*cell as usize] = CLEAR);
+            }
             Op::Save { .. } | Op::Load { .. } | Op::Move { .. } | Op::Resize { .. } => {}
         }
     }
@@ -133,11 +145,15 @@ impl SimDriver {
                 Ok(self.script.save_us)
             }
             Op::Resize { tokens } => {
-                self.cells = vec![Cell { token: Token(0), hash: 0, holders: 0 }; *tokens as usize];
+                self.cells = vec![CLEAR; *tokens as usize];
                 self.free = (0..*tokens).rev().collect();
                 Ok(0)
             }
-            Op::Share { .. } | Op::Drop { .. } | Op::SamplerOpen { .. } | Op::SamplerClose { .. } => Ok(0),
+            Op::Share { .. }
+            | Op::Drop { .. }
+            | Op::SamplerOpen { .. }
+            | Op::SamplerClose { .. }
+            | Op::Clear => Ok(0),
         }
     }
 

@@ -77,6 +77,9 @@ pub enum Op {
     Move { from: Slot, to: Slot },
     /// Makes the pool this large, in tokens. It is empty before, and all sequences with it.
     Resize { tokens: u32 },
+    /// Overwrites the entries that sequences have held and none holds any more: room that one user had goes to another.
+    /// A driver that cannot ends its worker, whose memory goes with it.
+    Clear,
 }
 
 impl Op {

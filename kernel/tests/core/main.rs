@@ -4,6 +4,7 @@
 mod attaching;
 mod capabilities;
 mod chance;
+mod clearing;
 mod clock;
 mod computing;
 mod contexts;

@@ -4,6 +4,10 @@
 //! frame is free or holds one page, and freeing it twice does not compile. A page may stand in the page tables of
 //! several contexts: each table has a [`PageRef`] of its own, and the frame is free when the last one is given
 //! back. Dropping a `PageRef` instead of giving it back would lose the frame; [`Pool::check`] finds that.
+//!
+//! The pool knows whose each frame was last. When one goes to another user, [`Pool::must_clear`] says so, and what is free
+//! is overwritten before anything is computed in it. Entries are written as a whole before they are read, so no call could
+//! tell what was there; but what a user has given up should not lie about in memory that works for others.
 
 use drivers::wire::PAGE_TOKENS;
 
@@ -37,6 +41,10 @@ pub(in crate::core) struct Pool {
     pages: Vec<Option<Page>>,
     /// Frames that the worker turned out not to have.
     retired: u32,
+    /// The user for whom each frame was taken last, by its number; none since it was cleared.
+    users: Vec<Option<u32>>,
+    /// A frame has gone from one user to another since what is free was cleared.
+    crossed: bool,
     /// Frames with a page, and owners of all pages: the sums by which each step is checked.
     used: u32,
     owners: u64,
@@ -48,7 +56,15 @@ impl Pool {
         let frames = tokens / PAGE_TOKENS;
         // The lowest frame is handed out first: a stack, filled from the top.
         let free = (0..frames).rev().map(Frame).collect();
-        Pool { free, pages: (0..frames).map(|_| None).collect(), retired: 0, used: 0, owners: 0 }
+        Pool {
+            free,
+            pages: (0..frames).map(|_| None).collect(),
+            retired: 0,
+            users: vec![None; frames as usize],
+            crossed: false,
+            used: 0,
+            owners: 0,
+        }
     }
 
     /// All frames.
@@ -69,8 +85,8 @@ impl Pool {
         self.free.len() as u32
     }
 
-    /// A page in a frame that was free, or none if no frame is.
-    pub(in crate::core) fn allocate(&mut self) -> Option<PageRef> {
+    /// A page for a user in a frame that was free, or none if no frame is.
+    pub(in crate::core) fn allocate(&mut self, uid: u32) -> Option<PageRef> {
         let frame = self.free.pop()?;
         let number = frame.0;
         let slot = &mut self.pages[number as usize];
@@ -78,7 +94,23 @@ impl Pool {
         *slot = Some(Page { frame, owners: 1 });
         self.used += 1;
         self.owners += 1;
+        let before = self.users[number as usize].replace(uid);
+        self.crossed |= before.is_some_and(|before| before != uid);
         Some(PageRef(number))
+    }
+
+    /// Notes that a user has the frames of this page now, free entries in it included.
+    pub(in crate::core) fn hand_over(&mut self, page: &PageRef, uid: u32) {
+        let before = self.users[page.0 as usize].replace(uid);
+        self.crossed |= before.is_some_and(|before| before != uid);
+    }
+
+    /// Whether what is free must be cleared before the next pass, because a frame has another user; it counts as done.
+    pub(in crate::core) fn must_clear(&mut self) -> bool {
+        if self.crossed {
+            self.free.iter().for_each(|frame| self.users[frame.0 as usize] = None);
+        }
+        std::mem::take(&mut self.crossed)
     }
 
     /// One more owner for a page.
@@ -159,10 +191,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const USER: u32 = 7;
+
     #[test]
     fn page_shared_is_freed_with_its_last_owner() {
         let mut pool = Pool::new(2 * PAGE_TOKENS);
-        let first = pool.allocate().unwrap();
+        let first = pool.allocate(USER).unwrap();
         let second = pool.share(&first);
         assert!(pool.is_shared(&first));
         pool.release(first);
@@ -177,10 +211,10 @@ mod tests {
     #[test]
     fn frames_retired_are_handed_out_no_more_and_missed_by_nobody() {
         let mut pool = Pool::new(4 * PAGE_TOKENS);
-        let page = pool.allocate().unwrap();
+        let page = pool.allocate(USER).unwrap();
         assert_eq!(pool.retire_free(), 3);
         assert_eq!((pool.total(), pool.free()), (1, 0));
-        assert!(pool.allocate().is_none());
+        assert!(pool.allocate(USER).is_none());
         pool.check(1);
         pool.release(page);
         assert_eq!(pool.free(), 1);
@@ -191,9 +225,27 @@ mod tests {
     fn pool_exhausted_allocates_nothing() {
         let mut pool = Pool::new(PAGE_TOKENS + 1);
         assert_eq!(pool.total(), 1, "a part of a page is no frame");
-        let page = pool.allocate().unwrap();
-        assert!(pool.allocate().is_none());
+        let page = pool.allocate(USER).unwrap();
+        assert!(pool.allocate(USER).is_none());
         pool.release(page);
-        assert!(pool.allocate().is_some());
+        assert!(pool.allocate(USER).is_some());
+    }
+
+    #[test]
+    fn pool_must_be_cleared_once_where_a_frame_goes_to_another_user() {
+        let mut pool = Pool::new(2 * PAGE_TOKENS);
+        let page = pool.allocate(USER).unwrap();
+        pool.release(page);
+        let page = pool.allocate(USER).unwrap();
+        assert!(!pool.must_clear(), "its own frame came back");
+        pool.release(page);
+        let page = pool.allocate(USER + 1).unwrap();
+        assert!(pool.must_clear());
+        assert!(!pool.must_clear(), "it is cleared");
+        pool.release(page);
+        let pages = [pool.allocate(USER + 1).unwrap(), pool.allocate(USER).unwrap()];
+        assert!(!pool.must_clear(), "the second one was free when it was cleared");
+        pool.hand_over(&pages[1], USER + 2);
+        assert!(pool.must_clear());
     }
 }

@@ -128,17 +128,17 @@ impl Memory {
         more + u32::from(copies && length > resident.computed)
     }
 
-    /// Takes the frames that a context lacks; the caller has seen that they are free.
-    pub(super) fn fill(&mut self, resident: &mut Resident, length: u32) {
+    /// Takes the frames that a context of a user lacks; the caller has seen that they are free.
+    pub(super) fn fill(&mut self, resident: &mut Resident, length: u32, uid: u32) {
         let partial = (resident.computed / PAGE_TOKENS) as usize;
         if resident.partial_page().is_some_and(|page| self.pool.is_shared(page)) && length > resident.computed
         {
-            let copy = self.pool.allocate().expect("the caller has seen that a frame is free");
+            let copy = self.pool.allocate(uid).expect("the caller has seen that a frame is free");
             let shared = std::mem::replace(&mut resident.pages[partial], copy);
             self.pool.release(shared);
         }
         while (resident.pages.len() as u32) < length.div_ceil(PAGE_TOKENS) {
-            let page = self.pool.allocate().expect("the caller has seen that frames are free");
+            let page = self.pool.allocate(uid).expect("the caller has seen that frames are free");
             resident.pages.push(page);
         }
     }

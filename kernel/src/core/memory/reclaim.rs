@@ -152,7 +152,7 @@ impl Kernel {
         let memory = self.models.get_mut(&context.model).and_then(|m| m.memory.as_mut());
         let (Some(memory), Some(resident)) = (memory, context.resident.as_mut()) else { return };
         let before = resident.pages.len();
-        memory.fill(resident, length);
+        memory.fill(resident, length, context.space.uid);
         let more = (resident.pages.len() - before) as u64;
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.frames += more;

@@ -63,7 +63,9 @@ impl Kernel {
 
     /// Gives a context what a remnant has, the sequence id included, if little would be left of it otherwise.
     pub(super) fn adopt(&mut self, remnant: ContextId, to: ContextId, length: u32, anyway: bool) -> bool {
-        let Some(model_id) = self.contexts.get(&to).map(|c| c.model) else { return false };
+        let Some((model_id, uid)) = self.contexts.get(&to).map(|c| (c.model, c.space.uid)) else {
+            return false;
+        };
         let Some(memory) = self.models.get(&model_id).and_then(|m| m.memory.as_ref()) else { return false };
         let adoptable = memory.remnants.get(&remnant).is_some_and(|r| {
             !r.pinned && (anyway || r.resident.computed / PAGE_TOKENS <= length.div_ceil(PAGE_TOKENS))
@@ -82,6 +84,8 @@ impl Kernel {
         if let Some(memory) = &mut model.memory {
             let surplus = resident.pages.split_off(length.div_ceil(PAGE_TOKENS) as usize);
             surplus.into_iter().for_each(|page| memory.pool.release(page));
+            // The last page may have room in which the one before had more.
+            resident.pages.last().iter().for_each(|page| memory.pool.hand_over(page, uid));
         }
         self.install(to, resident);
         true
@@ -132,7 +136,7 @@ impl Kernel {
         model.ops.push(Op::Share { from, to, length });
         // What was free of these is free still, so all of the log has room.
         let wanted = context.log.len() as u32;
-        memory.fill(resident, wanted);
+        memory.fill(resident, wanted, context.space.uid);
         let has = resident.pages.len();
         debug_assert!(new <= has);
         if let Some(process) = self.processes.living_mut(owner) {

@@ -379,7 +379,7 @@ fn concerns(op: &Op, asid: Asid) -> bool {
         | Op::SamplerClose { asid: of }
         | Op::Save { asid: of, .. }
         | Op::Load { asid: of, .. } => *of == asid,
-        Op::Move { .. } | Op::Resize { .. } => false,
+        Op::Move { .. } | Op::Resize { .. } | Op::Clear => false,
     }
 }
 

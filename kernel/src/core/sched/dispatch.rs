@@ -71,7 +71,13 @@ impl Kernel {
         self.count_rows(&groups, 1);
         let rows = self.prepare(id, &sent);
         let Some(model) = self.models.get_mut(&id) else { return };
-        model.memory.iter().for_each(|memory| memory.pool.check_sums());
+        if let Some(memory) = &mut model.memory {
+            memory.pool.check_sums();
+            // Behind all that gives entries up, and before the pass.
+            if memory.pool.must_clear() {
+                model.ops.push(Op::Clear);
+            }
+        }
         model.steps_begun += 1;
         model.last_use = self.now;
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use drivers::wire::{Asid, DriverFault, PAGE_TOKENS};
 use syscalls::{Errno, Token};
+use zeroize::Zeroizing;
 
 use super::context::{Context, DecodeError, Output};
 
@@ -37,7 +38,7 @@ pub const SEQUENCES: u16 = 2;
 /// Entries of a page, or of its beginning.
 #[derive(Clone)]
 struct Kept {
-    state: Arc<Vec<u8>>,
+    state: Arc<Zeroizing<Vec<u8>>>,
     /// Positions that the state has.
     entries: u32,
     /// Positions of it that the sequence has.
@@ -146,8 +147,14 @@ impl Alone {
         let token = |bytes: &[u8; 4]| Token(u32::from_le_bytes(*bytes));
         let sequence = self.at(asid);
         sequence.tokens.extend(tokens.as_chunks::<4>().0.iter().map(token));
-        sequence.pages.push(Kept { state: Arc::new(state.to_vec()), entries, used: entries });
+        sequence.pages.push(Kept { state: Arc::new(state.to_vec().into()), entries, used: entries });
         Ok(())
+    }
+
+    /// Overwrites what the context has of a sequence; what is kept outside of it was overwritten when it was given up.
+    pub fn clear(&mut self, context: &mut Context) {
+        self.inside = None;
+        context.clear_with_data();
     }
 
     /// Empties the context. What has not been kept is gone.
@@ -214,7 +221,7 @@ impl Alone {
             if !context.save(HERE, from..to, &mut state) {
                 return Err(untold());
             }
-            sequence.pages.push(Kept { state: Arc::new(state), entries: to - from, used: to - from });
+            sequence.pages.push(Kept { state: Arc::new(state.into()), entries: to - from, used: to - from });
         }
         Ok(())
     }

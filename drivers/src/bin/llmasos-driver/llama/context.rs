@@ -229,10 +229,50 @@ impl Context {
         }
     }
 
+    /// Cells of the pool.
+    pub fn cells(&self) -> u32 {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_n_ctx(self.raw.as_ptr()) }
+    }
+
     /// Forgets all sequences.
     pub fn clear(&mut self) {
         // SAFETY: the context lives.
         unsafe { sys::llama_memory_clear(self.memory(), false) }
+    }
+
+    /// Forgets all sequences, and overwrites what they had.
+    pub fn clear_with_data(&mut self) {
+        // SAFETY: the context lives.
+        unsafe { sys::llama_memory_clear(self.memory(), true) }
+    }
+
+    /// Writes a state that takes all free cells into them, and frees them again. False where it does not fit.
+    pub fn fill_free(&mut self, state: &[u8]) -> bool {
+        // SAFETY: the spare sequence is empty, so that nothing is overwritten that a sequence holds, and llama.cpp reads no
+        // further than the length that is passed.
+        unsafe {
+            let read =
+                sys::llama_state_seq_set_data(self.raw.as_ptr(), state.as_ptr(), state.len(), self.spare);
+            sys::llama_memory_seq_rm(self.memory(), self.spare, -1, -1);
+            read == state.len()
+        }
+    }
+
+    /// Takes all sequences out, overwrites what is left, and puts them in again. False where they are lost.
+    pub fn rewrite(&mut self) -> bool {
+        let raw = self.raw.as_ptr();
+        // SAFETY: the context lives.
+        let mut state = zeroize::Zeroizing::new(vec![0; unsafe { sys::llama_state_get_size(raw) }]);
+        // SAFETY: the buffer has the length that is passed.
+        let written = unsafe { sys::llama_state_get_data(raw, state.as_mut_ptr(), state.len()) };
+        if written == 0 {
+            return false;
+        }
+        self.clear_with_data();
+        // SAFETY: so many bytes were written, by this context.
+        let read = unsafe { sys::llama_state_set_data(raw, state.as_ptr(), written) };
+        read == written
     }
 
     /// The batch, to be filled for the next pass.

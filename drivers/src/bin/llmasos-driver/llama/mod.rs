@@ -14,6 +14,7 @@ pub mod arithmetic;
 mod attention;
 mod backends;
 mod blocked;
+mod clear;
 pub mod contest;
 mod context;
 mod devices;

@@ -35,6 +35,11 @@ impl Pool {
         self.free.len() as u32
     }
 
+    /// Cells that some sequence holds.
+    pub fn used(&self) -> u32 {
+        (self.holders.len() - self.free.len()) as u32
+    }
+
     /// Lets `to`, which is empty, share the first cells of `from`.
     pub fn share(&mut self, from: Asid, to: Asid, length: u32) {
         let cells = self.sequences[usize::from(from.0)][..length as usize].to_vec();

@@ -108,6 +108,7 @@ impl LlamaDriver {
             Op::Load { asid, page, slot } => return Some(self.load(*asid, *page, *slot)),
             Op::Move { from, to } => return Some(self.swap.copy(*from, *to).map_err(DriverFault::from)),
             Op::Resize { tokens } => return Some(self.resize(*tokens)),
+            Op::Clear => self.clear(),
         }
         None
     }

@@ -13,6 +13,7 @@ use drivers::wire::{DriverFault, PageLabel, SWAP_SLOTS_AT, SavedPages, Slot, Swa
 use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, fallocate, fcntl};
 use syscalls::Errno;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use page::{Header, check};
 use table::Head;
@@ -148,14 +149,15 @@ impl Swap {
     /// # Errors
     ///
     /// It holds nothing, or cannot be read.
-    pub fn read(&self, slot: Slot) -> Result<Vec<u8>, SwapError> {
+    pub fn read(&self, slot: Slot) -> Result<Zeroizing<Vec<u8>>, SwapError> {
         let (file, tier, number) = self.file(slot)?;
         let at = self.at(slot);
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::UnexpectedEof => SwapError::Empty,
             _ => SwapError::Io { tier, number, done: "read", source },
         };
-        let mut page = vec![0; HEADER_BYTES];
+        let mut page = Zeroizing::new(vec![0; self.slot_bytes as usize]);
+        page.truncate(HEADER_BYTES);
         file.read_exact_at(&mut page, at).map_err(failed)?;
         let entries = Header::read(&page)?.entries;
         if entries > self.slot_bytes - HEADER_BYTES as u64 {

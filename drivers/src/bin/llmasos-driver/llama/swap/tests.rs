@@ -65,7 +65,7 @@ fn slot_that_is_used_again_has_nothing_of_the_page_before() {
         assert_eq!(slot[..page.len()], page, "{old} {new}");
         assert!(slot[page.len()..].iter().all(|byte| *byte == 0), "{old} {new}");
         let neighbour = swap.read(Slot::Disk(1)).expect("it is there");
-        assert_eq!(neighbour, sealed(LABEL, old), "its neighbour is as it was");
+        assert_eq!(*neighbour, sealed(LABEL, old), "its neighbour is as it was");
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod clearing;
 mod deterministic;
 mod drafts;
 mod estimate;
