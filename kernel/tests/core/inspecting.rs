@@ -89,6 +89,35 @@ fn page_table_counts_resident_shared_and_missing_pages_with_their_owners() {
 }
 
 #[test]
+fn processes_of_other_users_who_share_a_published_segment_are_not_named() {
+    let (mut machine, _) = Machine::with_model("pool=1024,context=1024");
+    let (owner, own, other) = (machine.connect(7), machine.connect(7), machine.connect(8));
+    let context = machine.open(owner);
+    machine.append(owner, context, &"x".repeat(128)).expect("it fits");
+    machine.generate(owner, context, 1);
+    machine.call(owner, Truncate { context, length: Tokens(128) }).expect("own context");
+    let share = Share { context, name: "rules".into(), length: None, mode: 0o644 };
+    machine.call(owner, share).expect("own context");
+    for conn in [own, other] {
+        let open = Open { prefix: Some("rules".into()), ..crate::machine::open() };
+        let Ok(Reply::Opened { context, .. }) = machine.call(conn, open) else { panic!("everyone may") };
+        machine.append(conn, context, "and more").expect("it fits");
+        machine.generate(conn, context, 1);
+    }
+    let (own_pid, other_pid) = (machine.pid(own), machine.pid(other));
+    let sharers = |machine: &mut Machine, conn, pid| {
+        let views = machine.inspect(conn, pid).contexts;
+        let pids = views[0].shared_with.iter().map(|sharer| sharer.pid).collect::<Vec<_>>();
+        assert!(views[0].pages.shared == 2 && pids.contains(&None), "{views:?}");
+        pids.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let owner_pid = machine.pid(owner);
+    assert!(!sharers(&mut machine, own, own_pid).contains(&other_pid));
+    let named = sharers(&mut machine, other, other_pid);
+    assert!(!named.contains(&own_pid) && !named.contains(&owner_pid), "{named:?}");
+}
+
+#[test]
 fn page_table_knows_what_is_swapped() {
     let (mut machine, conn) = Machine::with_swap("pool=256,context=256", 100, 0);
     let (one, two) = (machine.connect(ADMIN), machine.connect(ADMIN));

@@ -107,7 +107,8 @@ pub struct PageTable {
 /// Somebody who has pages of a context in memory as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sharer {
-    /// The process; absent for what closed contexts have left, which is kept for the next one with that beginning.
+    /// The process; absent for those of other users, who share what was published, and for what closed contexts have
+    /// left, which is kept for the next one with that beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<Pid>,
     /// How many pages.

@@ -37,9 +37,10 @@ impl Kernel {
             return (table, Vec::new());
         }
         let contexts = model.contexts.iter().filter_map(|id| self.contexts.get(id));
-        let others = contexts
-            .filter(|c| c.id != context.id)
-            .filter_map(|c| Some((Some(c.owner), c.resident.as_ref()?)));
+        // Who else opened what is published to him is nobody's business but his own.
+        let shown = |c: &Context| (c.space.uid == context.space.uid).then_some(c.owner);
+        let others =
+            contexts.filter(|c| c.id != context.id).filter_map(|c| Some((shown(c), c.resident.as_ref()?)));
         let remnants = memory.remnants.values().map(|remnant| (None, &remnant.resident));
         let mut sharers: BTreeMap<Option<Pid>, u32> = BTreeMap::new();
         for (pid, other) in others.chain(remnants) {
