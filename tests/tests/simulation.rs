@@ -138,7 +138,7 @@ fn timeline_has_complete_slices_on_named_lines() {
     let (report, _) = run(&mixed(1), &setting("fair", 2), Some(&mut timeline)).expect("nothing is lost");
     let (bytes, entries) = timeline.finish().expect("memory can be written");
     let trace: Value = serde_json::from_slice(&bytes).expect("it is JSON");
-    let events = trace["traceEvents"].as_array().expect("it has events");
+    let events = trace.as_array().expect("it has events");
     assert_eq!(events.len() as u64, entries);
     let line = |e: &Value| (e["pid"].as_u64(), e["tid"].as_u64());
     let names: BTreeMap<_, _> = events

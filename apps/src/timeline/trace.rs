@@ -1,5 +1,6 @@
-//! Chrome's trace-event format, as Perfetto and `chrome://tracing` read it: one JSON object with a list of events,
-//! written as they come. Times are in microseconds.
+//! Chrome's trace-event format, as Perfetto and `chrome://tracing` read it: a list of events, one in a line, written as
+//! they come. Readers of the format take a list without its end, so a file that is cut behind any line can be opened.
+//! Times are in microseconds.
 
 use std::io::{self, Write};
 
@@ -54,13 +55,13 @@ impl<W: Write> Trace<W> {
     ///
     /// Those of the file; so for all others.
     pub fn new(mut out: W) -> io::Result<Trace<W>> {
-        out.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
+        out.write_all(b"[")?;
         Ok(Trace { out, events: 0 })
     }
 
     /// Ends the trace, and gives the file with the number of events in it.
     pub fn finish(mut self) -> io::Result<(W, u64)> {
-        self.out.write_all(b"\n]}\n")?;
+        self.out.write_all(b"\n]\n")?;
         self.out.flush()?;
         Ok((self.out, self.events))
     }

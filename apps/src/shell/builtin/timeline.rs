@@ -1,7 +1,7 @@
 //! `timeline`: records what the daemon does for some time.
 
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, LineWriter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,15 +43,17 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut client = args.daemon.connect("timeline")?;
     let file = File::create(&args.file).map_err(|e| unwritable(&args.file, &e))?;
     let unwritable = |e: io::Error| unwritable(&args.file, &e);
-    let mut timeline = Timeline::new(BufWriter::new(file)).map_err(unwritable)?;
+    // Line by line, so that the file can be read whatever happens to this program.
+    let mut timeline = Timeline::new(LineWriter::new(file)).map_err(unwritable)?;
     let (mut steps, mut lost) = (0, 0);
     let failed = record(&mut client, args.seconds, &mut timeline, |event| match event {
         Event::Step { .. } => steps += 1,
         Event::Lost { events } => lost += events,
         _ => {}
-    })?;
-    failed.map_err(unwritable)?;
+    });
+    // Where the daemon has gone, what came until then is a whole file all the same.
     let (_, entries) = timeline.finish().map_err(unwritable)?;
+    failed?.map_err(unwritable)?;
     let shown = args.file.display();
     Output::stdout().write(&format!("{shown}: {steps} steps in {entries} entries; open it in Perfetto\n"))?;
     if lost > 0 {
