@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::field::Field;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
@@ -21,6 +21,9 @@ use crate::core::effect::{Happening, LogLevel, Subject};
 /// The levels that `--log` knows.
 pub const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
+/// The level where nobody says one.
+pub const LEVEL_DEFAULT: &str = "info";
+
 /// What entries of the journal say that they come from.
 const IDENTIFIER: &str = "llmasos";
 
@@ -30,12 +33,25 @@ type Change = Box<dyn Fn(&str) + Send + Sync>;
 /// That of the log that was started.
 static CHANGE: OnceLock<Change> = OnceLock::new();
 
+/// The level of that log, none before it was started.
+static LEVEL: Mutex<Option<String>> = Mutex::new(None);
+
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::new(format!("warn,kernel={level},llmasos={level}"))
 }
 
-/// Logs at another level from now on.
+/// The level that the log has, for workers that start.
+pub fn level() -> String {
+    LEVEL.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| LEVEL_DEFAULT.into())
+}
+
+fn note(level: &str) {
+    *LEVEL.lock().unwrap_or_else(PoisonError::into_inner) = Some(level.to_owned());
+}
+
+/// Logs at another level from now on, and so do workers that start from now on.
 pub fn change(level: &str) {
+    note(level);
     if let Some(change) = CHANGE.get() {
         change(level);
     }
@@ -43,6 +59,7 @@ pub fn change(level: &str) {
 
 /// Starts to log at a level; libraries only complain.
 pub fn start(level: &str) {
+    note(level);
     let (filter, handle) = reload::Layer::new(filter(level));
     keep(handle);
     let registry = tracing_subscriber::registry().with(filter);

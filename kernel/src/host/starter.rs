@@ -11,15 +11,19 @@ use std::process::Command;
 
 use drivers::wire::LoadRequest;
 
+use super::log;
 use crate::core::MAIN_MEMORY;
 use crate::jail::{self, Orders, Policy, Strictness, User};
 
 /// Files that a model may be split into, as for the reader of headers.
 const SHARDS_MAX: u32 = 512;
 
-/// Variables of the daemon that its workers see: how much to log, and which devices there are.
+/// Tells a worker how much to log.
+const LOG_VAR: &str = "LLMASOS_LOG";
+
+/// Variables of the daemon that its workers see: above all, which devices there are.
 const WORKER_VARIABLES: &[&str] =
-    &["LLMASOS_LOG", "RUST_BACKTRACE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH"];
+    &["RUST_BACKTRACE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH"];
 
 /// Starts programs.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +85,7 @@ impl Starter {
             policy = policy.with_graphics();
         }
         let mut environment = inherited(WORKER_VARIABLES);
+        environment.push((LOG_VAR.into(), log::level()));
         // What is made there is measured and removed.
         environment.extend(load.cache_dir.as_ref().map(|folder| ("TMPDIR".into(), folder.clone())));
         let swap = load.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
@@ -154,6 +159,20 @@ mod tests {
         assert_eq!(files_of("/m/a-of-b.gguf"), paths(&["/m/a-of-b.gguf"]));
         let parts = paths(&["/m/a-00001-of-00002.gguf", "/m/a-00002-of-00002.gguf"]);
         assert_eq!(files_of("/m/a-00001-of-00002.gguf"), parts);
+    }
+
+    #[test]
+    fn worker_logs_at_the_level_that_the_daemon_has_when_it_starts() {
+        let load = LoadRequest { path: "sim:".into(), ..LoadRequest::default() };
+        let level = || {
+            let command = Starter::default().worker(Path::new("/bin/worker"), &load).expect("it has a form");
+            let mut set = command.get_envs().filter(|(name, _)| *name == LOG_VAR);
+            set.next().and_then(|(_, value)| value.map(ToOwned::to_owned)).expect("it is set")
+        };
+        for wanted in ["debug", "warn"] {
+            log::change(wanted);
+            assert_eq!(level(), wanted);
+        }
     }
 
     #[test]

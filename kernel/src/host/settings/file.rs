@@ -8,6 +8,7 @@ use serde::Deserialize;
 use syscalls::call::{Attention, nearest};
 use syscalls::limits::{CONNECTIONS_MAX, PROCESSES_MAX};
 
+use super::super::log::LEVEL_DEFAULT;
 use super::super::size::Bytes;
 use super::super::store::values::Quota;
 use super::SettingsError;
@@ -58,7 +59,7 @@ impl Default for File {
             socket: None,
             socket_mode: None,
             data: None,
-            log: "info".into(),
+            log: LEVEL_DEFAULT.into(),
             default_model: None,
             mounts: Vec::new(),
             services: Vec::new(),
