@@ -23,6 +23,13 @@ use super::{Store, StoreError, set_aside_name};
 /// Bytes of sled's cache.
 const CACHE_BYTES: u64 = 4 << 20;
 
+/// Bytes of a segment of sled's log. sled has a buffer for the whole segment that it writes, whose memory comes as it
+/// fills; with sled's own half a megabyte a daemon that writes little grows for hours.
+const SEGMENT_BYTES: usize = 128 << 10;
+
+/// What databases of earlier daemons have instead, and keep: sled opens them with no other.
+const SEGMENT_BYTES_BEFORE: usize = 512 << 10;
+
 /// The file that says that the log holds [`BEGUN_KEY`].
 const BEGUN_FILE: &str = "begun";
 
@@ -84,8 +91,15 @@ pub fn open_or_set_aside(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
 pub fn open_whole(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
     remove_half_snapshots(folder).map_err(StoreError::System)?;
     let opening = || {
-        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let store = Sled(open_when_unlocked(&config).map_err(error)?);
+        let config = |segment| {
+            let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
+            config.segment_size(segment).flush_every_ms(None)
+        };
+        let opened = match open_when_unlocked(&config(SEGMENT_BYTES)) {
+            Err(sled::Error::Unsupported(_)) => open_when_unlocked(&config(SEGMENT_BYTES_BEFORE)),
+            other => other,
+        };
+        let store = Sled(opened.map_err(error)?);
         store.begin(&folder.join(BEGUN_FILE))?;
         // Reads every value.
         Witnessed::open(store, folder.join(WITNESS_FILE))

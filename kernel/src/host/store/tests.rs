@@ -156,3 +156,22 @@ fn records_of_version_1_are_read() {
     assert_eq!(keys, ["mount/m", "segment/p", "snapshot/7/s"]);
     assert!(store.keys().all(|key| !key.starts_with(QUARANTINE)));
 }
+
+#[test]
+fn database_with_the_segments_of_an_earlier_daemon_is_opened_with_them_and_kept() {
+    let (folder, path) = filled();
+    let records: Vec<(String, Vec<u8>)> = sled::open_whole(&path).expect("opens").scan().expect("reads");
+    fs::remove_dir_all(&path).expect("it is there");
+    let before = ::sled::open(&path).expect("sled's own size is what earlier daemons had");
+    for (key, value) in records {
+        before.insert(key, value).expect("inserts");
+    }
+    before.flush().expect("flushes");
+    drop(before);
+    let (store, records) = StoreThread::open(&path).expect("opens");
+    assert_eq!(records, [mount("a"), mount("b")]);
+    make(&store, Change::Persist(mount("c")));
+    drop(store);
+    assert_eq!(StoreThread::open(&path).expect("opens").1.len(), 3);
+    assert!(!folder.path().join("store.damaged-1").exists());
+}
