@@ -36,10 +36,13 @@ impl Memory {
         // One-forward-one-backward keeps as many microbatches as there are stages, each of a part of the layers.
         let at_once = (layout.pipeline as u64).min(spec.ranks.plans().micro_batches as u64);
         let cut = data * spec.ranks.plans().micro_batches as u64 * parts / at_once;
+        // Data ranks have gradients once more, in the buckets that are summed. A rank that keeps a part of the optimiser's
+        // state has that part of the weights and of their gradients beside it.
+        let (copies, each) = (if data > 1 { 2 } else { 1 }, spec.optimiser.numbers_each());
         Memory {
             weights,
-            gradients: weights,
-            optimiser: weights * spec.optimiser.numbers_each() / if spec.ranks.zero { data } else { 1 },
+            gradients: weights * copies,
+            optimiser: if spec.ranks.zero && data > 1 { weights * (each + 2) / data } else { weights * each },
             activations: number * activations(spec, config, task) / cut,
             program: PROGRAM_BYTES,
         }

@@ -48,11 +48,14 @@ fn memory_that_is_expected_of_a_rank_is_what_it_takes_in_every_layout() {
     let model = "model={\"Gpt\":{\"layers\":4,\"heads\":4,\"width\":256,\"context\":128}}";
     let common =
         ["--set", model, "--set", "batch=12", "--set", "accumulate=1", "--set", "threads=2", "--ranks", "2"];
-    for layout in ["ranks.data=2", "ranks.zero=true", "ranks.tensor=2", "ranks.pipeline=2"] {
+    // What is said is for the first stage of a pipeline, which keeps more microbatches than the last.
+    for (layout, most) in
+        [("ranks.data=2", 1.2), ("ranks.zero=true", 1.2), ("ranks.tensor=2", 1.2), ("ranks.pipeline=2", 1.4)]
+    {
         let [of_one, taken] = expected_and_taken(&[&common[..], &["--set", layout]].concat());
         let expected = 2.0 * (of_one - PROGRAM_MIB) + PROGRAM_MIB;
         println!("{layout}: {of_one} MiB expected of a rank, {expected:.1} of both, {taken:.1} taken");
-        let near = (1.0 / 1.3..1.3).contains(&(expected / taken));
+        let near = (1.0 / 1.2..most).contains(&(expected / taken));
         assert!(near, "{layout}: {expected:.1} MiB expected of two ranks, {taken:.1} taken");
     }
 }
