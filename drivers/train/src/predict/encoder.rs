@@ -6,7 +6,7 @@ use super::{Answer, Choice, Label, Predictor, Word};
 use crate::batch::{Batch, Side};
 use crate::models::build;
 use crate::run::{MicroStep, RunError, Turn};
-use crate::token::{Frame, Framed, Special, TokenError, Tokeniser};
+use crate::token::{Frame, Framed, Special, Tokeniser};
 use crate::{Model, ModelConfig, Pass};
 
 /// Guesses the hidden tokens of a text.
@@ -70,8 +70,7 @@ pub(super) fn tag(predictor: &Predictor, text: &str, turn: &mut dyn Turn) -> Res
     predictor.need_head("BertForTokenClassification", "tag")?;
     let side = framed(predictor, text, None)?;
     let logits = rows(predictor.model.as_ref(), side, turn)?;
-    let encoding = predictor.tokeniser().inner().encode(text, false);
-    let encoding = encoding.map_err(|error| TokenError::Library(error.to_string()))?;
+    let encoding = predictor.tokeniser().encoding(text)?;
     let mut words: Vec<(u32, usize, (usize, usize))> = Vec::new();
     let pieces = encoding.get_word_ids().iter().zip(encoding.get_offsets()).enumerate();
     for (at, (word, place)) in pieces.filter_map(|(at, (word, place))| Some((at, ((*word)?, *place)))) {

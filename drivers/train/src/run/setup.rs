@@ -115,14 +115,12 @@ impl Setup {
             (Some(steps), _) => steps,
             (None, epochs) => (epochs.unwrap_or(1.0) * train.count(0) as f64 / each).ceil().max(1.0) as u64,
         };
+        let collator =
+            |examples| Collator::new(examples, &tokeniser).map(|all| all.packed(spec.data.packing));
         Ok(Setup {
             schedule: spec.schedule.build(spec.optimiser.rate(), steps),
-            train: Collator::new(train, &tokeniser)?.packed(spec.data.packing),
-            validation: validation
-                .map(|examples| {
-                    Ok::<_, RunError>(Collator::new(examples, &tokeniser)?.packed(spec.data.packing))
-                })
-                .transpose()?,
+            train: collator(train)?,
+            validation: validation.map(collator).transpose()?,
             spec: spec.clone(),
             tokeniser,
             config,

@@ -145,10 +145,18 @@ impl Tokeniser {
     ///
     /// [`TokenError::Unknown`] for a character that the vocabulary cannot express.
     pub fn encode_with_places(&self, text: &str) -> Result<Placed, TokenError> {
-        self.check(text)?;
-        let encoding =
-            self.inner.encode(text, false).map_err(|error| TokenError::Library(error.to_string()))?;
+        let encoding = self.encoding(text)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+    }
+
+    /// All that the tokenizers library tells of a text's tokens, their words included.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Unknown`] for a character that the vocabulary cannot express.
+    pub fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, TokenError> {
+        self.check(text)?;
+        self.inner.encode(text, false).map_err(|error| TokenError::Library(error.to_string()))
     }
 
     /// The tokens of many texts, on all cores that the tokenizers library is allowed.
