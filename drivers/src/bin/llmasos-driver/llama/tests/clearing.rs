@@ -119,18 +119,7 @@ fn entries_given_up_by_a_deterministic_mount_are_nowhere_after_it_was_cleared() 
 #[test]
 fn sequences_that_are_taken_out_to_clear_the_rest_go_on_as_before() {
     let path = random_model("tiny");
-    let settings = ModelSettings { gpu_layers: None, packed: true };
-    let model = Model::load(path.to_str().unwrap(), &settings, &mut |_| {}).unwrap();
-    let settings = ContextSettings {
-        tokens: 256,
-        batch_tokens: 256,
-        ubatch_tokens: 256,
-        sequences: 4,
-        outputs: 4,
-        threads: 1,
-        attention: Attention::Plain,
-        embeddings: false,
-    };
+    let (model, settings) = bare(&path, 4);
     let next = |rewritten: bool| {
         let mut context = Context::new(&model, &settings).unwrap();
         for (sequence, salt) in [(0, 44), (1, 55)] {

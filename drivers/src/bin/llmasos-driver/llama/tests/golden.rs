@@ -41,18 +41,7 @@ fn quantised_models_give_what_a_plain_loop_over_llama_cpp_gives() {
 
 /// Greedy choices of one sequence, one token at a time, without anything of the driver between.
 fn plain_loop(path: &Path, prompt: &[Token], count: usize) -> Vec<Token> {
-    let settings = ModelSettings { gpu_layers: None, packed: true };
-    let model = Model::load(path.to_str().unwrap(), &settings, &mut |_| {}).unwrap();
-    let settings = ContextSettings {
-        tokens: 256,
-        batch_tokens: 256,
-        ubatch_tokens: 256,
-        sequences: 1,
-        outputs: 1,
-        threads: 1,
-        attention: Attention::Plain,
-        embeddings: false,
-    };
+    let (model, settings) = bare(path, 1);
     let mut context = Context::new(&model, &settings).unwrap();
     let (mut feed, mut position, mut out) = (prompt.to_vec(), 0, Vec::new());
     while out.len() < count {

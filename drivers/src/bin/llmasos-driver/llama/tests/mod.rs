@@ -14,7 +14,7 @@ mod texts;
 mod withdrawals;
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use drivers::Driver;
 use drivers::gguf::random::Shape;
@@ -66,6 +66,23 @@ fn request(path: &Path) -> LoadRequest {
         cache_dir: None,
         ..LoadRequest::default()
     }
+}
+
+/// A model, and settings for so many sequences of it, to use llama.cpp with nothing of the driver between.
+fn bare(path: &Path, sequences: u16) -> (Arc<Model>, ContextSettings) {
+    let settings = ModelSettings { gpu_layers: None, packed: true };
+    let model = Model::load(path.to_str().unwrap(), &settings, &mut |_| {}).unwrap();
+    let settings = ContextSettings {
+        tokens: 256,
+        batch_tokens: 256,
+        ubatch_tokens: 256,
+        sequences,
+        outputs: sequences.into(),
+        threads: 1,
+        attention: Attention::Plain,
+        embeddings: false,
+    };
+    (model, settings)
 }
 
 /// Loads without the trial of the CPU, for which this program would have to be the worker.
