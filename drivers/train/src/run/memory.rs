@@ -35,7 +35,7 @@ impl Memory {
         let weights = Shape::of(config).parameters() * number / parts;
         // One-forward-one-backward keeps as many microbatches as there are stages, each of a part of the layers.
         let at_once = (layout.pipeline as u64).min(spec.ranks.plans().micro_batches as u64);
-        let cut = data * spec.ranks.plans().micro_batches as u64 * parts / at_once;
+        let cut = data * spec.ranks.plans().micro_batches as u64 * layout.pipeline as u64 / at_once;
         // Data ranks have gradients once more, in the buckets that are summed. A rank that keeps a part of the optimiser's
         // state has that part of the weights and of their gradients beside it.
         let (copies, each) = (if data > 1 { 2 } else { 1 }, spec.optimiser.numbers_each());
@@ -43,7 +43,7 @@ impl Memory {
             weights,
             gradients: weights * copies,
             optimiser: if spec.ranks.zero && data > 1 { weights * (each + 2) / data } else { weights * each },
-            activations: number * activations(spec, config, task) / cut,
+            activations: number * activations(spec, config, task, layout.tensor as u64) / cut,
             program: PROGRAM_BYTES,
         }
     }
@@ -89,14 +89,18 @@ impl fmt::Display for Memory {
 /// A block keeps what its operations need: both norms' inputs and outputs, queries, keys and values, what attention
 /// gives and a sum for each head, and the wide layer before and after its activation. On its way back there are the
 /// gradients of the wide layer, before and after, beside what they are computed from. With `recompute` a block keeps its
-/// input alone, and one block at a time the rest. Scores of the vocabulary exist for some rows at a time.
-fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
-    /// Numbers of the model's width, and of the feed-forward layer's, that a block keeps for each token.
-    const NARROW: u64 = 8;
+/// input alone, and one block at a time the rest. Scores of the vocabulary exist for some rows at a time. `tensor` ranks
+/// divide heads, the wide layer and the vocabulary among them; what is before and behind these, each of them has whole.
+fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task, tensor: u64) -> u64 {
+    /// Numbers of the model's width that a block keeps for each token: its norms' inputs and outputs.
+    const NORMS: u64 = 4;
+    /// Those that are divided: queries, keys, values, and what attention gives.
+    const HEADS: u64 = 4;
+    /// Numbers of the feed-forward layer's width.
     const WIDE: u64 = 2;
-    /// What attention with the source adds to a block: a norm's input and output, queries, keys, values, and the result.
-    const SOURCE: u64 = 6;
-    /// The same of one block on its way back.
+    /// What attention with the source adds to a block: a norm's input and output, beside what is divided.
+    const SOURCE_NORM: u64 = 2;
+    /// Numbers of either width for each token of one block on its way back.
     const NARROW_BACK: u64 = 4;
     const WIDE_BACK: u64 = 3;
     let shape = Shape::of(config);
@@ -104,14 +108,16 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
     let tokens = spec.batch as u64 * length;
     // An encoder-decoder computes both sides, and its decoder looks at both.
     let (sides, source) = match task {
-        Task::Continue { .. } | Task::Translate { .. } => (2, SOURCE),
+        Task::Continue { .. } | Task::Translate { .. } => {
+            (2, SOURCE_NORM * shape.width + HEADS * shape.width / tensor)
+        }
         // Both texts of a pair are rows.
         Task::Similar { .. } => (2, 0),
         _ => (1, 0),
     };
-    let side = NARROW * shape.width + WIDE * shape.inner + shape.heads;
-    let block = tokens * (sides * side + source * shape.width);
-    let back = tokens * (NARROW_BACK * shape.width + WIDE_BACK * shape.inner);
+    let divided = HEADS * shape.width + WIDE * shape.inner + shape.heads;
+    let block = tokens * (sides * (NORMS * shape.width + divided / tensor) + source);
+    let back = tokens * (NARROW_BACK * shape.width + WIDE_BACK * shape.inner / tensor);
     let blocks = match spec.recompute {
         true => tokens * shape.width * shape.layers * sides + block,
         false => block * shape.layers,
@@ -121,7 +127,7 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task) -> u64 {
         Task::Classify { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => 0,
         _ => (tokens * vocabulary).min(LOGITS.max(16 * vocabulary as usize) as u64),
     };
-    blocks + back + scores + 2 * tokens * shape.width
+    blocks + back + scores / tensor + 2 * tokens * shape.width
 }
 
 struct Shape {
