@@ -19,6 +19,10 @@ pub struct Parameter {
     pub trainable: bool,
     /// Whether weight decay pulls it towards zero: matrices and embeddings, and neither biases nor norms.
     pub decay: bool,
+    /// What the step's rate is multiplied by: 1, but for groups with a rate of their own.
+    pub rate: f64,
+    /// Its group's own weight decay, in place of the optimiser's.
+    pub weight_decay: Option<f64>,
     /// Which part of the whole it is.
     pub part: Part,
     /// Whether several stages of a pipeline have it: a table of tokens that is the output layer, too.
@@ -39,6 +43,11 @@ impl Parameter {
     /// How many numbers it has.
     pub fn count(&self) -> usize {
         self.var.elem_count()
+    }
+
+    /// How strongly it is pulled towards zero, where `usual` is the optimiser's weight decay.
+    pub fn pulled(&self, usual: f64) -> f64 {
+        if self.decay { self.weight_decay.unwrap_or(usual) } else { 0.0 }
     }
 }
 
@@ -163,17 +172,21 @@ impl Parameters {
         }
     }
 
-    /// Adds a parameter with the values of a tensor.
+    /// Adds a parameter with the values of a tensor, which is optimised as another one is.
     ///
     /// # Panics
-    /// If there is one of this name.
-    pub(crate) fn take(&mut self, name: &str, values: &Tensor, decay: bool) -> Result<Id> {
-        self.push(name.into(), values, decay, Part::all(values.dims()))
+    /// If there is one of its name.
+    pub(crate) fn take(&mut self, like: &Parameter, values: &Tensor) -> Result<Id> {
+        let id = self.push(like.name.clone(), values, like.decay, Part::all(values.dims()))?;
+        (self.list[id.0].rate, self.list[id.0].weight_decay) = (like.rate, like.weight_decay);
+        Ok(id)
     }
 
     fn push(&mut self, name: String, values: &Tensor, decay: bool, part: Part) -> Result<Id> {
         let var = Var::from_tensor(values)?;
-        let parameter = Parameter { var, trainable: true, decay, name: name.clone(), part, shared: false };
+        let (rate, weight_decay, shared) = (1.0, None, false);
+        let parameter =
+            Parameter { var, trainable: true, decay, rate, weight_decay, name: name.clone(), part, shared };
         let place = self.list.len();
         let former = self.places.insert(name, place);
         assert!(former.is_none(), "two parameters are called {}", parameter.name);
@@ -214,6 +227,11 @@ impl Parameters {
     /// All of them, in the order in which the model added them.
     pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
         self.list.iter()
+    }
+
+    /// All of them, to change how they are trained.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Parameter> {
+        self.list.iter_mut()
     }
 
     /// The parameter of this name.

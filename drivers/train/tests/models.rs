@@ -236,7 +236,12 @@ fn optimiser_that_goes_on_from_its_state_is_the_uninterrupted_one() {
         || Box::new(Sgd::new(0.9, true, 0.1)),
     ];
     for kind in kinds {
-        let (whole, parted) = (model(config), model(config));
+        let (mut whole, mut parted) = (model(config), model(config));
+        for parameter in whole.parameters_mut().iter_mut().chain(parted.parameters_mut().iter_mut()) {
+            if parameter.name().contains("h.1.") {
+                (parameter.rate, parameter.weight_decay) = (0.3, Some(0.2));
+            }
+        }
         let (mut one, mut first, mut second) = (kind(), kind(), kind());
         (0..4).for_each(|i| step(&*whole, &mut *one, i));
         (0..2).for_each(|i| step(&*parted, &mut *first, i));

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import named
+
+
+@named
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that are trained with a rate or a weight decay of their own: those with one of `names` in their names,
+    such as ``ParamGroup(["wte", "h.0."], lr=1e-4)``. What is not said is the optimiser's.
+
+    A parameter belongs to the first group that names it. The schedule goes for all groups. Biases and norms decay where
+    `decay_biases` says so.
+    """
+
+    names: Iterable[str]
+    lr: float | None = None
+    weight_decay: float | None = None
+    decay_biases: bool = False
+
+    def spec(self) -> dict[str, Any]:
+        """What the trainer is told."""
+        names = [self.names] if isinstance(self.names, str) else [str(name) for name in self.names]
+        own = {"lr": self.lr, "weight_decay": self.weight_decay, "decay_biases": self.decay_biases}
+        return {"names": names, **own}
+
+
+#: Groups, or the arguments of each.
+ParamGroups = Iterable["ParamGroup | Mapping[str, Any]"]
 
 
 class Optimizer:
@@ -25,6 +52,7 @@ class Adam(Optimizer):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    param_groups: ParamGroups = ()
 
     def spec(self) -> dict[str, Any]:
         return {"Adam": _adam(self)}
@@ -39,6 +67,7 @@ class AdamW(Optimizer):
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.1
+    param_groups: ParamGroups = ()
 
     def spec(self) -> dict[str, Any]:
         return {"AdamW": _adam(self)}
@@ -53,11 +82,17 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    param_groups: ParamGroups = ()
 
     def spec(self) -> dict[str, Any]:
         fields = ("lr", "momentum", "nesterov", "weight_decay")
-        return {"Sgd": {name: getattr(self, name) for name in fields}}
+        return {"Sgd": {**{name: getattr(self, name) for name in fields}, "groups": _groups(self.param_groups)}}
 
 
 def _adam(rule: Adam | AdamW) -> dict[str, Any]:
-    return {"lr": rule.lr, "betas": list(rule.betas), "epsilon": rule.eps, "weight_decay": rule.weight_decay}
+    own = {"lr": rule.lr, "betas": list(rule.betas), "epsilon": rule.eps, "weight_decay": rule.weight_decay}
+    return {**own, "groups": _groups(rule.param_groups)}
+
+
+def _groups(groups: ParamGroups) -> list[dict[str, Any]]:
+    return [(group if isinstance(group, ParamGroup) else ParamGroup(**group)).spec() for group in groups]

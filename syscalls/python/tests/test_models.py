@@ -81,7 +81,9 @@ class Models(Place):
         again.save("second.gguf")
         self.assertEqual(Path("first.gguf").read_bytes()[-4096:], Path("second.gguf").read_bytes()[-4096:])
         tuning = llmasos.tuning.Lora(rank=2, layers=["c_attn"])
-        history = again.fit(llmasos.datasets.from_list([TEXT]), tune=tuning, **SHORT)
+        # The first matrices are left as they are by a group of their own.
+        optimizer = llmasos.optimizers.AdamW(lr=0.01, param_groups=[{"names": "lora_A", "lr": 0.0}, {"names": ["lora_B"]}])
+        history = again.fit(llmasos.datasets.from_list([TEXT]), optimizer, tune=tuning, **SHORT)
         self.assertLess(history.loss[-1], history.loss[0])
         if numpy is not None:
             before, after = model.state_dict(), again.state_dict()

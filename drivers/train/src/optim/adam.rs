@@ -69,7 +69,7 @@ impl Optimiser for Adam {
             if !parameter.trainable || !gradients.has(place) {
                 continue;
             }
-            let decay = if parameter.decay { self.weight_decay } else { 0.0 };
+            let (rate, decay) = (rate * parameter.rate, parameter.pulled(self.weight_decay));
             for_type!(parameter.var(), T => {
                 let factors = Factors::<T> {
                     keep: T::of(if self.decoupled { 1.0 - rate * decay } else { 1.0 }),

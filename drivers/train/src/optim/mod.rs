@@ -3,6 +3,8 @@
 mod adam;
 mod schedule;
 mod sgd;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use std::collections::BTreeMap;
@@ -29,7 +31,7 @@ pub struct State {
 
 /// A rule that changes parameters by their gradients.
 pub trait Optimiser: Send {
-    /// Changes the parameters that have a gradient.
+    /// Changes the parameters that have a gradient, each by `rate` times its own [rate](crate::Parameter::rate).
     ///
     /// # Errors
     /// If the gradients are not those of the parameters.

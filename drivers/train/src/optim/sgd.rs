@@ -37,7 +37,7 @@ impl Optimiser for Sgd {
             if !parameter.trainable || !gradients.has(place) {
                 continue;
             }
-            let decay = if parameter.decay { self.weight_decay } else { 0.0 };
+            let (rate, decay) = (rate * parameter.rate, parameter.pulled(self.weight_decay));
             for_type!(parameter.var(), T => {
                 let gradient = gradients.slice::<T>(place).unwrap_or_default();
                 let (rate, decay, momentum) = (T::of(rate), T::of(decay), T::of(self.momentum));

@@ -53,7 +53,7 @@ impl Zero {
             let in_parameter = start - entry.range.start..end - entry.range.start;
             let flat = parameter.var().as_tensor().flatten_all()?;
             let values = flat.narrow(0, in_parameter.start, in_parameter.len())?.copy()?;
-            pieces.take(parameter.name(), &values, parameter.decay)?;
+            pieces.take(parameter, &values)?;
             list.push(Piece {
                 id: entry.id,
                 bucket,

@@ -246,6 +246,7 @@ fn model(
         }
     }
     spec.tune.apply(model.as_mut())?;
+    spec.optimiser.group(model.parameters_mut())?;
     Ok((memory, model))
 }
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod groups;
 mod model;
 mod optimiser;
 mod ranks;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use error::SpecError;
+pub use groups::GroupSpec;
 pub use model::{ModelSpec, Sizes};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
 pub use ranks::RanksSpec;

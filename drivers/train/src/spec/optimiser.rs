@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
+use super::groups::{self, GroupSpec};
 use crate::optim::{Adam, Decay, Optimiser, Schedule, Sgd};
+use crate::parameters::Parameters;
 
 /// A rule that changes parameters. The defaults are PyTorch's, apart from AdamW's second beta, which is what language
 /// models are trained with.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum OptimiserSpec {
     /// Gradient descent, with momentum where it is not 0.
@@ -19,6 +21,8 @@ pub enum OptimiserSpec {
         nesterov: bool,
         #[serde(default)]
         weight_decay: f64,
+        #[serde(default)]
+        groups: Vec<GroupSpec>,
     },
     /// Adam; its decay adds to the gradients.
     Adam {
@@ -29,6 +33,8 @@ pub enum OptimiserSpec {
         epsilon: f64,
         #[serde(default)]
         weight_decay: f64,
+        #[serde(default)]
+        groups: Vec<GroupSpec>,
     },
     /// AdamW; matrices and embeddings decay, biases and norms do not.
     AdamW {
@@ -39,6 +45,8 @@ pub enum OptimiserSpec {
         epsilon: f64,
         #[serde(default = "decay_default")]
         weight_decay: f64,
+        #[serde(default)]
+        groups: Vec<GroupSpec>,
     },
 }
 
@@ -61,6 +69,7 @@ impl Default for OptimiserSpec {
             betas: betas_default(),
             epsilon: epsilon_default(),
             weight_decay: decay_default(),
+            groups: Vec::new(),
         }
     }
 }
@@ -73,6 +82,24 @@ impl OptimiserSpec {
             | OptimiserSpec::Adam { lr, .. }
             | OptimiserSpec::AdamW { lr, .. } => *lr,
         }
+    }
+
+    /// The groups of parameters that have a rate or a decay of their own.
+    pub fn groups(&self) -> &[GroupSpec] {
+        match self {
+            OptimiserSpec::Sgd { groups, .. }
+            | OptimiserSpec::Adam { groups, .. }
+            | OptimiserSpec::AdamW { groups, .. } => groups,
+        }
+    }
+
+    /// Puts a model's parameters into their groups.
+    ///
+    /// # Errors
+    ///
+    /// A name that no parameter has.
+    pub fn group(&self, parameters: &mut Parameters) -> Result<(), SpecError> {
+        groups::apply(self.groups(), self.rate(), parameters)
     }
 
     /// Its name, which a checkpoint is compared by.
@@ -108,17 +135,39 @@ impl OptimiserSpec {
         }
     }
 
-    /// Whether the rate is a number that can be trained with.
+    /// Whether its numbers can be trained with.
     pub(super) fn check(&self) -> Result<(), SpecError> {
-        let rate = self.rate();
-        match rate.is_finite() && rate >= 0.0 {
-            true => Ok(()),
-            false => Err(SpecError::Range {
-                field: "optimiser.lr",
-                value: rate.to_string(),
-                range: "a number from 0 on".into(),
-            }),
+        let from_zero = |field, value: f64| range(field, value, value >= 0.0, "a number from 0 on");
+        let below_one =
+            |field, value: f64| range(field, value, (0.0..1.0).contains(&value), "from 0 on, below 1");
+        from_zero("optimiser.lr", self.rate())?;
+        match self {
+            OptimiserSpec::Sgd { momentum, weight_decay, .. } => {
+                below_one("optimiser.momentum", *momentum)?;
+                from_zero("optimiser.weight_decay", *weight_decay)?;
+            }
+            OptimiserSpec::Adam { betas, epsilon, weight_decay, .. }
+            | OptimiserSpec::AdamW { betas, epsilon, weight_decay, .. } => {
+                below_one("optimiser.betas", betas.0)?;
+                below_one("optimiser.betas", betas.1)?;
+                from_zero("optimiser.epsilon", *epsilon)?;
+                from_zero("optimiser.weight_decay", *weight_decay)?;
+            }
         }
+        self.groups().iter().try_for_each(|group| group.check(self.rate()))
+    }
+}
+
+/// Refuses a number that is none, or for which `fits` does not hold.
+pub(super) fn range(
+    field: &'static str,
+    value: f64,
+    fits: bool,
+    range: &'static str,
+) -> Result<(), SpecError> {
+    match value.is_finite() && fits {
+        true => Ok(()),
+        false => Err(SpecError::Range { field, value: value.to_string(), range: range.into() }),
     }
 }
 

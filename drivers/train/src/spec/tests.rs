@@ -59,6 +59,10 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ("batch", "write NAME=VALUE"),
         ("epochs=2", "both `steps` and `epochs`"),
         ("batch.size=2", "nothing below it"),
+        ("optimiser.betas=[0.9,1]", "`optimiser.betas` is 1; it must be from 0 on, below 1"),
+        ("optimiser.groups=[{\"names\":[]}]", "names no parameters"),
+        ("optimiser.groups=[{\"names\":[\"a\"],\"lr\":-1}]", "`optimiser.groups.lr` is -1"),
+        ("optimiser.groups=[{\"names\":[\"a\"],\"rate\":1}]", "`rate`"),
     ] {
         let sentence = set(setting).unwrap_err().to_string();
         assert!(sentence.contains(wanted), "{setting}: {sentence}");

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::SpecError;
 use crate::Model;
 use crate::nn::Lora;
+use crate::ranks::Mesh;
 
 /// Which parts of a model are trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,23 +63,11 @@ impl TuneSpec {
     ///
     /// A name that no part has, or nothing that is left to train.
     pub fn apply(&self, model: &mut dyn Model) -> Result<(), SpecError> {
-        let some = |model: &dyn Model, list: &[String], names: &[String]| {
-            let unknown = list.iter().find(|part| !names.iter().any(|name| name.contains(part.as_str())));
-            // A stage of a pipeline has some of the layers only.
-            let whole = model.parameters().mesh().layout().pipeline == 1;
-            match unknown.filter(|_| whole) {
-                Some(part) => Err(SpecError::Unfit(format!(
-                    "`tune` names `{part}`, and no part of the model has that in its name; there are such as {}",
-                    names.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-                ))),
-                None => Ok(()),
-            }
-        };
         match self {
             TuneSpec::All => {}
             TuneSpec::Frozen(parts) => {
                 let names: Vec<String> = model.parameters().iter().map(|p| p.name().to_owned()).collect();
-                some(model, parts, &names)?;
+                known("tune", parts, &names, model.parameters().mesh())?;
                 // What never is trained stays so.
                 let still: Vec<String> =
                     model.parameters().iter().filter(|p| !p.trainable).map(|p| p.name().to_owned()).collect();
@@ -89,7 +78,7 @@ impl TuneSpec {
             }
             TuneSpec::Lora { rank, alpha, layers } => {
                 let names: Vec<String> = model.linears().iter().map(|l| l.name().to_owned()).collect();
-                some(model, layers, &names)?;
+                known("tune", layers, &names, model.parameters().mesh())?;
                 let lora = Lora { rank: *rank, alpha: *alpha };
                 let which =
                     |name: &str| layers.is_empty() || layers.iter().any(|part| name.contains(part.as_str()));
@@ -100,5 +89,21 @@ impl TuneSpec {
             true => Ok(()),
             false => Err(SpecError::Unfit("`tune` leaves nothing to train; freeze less".into())),
         }
+    }
+}
+
+/// Refuses a part of a name that none of `names` has. A stage of a pipeline has some of the names only, and refuses none.
+///
+/// # Errors
+///
+/// The part, and some of the names that there are.
+pub(super) fn known(field: &str, parts: &[String], names: &[String], mesh: &Mesh) -> Result<(), SpecError> {
+    let unknown = parts.iter().find(|part| !names.iter().any(|name| name.contains(part.as_str())));
+    match unknown.filter(|_| mesh.layout().pipeline == 1) {
+        Some(part) => Err(SpecError::Unfit(format!(
+            "`{field}` names `{part}`, and no part of the model has that in its name; there are such as {}",
+            names.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ))),
+        None => Ok(()),
     }
 }

@@ -71,6 +71,16 @@ fn optimiser() -> Adam {
     Adam::decoupled([0.9, 0.99], 1e-5, 0.1)
 }
 
+/// Groups of parameters with a rate and a decay of their own, which cut through stages and buckets.
+fn group(model: &mut dyn train::Model) {
+    for parameter in model.parameters_mut().iter_mut() {
+        if parameter.name().contains("0.") {
+            (parameter.rate, parameter.weight_decay) = (1.5, Some(0.3));
+        }
+        parameter.decay |= parameter.name().ends_with("1.bias");
+    }
+}
+
 /// A limit that cuts the gradients of some steps and not of others.
 pub fn limit(text: &str) -> f64 {
     let mut norms = one(text, DType::F64, f64::MAX).norms;
@@ -80,7 +90,8 @@ pub fn limit(text: &str) -> f64 {
 
 /// The training in one process, which knows nothing of ranks.
 pub fn one(text: &str, dtype: DType, limit: f64) -> Outcome {
-    let model = build(&config(text), dtype, 11).unwrap();
+    let mut model = build(&config(text), dtype, 11).unwrap();
+    group(model.as_mut());
     let (parameters, mut adam) = (model.parameters(), optimiser());
     let mut gradients = Gradients::new(parameters).unwrap();
     let mut outcome = Outcome::default();
@@ -124,7 +135,8 @@ pub fn rank<R>(
     look: impl FnOnce(&Team, &dyn train::Model) -> R,
 ) -> train::Result<(Outcome, R)> {
     let mesh = Mesh::new(world, division.layout)?;
-    let model = build_on(&mesh, &config(text), dtype, 11)?;
+    let mut model = build_on(&mesh, &config(text), dtype, 11)?;
+    group(model.as_mut());
     let (parameters, mut adam) = (model.parameters(), optimiser());
     let mut team = Team::new(mesh, division.plans, parameters)?;
     let mut gradients = Gradients::new(parameters)?;

@@ -73,6 +73,27 @@ fn adapters_train_alone_go_on_after_a_stop_and_are_merged_into_what_is_exported(
 }
 
 #[test]
+fn groups_have_rates_of_their_own_and_go_on_after_a_stop() {
+    let place = Place::default();
+    trained(&place);
+    let before = bits(&place, "model.gguf");
+    let groups = r#"optimiser.groups=[{"names":["h.0.","wte"],"lr":0.0},{"names":["h."],"lr":0.02,"weight_decay":0.5}]"#;
+    let arguments = |more: &[&'static str]| [&["--set", groups], more].concat();
+    place.succeed(&arguments(&[]));
+    for (name, now) in bits(&place, "run") {
+        let still = name.contains("h.0.") || name.contains("wte");
+        assert_eq!(now == before[&name], still, "{name}");
+    }
+    let whole = place.last();
+    fs::remove_dir_all(place.path("run")).unwrap();
+    place.succeed(&arguments(&["--set", "steps=4"]));
+    place.succeed(&arguments(&["--resume"]));
+    assert!(place.last() == whole, "two parts are the same as one");
+    let error = place.refused(&["--set", r#"optimiser.groups=[{"names":["q_proj"]}]"#]);
+    assert!(error.contains("`optimiser.groups` names `q_proj`") && error.contains("wte"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_tuned_is_refused_by_name() {
     let place = Place::default();
     trained(&place);
