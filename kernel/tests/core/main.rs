@@ -31,6 +31,7 @@ mod scheduling;
 mod segments;
 mod services;
 mod signals;
+mod sleeping;
 mod sliding;
 mod snapshots;
 mod states;

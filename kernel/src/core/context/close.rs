@@ -38,6 +38,8 @@ impl Kernel {
             model.contexts.remove(&id);
             model.suspects.remove(&id);
         }
+        // Its model may be idle now, or do with a smaller pool.
+        self.devices.reconsider();
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.contexts.remove(&id);
             process.context_tokens -= u64::from(context.length());

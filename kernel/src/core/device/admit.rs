@@ -64,6 +64,7 @@ impl Kernel {
     /// came, or memory did.
     pub(in crate::core) fn place_waiting(&mut self) {
         while self.devices.known && std::mem::take(&mut self.devices.changed) {
+            self.call_up_wanted();
             while let Some(id) = self.devices.line.pop_front() {
                 if !self.place(id) {
                     self.devices.line.push_front(id);
@@ -93,7 +94,7 @@ impl Kernel {
                 true
             }
             (_, Some(_)) => false,
-            (_, None) if !model.is_wanted() => {
+            (_, None) if !self.is_wanted(model) => {
                 self.leave_unloaded(id);
                 true
             }
@@ -103,6 +104,7 @@ impl Kernel {
                     self.make_room(room);
                     false
                 }
+                None if self.room_may_come(id, &wish) => false,
                 None => {
                     let fault = self.refusal(id, &wish);
                     self.no_place(id, fault);
@@ -117,7 +119,7 @@ impl Kernel {
     /// # Errors
     ///
     /// EINVAL for a device that there is not.
-    fn wish<'a>(&self, model: &Model, estimate: &'a Estimate) -> Result<Wish<'a>, Fault> {
+    pub(super) fn wish<'a>(&self, model: &Model, estimate: &'a Estimate) -> Result<Wish<'a>, Fault> {
         let device = match &model.mount.device {
             Some(name) => Some(self.devices.find(name).ok_or_else(|| self.no_such_device(name))?),
             None => None,
@@ -130,7 +132,12 @@ impl Kernel {
             self.config.pool_tokens_min.min(pool_tokens)
         };
         let may_fuse = model.mount.attention == Attention::Auto;
-        Ok(Wish { estimate, device, gpu_layers: model.mount.gpu_layers, may_fuse, pool_min, pool_tokens })
+        let wish =
+            Wish { estimate, device, gpu_layers: model.mount.gpu_layers, may_fuse, pool_min, pool_tokens };
+        let awake = self.sleepers_tokens_max(model).next_multiple_of(estimate.pool_multiple.max(1));
+        let roomy = Wish { pool_min: pool_min.max(awake.min(pool_tokens)), ..wish };
+        // On devices that have become smaller those go on that can.
+        Ok(if roomy.fits_at_least(&self.devices.sizes()) { roomy } else { wish })
     }
 
     /// Enters a model in the ledger and has its worker started.

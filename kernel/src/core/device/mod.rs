@@ -16,7 +16,8 @@
 //!
 //! A worker that is told to stop keeps its entry until it is dead, and a restarted one has that of its model. Models
 //! are placed one after another, in the order of asking. What was mounted before the daemon started pushes nobody
-//! out: where it has no room, it waits unloaded until it is used.
+//! out: where it has no room, it waits unloaded until it is used. A context that outlived the last daemon uses its model
+//! while it has calls in line, or its process has a connection: then others make room, now or when they can.
 //!
 //! What a model takes is an estimate, and is not corrected by what its worker says: a sum that changed by itself
 //! could go above the device.
@@ -26,6 +27,7 @@ mod fit;
 mod report;
 mod room;
 mod shrink;
+mod sleepers;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -122,6 +124,16 @@ impl Devices {
         self.list.get(device).map_or(MAIN_MEMORY, |d| &d.name)
     }
 
+    /// Those in line are looked at again: somebody may have room for them who had not.
+    pub(super) fn reconsider(&mut self) {
+        self.changed = true;
+    }
+
+    /// Bytes of each device.
+    fn sizes(&self) -> Vec<u64> {
+        self.list.iter().map(|d| d.memory_bytes).collect()
+    }
+
     /// Bytes of each device that nobody takes.
     fn free(&self) -> Vec<u64> {
         self.list.iter().map(|d| d.memory_bytes.saturating_sub(d.taken_bytes())).collect()
@@ -171,8 +183,7 @@ impl Devices {
 
     /// A model that is gone waits for nothing.
     pub(super) fn leave_line(&mut self, id: ModelId) {
-        let before = self.line.len();
         self.line.retain(|waiting| *waiting != id);
-        self.changed |= self.line.len() < before;
+        self.changed = true;
     }
 }

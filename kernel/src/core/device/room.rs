@@ -48,6 +48,14 @@ impl Kernel {
         Some(plan)
     }
 
+    /// Whether others may still make room that cannot now: they are being loaded, or end what was begun before they are
+    /// idle. The devices suffice for the model alone.
+    pub(super) fn room_may_come(&self, id: ModelId, wish: &Wish) -> bool {
+        let changing =
+            |m: &Model| m.placement.is_some() && (!m.is_ready() || m.resize.is_some() || m.ends_soon());
+        wish.fits_at_least(&self.devices.sizes()) && self.models.values().any(|m| m.id != id && changing(m))
+    }
+
     /// Models that nobody uses, the one that was used longest ago first.
     fn idle_models(&self, but: ModelId) -> Vec<ModelId> {
         let idle = self.models.values().filter(|m| m.id != but && m.is_idle());
@@ -119,11 +127,17 @@ impl Kernel {
 impl Model {
     /// Whether it could be unloaded without anybody noticing but by the time of the next call.
     fn is_idle(&self) -> bool {
-        self.is_ready()
-            && self.contexts.is_empty()
-            && self.waiters.is_empty()
-            && self.in_flight.is_none()
-            && !self.questions.any()
+        self.is_ready() && self.is_left() && self.in_flight.is_none() && !self.questions.any()
+    }
+
+    /// Whether it is idle as soon as its worker has done what it was told.
+    fn ends_soon(&self) -> bool {
+        self.is_ready() && self.is_left() && !self.is_idle()
+    }
+
+    /// Whether nobody has a context here, or waits for one.
+    pub(in crate::core) fn is_left(&self) -> bool {
+        self.contexts.is_empty() && self.waiters.is_empty()
     }
 }
 

@@ -223,7 +223,7 @@ impl Kernel {
     }
 
     /// Fails the calls on a context that cannot be woken. What it holds stays.
-    fn fail_asleep(&mut self, id: ContextId, fault: &Fault) {
+    pub(in crate::core) fn fail_asleep(&mut self, id: ContextId, fault: &Fault) {
         let Some(image) = self.asleep.get(&id) else { return };
         let line = format!("context {id} of process {} sleeps on: {}", image.owner, fault.message);
         let (model, pid) = (Some(image.model.clone()), Some(image.owner));

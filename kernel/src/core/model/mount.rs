@@ -134,6 +134,7 @@ impl Kernel {
         self.worker_changed(worker.model, WorkerChange::Ready, "");
         self.serve_waiters(worker.model);
         self.wake_contexts(worker.model);
+        self.devices.reconsider();
     }
 
     fn serve_waiters(&mut self, id: ModelId) {
@@ -176,6 +177,7 @@ impl Kernel {
             }
             self.worker_changed(id, WorkerChange::Gone, &fault.message);
             self.models.remove(&id);
+            self.devices.reconsider();
             self.out.push(Effect::DropSwap { model: id });
         } else {
             self.take_offline(id, fault.message);
@@ -192,12 +194,14 @@ impl Kernel {
         model.placement = None;
         model.resize = None;
         self.devices.release(Holder::Model(id));
+        self.devices.reconsider();
         let Err(fault) = model.check_usable() else { return };
         for (call, _) in std::mem::take(&mut model.waiters) {
             self.finish(call, Err(fault.clone()));
         }
         self.worker_changed(id, WorkerChange::Gone, &fault.message);
         self.fail_calls(id, &fault);
+        self.fail_sleepers(id, &fault);
     }
 
     /// Fails every question and generation of a model.

@@ -178,6 +178,9 @@ impl Kernel {
         let Some(asked) = model.questions.take_answered(number) else {
             return self.worker_broken(worker, "it answered a question that was not asked");
         };
+        if model.is_left() {
+            self.devices.reconsider();
+        }
         self.worker_progressed(worker.model);
         let Some(call) = asked.call else { return };
         let answer = answer.map_err(|fault| Fault::new(fault.errno, fault.message));

@@ -110,6 +110,8 @@ impl Kernel {
             }
             self.settle_process(pid);
         }
+        // Somebody may use contexts that sleep.
+        self.devices.reconsider();
         self.reparent(pid, parent);
     }
 

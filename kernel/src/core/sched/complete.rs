@@ -34,6 +34,9 @@ impl Kernel {
             let withdrawn = u64::from(model.sched.count_withdrawn(&step, &done.rows));
             model.counters.steps_withdrawn += withdrawn;
             self.counters.steps_withdrawn += withdrawn;
+            if model.is_left() {
+                self.devices.reconsider();
+            }
         }
         self.worker_progressed(worker.model);
         if let Some(model) = self.models.get_mut(&worker.model) {

@@ -68,7 +68,7 @@ use super::capability::{Caps, taken_by};
 use super::context::{Context, Work};
 use super::effect::{Effect, StoreOrder};
 use super::event::{ConnId, ModelId, Now};
-use super::model::Model;
+use super::model::{Model, State};
 use super::process::Process;
 
 /// Who makes a call.
@@ -410,8 +410,13 @@ impl Kernel {
     /// A context of the caller. Whether others have one of that number is not for it to know.
     fn own_context(&self, caller: &Caller, id: ContextId) -> Result<&Context, Fault> {
         if let Some(image) = self.asleep.get(&id).filter(|image| image.owner == caller.pid) {
-            let message =
-                format!("context {id} sleeps until model {} is loaded; try again then", image.model);
+            let message = match self.model_named(&image.model) {
+                Ok(model) if model.state == State::Unloaded => format!(
+                    "context {id} sleeps: model {} has no room beside those that are used; unmount what is not needed, and try again",
+                    image.model
+                ),
+                _ => format!("context {id} sleeps until model {} is loaded; try again then", image.model),
+            };
             return Err(Fault::new(Errno::EAGAIN, message));
         }
         self.contexts.get(&id).filter(|c| c.owner == caller.pid).ok_or_else(|| {

@@ -1,0 +1,63 @@
+//! Models that contexts from an earlier daemon sleep for, and that found no room when this one began.
+//!
+//! Nobody makes a call for such a model: whoever waits for it made his with the last daemon, or has only just come back
+//! to his contexts. So its place is looked for again whenever memory is given back, or somebody could give more of his.
+
+use syscalls::ContextId;
+
+use super::super::Kernel;
+use super::super::event::ModelId;
+use super::super::image::ContextImage;
+use super::super::model::{Model, State};
+
+impl Kernel {
+    /// Whether somebody waits for a model to be loaded.
+    pub(super) fn is_wanted(&self, model: &Model) -> bool {
+        model.is_wanted() || self.sleepers(model).any(|image| self.is_waited_for(image))
+    }
+
+    /// Puts those in line for which there may be a place now.
+    pub(super) fn call_up_wanted(&mut self) {
+        if self.asleep.is_empty() {
+            return;
+        }
+        let waits = |m: &&Model| m.state == State::Unloaded && self.is_wanted(m);
+        let waiting: Vec<ModelId> =
+            self.models.values().filter(waits).filter(|m| self.may_fit(m)).map(|m| m.id).collect();
+        for id in waiting {
+            if let Some(model) = self.models.get_mut(&id) {
+                model.state = State::Loading;
+                self.devices.line.push_back(id);
+            }
+        }
+    }
+
+    /// The tokens of the largest context that sleeps for a model: in a smaller pool it could not go on.
+    pub(super) fn sleepers_tokens_max(&self, model: &Model) -> u32 {
+        self.sleepers(model).map(|image| image.tokens_max).max().unwrap_or(0)
+    }
+
+    /// Fails the calls on contexts that sleep for a model which cannot be had.
+    pub(in crate::core) fn fail_sleepers(&mut self, id: ModelId, fault: &syscalls::Fault) {
+        let Some(model) = self.models.get(&id) else { return };
+        let sleepers: Vec<ContextId> = self.sleepers(model).map(|image| image.id).collect();
+        sleepers.into_iter().for_each(|context| self.fail_asleep(context, fault));
+    }
+
+    /// The contexts that wake when a model is loaded. Those that sleep on when it has been cannot use it.
+    fn sleepers(&self, model: &Model) -> impl Iterator<Item = &ContextImage> {
+        let all = model.description.is_none().then(|| self.asleep.values());
+        all.into_iter().flatten().filter(move |image| image.model == model.name)
+    }
+
+    /// Whether a context has calls in line, or a program to make some.
+    fn is_waited_for(&self, image: &ContextImage) -> bool {
+        !image.queue.is_empty() || self.processes.living(image.owner).is_some_and(|p| p.conn.is_some())
+    }
+
+    fn may_fit(&self, model: &Model) -> bool {
+        let Some(estimate) = model.estimate.clone() else { return false };
+        let Ok(wish) = self.wish(model, &estimate) else { return false };
+        wish.fits_at_least(&self.free_soon()) || self.room_for(model.id, &wish).is_some()
+    }
+}
