@@ -1,10 +1,13 @@
 //! `stat`: counters.
 
+mod prometheus;
+
 use std::time::Duration;
 
 use clap::Parser;
-use syscalls::Pid;
+use syscalls::client::blocking::Client;
 use syscalls::reply::Stats;
+use syscalls::{Errno, Fault, Pid};
 
 use super::arguments::{self, Daemon, Invocation};
 use super::{Builtin, Outcome, Run};
@@ -26,20 +29,42 @@ struct Args {
     /// Prints one object with a number for each counter
     #[arg(long)]
     json: bool,
+    /// Prints all, of the system and of each model, in Prometheus' text format
+    #[arg(long, conflicts_with_all = ["json", "model", "pid"])]
+    prometheus: bool,
     #[command(flatten)]
     daemon: Daemon,
 }
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
-    let stats = args.daemon.connect("stat")?.stat(args.pid, args.model.as_deref())?;
+    let mut client = args.daemon.connect("stat")?;
+    let stats = client.stat(args.pid, args.model.as_deref())?;
     let mut output = Output::stdout();
+    if args.prometheus {
+        output.write(&prometheus::text(&levels(&mut client, stats)?))?;
+        return Ok(0);
+    }
     if args.json {
         output.write_json(&stats)?
     } else {
         output.write(&table(&stats))?
     }
     Ok(0)
+}
+
+fn levels(client: &mut Client, stats: Stats) -> Result<prometheus::Levels, Fault> {
+    let processes = client.ps()?;
+    let mut models = Vec::new();
+    for model in client.models()? {
+        match client.stat(None, Some(&model.name)) {
+            Ok(stats) => models.push((model, stats)),
+            // It was unmounted since it was listed.
+            Err(fault) if fault.errno == Errno::ENOENT => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(prometheus::Levels { stats, processes, models })
 }
 
 /// Lines for people, each with the counter's name in JSON.
