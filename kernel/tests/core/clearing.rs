@@ -31,18 +31,29 @@ impl Machine {
 
 #[test]
 fn frame_of_another_user_is_cleared_before_anything_is_computed_in_it() {
-    let (mut machine, _) = Machine::with_model("pool=512,context=512");
+    let (mut machine, _) = Machine::with_model("pool=128,context=128");
     let (one, other) = (machine.connect(ONE), machine.connect(OTHER));
-    machine.talk(one, "short and private");
+    machine.talk(one, &"short and private ".repeat(6));
     // What is given up reaches the worker with the next step.
     machine.talk(one, "another");
     assert!(machine.cells_left() > 0, "the same user's frames are used as they are");
     assert_eq!(machine.clears(), 0);
-    let context = machine.open_with(other, "somebody else");
+    let context = machine.open_with(other, &"somebody else ".repeat(6));
     machine.generate(other, context, 5);
     assert_eq!((machine.clears(), machine.cells_left()), (1, 0));
     machine.generate(other, context, 5);
     assert_eq!(machine.clears(), 1, "once is enough");
+}
+
+#[test]
+fn users_that_come_by_turns_keep_to_frames_of_their_own_and_nothing_is_cleared() {
+    let (mut machine, _) = Machine::with_model("pool=512,context=512");
+    let (one, other) = (machine.connect(ONE), machine.connect(OTHER));
+    for _ in 0..10 {
+        machine.talk(one, "short and private");
+        machine.talk(other, "somebody else");
+    }
+    assert_eq!(machine.clears(), 0, "clean frames are there for both");
 }
 
 #[test]
@@ -61,7 +72,7 @@ fn frames_that_a_closed_context_has_left_are_cleared_when_they_go_to_another_use
 fn frames_of_a_process_that_has_ended_are_cleared_for_the_next_user() {
     let (mut machine, _) = Machine::with_model("pool=128,context=128");
     let one = machine.connect(ONE);
-    let context = machine.open_with(one, "private");
+    let context = machine.open_with(one, &"private ".repeat(12));
     machine.generate(one, context, 5);
     machine.call(one, Exit { status: 0 }).expect("it ends");
     let other = machine.connect(OTHER);

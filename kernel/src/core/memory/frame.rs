@@ -7,7 +7,11 @@
 //!
 //! The pool knows whose each frame was last. When one goes to another user, [`Pool::must_clear`] says so, and what is free
 //! is overwritten before anything is computed in it. Entries are written as a whole before they are read, so no call could
-//! tell what was there; but what a user has given up should not lie about in memory that works for others.
+//! tell what was there; but what a user has given up should not lie about in memory that works for others. That takes a
+//! pass over all that is free, so it should be rare: a user gets the frames that were his last, then clean ones, and those
+//! of others only where nothing else is free.
+
+use std::collections::BTreeMap;
 
 use drivers::wire::PAGE_TOKENS;
 
@@ -33,10 +37,48 @@ impl PageRef {
     }
 }
 
+/// Frames without a page: stacks, filled from the top.
+#[derive(Debug, Default)]
+struct Free {
+    /// Those that nobody has had since they were cleared.
+    clean: Vec<Frame>,
+    /// Those that lie as their last user has left them.
+    left: BTreeMap<u32, Vec<Frame>>,
+    count: u32,
+}
+
+impl Free {
+    fn push(&mut self, frame: Frame, user: Option<u32>) {
+        self.count += 1;
+        match user {
+            Some(user) => self.left.entry(user).or_default().push(frame),
+            None => self.clean.push(frame),
+        }
+    }
+
+    /// The frame that it is cheapest to give to a user.
+    fn pop(&mut self, user: u32) -> Option<Frame> {
+        let own = self.left.get_mut(&user).and_then(Vec::pop);
+        let frame = own.or_else(|| self.clean.pop()).or_else(|| self.left.values_mut().find_map(Vec::pop))?;
+        self.count -= 1;
+        Some(frame)
+    }
+
+    /// Notes that everything is clean, and tells of what was not.
+    fn clean(&mut self, mut each: impl FnMut(&Frame)) {
+        for frame in std::mem::take(&mut self.left).into_values().flatten() {
+            each(&frame);
+            self.clean.push(frame);
+        }
+        // The lowest is handed out first.
+        self.clean.sort_by_key(|frame| std::cmp::Reverse(frame.0));
+    }
+}
+
 /// All frames of one worker.
 #[derive(Debug)]
 pub(in crate::core) struct Pool {
-    free: Vec<Frame>,
+    free: Free,
     /// The page in each frame, by the frame's number.
     pages: Vec<Option<Page>>,
     /// Frames that the worker turned out not to have.
@@ -54,10 +96,10 @@ impl Pool {
     /// A pool of free frames with room for `tokens` positions.
     pub(in crate::core) fn new(tokens: u32) -> Self {
         let frames = tokens / PAGE_TOKENS;
-        // The lowest frame is handed out first: a stack, filled from the top.
-        let free = (0..frames).rev().map(Frame).collect();
+        // The lowest is handed out first.
+        let clean = (0..frames).rev().map(Frame).collect();
         Pool {
-            free,
+            free: Free { clean, left: BTreeMap::new(), count: frames },
             pages: (0..frames).map(|_| None).collect(),
             retired: 0,
             users: vec![None; frames as usize],
@@ -75,19 +117,19 @@ impl Pool {
     /// Never hands out again what is free now, and tells how many frames that is: the worker has no room behind them.
     pub(in crate::core) fn retire_free(&mut self) -> u32 {
         let unreal = self.free();
-        self.free.clear();
+        self.free = Free::default();
         self.retired += unreal;
         unreal
     }
 
     /// Frames without a page.
     pub(in crate::core) fn free(&self) -> u32 {
-        self.free.len() as u32
+        self.free.count
     }
 
     /// A page for a user in a frame that was free, or none if no frame is.
     pub(in crate::core) fn allocate(&mut self, uid: u32) -> Option<PageRef> {
-        let frame = self.free.pop()?;
+        let frame = self.free.pop(uid)?;
         let number = frame.0;
         let slot = &mut self.pages[number as usize];
         assert!(slot.is_none(), "frame {number} was free and held a page");
@@ -108,7 +150,7 @@ impl Pool {
     /// Whether what is free must be cleared before the next pass, because a frame has another user; it counts as done.
     pub(in crate::core) fn must_clear(&mut self) -> bool {
         if self.crossed {
-            self.free.iter().for_each(|frame| self.users[frame.0 as usize] = None);
+            self.free.clean(|frame| self.users[frame.0 as usize] = None);
         }
         std::mem::take(&mut self.crossed)
     }
@@ -135,7 +177,8 @@ impl Pool {
         if entry.owners == 0 {
             self.used -= 1;
             let page = self.pages[page.0 as usize].take().expect("it was there a line ago");
-            self.free.push(page.frame);
+            let user = self.users[page.frame.0 as usize];
+            self.free.push(page.frame, user);
         }
     }
 
@@ -168,7 +211,7 @@ impl Pool {
     ///
     /// Where a frame is lost, or has a page without an owner.
     pub(in crate::core) fn check_sums(&self) {
-        assert_eq!(self.free.len() as u32 + self.used, self.total(), "frames are lost or there twice");
+        assert_eq!(self.free.count + self.used, self.total(), "frames are lost or there twice");
         assert!(self.owners >= u64::from(self.used), "pages without owners");
     }
 
@@ -180,7 +223,9 @@ impl Pool {
     pub(in crate::core) fn check(&self, references: usize) {
         let pages = self.pages.iter().flatten();
         let (allocated, owners) = pages.fold((0, 0), |(n, o), p| (n + 1, o + p.owners as usize));
-        assert_eq!(self.free.len() + allocated, self.total() as usize, "frames are lost or there twice");
+        let free = self.free.clean.len() + self.free.left.values().map(Vec::len).sum::<usize>();
+        assert_eq!(free + allocated, self.total() as usize, "frames are lost or there twice");
+        assert_eq!(free, self.free.count as usize, "the count of free frames is wrong");
         assert_eq!(owners, references, "page tables and pages disagree about owners");
         assert_eq!((self.used as usize, self.owners as usize), (allocated, owners), "the sums are wrong");
     }
@@ -234,8 +279,8 @@ mod tests {
     #[test]
     fn pool_must_be_cleared_once_where_a_frame_goes_to_another_user() {
         let mut pool = Pool::new(2 * PAGE_TOKENS);
-        let page = pool.allocate(USER).unwrap();
-        pool.release(page);
+        let pages = [pool.allocate(USER).unwrap(), pool.allocate(USER).unwrap()];
+        pages.into_iter().for_each(|page| pool.release(page));
         let page = pool.allocate(USER).unwrap();
         assert!(!pool.must_clear(), "its own frame came back");
         pool.release(page);
@@ -247,5 +292,36 @@ mod tests {
         assert!(!pool.must_clear(), "the second one was free when it was cleared");
         pool.hand_over(&pages[1], USER + 2);
         assert!(pool.must_clear());
+    }
+
+    #[test]
+    fn frames_go_back_to_their_user_then_clean_ones_and_others_last() {
+        let mut pool = Pool::new(3 * PAGE_TOKENS);
+        let (one, other) = (pool.allocate(USER).unwrap(), pool.allocate(USER + 1).unwrap());
+        let (ones, others) = (one.0, other.0);
+        pool.release(one);
+        pool.release(other);
+        let mut taken = Vec::new();
+        for expected in [ones, 2] {
+            let page = pool.allocate(USER).unwrap();
+            assert_eq!(page.0, expected);
+            taken.push(page);
+        }
+        assert!(!pool.must_clear(), "nothing of another user was taken");
+        taken.push(pool.allocate(USER).unwrap());
+        assert_eq!(taken[2].0, others);
+        assert!(pool.must_clear());
+        taken.into_iter().for_each(|page| pool.release(page));
+        pool.check(0);
+    }
+
+    #[test]
+    fn users_by_turns_cost_no_clearing_while_there_is_room_for_all() {
+        let mut pool = Pool::new(8 * PAGE_TOKENS);
+        for turn in 0..100 {
+            let page = pool.allocate(turn % 8).unwrap();
+            assert!(!pool.must_clear());
+            pool.release(page);
+        }
     }
 }
