@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::process::Stdio;
+use std::time::Instant;
 
-use harness::{DEADLINE, Daemon, wait_until};
+use harness::{DEADLINE, Daemon, figure, wait_until};
 use serde_json::{Value, json};
 use syscalls::call::{Attach, Exit, Follow, Hello, Lifetime, StoreGet, StorePut};
 use syscalls::client::blocking::Client;
@@ -119,10 +120,13 @@ fn disk_that_fills_up_costs_the_writes_and_heals_without_a_restart() {
     assert!(models.iter().any(|m| m.name == "m"), "the mount was kept when there was room");
     assert_eq!(read_story(&daemon, begin_story(&daemon)), story);
     assert_nothing_aside(&daemon);
+    let kept = format!("{} acknowledged values kept, {TOKENS} tokens generated meanwhile", acknowledged + 1);
+    figure("disk that fills up", &format!("{kept}, the first write after there was room is taken"));
 }
 
 /// Starts a daemon on a disk that refuses writes, and lets it be written later.
 fn started_on_a_disk_that_refuses(
+    what: &str,
     protect: impl Fn(&Daemon),
     errno: Errno,
     advice: &str,
@@ -153,9 +157,11 @@ fn started_on_a_disk_that_refuses(
     let pid = begin_story(&daemon);
     wait_until("a part of a story that no disk has", || generated(&daemon) > before + 20);
     open(&daemon);
+    let opened = Instant::now();
     wait_until("processes are kept again", || {
         daemon.log().contains("the journal of processes is written again")
     });
+    let healed = opened.elapsed();
     put(&mut client, "after", json!("works")).expect("it can be written again");
     daemon.kill9();
     daemon.restart();
@@ -164,12 +170,17 @@ fn started_on_a_disk_that_refuses(
     assert_eq!(get(&mut client, "after"), Some(json!("works")));
     assert_eq!(read_story(&daemon, pid), story);
     assert_nothing_aside(&daemon);
+    let kept = format!("{} acknowledged values and 2 processes of {TOKENS} tokens kept", acknowledged + 1);
+    figure(
+        &format!("start on a {what} disk"),
+        &format!("{kept}, writes again after {} ms", healed.as_millis()),
+    );
 }
 
 #[test]
 fn daemon_started_on_a_full_disk_serves_what_was_acknowledged_and_heals() {
     let (fill, empty) = (|d: &Daemon| d.disk().fill(), |d: &Daemon| d.disk().make_room());
-    started_on_a_disk_that_refuses(fill, Errno::ENOSPC, "make room on the disk", empty);
+    started_on_a_disk_that_refuses("full", fill, Errno::ENOSPC, "make room on the disk", empty);
 }
 
 #[test]
@@ -179,7 +190,7 @@ fn daemon_started_on_a_read_only_disk_serves_what_was_acknowledged_and_heals() {
         daemon.disk().set_read_only(false);
     };
     let protect = |daemon: &Daemon| daemon.disk().set_read_only(true);
-    started_on_a_disk_that_refuses(protect, Errno::EROFS, "make the data folder writable", open);
+    started_on_a_disk_that_refuses("read-only", protect, Errno::EROFS, "make the data folder writable", open);
 }
 
 #[test]

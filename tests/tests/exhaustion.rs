@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 
-use harness::{DEADLINE, Daemon, process, wait_for, wait_until};
+use harness::{DEADLINE, Daemon, figure, process, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use syscalls::client::blocking::Client;
 use syscalls::client::mount;
@@ -77,6 +77,8 @@ fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
     // The system refuses a file before it looks whether somebody waits for one, so perhaps nobody does.
     daemon.client().sysinfo().expect("newcomers are served again");
     wait_until("it is said", || daemon.log().contains("connections are accepted again"));
+    let newcomers = format!("a mount refused, {} newcomers made wait and served later", waiting.len());
+    figure("files used up", &format!("{newcomers}, {TOKENS} tokens beside them unchanged"));
 }
 
 #[test]
@@ -87,6 +89,10 @@ fn threads_that_are_used_up_refuse_a_mount_and_nobody_else() {
     }
     let Some(daemon) = Daemon::start_as_user(NOBODY_ELSE) else { return };
     starved(&daemon, libc::RLIMIT_NPROC, 1, "Resource temporarily unavailable", || {});
+    figure(
+        "threads used up",
+        &format!("a mount refused and later taken, {TOKENS} tokens beside it unchanged"),
+    );
 }
 
 #[test]
@@ -102,6 +108,7 @@ fn connections_beyond_the_files_are_turned_away_in_a_sentence() {
     assert!(line.contains("EMFILE") && line.contains("8 of 8 connections are open"), "{line}");
     assert!(line.contains("LimitNOFILE"), "{line}");
     first.mount("sim:", "m", |_| {}).expect("there are files for a worker all the same");
+    figure("connections used up", "8 of 8 open, one more turned away in a sentence and admitted later");
     drop(clients);
     wait_until("there is room", || Client::connect(&daemon.socket(), "late").is_ok());
 }
