@@ -52,6 +52,8 @@ pub enum Figure {
     Loss,
     /// The worst gap while somebody disturbed, as a multiple of the gap without.
     GapRatio,
+    /// The worst gap while nobody did, as a multiple of the same.
+    GapRatioAlone,
     /// From a long prompt to its first token.
     LongFirst,
     /// Generated tokens of complete answers per second.

@@ -136,6 +136,7 @@ fn also(figures: &Figures) -> String {
         (Decode, "decode", " t/s", 1.0),
         (Loss, "work longer by", " %", 100.0),
         (GapRatio, "worst gap", " × normal", 1.0),
+        (GapRatioAlone, "without the prompt", " × normal", 1.0),
         (LongFirst, "long prompt", " s", 1.0),
         (Goodput, "goodput", " t/s", 1.0),
         (ForkMs, "fork", " ms", 1.0),

@@ -27,7 +27,7 @@ pub struct Turns {
 impl Turns {
     pub fn new(quick: bool) -> Turns {
         match quick {
-            false => Turns { agents: 24, common: 1500, own: &[640, 320], generate: 20, resident: 6 },
+            false => Turns { agents: 24, common: 1500, own: &[180; 5], generate: 20, resident: 6 },
             true => Turns { agents: 24, common: 192, own: &[64, 32, 32], generate: 4, resident: 6 },
         }
     }
