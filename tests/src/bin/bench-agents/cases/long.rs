@@ -85,8 +85,12 @@ impl Case for Long {
         let (streams, long) = self.streams_and_long(system, &prompts, &long_prompt)?;
         let until = long.times.first().copied().unwrap_or(long.done);
         let gaps = || streams.iter().flat_map(Answer::gaps_s);
+        let flowing = streams.iter().filter_map(|stream| stream.times.get(STEADY_TOKENS / 4)).max();
         let (disturbed, undisturbed): (Vec<_>, Vec<_>) =
             gaps().partition(|(end, gap)| *end > long.asked && *end - Duration::from_secs_f64(*gap) <= until);
+        // The streams' own prompts are beside their first tokens.
+        let undisturbed =
+            undisturbed.into_iter().filter(|(end, _)| flowing.is_some_and(|time| end > time)).collect();
         let of = |gaps: Vec<(Instant, f64)>| gaps.into_iter().map(|(_, gap)| gap).collect::<Vec<_>>();
         let (disturbed, undisturbed) = (of(disturbed), of(undisturbed));
         let normal = median(&undisturbed);
