@@ -153,8 +153,7 @@ impl Team {
             self.kept = kept;
             loss
         };
-        self.reduce(gradients)?;
-        self.total(loss)
+        self.reduce(gradients, loss)
     }
 
     /// The loss of this rank's rows, without gradients.
@@ -186,14 +185,17 @@ impl Team {
         }
     }
 
-    fn reduce(&mut self, gradients: &mut Gradients) -> Result<()> {
+    /// Sums the gradients, and the loss on the same journey: each one of its own makes all ranks wait for the slowest.
+    fn reduce(&mut self, gradients: &mut Gradients, loss: Loss) -> Result<Loss> {
         for (id, group) in &self.shared {
             gradients.sum(*id, &**group)?;
             gradients.hold(*id, false);
         }
-        let Some(reducer) = &self.reducer else { return Ok(()) };
+        let Some(reducer) = &self.reducer else { return self.total(loss) };
         // Where one rank has a gradient and another has none, such as for rows without targets, there is one.
         let mut has = gradients.written();
+        let count = has.len();
+        has.extend([loss.sum, loss.count as f64]);
         let zero = &mut self.zero;
         let mut taken = Ok(());
         reducer.finish(gradients, |bucket, values| {
@@ -202,12 +204,12 @@ impl Team {
             }
         })?;
         taken?;
-        self.mesh.data().all_reduce(Numbers::F64(&mut has), Combine::Max)?;
-        gradients.set_written(&has);
+        self.mesh.data().all_reduce(Numbers::F64(&mut has), Combine::Sum)?;
+        gradients.set_written(&has[..count]);
         if let Some(zero) = zero {
             zero.keep(|id| has[id] > 0.0);
         }
-        Ok(())
+        self.of_stages([has[count], has[count + 1]])
     }
 
     /// A loss of this rank's rows, as that of all rows.
@@ -215,8 +217,11 @@ impl Team {
     /// # Errors
     /// If a rank is gone.
     pub fn total(&self, loss: Loss) -> Result<Loss> {
-        let own = self.mesh.data().sum([loss.sum, loss.count as f64])?;
-        // Only the last stage has one.
+        self.of_stages(self.mesh.data().sum([loss.sum, loss.count as f64])?)
+    }
+
+    /// The loss of a pipeline, of which only the last stage has one.
+    fn of_stages(&self, own: [f64; 2]) -> Result<Loss> {
         let [sum, count] = self.mesh.pipeline().sum(own)?;
         Ok(Loss { sum, count: count as usize })
     }
@@ -226,7 +231,9 @@ impl Team {
     /// # Errors
     /// If a rank is gone.
     pub fn norm(&self, parameters: &Parameters, gradients: &Gradients) -> Result<f64> {
-        if self.mesh.is_alone() {
+        let layers = self.mesh.tensor().size() * self.mesh.pipeline().size();
+        if layers == 1 && self.zero.is_none() {
+            // Every rank has all sums, and need not wait for the others to know their norm.
             return Ok(gradients.norm());
         }
         let squares = match &self.zero {
