@@ -13,8 +13,8 @@ use std::process::{Command, ExitCode};
 
 use clap::{CommandFactory, Parser};
 use kernel::host::daemon::{self, executable};
-use kernel::host::log;
 use kernel::host::settings::{Flags, Settings};
+use kernel::host::{heap, log};
 
 /// What the command line can be.
 #[derive(Parser)]
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: Flags) -> ExitCode {
+    let heap = heap::keep_small();
     let settings = match Settings::settle(flags) {
         Ok(settings) => settings,
         Err(e) => {
@@ -62,6 +63,9 @@ fn serve(flags: Flags) -> ExitCode {
         }
     };
     log::start(&settings.log);
+    if let Err(e) = heap {
+        tracing::warn!("the daemon cannot begin anew with a smaller heap, and goes on with what it has: {e}");
+    }
     match daemon::run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -9,6 +9,7 @@
 pub mod connection;
 pub mod daemon;
 mod digest;
+pub mod heap;
 pub mod input;
 pub mod inspect;
 pub mod listener;

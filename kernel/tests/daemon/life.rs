@@ -193,3 +193,26 @@ fn watchdog_is_fed_by_the_loop_and_status_lines_come() {
     child.kill().expect("it runs");
     child.wait().expect("ends");
 }
+
+/// Whether a daemon's allocator is told that threads keep nothing.
+#[cfg(target_env = "gnu")]
+fn keeps_heap_small(daemon: &super::harness::Daemon) -> bool {
+    let os_pid = daemon.client().sysinfo().expect("answers").os_pid;
+    let environment = fs::read_to_string(format!("/proc/{os_pid}/environ")).expect("it is this user's own");
+    // The allocator cuts its variable into pieces where it stands.
+    environment.contains("glibc.malloc.tcache_count=0")
+}
+
+#[test]
+#[cfg(target_env = "gnu")]
+fn daemon_keeps_its_heap_small_unless_it_is_told_otherwise() {
+    let home = Home::new("exit 1");
+    let daemon = home.start();
+    assert!(keeps_heap_small(&daemon));
+    daemon.signal(Signal::SIGTERM);
+    daemon.end();
+    let daemon = home.start_with(|command| {
+        command.env("GLIBC_TUNABLES", "glibc.malloc.arena_max=2");
+    });
+    assert!(!keeps_heap_small(&daemon));
+}
