@@ -31,7 +31,7 @@ test: build ## runs every test
 	$(CARGO_CC) test --release --workspace --locked --no-fail-fast
 
 kills: build ## kills the daemon 200 times under load, and compares what its processes say
-	LLMASOS_TEST_KILLS=200 $(CARGO_CC) test --release -p llmasos-tests --locked --test durable -- --nocapture streams
+	LLMASOS_TEST_KILLS=200 $(CARGO_CC) test --release --workspace --locked --test durable -- --nocapture streams
 
 faults: build ## kills, damages, floods and fails everything, and shows the figures in one table
 	@$(CARGO_CC:$(CARGO)=) tests/faults

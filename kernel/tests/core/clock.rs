@@ -31,17 +31,20 @@ fn run_with(mut pass: impl FnMut(&mut Machine)) -> Machine {
 
 #[test]
 fn time_that_jumps_by_hours_changes_no_token() {
+    let mut jumps = 0;
     for seed in 1..20 {
         println!("seed {seed}");
         let mut chance = Chance(seed);
         let machine = run_with(|machine| {
             if chance.once_in(4) {
+                jumps += 1;
                 // What a worker has said is heard before the alarm that would count it as hung.
                 machine.now += HOUR_US * (1 + chance.below(100) as u64);
             }
         });
         assert!(machine.now > HOUR_US);
     }
+    println!("figure: clock jumps: {jumps} of 1 to 100 hours, every text unchanged");
 }
 
 #[test]

@@ -88,13 +88,13 @@ fn killed(script: &str) -> u128 {
 #[test]
 fn app_that_is_killed_is_freed() {
     let us = killed("while :; do sleep 0.1; done");
-    eprintln!("an app that was killed had nothing left after {us} us");
+    println!("figure: death of an app: nothing left of it after {us} µs");
 }
 
 #[test]
 fn app_that_is_killed_is_freed_although_its_child_holds_the_connection() {
     let us = killed("sleep 600 & wait");
-    eprintln!("an app that was killed, and whose child lives, had nothing left after {us} us");
+    println!("figure: death of an app whose child lives: nothing left of it after {us} µs");
 }
 
 #[test]
