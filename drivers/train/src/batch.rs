@@ -88,6 +88,11 @@ pub struct Batch {
     /// row. Extractive answers: first and last place of the answer, two a row. Sentence embeddings: one a row, where the
     /// first of each pair counts.
     pub targets: Vec<i32>,
+    /// What should come out where it is no class, row after row, or NaN where it does not count. Numbers of texts: one a
+    /// row. Sets of classes: 1 or 0 for each class. Nearness of two texts: one a row, where the first of each pair counts.
+    pub values: Vec<f32>,
+    /// Whether each two rows belong together.
+    pub paired: bool,
     /// A number for each row that is its own in the whole data, whichever rank reads it: dropout depends on it.
     /// Empty for 0, 1, 2, …
     pub samples: Vec<u64>,
@@ -106,7 +111,20 @@ impl Batch {
 
     /// How many targets count.
     pub fn counted(&self) -> usize {
-        self.targets.iter().filter(|&&t| t != IGNORE).count()
+        let values = self.values.iter().filter(|value| !value.is_nan()).count();
+        self.targets.iter().filter(|&&t| t != IGNORE).count() + values
+    }
+
+    /// What the targets that count weigh together, where each class has a weight.
+    pub fn weight(&self, classes: Option<&[f64]>) -> f64 {
+        match classes {
+            None => self.counted() as f64,
+            Some(weights) => {
+                let known =
+                    self.targets.iter().filter_map(|target| weights.get(usize::try_from(*target).ok()?));
+                known.sum()
+            }
+        }
     }
 
     /// The number of row `row` in the whole data.
@@ -116,11 +134,13 @@ impl Batch {
 
     /// Some of the rows, as they stand here: padding stays, and samples keep their numbers.
     pub fn part(&self, rows: std::ops::Range<usize>) -> Batch {
-        let each = self.targets.len() / self.rows().max(1);
+        let [each, values] = [self.targets.len(), self.values.len()].map(|count| count / self.rows().max(1));
         Batch {
             input: self.input.part(&rows),
             source: self.source.as_ref().map(|source| source.part(&rows)),
             targets: self.targets[rows.start * each..rows.end * each].to_vec(),
+            values: self.values[rows.start * values..rows.end * values].to_vec(),
+            paired: self.paired,
             samples: rows.map(|row| self.sample(row)).collect(),
         }
     }

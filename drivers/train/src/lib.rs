@@ -41,6 +41,6 @@ pub mod trained;
 pub use batch::{Batch, IGNORE, Side};
 pub use error::{Error, Result};
 pub use gradients::Gradients;
-pub use model::{Loss, Model, Pass};
+pub use model::{Criterion, Loss, Model, Pass};
 pub use models::ModelConfig;
 pub use parameters::{Parameter, Parameters};

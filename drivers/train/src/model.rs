@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -38,6 +39,25 @@ pub struct Pass {
     pub label_smoothing: f64,
     /// How matrices are multiplied for gradients.
     pub precision: Precision,
+    /// What a loss has numbers of its own for.
+    pub criterion: Criterion,
+}
+
+/// The numbers of a loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Criterion {
+    /// How much the targets of each class weigh; all the same where there are none.
+    pub class_weights: Option<Arc<[f64]>>,
+    /// What similarities of sentences are multiplied with before their cross-entropy.
+    pub scale: f64,
+}
+
+impl Default for Criterion {
+    /// All classes weigh the same, and similarities are scaled as sentence-transformers'
+    /// `MultipleNegativesRankingLoss` does.
+    fn default() -> Self {
+        Criterion { class_weights: None, scale: 20.0 }
+    }
 }
 
 impl Pass {
@@ -57,14 +77,14 @@ impl Pass {
 pub struct Loss {
     /// The sum over all targets.
     pub sum: f64,
-    /// How many targets counted.
-    pub count: usize,
+    /// What the targets that counted weigh: their number, where all weigh the same.
+    pub count: f64,
 }
 
 impl Loss {
     /// The mean over the targets; 0 where none counted.
     pub fn mean(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
+        if self.count == 0.0 { 0.0 } else { self.sum / self.count }
     }
 }
 

@@ -10,12 +10,14 @@ use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser, Sgd};
 use train::{Batch, Gradients, Model, ModelConfig, Pass, Side, models};
 
-const CONFIGS: [&str; 10] = [
+const CONFIGS: [&str; 12] = [
     r#"{"model_type": "gpt2", "vocab_size": 23, "n_positions": 12, "n_embd": 8, "n_layer": 2, "n_head": 2}"#,
     r#"{"model_type": "gpt2", "vocab_size": 23, "n_positions": 12, "n_embd": 8, "n_layer": 1, "n_head": 2, "tie_word_embeddings": false}"#,
     r#"{"model_type": "llama", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 12, "attention_dropout": 0.2}"#,
     r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12}"#,
     r#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12}"#,
+    r#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12, "problem_type": "regression", "id2label": {"0": "LABEL_0"}}"#,
+    r#"{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12, "problem_type": "multi_label_classification"}"#,
     r#"{"model_type": "bert", "architectures": ["BertForTokenClassification"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12}"#,
     r#"{"model_type": "bert", "architectures": ["BertForQuestionAnswering"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12}"#,
     r#"{"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 23, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 12}"#,
@@ -38,6 +40,7 @@ fn batch(config: &str, rows: std::ops::Range<usize>) -> Batch {
     }
     let count = rows.len();
     let targets: Vec<i32> = match config {
+        c if c.contains("problem_type") => Vec::new(),
         c if c.contains("SequenceClassification") => rows.clone().map(|row| row as i32 % 2).collect(),
         c if c.contains("TokenClassification") => (0..count * 6).map(|i| i as i32 % 2).collect(),
         c if c.contains("QuestionAnswering") => rows.clone().flat_map(|row| [row as i32 % 3, 4]).collect(),
@@ -52,7 +55,13 @@ fn batch(config: &str, rows: std::ops::Range<usize>) -> Batch {
         mask[count * 5 - 1] = 0;
         Side { mask: Some(mask), ..Side::new(ids(9, rows.clone(), 5), 5) }
     });
-    Batch { input, source, targets, samples: rows.map(|row| row as u64).collect() }
+    let values = match config {
+        c if c.contains("regression") => rows.clone().map(|row| row as f32 * 0.7 - 1.0).collect(),
+        c if c.contains("multi_label") => rows.clone().flat_map(|row| [row as f32 % 2.0, 1.0]).collect(),
+        _ => Vec::new(),
+    };
+    let samples = rows.map(|row| row as u64).collect();
+    Batch { input, source, targets, values, samples, ..Batch::default() }
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -189,7 +198,7 @@ fn sampling_of_one_seed_is_the_same_and_ends_at_stop_tokens_and_positions() {
 
 #[test]
 fn adapters_begin_as_nothing_train_alone_and_merge_into_the_weights() {
-    for config in [CONFIGS[0], CONFIGS[2], CONFIGS[8]] {
+    for config in [CONFIGS[0], CONFIGS[2], CONFIGS[10]] {
         let mut model = model(config);
         let batch = batch(config, 0..4);
         let before = numbers(&model.logits(&batch, &Pass::evaluation()).unwrap());

@@ -286,7 +286,7 @@ fn cross_entropy_has_right_gradients() {
     let (logits, targets) = (random(&[4, 6], 1), [2, -100, 5, 0]);
     for smoothing in [0.0, 0.1] {
         let (loss, gradient) = cross_entropy(&logits, &targets, weighing(smoothing)).unwrap();
-        assert_eq!(loss.count, 3);
+        assert_eq!(loss.count, 3.0);
         let values = numbers(&logits);
         for (i, found) in numbers(&gradient).into_iter().enumerate() {
             let moved = |by: f64| {

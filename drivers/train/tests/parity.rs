@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use train::optim::{Adam, Optimiser};
-use train::{Batch, Gradients, Model, ModelConfig, Pass, Side, models};
+use train::{Batch, Criterion, Gradients, Model, ModelConfig, Pass, Side, models};
 
 struct Fixture {
     config: ModelConfig,
@@ -61,7 +61,9 @@ impl Fixture {
     fn batch(&self) -> Batch {
         let targets = self.integers("targets").map(|(t, _)| t.into_iter().map(|t| t as i32).collect());
         let source = self.side("source", "source_mask");
+        let values = self.tensors.get("input:values").map(|values| values.to_dtype(DType::F32).unwrap());
         Batch {
+            values: values.map(|values| values.flatten_all().unwrap().to_vec1().unwrap()).unwrap_or_default(),
             input: self.side("tokens", "mask").unwrap(),
             source,
             targets: targets.unwrap_or_default(),
@@ -71,7 +73,11 @@ impl Fixture {
 
     fn check(name: &str, dtype: DType, tolerance: f64) {
         let fixture = Fixture::read(name);
-        let (model, batch, pass) = (fixture.model(dtype), fixture.batch(), Pass::evaluation());
+        let (model, batch) = (fixture.model(dtype), fixture.batch());
+        let class_weights = fixture.tensors.get("input:weights").map(|weights| numbers(weights).into());
+        let label_smoothing = if class_weights.is_some() { 0.1 } else { 0.0 };
+        let criterion = Criterion { class_weights, ..Criterion::default() };
+        let pass = Pass { criterion, label_smoothing, ..Pass::evaluation() };
         close(name, "logits", &model.logits(&batch, &pass).unwrap(), &fixture.tensors["logits"], tolerance);
         let mut gradients = Gradients::new(model.parameters()).unwrap();
         let loss = model.gradients(&batch, &pass, &mut gradients).unwrap();
@@ -136,6 +142,11 @@ models! {
     bert_of_tokens_is_pytorchs => "bert-tokens",
     bert_of_answers_is_pytorchs => "bert-answer",
     bert_of_sentences_is_pytorchs => "bert-sentence",
+    bert_of_weighted_classes_is_pytorchs => "bert-weighted",
+    bert_of_words_of_weighted_classes_is_pytorchs => "bert-tokens-weighted",
+    bert_of_sets_of_classes_is_pytorchs => "bert-sets",
+    bert_of_numbers_is_pytorchs => "bert-numbers",
+    bert_of_near_sentences_is_pytorchs => "bert-near",
     marian_is_pytorchs => "marian",
     t5_is_pytorchs => "t5",
     gated_t5_is_pytorchs => "t5-gated",

@@ -87,9 +87,20 @@ def from_pairs(pairs: Iterable[tuple[str, str]], name: str = "pairs") -> Dataset
     return Dataset(name, "pairs", records=tuple({"source": str(a), "target": str(b)} for a, b in pairs))
 
 
-def from_labelled(rows: Iterable[tuple[str, str]], name: str = "labelled") -> Dataset:
-    """Texts and their classes, for an encoder."""
-    return Dataset(name, "labelled", records=tuple({"text": str(a), "label": str(b)} for a, b in rows))
+def from_labelled(rows: Iterable[tuple[Any, ...]], name: str = "labelled") -> Dataset:
+    """Texts, or two texts each, and their labels behind them, for an encoder: the name of a class, a list of names, or a
+    number. Which it is, the loss decides.
+    """
+    return Dataset(name, "labelled", records=tuple(_labelled(*row) for row in rows))
+
+
+def _labelled(*row: Any) -> dict[str, Any]:
+    *texts, label = row
+    if len(texts) not in (1, 2):
+        raise ValueError(f"a row of from_labelled() is a text, or two, and a label; there is one of {len(row)} parts")
+    several = not isinstance(label, str) and isinstance(label, Iterable)
+    named = [str(one) for one in label] if several else str(label)
+    return {**dict(zip(("text", "second"), map(str, texts))), "label": named}
 
 
 def from_questions(rows: Iterable[tuple[str, str, str | None]], name: str = "questions") -> Dataset:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .callbacks import Callback, EarlyStopping, Samples
 from .datasets import Dataset
-from .losses import CrossEntropyLoss
+from .losses import CrossEntropyLoss, Loss
 from .optimizers import AdamW, Optimizer
 from .schedules import Cosine, Schedule
 from .tokenizers import Tokenizer
@@ -21,7 +21,7 @@ def specification(
     data: Dataset,
     validation: Dataset | float | None,
     optimizer: Optimizer | None,
-    loss: CrossEntropyLoss | None,
+    loss: Loss | None,
     schedule: Schedule | None,
     callbacks: Iterable[Callback],
     **rest: Any,

@@ -42,6 +42,49 @@ class Models(Place):
         self.assertTrue(math.isclose(sum(label["score"] for label in labels), 1, rel_tol=1e-6))
         model.close()
 
+    def test_encoder_learns_numbers_sets_of_classes_nearness_and_weighted_classes(self) -> None:
+        losses, from_labelled = llmasos.losses, llmasos.datasets.from_labelled
+        learn = {**SHORT, "steps": 150, "batch_size": 8}
+        sizes = {**SMALL, "tokenizer": llmasos.tokenizers.WordPiece(100)}
+        optimizer = llmasos.optimizers.Adam(lr=3e-3)
+        words = {"good": 1.5, "fair": 0.0, "bad": -1.5}
+
+        model = llmasos.models.BERT(**sizes)
+        numbers = [(f"it is {word}", value) for word, value in words.items()] * 30
+        model.fit(from_labelled(numbers), optimizer, losses.MSELoss(), **learn)
+        self.assertEqual(model.config["problem_type"], "regression")
+        found = [model.classify(f"it is {word}")[0]["score"] for word in words]
+        self.assertTrue(all(abs(a - b) < 0.5 for a, b in zip(found, words.values())), found)
+        model.close()
+
+        model = llmasos.models.BERT(**sizes)
+        of = {"gold": ["dear", "yellow"], "sand": ["yellow"], "silk": ["dear"], "mud": []}
+        sets = [(f"it is {word}", wanted) for word, wanted in of.items()]
+        history = model.fit(from_labelled(sets * 25), optimizer, losses.BCEWithLogitsLoss(), **learn)
+        self.assertLess(history.loss[-1], 0.8 * history.loss[0])
+        self.assertEqual(model.config["problem_type"], "multi_label_classification")
+        found = model.classify("it is gold")
+        self.assertEqual({label["label"] for label in found}, {"dear", "yellow"})
+        self.assertFalse(math.isclose(sum(label["score"] for label in found), 1), "each class is by itself")
+        model.close()
+
+        model = llmasos.models.BERT(**sizes)
+        near = [("it is good", "it is fair", 0.9), ("it is good", "it is bad", 0.1), ("it is fair", "it is bad", 0.2)] * 30
+        model.fit(from_labelled(near), optimizer, losses.CosineSimilarityLoss(), **learn)
+        good, fair, bad = model.embed(["it is good", "it is fair", "it is bad"])
+        self.assertGreater(sum(a * b for a, b in zip(good, fair)), sum(a * b for a, b in zip(good, bad)) + 0.3)
+        model.close()
+
+        # Alike texts have both classes, of which one weighs ten times as much and one counts for nothing.
+        rows = [("it is so", label) for label in ("yes", "no", "no", "perhaps", "perhaps", "perhaps")] * 15
+        model = llmasos.models.BERT(**sizes)
+        loss = losses.CrossEntropyLoss(weight={"yes": 10}, ignore_index="perhaps", label_smoothing=0.02)
+        model.fit(from_labelled(rows), optimizer, loss, **learn)
+        self.assertEqual([label["label"] for label in model.classify("it is so")], ["yes", "no"])
+        model.close()
+        with self.assertRaisesRegex(llmasos.TrainingError, "which is for classes of texts or of words"):
+            llmasos.models.GPT(**SMALL).fit(llmasos.datasets.from_list([TEXT]), loss=loss, **SHORT)
+
     def test_encoder_learns_to_answer_to_tag_and_which_texts_mean_alike(self) -> None:
         colours = "red green blue grey".split()
         texts = [(a, f"the box is {a} and the ball is {b}") for a in colours for b in colours if a != b] * 12

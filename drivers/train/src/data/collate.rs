@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
 use super::examples::{Examples, Place, Position, Task};
+use super::prepare::NO_CLASS;
 use crate::batch::{Batch, IGNORE, Side};
 use crate::random::{self, Philox};
 use crate::token::{Frame, Framed, Special, Tokeniser};
@@ -58,7 +59,13 @@ impl Collator {
                 (ids.end, ids.pad) = (need(Special::End)?, need(Special::Pad)?);
             }
             Task::Masked { .. } => (ids.frame, ids.mask) = (Frame::of(tokeniser)?, need(Special::Mask)?),
-            Task::Classify { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => {
+            Task::Classify { .. }
+            | Task::Label { .. }
+            | Task::Rate { .. }
+            | Task::Tag { .. }
+            | Task::Answer { .. }
+            | Task::Compare { .. }
+            | Task::Similar { .. } => {
                 (ids.frame, ids.pad) = (Frame::of(tokeniser)?, need(Special::Pad)?);
             }
         }
@@ -157,7 +164,10 @@ impl Collator {
 
     fn add_record(&self, position: &Position, number: u64, rows: &mut Rows) {
         let (length, seen, frame) = (self.examples.task().length(), position.seen, self.ids.frame);
-        let class = |number| self.examples.file().class(number) as i32;
+        let class = |number| match self.examples.file().class(number) {
+            NO_CLASS => IGNORE,
+            class => class as i32,
+        };
         let mut tokens = self.record(number);
         match self.examples.task() {
             Task::Translate { .. } => {
@@ -177,15 +187,19 @@ impl Collator {
                 let targets = std::iter::once(IGNORE).chain(classes).chain([IGNORE]).collect();
                 rows.push(seen, frame.around(&tokens, None), targets);
             }
-            Task::Similar { .. } => {
+            task if task.pairs() => {
                 // A pair counts once, and each of its texts is a sample of its own.
-                for (which, (number, target)) in [(number, 0), (number + 1, IGNORE)].into_iter().enumerate() {
-                    let mut tokens = self.record(number);
+                let near = f32::from_bits(self.examples.file().class(number));
+                let scored = matches!(task, Task::Compare { .. });
+                for (which, (value, target)) in [(near, 0), (f32::NAN, IGNORE)].into_iter().enumerate() {
+                    let mut tokens = self.record(number + which as u64);
                     tokens.truncate(length - Frame::AROUND_ONE);
-                    rows.push(2 * seen + which as u64, frame.around(&tokens, None), vec![target]);
+                    let targets = if scored { Vec::new() } else { vec![target] };
+                    rows.values.extend(scored.then_some(value));
+                    rows.push(2 * seen + which as u64, frame.around(&tokens, None), targets);
                 }
             }
-            _ => {
+            task => {
                 tokens.truncate(length - Frame::AROUND_ONE);
                 // Two texts are one record, with what stands between them.
                 let between = tokens.iter().position(|token| *token == frame.separator());
@@ -193,7 +207,20 @@ impl Collator {
                     Some(at) => frame.around(&tokens[..at], Some(&tokens[at + 1..])),
                     None => frame.around(&tokens, None),
                 };
-                rows.push(seen, framed, vec![class(number)]);
+                let targets = match task {
+                    Task::Rate { .. } => {
+                        rows.values.push(f32::from_bits(self.examples.file().class(number)));
+                        Vec::new()
+                    }
+                    Task::Label { .. } => {
+                        let own = self.record(number + 1);
+                        let classes = 0..self.examples.file().about().labels.len() as u32;
+                        rows.values.extend(classes.map(|class| f32::from(u8::from(own.contains(&class)))));
+                        Vec::new()
+                    }
+                    _ => vec![class(number)],
+                };
+                rows.push(seen, framed, targets);
             }
         }
     }
@@ -242,6 +269,7 @@ struct Rows {
     inputs: Vec<Framed>,
     sources: Vec<Framed>,
     targets: Vec<Vec<i32>>,
+    values: Vec<f32>,
     samples: Vec<u64>,
     /// The document of each token, row after row, where documents are apart; such rows are equally long.
     documents: Vec<u32>,
@@ -264,6 +292,7 @@ impl Rows {
         let width = match task {
             Task::Classify { .. } | Task::Similar { .. } => 1,
             Task::Answer { .. } => 2,
+            Task::Label { .. } | Task::Rate { .. } | Task::Compare { .. } => 0,
             _ => input.length,
         };
         let mut targets = Vec::with_capacity(width * self.targets.len());
@@ -272,7 +301,7 @@ impl Rows {
             targets.extend(row);
             targets.extend(std::iter::repeat_n(IGNORE, missing));
         }
-        Batch { input, source, targets, samples: self.samples }
+        Batch { input, source, targets, values: self.values, paired: task.pairs(), samples: self.samples }
     }
 }
 

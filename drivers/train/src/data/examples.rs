@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
+use super::labels::Targets;
 use super::order::{Order, Permutation, draw};
 use super::tokens::TokenFile;
 
@@ -25,10 +26,16 @@ pub enum Task {
     Translate { length: usize },
     /// The class of a text; longer ones are cut.
     Classify { length: usize },
+    /// All classes of a text, of which it may have any number; longer ones are cut.
+    Label { length: usize },
+    /// A number that a text has; longer ones are cut.
+    Rate { length: usize },
     /// The class of each word; longer texts are cut.
     Tag { length: usize },
     /// Where a text answers a question; a long text comes in parts.
     Answer { length: usize },
+    /// Vectors of texts, of which two are as near to each other as a number says.
+    Compare { length: usize },
     /// Vectors of texts, of which two that belong together are nearer to each other than to others of their batch.
     Similar { length: usize },
 }
@@ -44,10 +51,28 @@ impl Task {
             Task::Continue { length } => Some((2 * (*length as u64 - 1), 0)),
             Task::Translate { .. }
             | Task::Classify { .. }
+            | Task::Label { .. }
+            | Task::Rate { .. }
             | Task::Tag { .. }
             | Task::Answer { .. }
+            | Task::Compare { .. }
             | Task::Similar { .. } => None,
         }
+    }
+
+    /// What the labels of its records are.
+    pub fn targets(&self) -> Targets {
+        match self {
+            Task::Label { .. } => Targets::Classes,
+            Task::Rate { .. } => Targets::Number,
+            Task::Compare { .. } => Targets::Nearness,
+            _ => Targets::Class,
+        }
+    }
+
+    /// Whether each two rows belong together.
+    pub fn pairs(&self) -> bool {
+        matches!(self, Task::Similar { .. } | Task::Compare { .. })
     }
 
     /// The longest row that comes of it.
@@ -58,8 +83,11 @@ impl Task {
             | Task::Continue { length }
             | Task::Translate { length }
             | Task::Classify { length }
+            | Task::Label { length }
+            | Task::Rate { length }
             | Task::Tag { length }
             | Task::Answer { length }
+            | Task::Compare { length }
             | Task::Similar { length } => *length,
         }
     }
@@ -143,7 +171,12 @@ impl Examples {
 
     fn records_each(&self) -> u64 {
         match self.task {
-            Task::Translate { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => 2,
+            Task::Translate { .. }
+            | Task::Label { .. }
+            | Task::Tag { .. }
+            | Task::Answer { .. }
+            | Task::Compare { .. }
+            | Task::Similar { .. } => 2,
             _ => 1,
         }
     }

@@ -32,6 +32,16 @@ impl Object {
         }
     }
 
+    /// A field that holds a list of texts. Numbers count as the text that they are written as.
+    pub fn list(&self, field: &str) -> Option<Vec<String>> {
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        self.fields.get(field)?.as_array()?.iter().map(text).collect()
+    }
+
     fn bad(&self, why: String) -> DataError {
         DataError::line(&self.path, self.line, why)
     }

@@ -3,7 +3,6 @@
 //! A file of tokens goes by what it is made of: the tokeniser, and path, length and time of change of every file of
 //! text. So a text that is edited is tokenised again, and two runs on the same data share one file.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,17 +11,21 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::error::DataError;
-use super::limits::{LABELS_MAX, PIECES_AT_ONCE};
-use super::record::{Record, Records};
+use super::labels::{self, Reading, Targets};
+use super::limits::PIECES_AT_ONCE;
+use super::record::Record;
 use super::source::{Shape, Source};
 use super::tokens::{About, TokenFile, TokenWriter};
 use super::windows::{QUESTION_TOKENS_MAX, covering, stride_default, windows};
 use crate::token::{Frame, Special, Tokeniser, hex};
 
 /// Part of the digest: another number where the same text becomes other tokens.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// Tokenises a source, or finds it done. Texts with questions are cut into parts for rows of `length` tokens.
+/// The class of a text whose label is ignored.
+pub(super) const NO_CLASS: u32 = u32::MAX;
+
+/// Tokenises a source, or finds it done.
 ///
 /// # Errors
 ///
@@ -31,10 +34,10 @@ pub fn prepare(
     source: &Source,
     files: &[PathBuf],
     tokeniser: &Tokeniser,
-    length: usize,
+    reading: &Reading,
     cache: &Path,
 ) -> Result<Arc<TokenFile>, DataError> {
-    let digest = digest(source, files, tokeniser, length)?;
+    let digest = digest(source, files, tokeniser, reading)?;
     let path = cache.join("tokens").join(format!("{}.tokens", hex(&digest)));
     if let Ok(file) = TokenFile::open(&path)
         && file.digest() == digest
@@ -42,12 +45,12 @@ pub fn prepare(
         return Ok(Arc::new(file));
     }
     let labels = match source.shape() {
-        Shape::Labelled | Shape::Tagged => labels(source.records(files)?, &files[0])?,
+        Shape::Labelled | Shape::Tagged => reading.labels(source.records(files)?, &files[0])?,
         _ => Vec::new(),
     };
     let mut writer = TokenWriter::create(&path, tokeniser.size(), digest)?;
     let stride = if let Source::Questions { stride, .. } = source { *stride } else { None };
-    let mut work = Work { tokeniser, labels: &labels, writer: &mut writer, file: &files[0], length, stride };
+    let mut work = Work { tokeniser, labels: &labels, writer: &mut writer, file: &files[0], reading, stride };
     let mut some = false;
     let mut records = source.records(files)?;
     loop {
@@ -68,14 +71,15 @@ fn digest(
     source: &Source,
     files: &[PathBuf],
     tokeniser: &Tokeniser,
-    length: usize,
+    reading: &Reading,
 ) -> Result<[u8; 24], DataError> {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
     hash.update(tokeniser.digest());
     hash.update(serde_json::to_vec(source).expect("a source becomes JSON"));
-    if source.shape() == Shape::Questions {
-        hash.update(length.to_le_bytes());
+    // Texts alone are the same tokens for rows of any length.
+    if !matches!(source.shape(), Shape::Text | Shape::Pairs) {
+        hash.update(serde_json::to_vec(reading).expect("how to read becomes JSON"));
     }
     for file in files {
         let about = std::fs::metadata(file).map_err(DataError::io(file))?;
@@ -88,36 +92,13 @@ fn digest(
     Ok(hash.finalize()[..24].try_into().expect("24 of 32 bytes"))
 }
 
-/// All labels: numbers in their order, otherwise names in theirs.
-fn labels(records: Records, file: &Path) -> Result<Vec<String>, DataError> {
-    let mut found = BTreeSet::new();
-    for record in records {
-        match record? {
-            Record::Labelled { label, .. } => drop(found.insert(label)),
-            Record::Tagged { tags, .. } => found.extend(tags),
-            _ => {}
-        }
-        if found.len() > LABELS_MAX {
-            let why = format!(
-                "has more than {LABELS_MAX} different labels, which is the limit; is it the right column?"
-            );
-            return Err(DataError::file(file, why));
-        }
-    }
-    let mut labels: Vec<String> = found.into_iter().collect();
-    if labels.iter().all(|label| label.parse::<i64>().is_ok()) {
-        labels.sort_by_key(|label| label.parse::<i64>().ok());
-    }
-    Ok(labels)
-}
-
 struct Work<'a> {
     tokeniser: &'a Tokeniser,
     labels: &'a [String],
     writer: &'a mut TokenWriter,
     file: &'a Path,
-    /// Tokens of a row, and those that parts of a text have in common.
-    length: usize,
+    reading: &'a Reading,
+    /// Tokens that parts of a text have in common.
     stride: Option<usize>,
 }
 
@@ -141,13 +122,7 @@ impl Work<'_> {
             kinds.push(match &record {
                 Record::Text { ends, .. } => Kind::Text { ends: *ends },
                 Record::Pair { .. } => Kind::Pair,
-                Record::Labelled { second, label, .. } => {
-                    let class = self.labels.iter().position(|known| known == label);
-                    Kind::Labelled {
-                        two: second.is_some(),
-                        class: class.expect("all labels were listed") as u32,
-                    }
-                }
+                Record::Labelled { second, label, .. } => self.labelled(second.is_some(), label)?,
                 Record::Question { .. } | Record::Tagged { .. } => unreachable!("they were written"),
             });
             texts.extend(record.into_texts());
@@ -167,12 +142,21 @@ impl Work<'_> {
                     self.writer.push(&encoded.next().expect("the second of the pair"))?;
                     self.writer.end(0);
                 }
-                Kind::Labelled { two, class } => {
+                Kind::Near { value } => {
+                    self.writer.end(value);
+                    self.writer.push(&encoded.next().expect("the second text"))?;
+                    self.writer.end(value);
+                }
+                Kind::Labelled { two, class, classes } => {
                     if two {
                         self.writer.push(&[self.tokeniser.need(Special::Separator)?])?;
                         self.writer.push(&encoded.next().expect("the second text"))?;
                     }
                     self.writer.end(class);
+                    if let Some(classes) = classes {
+                        self.writer.push(&classes)?;
+                        self.writer.end(0);
+                    }
                 }
             }
         }
@@ -181,6 +165,46 @@ impl Work<'_> {
 }
 
 impl Work<'_> {
+    /// What is written of a label: the number of its class, or the bits of the number that it is.
+    fn labelled(&self, two: bool, label: &str) -> Result<Kind, DataError> {
+        let number = |label| labels::number(label, self.file).map(f32::to_bits);
+        Ok(match self.reading.targets {
+            Targets::Nearness if !two => {
+                let why = "has one text in a record, and how near two are is to be learned; name the column `second`";
+                return Err(DataError::file(self.file, why));
+            }
+            Targets::Nearness => Kind::Near { value: number(label)? },
+            Targets::Number => Kind::Labelled { two, class: number(label)?, classes: None },
+            Targets::Class => {
+                Kind::Labelled { two, class: self.class(label).unwrap_or(NO_CLASS), classes: None }
+            }
+            Targets::Classes => {
+                self.check_vocabulary()?;
+                let classes = labels::split(label).filter_map(|label| self.class(label)).collect();
+                Kind::Labelled { two, class: 0, classes: Some(classes) }
+            }
+        })
+    }
+
+    /// The number of a class; none of one that is ignored.
+    fn class(&self, label: &str) -> Option<u32> {
+        let place = self.labels.iter().position(|known| known == label);
+        assert!(place.is_some() || self.reading.ignores(label), "all labels were listed");
+        place.map(|place| place as u32)
+    }
+
+    /// Numbers of classes that are written as tokens must be some.
+    fn check_vocabulary(&self) -> Result<(), DataError> {
+        let (most, found) = (self.tokeniser.size() as usize, self.labels.len());
+        match found < most {
+            true => Ok(()),
+            false => {
+                let why = format!("has {found} different classes, and the vocabulary {most} tokens");
+                Err(DataError::file(self.file, why))
+            }
+        }
+    }
+
     fn encoded(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, DataError> {
         let encoded = self.tokeniser.encode_all(texts);
         encoded.map_err(|error| DataError::Token { path: self.file.to_owned(), error })
@@ -195,8 +219,8 @@ impl Work<'_> {
         answer: Option<&Range<usize>>,
     ) -> Result<(), DataError> {
         let mut asked = self.encoded(&[question.to_owned()])?.remove(0);
-        asked.truncate(QUESTION_TOKENS_MAX.min((self.length - Frame::AROUND_TWO) / 2));
-        let room = self.length - Frame::AROUND_TWO - asked.len();
+        asked.truncate(QUESTION_TOKENS_MAX.min((self.reading.length - Frame::AROUND_TWO) / 2));
+        let room = self.reading.length - Frame::AROUND_TWO - asked.len();
         let placed = self.tokeniser.encode_with_places(context);
         let (tokens, places) =
             placed.map_err(|error| DataError::Token { path: self.file.to_owned(), error })?;
@@ -217,17 +241,12 @@ impl Work<'_> {
     /// Writes the tokens of words, and behind them one more than the class of each word at its first token, and 0 at
     /// the others.
     fn tagged(&mut self, words: &[String], tags: &[String]) -> Result<(), DataError> {
-        let most = self.tokeniser.size() as usize;
-        if self.labels.len() >= most {
-            let why =
-                format!("has {} different classes, and the vocabulary {most} tokens", self.labels.len());
-            return Err(DataError::file(self.file, why));
-        }
+        self.check_vocabulary()?;
         let pieces = self.encoded(words)?;
         let mut classes = Vec::new();
         for (pieces, tag) in pieces.iter().zip(tags) {
-            let class = self.labels.iter().position(|known| known == tag).expect("all were listed");
-            classes.extend((0..pieces.len()).map(|piece| if piece == 0 { class as u32 + 1 } else { 0 }));
+            let first = self.class(tag).map_or(0, |class| class + 1);
+            classes.extend((0..pieces.len()).map(|piece| if piece == 0 { first } else { 0 }));
         }
         for tokens in [pieces.concat(), classes] {
             self.writer.push(&tokens)?;
@@ -240,5 +259,6 @@ impl Work<'_> {
 enum Kind {
     Text { ends: bool },
     Pair,
-    Labelled { two: bool, class: u32 },
+    Near { value: u32 },
+    Labelled { two: bool, class: u32, classes: Option<Vec<u32>> },
 }

@@ -34,7 +34,7 @@ pub enum Source {
     Parallel { source: PathBuf, target: PathBuf },
     /// A table (.tsv, .csv or .jsonl) with a text and its translation; columns by number, from 0 on, or by name.
     Pairs { file: PathBuf, source: String, target: String },
-    /// A table with a text, or two, and its class.
+    /// A table with a text, or two, and its class, its classes, or a number.
     Labelled {
         file: PathBuf,
         #[serde(default = "first_column")]
@@ -88,7 +88,7 @@ pub enum Shape {
     Text,
     /// Texts and their translations.
     Pairs,
-    /// Texts and their classes.
+    /// Texts and their classes or numbers.
     Labelled,
     /// Questions, texts, and where the answers stand.
     Questions,
@@ -160,7 +160,7 @@ impl Source {
             Source::Tagged { file, words, tags } => tagged::read(file, words, tags),
             Source::Labelled { file, text, second, label } => {
                 let columns: Vec<String> = [text, label].into_iter().chain(second).cloned().collect();
-                let rows = table::read(file, &columns)?;
+                let rows = table::read_with_list(file, &columns, label)?;
                 Ok(Box::new(rows.map(|row| {
                     let mut cells = row?.into_iter();
                     let mut cell = || cells.next().expect("the columns that were asked for");

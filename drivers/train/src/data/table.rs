@@ -6,33 +6,38 @@
 use std::path::Path;
 
 use super::error::DataError;
-use super::jsonl;
 use super::lines::Lines;
+use super::{jsonl, labels};
 
 /// One row's wanted columns.
 pub type Row = Vec<String>;
 
 /// Reads the wanted columns of a table.
-pub fn read(
-    path: &Path,
-    columns: &[String],
-) -> Result<Box<dyn Iterator<Item = Result<Row, DataError>> + Send>, DataError> {
-    let wanted = columns.to_vec();
+pub fn read(path: &Path, columns: &[String]) -> Result<Rowwise, DataError> {
+    read_with_list(path, columns, "")
+}
+
+/// Rows as they come from a table.
+pub type Rowwise = Box<dyn Iterator<Item = Result<Row, DataError>> + Send>;
+
+/// The same, where column `list` of JSON lines may hold lists, which become [one text](super::labels::split) each.
+pub fn read_with_list(path: &Path, columns: &[String], list: &str) -> Result<Rowwise, DataError> {
+    let (wanted, list) = (columns.to_vec(), list.to_owned());
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("jsonl" | "json" | "ndjson") => Ok(Box::new(jsonl::read(path)?.map(move |object| {
             let object = object?;
-            wanted.iter().map(|column| object.text(column)).collect()
+            let cell = |column: &String| match object.list(column).filter(|_| *column == list) {
+                Some(items) => Ok(labels::join(items.iter().map(String::as_str))),
+                None => object.text(column),
+            };
+            wanted.iter().map(cell).collect()
         }))),
         Some("csv") => delimited(path, wanted, b','),
         _ => delimited(path, wanted, b'\t'),
     }
 }
 
-fn delimited(
-    path: &Path,
-    wanted: Vec<String>,
-    delimiter: u8,
-) -> Result<Box<dyn Iterator<Item = Result<Row, DataError>> + Send>, DataError> {
+fn delimited(path: &Path, wanted: Vec<String>, delimiter: u8) -> Result<Rowwise, DataError> {
     let mut rows = Rows { lines: Lines::open(path, "rows")?, delimiter, wanted: Vec::new(), failed: false };
     let numbers: Option<Vec<usize>> = wanted.iter().map(|column| column.parse().ok()).collect();
     rows.wanted = match numbers {

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::error::DataError;
 use super::jsonl::{self, Object};
 use super::lines::Lines;
@@ -49,13 +47,7 @@ fn list(object: &Object, field: &str) -> Result<Vec<String>, DataError> {
         let why = format!("has no list of texts `{field}`; it has {}", names.join(", "));
         DataError::line(&object.path, object.line, why)
     };
-    let text = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
-    let values = object.fields.get(field).and_then(Value::as_array).ok_or_else(bad)?;
-    values.iter().map(|value| text(value).ok_or_else(bad)).collect()
+    object.list(field).ok_or_else(bad)
 }
 
 struct Texts {

@@ -31,7 +31,7 @@ fn bytes(family: Family) -> Tokeniser {
 
 fn prepared(source: &Source, folder: &Path, tokeniser: &Tokeniser) -> Result<Arc<TokenFile>, DataError> {
     let files = source.files(Split::Train, &search(folder))?;
-    prepare(source, &files, tokeniser, LENGTH, &folder.join("cache"))
+    prepare(source, &files, tokeniser, &Reading::of(LENGTH), &folder.join("cache"))
 }
 
 fn refusal(source: &Source, folder: &Path) -> String {
@@ -234,6 +234,51 @@ fn classes_come_one_a_row() {
     assert_eq!(batch.targets, [0, 1]);
     assert_eq!((batch.input.length, batch.rows()), (6, 2));
     assert_eq!(batch.input.mask.unwrap(), [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]);
+}
+
+/// A batch of two examples of labelled texts, read for a loss.
+fn labelled(folder: &Path, text: &str, task: Task, ignore: Option<&str>) -> Result<crate::Batch, DataError> {
+    let second = text.contains("second").then(|| "second".to_owned());
+    let file = write(folder, "labelled.jsonl", text);
+    let source = Source::Labelled { file, text: "text".into(), second, label: "label".into() };
+    let tokeniser = bytes(Family::Encoder);
+    let reading = Reading { length: 9, targets: task.targets(), ignore: ignore.map(str::to_owned) };
+    let files = source.files(Split::Train, &search(folder))?;
+    let tokens = prepare(&source, &files, &tokeniser, &reading, &folder.join("cache"))?;
+    let examples = Examples::new(tokens, task, Order::Sequential, 3)?;
+    Ok(Collator::new(examples, &tokeniser)?.batch(Position::default(), 2).0)
+}
+
+#[test]
+fn labels_are_classes_sets_numbers_or_nearness_as_the_loss_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let sets = "{\"text\": \"a\", \"label\": [\"x, y\", \"z\"]}\n{\"text\": \"b\", \"label\": []}\n\
+                {\"text\": \"c\", \"label\": \"w,z\"}\n";
+    let batch = labelled(at, sets, Task::Label { length: 9 }, None).unwrap();
+    assert_eq!((batch.values.as_slice(), batch.counted()), (&[0.0, 1.0, 1.0, 0.0, 0.0, 0.0][..], 6));
+    let error = labelled(at, sets, Task::Classify { length: 9 }, None).unwrap_err().to_string();
+    assert!(error.contains("BinaryCrossEntropy"), "{error}");
+    let numbers = "{\"text\": \"a\", \"label\": -0.5}\n{\"text\": \"b\", \"label\": \"2\"}\n";
+    assert_eq!(labelled(at, numbers, Task::Rate { length: 9 }, None).unwrap().values, [-0.5, 2.0]);
+    let error = labelled(at, sets, Task::Rate { length: 9 }, None).unwrap_err().to_string();
+    assert!(error.contains("where a number is to be learned"), "{error}");
+    let near = "{\"text\": \"a\", \"second\": \"b\", \"label\": 0.25}\n";
+    let batch = labelled(at, near, Task::Compare { length: 9 }, None).unwrap();
+    assert_eq!((batch.rows(), batch.counted(), batch.paired), (4, 2, true));
+    assert!(batch.values[0] == 0.25 && batch.values[1].is_nan(), "{:?}", batch.values);
+    let error = labelled(at, numbers, Task::Compare { length: 9 }, None).unwrap_err().to_string();
+    assert!(error.contains("`second`"), "{error}");
+}
+
+#[test]
+fn label_that_is_ignored_is_no_class_and_no_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let classes = "{\"text\": \"a\", \"label\": \"-100\"}\n{\"text\": \"b\", \"label\": \"x\"}\n\
+                   {\"text\": \"c\", \"label\": \"y\"}\n";
+    let of = |ignore| labelled(folder.path(), classes, Task::Classify { length: 9 }, ignore).unwrap().targets;
+    assert_eq!(of(None), [IGNORE, 0]);
+    assert_eq!(of(Some("x")), [0, IGNORE]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::config::{Activation, BertConfig};
+use super::config::{Activation, BertConfig, Problem};
 use super::decoder::{EMBEDDING_SITE, adapt};
 use super::{ModelConfig, head, side};
 use crate::model::{Model, Pass, Passed, Recorded};
@@ -17,16 +17,13 @@ use crate::ops::activation::activation;
 use crate::ops::cross_entropy::{Weighing, cross_entropy};
 use crate::ops::linear::Layout;
 use crate::ops::pool::{first_weights, mean_weights, unit, weighted};
+use crate::ops::weighted::{binary_cross_entropy, cosine_error, squared_error, weighted_cross_entropy};
 use crate::parameters::{Id, Init, Parameters};
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
 
 /// The place of dropout before a classifier.
 const HEAD_SITE: u32 = EMBEDDING_SITE + 1;
-
-/// What similarities of sentences are multiplied with before their cross-entropy, as in sentence-transformers'
-/// `MultipleNegativesRankingLoss`.
-const SIMILARITY_SCALE: f64 = 20.0;
 
 /// A BERT.
 #[derive(Debug)]
@@ -242,14 +239,24 @@ impl Model for Bert {
                 let loss = head::language_loss(&scope, x, words, Some(&bias), batch, pass)?;
                 return Ok(Passed::Loss(loss));
             }
-            Head::Text { .. } | Head::Tokens(_) => cross_entropy(x.tensor(), &batch.targets, weighing)?,
+            Head::Text { .. } if self.config.problem_type == Some(Problem::Number) => {
+                squared_error(x.tensor(), &batch.values, weighing)?
+            }
+            Head::Text { .. } if self.config.problem_type == Some(Problem::Classes) => {
+                binary_cross_entropy(x.tensor(), &batch.values, weighing)?
+            }
+            Head::Text { .. } | Head::Tokens(_) => match &pass.criterion.class_weights {
+                None => cross_entropy(x.tensor(), &batch.targets, weighing)?,
+                Some(weights) => weighted_cross_entropy(x.tensor(), &batch.targets, weights, weighing)?,
+            },
             Head::Answer(_) => {
                 // The classes of first and last place are the tokens of the row.
                 let places = x.tensor().transpose(1, 2)?.contiguous()?;
                 let (loss, gradient) = cross_entropy(&places, &batch.targets, weighing)?;
                 (loss, gradient.transpose(1, 2)?.contiguous()?)
             }
-            Head::Sentence => pairs(x.tensor(), weighing)?,
+            Head::Sentence if !batch.values.is_empty() => cosine_error(x.tensor(), &batch.values, weighing)?,
+            Head::Sentence => pairs(x.tensor(), pass.criterion.scale, weighing)?,
         };
         Ok(Passed::Loss(Recorded { loss, value: x, gradient: Some(gradient) }))
     }
@@ -261,7 +268,7 @@ impl Model for Bert {
 
 /// The loss of vectors of which each two in a row belong together: the second of a pair is to be nearest to its first,
 /// among the seconds of all pairs.
-fn pairs(x: &Tensor, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
+fn pairs(x: &Tensor, scale: f64, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
     let (rows, width) = x.dims2()?;
     if rows == 0 || rows % 2 == 1 {
         return Err(Error::Batch(format!("{rows} sentences are no pairs; give an even number of them")));
@@ -269,10 +276,10 @@ fn pairs(x: &Tensor, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
     let both = x.reshape((rows / 2, 2, width))?;
     let [a, b] = [both.narrow(1, 0, 1)?, both.narrow(1, 1, 1)?];
     let (a, b) = (a.squeeze(1)?.contiguous()?, b.squeeze(1)?.contiguous()?);
-    let scores = (a.matmul(&b.t()?)? * SIMILARITY_SCALE)?;
+    let scores = (a.matmul(&b.t()?)? * scale)?;
     let targets: Vec<i32> = (0..rows as i32 / 2).collect();
     let (loss, slopes) = cross_entropy(&scores, &targets, weighing)?;
-    let slopes = (slopes * SIMILARITY_SCALE)?;
+    let slopes = (slopes * scale)?;
     let gradients = [slopes.matmul(&b)?, slopes.t()?.matmul(&a)?];
     Ok((loss, Tensor::stack(&gradients, 1)?.reshape((rows, width))?))
 }

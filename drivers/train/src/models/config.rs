@@ -323,6 +323,23 @@ pub struct BertConfig {
     /// Names of the classes by number, for classifiers; there are as many classes.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "by_number")]
     pub id2label: Option<std::collections::BTreeMap<u32, String>>,
+    /// What a classifier of texts learns; one class of each where it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<Problem>,
+}
+
+/// What a classifier of texts learns, by Hugging Face's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Problem {
+    /// One class of each.
+    #[serde(rename = "single_label_classification")]
+    Class,
+    /// Any number of classes of each.
+    #[serde(rename = "multi_label_classification")]
+    Classes,
+    /// A number of each.
+    #[serde(rename = "regression")]
+    Number,
 }
 
 /// Names by number, whose numbers are strings in JSON: inside of an enum serde does not turn them back by itself.
@@ -375,6 +392,7 @@ impl Default for BertConfig {
             layer_norm_eps: 1e-12,
             pad_token_id: Some(0),
             id2label: None,
+            problem_type: None,
         }
     }
 }

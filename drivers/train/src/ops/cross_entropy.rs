@@ -31,8 +31,8 @@ pub struct Weighing {
 }
 
 impl Weighing {
-    pub(crate) fn factor(&self, counted: usize) -> f64 {
-        self.denominator.unwrap_or(counted as f64).max(f64::MIN_POSITIVE).recip()
+    pub(crate) fn factor(&self, counted: f64) -> f64 {
+        self.denominator.unwrap_or(counted).max(f64::MIN_POSITIVE).recip()
     }
 }
 
@@ -43,10 +43,10 @@ impl Weighing {
 pub fn cross_entropy(logits: &Tensor, targets: &[i32], weighing: Weighing) -> Result<(Loss, Tensor)> {
     let classes = logits.dims().last().copied().unwrap_or_default();
     let counted = check(targets, logits.elem_count() / classes.max(1), classes)?;
-    let mut loss = Loss { sum: 0.0, count: counted };
+    let mut loss = Loss { sum: 0.0, count: counted as f64 };
     let gradient = for_type!(logits, T => {
         let mut slopes = Read::of(logits)?.slice::<T>().to_vec();
-        loss.sum = rows(&mut slopes, targets, classes, weighing, weighing.factor(counted));
+        loss.sum = rows(&mut slopes, targets, classes, weighing, weighing.factor(counted as f64));
         slopes
     }, logits.dims())?;
     Ok((loss, gradient))
@@ -82,7 +82,7 @@ pub fn linear_cross_entropy(
         );
     }
     let counted = check(targets, x.tensor.elem_count() / width.max(1), classes)?;
-    let mut loss = Loss { sum: 0.0, count: counted };
+    let mut loss = Loss { sum: 0.0, count: counted as f64 };
     let wanted = tape.records();
     let gradient = for_type!(x.tensor, T => {
         let (x, w) = (Read::of(&x.tensor)?, Read::of(&weight.tensor)?);
@@ -131,7 +131,7 @@ fn chunks<T: Real>(
         let out = Output::biased(logits, classes, head.b);
         product(tape.precision(), [rows_here, classes, width], out, Matrix::new(&x, width), w.turned());
         let here: Vec<i32> = chosen.iter().map(|&row| targets[row]).collect();
-        sum += rows(logits, &here, classes, weighing, weighing.factor(counted));
+        sum += rows(logits, &here, classes, weighing, weighing.factor(counted as f64));
         if !tape.records() {
             continue;
         }

@@ -17,6 +17,7 @@ pub mod product;
 pub mod read;
 pub mod real;
 pub mod rope;
+pub mod weighted;
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;

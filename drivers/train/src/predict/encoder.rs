@@ -5,6 +5,7 @@ use candle_core::DType;
 use super::{Answer, Choice, Label, Predictor, Word};
 use crate::batch::{Batch, Side};
 use crate::models::build;
+use crate::models::config::Problem;
 use crate::run::{MicroStep, RunError, Turn};
 use crate::token::{Frame, Framed, Special, Tokeniser};
 use crate::{Model, ModelConfig, Pass};
@@ -43,7 +44,7 @@ pub(super) fn fill_mask(
     Ok(Answer::Masks { masks: hidden.into_iter().map(guess).collect::<Result<_, _>>()? })
 }
 
-/// Tells the class of a text.
+/// Tells the class of a text, or how likely each of its classes is by itself, or the number of it.
 pub(super) fn classify(
     predictor: &Predictor,
     text: &str,
@@ -55,7 +56,16 @@ pub(super) fn classify(
     turn.take(MicroStep { step: 0, number: 0, tokens: batch.input.length });
     let logits = predictor.model.logits(&batch, &Pass::evaluation())?;
     let logits = logits.to_dtype(DType::F64).and_then(|logits| logits.to_vec2::<f64>());
-    let scores = softmax(&logits.map_err(crate::Error::from)?[0]);
+    let logits = logits.map_err(crate::Error::from)?.swap_remove(0);
+    let problem = match &predictor.trained.config {
+        ModelConfig::Bert(config) => config.problem_type,
+        _ => None,
+    };
+    let scores = match problem {
+        Some(Problem::Number) => logits,
+        Some(Problem::Classes) => logits.into_iter().map(|logit| (1.0 + (-logit).exp()).recip()).collect(),
+        Some(Problem::Class) | None => softmax(&logits),
+    };
     let mut labels: Vec<Label> = scores
         .iter()
         .enumerate()

@@ -81,7 +81,7 @@ pub enum Answer {
     Masks {
         masks: Vec<Vec<Choice>>,
     },
-    /// All classes, the likeliest first.
+    /// All classes, the likeliest first. The score of a model that learned numbers is the number.
     Labels {
         labels: Vec<Label>,
     },

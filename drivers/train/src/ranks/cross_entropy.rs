@@ -44,11 +44,11 @@ pub fn divided_cross_entropy(
     let width = dims.last().copied().unwrap_or_default();
     let count = check(targets, x.tensor().elem_count() / width.max(1), head.classes)?;
     let (sum, gradient) = for_type!(x.tensor(), T => {
-        let (sum, dx) = chunks::<T>(tape, x, head, targets, (weighing, weighing.factor(count)))?;
+        let (sum, dx) = chunks::<T>(tape, x, head, targets, (weighing, weighing.factor(count as f64)))?;
         Ok::<_, Error>((sum, if tape.records() { Some(tensor(dx, dims)?) } else { None }))
     })?;
     let gradient = gradient.map(|dx| summed(&**head.ranks, &dx)).transpose()?;
-    Ok((Loss { sum, count }, gradient))
+    Ok((Loss { sum, count: count as f64 }, gradient))
 }
 
 fn chunks<T: Real>(

@@ -195,7 +195,7 @@ impl Team {
         // Where one rank has a gradient and another has none, such as for rows without targets, there is one.
         let mut has = gradients.written();
         let count = has.len();
-        has.extend([loss.sum, loss.count as f64]);
+        has.extend([loss.sum, loss.count]);
         let zero = &mut self.zero;
         let mut taken = Ok(());
         reducer.finish(gradients, |bucket, values| {
@@ -217,13 +217,13 @@ impl Team {
     /// # Errors
     /// If a rank is gone.
     pub fn total(&self, loss: Loss) -> Result<Loss> {
-        self.of_stages(self.mesh.data().sum([loss.sum, loss.count as f64])?)
+        self.of_stages(self.mesh.data().sum([loss.sum, loss.count])?)
     }
 
     /// The loss of a pipeline, of which only the last stage has one.
     fn of_stages(&self, own: [f64; 2]) -> Result<Loss> {
         let [sum, count] = self.mesh.pipeline().sum(own)?;
-        Ok(Loss { sum, count: count as usize })
+        Ok(Loss { sum, count })
     }
 
     /// The norm of all gradients of all ranks, each counted once.

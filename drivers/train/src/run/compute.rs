@@ -19,11 +19,12 @@ pub(super) fn compute(
     turn: &mut dyn Turn,
 ) -> Result<(Loss, f64, f64), RunError> {
     let batches = setup.team.share(batches)?;
-    let counted: usize = batches.iter().map(Batch::counted).sum();
-    let counted = setup.team.sum(counted as f64)?;
+    let weights = setup.criterion.class_weights.as_deref();
+    let counted = setup.team.sum(batches.iter().map(|batch| batch.weight(weights)).sum())?;
     let pass = Pass {
         checkpoint: setup.spec.recompute,
-        denominator: Some(counted.max(1.0)),
+        denominator: Some(if counted > 0.0 { counted } else { 1.0 }),
+        criterion: setup.criterion.clone(),
         label_smoothing: setup.spec.label_smoothing,
         precision: setup.spec.precision.products(),
         ..Pass::training(setup.spec.seed, step)

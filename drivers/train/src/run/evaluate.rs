@@ -3,7 +3,7 @@
 use super::error::RunError;
 use crate::data::{Collator, Position, Task};
 use crate::ranks::Team;
-use crate::{Batch, IGNORE, Loss, Model, Pass};
+use crate::{Batch, Criterion, IGNORE, Loss, Model, Pass};
 
 /// What an evaluation found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,12 +23,13 @@ pub fn evaluate(
     model: &dyn Model,
     team: &Team,
     data: &Collator,
-    rows: usize,
+    (rows, criterion): (usize, &Criterion),
     batches: Option<u64>,
 ) -> Result<Evaluation, RunError> {
     let count = data.examples().count(0);
     let all = count.div_ceil(rows as u64);
     let batches = batches.unwrap_or(all).clamp(1, all);
+    let pass = Pass { criterion: criterion.clone(), ..Pass::evaluation() };
     let mut loss = Loss::default();
     let (mut right, mut answers) = (0, 0);
     for number in 0..batches {
@@ -38,7 +39,7 @@ pub fn evaluate(
         let (batch, _) = data.batch(Position { epoch: 0, place, seen: place }, rows);
         let part = team.deal(&batch);
         if let Some(batch) = &part {
-            loss += team.loss(model, batch, &Pass::evaluation())?;
+            loss += team.loss(model, batch, &pass)?;
         }
         // A stage of a pipeline has no answers to compare.
         let whole = team.mesh().layout().pipeline == 1;

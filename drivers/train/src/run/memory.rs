@@ -112,7 +112,7 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task, tensor: u64)
             (2, SOURCE_NORM * shape.width + HEADS * shape.width / tensor)
         }
         // Both texts of a pair are rows.
-        Task::Similar { .. } => (2, 0),
+        Task::Similar { .. } | Task::Compare { .. } => (2, 0),
         _ => (1, 0),
     };
     let divided = HEADS * shape.width + WIDE * shape.inner + shape.heads;
@@ -124,8 +124,10 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task, tensor: u64)
     };
     let vocabulary = config.vocabulary() as u64;
     let scores = match task {
-        Task::Classify { .. } | Task::Tag { .. } | Task::Answer { .. } | Task::Similar { .. } => 0,
-        _ => (tokens * vocabulary).min(LOGITS.max(16 * vocabulary as usize) as u64),
+        Task::NextToken { .. } | Task::Masked { .. } | Task::Continue { .. } | Task::Translate { .. } => {
+            (tokens * vocabulary).min(LOGITS.max(16 * vocabulary as usize) as u64)
+        }
+        _ => 0,
     };
     blocks + back + scores / tensor + 2 * tokens * shape.width
 }

@@ -8,14 +8,14 @@ use candle_core::DType;
 use super::error::RunError;
 use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
-use crate::data::{Collator, Examples, Order, Search, Split, Task, TokenFile, prepare};
+use crate::data::{Collator, Examples, Order, Reading, Search, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
 use crate::ranks::{Mesh, Team, agree};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
-use crate::{Model, ModelConfig};
+use crate::{Criterion, Model, ModelConfig};
 
 /// Tokens of a vocabulary that is learned where the specification does not say.
 const VOCABULARY: u32 = 8192;
@@ -30,6 +30,7 @@ pub struct Setup {
     /// What it does together with other ranks.
     pub team: Team,
     pub schedule: Schedule,
+    pub criterion: Criterion,
     pub train: Collator,
     pub validation: Option<Collator>,
     pub memory: Memory,
@@ -84,7 +85,10 @@ impl Setup {
             Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
             None => first(&mesh, || tokeniser(spec, &files))?,
         };
-        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &files, &tokeniser, task.length(), cache))?;
+        let (targets, ignore) = (task.targets(), spec.loss.ignore().cloned());
+        let reading = &Reading { length: task.length(), targets, ignore };
+        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &files, &tokeniser, reading, cache))?;
+        let criterion = spec.loss.criterion(&tokens.about().labels)?;
         let config = spec.model.config(&tokeniser, &task, &tokens.about().labels)?;
         let all = Examples::new(tokens.clone(), task.clone(), spec.data.order, spec.seed)?;
         let (train, validation) = match &spec.data.validation {
@@ -92,7 +96,7 @@ impl Setup {
             ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
             ValidationSpec::From(source) => {
                 let files = source.files(Split::Validation, &search)?;
-                let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, task.length(), cache))?;
+                let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, reading, cache))?;
                 check_labels(&tokens, &other)?;
                 let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
                 (all, Some(examples))
@@ -119,6 +123,7 @@ impl Setup {
             |examples| Collator::new(examples, &tokeniser).map(|all| all.packed(spec.data.packing));
         Ok(Setup {
             schedule: spec.schedule.build(spec.optimiser.rate(), steps),
+            criterion,
             train: collator(train)?,
             validation: validation.map(collator).transpose()?,
             spec: spec.clone(),

@@ -37,7 +37,8 @@ impl Running<'_> {
         let Some(data) = &self.setup.validation else { return Ok(false) };
         let spec = &self.setup.spec;
         let model = self.setup.model.as_ref();
-        let found = evaluate(model, &self.setup.team, data, spec.batch, spec.evaluation.batches)?;
+        let with = (spec.batch, &self.setup.criterion);
+        let found = evaluate(model, &self.setup.team, data, with, spec.evaluation.batches)?;
         let best = found.loss.is_finite() && self.state.best.is_none_or(|best| found.loss < best.loss);
         let patience = spec.evaluation.patience;
         if best {

@@ -47,6 +47,7 @@ impl TrainSpec {
                 return Err(SpecError::Unfit("it has both `steps` and `epochs`; give one of them".into()));
             }
         }
+        self.loss.check()?;
         self.tune.check()?;
         self.ranks.check()?;
         self.optimiser.check()
@@ -76,10 +77,17 @@ impl TrainSpec {
     }
 
     fn task_of(&self, length: usize) -> Result<Task, SpecError> {
-        match (self.model.family()?, self.data.train.shape()) {
+        let (family, shape) = (self.model.family()?, self.data.train.shape());
+        let task = self.task_of_both(length, family, shape)?;
+        self.loss.check_for(family, shape)?;
+        Ok(task)
+    }
+
+    fn task_of_both(&self, length: usize, family: Family, shape: Shape) -> Result<Task, SpecError> {
+        match (family, shape) {
             (Family::Decoder, Shape::Text) => Ok(Task::NextToken { length }),
             (Family::Encoder, Shape::Text) => Ok(Task::Masked { length, share: self.masked }),
-            (Family::Encoder, Shape::Labelled) => Ok(Task::Classify { length }),
+            (Family::Encoder, Shape::Labelled) => Ok(self.loss.of_labels(length)),
             (Family::Encoder, Shape::Tagged) => Ok(Task::Tag { length }),
             (Family::Encoder, Shape::Questions) if length < QUESTION_LENGTH_MIN => Err(SpecError::Range {
                 field: "model.context",

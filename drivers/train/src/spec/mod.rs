@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod groups;
+mod loss;
 mod model;
 mod optimiser;
 mod ranks;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::SpecError;
 pub use groups::GroupSpec;
+pub use loss::LossSpec;
 pub use model::{ModelSpec, Sizes};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
 pub use ranks::RanksSpec;
@@ -60,6 +62,8 @@ pub struct TrainSpec {
     /// What the gradients' norm is cut to; 0 for never.
     #[serde(default = "clip_default")]
     pub clip: f64,
+    #[serde(default)]
+    pub loss: LossSpec,
     #[serde(default)]
     pub label_smoothing: f64,
     /// Share of tokens that an encoder has to guess.

@@ -8,7 +8,7 @@ use super::error::SpecError;
 use crate::ModelConfig;
 use crate::data::Task;
 use crate::import::Pretrained;
-use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, MarianConfig, T5Config};
+use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, MarianConfig, Problem, T5Config};
 use crate::token::{Family, Special, Tokeniser};
 
 /// Which model is trained. What is left out has the value of nanoGPT's small configuration for CPUs.
@@ -260,13 +260,22 @@ impl ModelSpec {
 fn give_head(config: &mut ModelConfig, task: &Task, labels: &[String]) {
     let ModelConfig::Bert(bert) = config else { return };
     let head = match task {
-        Task::Classify { .. } => "BertForSequenceClassification",
+        Task::Classify { .. } | Task::Label { .. } | Task::Rate { .. } => "BertForSequenceClassification",
         Task::Tag { .. } => "BertForTokenClassification",
         Task::Answer { .. } => "BertForQuestionAnswering",
-        Task::Similar { .. } => "BertModel",
+        Task::Similar { .. } | Task::Compare { .. } => "BertModel",
         _ if bert.guesses() => return,
         _ => "BertForMaskedLM",
     };
     bert.architectures = vec![head.into()];
     bert.id2label = (!labels.is_empty()).then(|| (0..).zip(labels.iter().cloned()).collect());
+    bert.problem_type = match task {
+        Task::Label { .. } => Some(Problem::Classes),
+        Task::Rate { .. } => Some(Problem::Number),
+        _ => None,
+    };
+    if matches!(task, Task::Rate { .. }) {
+        // What transformers calls the only output.
+        bert.id2label = Some([(0, "LABEL_0".to_owned())].into());
+    }
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::data::Task;
 
 const SMALL: &str = r#"(
     model: Gpt(layers: 2),
@@ -67,6 +68,32 @@ fn settings_that_cannot_be_are_refused_by_name() {
         let sentence = set(setting).unwrap_err().to_string();
         assert!(sentence.contains(wanted), "{setting}: {sentence}");
     }
+}
+
+#[test]
+fn loss_for_other_data_is_refused_with_what_it_is_for() {
+    let labelled = SMALL.replace("Gpt", "Bert").replace("Text([\"a.txt\"])", "Labelled(file: \"a.tsv\")");
+    let of = |text: &str, loss: &str| {
+        let text = text.replace("steps: 10", &format!("steps: 10, loss: {loss}"));
+        let spec = TrainSpec::parse(&text, "a.ron").and_then(|spec| spec.with(&[])).unwrap();
+        (spec.task().map_err(|error| error.to_string()), spec.loss.criterion(&["a".into(), "b".into()]))
+    };
+    assert_eq!(of(&labelled, "MeanSquaredError").0, Ok(Task::Rate { length: 64 }));
+    assert_eq!(of(&labelled, "BinaryCrossEntropy").0, Ok(Task::Label { length: 64 }));
+    assert_eq!(of(&labelled, "CosineSimilarity").0, Ok(Task::Compare { length: 64 }));
+    for loss in ["MeanSquaredError", "CrossEntropy(weights: {\"a\": 2.0})", "MultipleNegativesRanking()"] {
+        let error = of(SMALL, loss).0.unwrap_err();
+        assert!(error.contains("which is for") && error.contains("data.train"), "{loss}: {error}");
+    }
+    let (task, criterion) = of(&labelled, "CrossEntropy(weights: {\"b\": 2.0}, ignore: \"c\")");
+    assert_eq!(task, Ok(Task::Classify { length: 64 }));
+    assert_eq!(criterion.unwrap().class_weights.as_deref(), Some(&[1.0, 2.0][..]));
+    let error = of(&labelled, "CrossEntropy(weights: {\"x\": 2.0})").1.unwrap_err().to_string();
+    assert!(error.contains("has one for `x`, and the classes are a, b"), "{error}");
+    assert!(
+        refusal(&SMALL.replace("steps: 10", "steps: 10, loss: CrossEntropi"))
+            .contains("did you mean `CrossEntropy`")
+    );
 }
 
 #[test]

@@ -56,7 +56,14 @@ def scaled(**rope):
         hf.LlamaForCausalLM)
 
 
-def bert(cls, **more):
+def weighted(weights):
+    def loss(logits, targets):
+        logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+        return torch.nn.functional.cross_entropy(logits, targets, weight=weights, label_smoothing=0.1)
+    return loss
+
+
+def bert(cls, what=None, **more):
     config = no_dropout(
         hf.BertConfig(vocab_size=23, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
                       intermediate_size=12, max_position_embeddings=12, **COMMON, **more))
@@ -70,6 +77,21 @@ def bert(cls, **more):
     if cls is hf.BertForMaskedLM:
         targets[:, ::2] = -100
         return model, {**inputs, "targets": targets}, lambda: call().logits, cross_entropy
+    weights = torch.tensor([0.5, 2.0, 1.25], dtype=torch.float64)
+    if what == "weighted":
+        targets = torch.tensor([2, 0, 1, 2])
+        if cls is hf.BertForTokenClassification:
+            targets = batch(23, 4, 7)[0] % 3
+            targets[:, 0] = -100
+        return model, {**inputs, "targets": targets, "weights": weights}, lambda: call().logits, weighted(weights)
+    if what == "sets":
+        values = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1]], dtype=torch.float64)
+        bce = lambda x, _: torch.nn.functional.binary_cross_entropy_with_logits(x, values)
+        return model, {**inputs, "values": values}, lambda: call().logits, bce
+    if what == "numbers":
+        values = torch.tensor([0.5, -1.25, 3.0, 0.0], dtype=torch.float64)
+        error = lambda x, _: torch.nn.functional.mse_loss(x.squeeze(-1), values)
+        return model, {**inputs, "values": values}, lambda: call().logits, error
     if cls is hf.BertForSequenceClassification:
         targets = torch.tensor([2, 0, 1, 2])
         return model, {**inputs, "targets": targets}, lambda: call().logits, cross_entropy
@@ -89,6 +111,10 @@ def bert(cls, **more):
     def ranking(x, _):
         return cross_entropy(20.0 * x[0::2] @ x[1::2].T, torch.arange(x.shape[0] // 2))
 
+    if what == "near":
+        values = torch.tensor([0.75, float("nan"), -0.25, float("nan")], dtype=torch.float64)
+        near = lambda x, _: torch.nn.functional.mse_loss(torch.cosine_similarity(x[0::2], x[1::2]), values[0::2])
+        return model, {**inputs, "values": values}, sentences, near
     return model, inputs, sentences, ranking
 
 
@@ -125,6 +151,13 @@ MODELS = {
     "bert-tokens": lambda: bert(hf.BertForTokenClassification, **LABELS),
     "bert-answer": lambda: bert(hf.BertForQuestionAnswering),
     "bert-sentence": lambda: bert(lambda config: hf.BertModel(config, add_pooling_layer=False)),
+    "bert-weighted": lambda: bert(hf.BertForSequenceClassification, "weighted", **LABELS),
+    "bert-tokens-weighted": lambda: bert(hf.BertForTokenClassification, "weighted", **LABELS),
+    "bert-sets": lambda: bert(hf.BertForSequenceClassification, "sets", problem_type="multi_label_classification",
+                              **LABELS),
+    "bert-numbers": lambda: bert(hf.BertForSequenceClassification, "numbers", problem_type="regression",
+                                 id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0}),
+    "bert-near": lambda: bert(lambda config: hf.BertModel(config, add_pooling_layer=False), "near"),
     "marian": lambda: pair(
         no_dropout(hf.MarianConfig(vocab_size=23, d_model=8, encoder_layers=2, decoder_layers=2,
                                    encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=12,
@@ -206,7 +239,8 @@ def make(name, folder):
         losses.append(loss.item())
     torch.nn.functional.softmax, torch.Tensor.float, torch.Tensor.to = restore
     out["losses"] = torch.tensor(losses, dtype=torch.float64)
-    out |= {f"input:{n}": t.to(torch.int64).contiguous() for n, t in inputs.items()}
+    kept = lambda t: t if t.is_floating_point() else t.to(torch.int64)
+    out |= {f"input:{n}": kept(t).contiguous() for n, t in inputs.items()}
     config = json.loads(model.config.to_json_string(use_diff=False))
     config["architectures"] = [type(model).__name__]
     keep = {k: v for k, v in config.items() if v is not None}

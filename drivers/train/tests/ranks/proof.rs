@@ -59,7 +59,7 @@ pub fn batch(text: &str, step: u64) -> Batch {
         Side { mask: Some(mask), ..Side::new(ids(9, 5).collect(), 5) }
     });
     let samples = (0..ROWS as u64).map(|row| step * ROWS as u64 + row).collect();
-    Batch { input, source, targets, samples }
+    Batch { input, source, targets, samples, ..Batch::default() }
 }
 
 fn pass(step: u64, counted: f64) -> Pass {

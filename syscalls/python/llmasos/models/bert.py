@@ -61,7 +61,11 @@ class BERT(Model):
         return masks[0]
 
     def classify(self, text: str, second: str | None = None) -> list[dict[str, Any]]:
-        """The classes of a text, or of two: `label` and `score`, the likeliest first."""
+        """The classes of a text, or of two: `label` and `score`, the likeliest first.
+
+        After `BCEWithLogitsLoss` each score is how likely the class is by itself, and after `MSELoss` the only one is the
+        number.
+        """
         labels: list[dict[str, Any]] = self._ask(task="classify", text=text, second=second)["labels"]
         return labels
 

@@ -16,7 +16,7 @@ from ..callbacks import Callback
 from ..datasets import Dataset
 from ..errors import LlmasosError, suggests
 from ..history import History
-from ..losses import CrossEntropyLoss
+from ..losses import Loss
 from ..optimizers import Optimizer
 from ..progress import Progress
 from ..schedules import Schedule
@@ -61,7 +61,7 @@ class Model:
         self,
         data: Dataset,
         optimizer: Optimizer | None = None,
-        loss: CrossEntropyLoss | None = None,
+        loss: Loss | None = None,
         *,
         validation: Dataset | float | None = 0.1,
         epochs: float | None = None,
