@@ -78,9 +78,9 @@ pub(super) fn classify(
 /// Tells the class of each word of a text, by its first token.
 pub(super) fn tag(predictor: &Predictor, text: &str, turn: &mut dyn Turn) -> Result<Answer, RunError> {
     predictor.need_head("BertForTokenClassification", "tag")?;
-    let side = framed(predictor, text, None)?;
-    let logits = rows(predictor.model.as_ref(), side, turn)?;
     let encoding = predictor.tokeniser().encoding(text)?;
+    let side = framed_ids(predictor, encoding.get_ids(), None)?;
+    let logits = rows(predictor.model.as_ref(), side, turn)?;
     let mut words: Vec<(u32, usize, (usize, usize))> = Vec::new();
     let pieces = encoding.get_word_ids().iter().zip(encoding.get_offsets()).enumerate();
     for (at, (word, place)) in pieces.filter_map(|(at, (word, place))| Some((at, ((*word)?, *place)))) {
@@ -153,7 +153,12 @@ fn without_head(predictor: &Predictor) -> Result<Box<dyn Model>, RunError> {
 pub(super) fn framed(predictor: &Predictor, text: &str, second: Option<&str>) -> Result<Side, RunError> {
     let tokeniser = predictor.tokeniser();
     let second = second.map(|second| tokeniser.encode(second)).transpose()?;
-    let side = frame(tokeniser, &tokeniser.encode(text)?, second.as_deref())?;
+    framed_ids(predictor, &tokeniser.encode(text)?, second.as_deref())
+}
+
+/// The same of their tokens.
+fn framed_ids(predictor: &Predictor, first: &[u32], second: Option<&[u32]>) -> Result<Side, RunError> {
+    let side = frame(predictor.tokeniser(), first, second)?;
     let most = predictor.model.config().positions();
     match side.length > most {
         true => Err(RunError::Unfit(format!(

@@ -71,6 +71,8 @@ impl Place {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-trainer"));
         command.arg("run").arg(self.path("spec.ron")).arg("--cache").arg(self.path("cache"));
+        // Threads of the class batch would get nothing on a machine that is loaded; `--idle` says otherwise.
+        command.args(["--class", "normal"]);
         // No daemon of the machine has a say.
         command.args(arguments).env("LLMASOS_SOCKET", self.path("socket")).stdin(Stdio::null());
         command

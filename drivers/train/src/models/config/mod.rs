@@ -1,0 +1,157 @@
+//! Configurations, as Hugging Face's `config.json` has them. Fields that training has no use for are not kept.
+
+mod bert;
+mod gpt2;
+mod llama;
+mod marian;
+mod t5;
+
+use serde::{Deserialize, Serialize};
+
+pub use bert::{BertConfig, Problem};
+pub use gpt2::Gpt2Config;
+pub use llama::{LlamaConfig, RopeParameters};
+pub use marian::MarianConfig;
+pub use t5::{T5Config, T5FeedForward};
+
+use crate::{Error, Result};
+
+/// The configuration of a model, by its `model_type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "lowercase")]
+pub enum ModelConfig {
+    /// GPT in the form of GPT-2.
+    Gpt2(Gpt2Config),
+    /// GPT in the form of Llama.
+    Llama(LlamaConfig),
+    /// BERT.
+    Bert(BertConfig),
+    /// The encoder-decoder Transformer in its original form.
+    Marian(MarianConfig),
+    /// The encoder-decoder Transformer in the form of T5.
+    T5(T5Config),
+}
+
+impl ModelConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// If it is no JSON, or describes no model of this library.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let config: ModelConfig = serde_json::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Writes a `config.json`.
+    ///
+    /// # Errors
+    /// None in practice: all fields have a form in JSON.
+    pub fn to_json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// How many token ids there are.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(c) => c.vocab_size,
+            ModelConfig::Llama(c) => c.vocab_size,
+            ModelConfig::Bert(c) => c.vocab_size,
+            ModelConfig::Marian(c) => c.vocab_size,
+            ModelConfig::T5(c) => c.vocab_size,
+        }
+    }
+
+    /// Numbers for each token between layers.
+    pub fn width(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(c) => c.n_embd,
+            ModelConfig::Llama(c) => c.hidden_size,
+            ModelConfig::Bert(c) => c.hidden_size,
+            ModelConfig::Marian(c) => c.d_model,
+            ModelConfig::T5(c) => c.d_model,
+        }
+    }
+
+    /// How many tokens a row can have; T5 has no limit.
+    pub fn positions(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(c) => c.n_positions,
+            ModelConfig::Llama(c) => c.max_position_embeddings,
+            ModelConfig::Bert(c) => c.max_position_embeddings,
+            ModelConfig::Marian(c) => c.max_position_embeddings,
+            ModelConfig::T5(_) => usize::MAX,
+        }
+    }
+
+    /// The token that ends a text, where there is one.
+    pub fn end(&self) -> Option<u32> {
+        match self {
+            ModelConfig::Gpt2(c) => c.eos_token_id,
+            ModelConfig::Llama(c) => c.eos_token_id,
+            ModelConfig::Bert(_) => None,
+            ModelConfig::Marian(c) => c.eos_token_id,
+            ModelConfig::T5(c) => c.eos_token_id,
+        }
+    }
+
+    /// Whether the sizes go together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first ones that do not.
+    pub fn check(&self) -> Result<()> {
+        let heads = |name: &str, width: usize, heads: usize| match heads > 0 && width.is_multiple_of(heads) {
+            true => Ok(()),
+            false => {
+                Err(Error::Config(format!("{name}: a width of {width} is not divided by {heads} heads")))
+            }
+        };
+        match self {
+            ModelConfig::Gpt2(c) => heads("gpt2", c.n_embd, c.n_head),
+            ModelConfig::Llama(c) => {
+                if c.head_dim.is_none() {
+                    heads("llama", c.hidden_size, c.num_attention_heads)?;
+                }
+                c.rotation()?;
+                heads("llama, heads that share keys", c.num_attention_heads, c.kv_heads())?;
+                match c.head_size().is_multiple_of(2) {
+                    true => Ok(()),
+                    false => Err(Error::Config(format!(
+                        "llama: heads of {} have no halves to rotate",
+                        c.head_size()
+                    ))),
+                }
+            }
+            ModelConfig::Bert(c) => heads("bert", c.hidden_size, c.num_attention_heads),
+            ModelConfig::Marian(c) => {
+                heads("marian, encoder", c.d_model, c.encoder_attention_heads)?;
+                heads("marian, decoder", c.d_model, c.decoder_attention_heads)
+            }
+            ModelConfig::T5(c) => match c.num_heads > 0 && c.d_kv > 0 {
+                true => Ok(()),
+                false => Err(Error::Config(format!("t5: {} heads of {}", c.num_heads, c.d_kv))),
+            },
+        }
+    }
+}
+
+/// What a feed-forward layer does between its two products, by Hugging Face's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// GELU by the error function.
+    #[default]
+    #[serde(rename = "gelu")]
+    Gelu,
+    /// GELU by the hyperbolic tangent.
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh")]
+    GeluTanh,
+    /// max(x, 0)
+    #[serde(rename = "relu")]
+    Relu,
+    /// x · sigmoid(x)
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+    /// The hyperbolic tangent.
+    #[serde(rename = "tanh")]
+    Tanh,
+}
