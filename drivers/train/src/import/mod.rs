@@ -4,6 +4,7 @@
 //! What GGUF does not say of a model is taken as its programs take it: nothing is dropped, and an encoder has no head.
 
 mod config;
+mod cuts;
 mod error;
 mod folder;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use drivers::gguf::{Array, Header, byte_character};
 use serde_json::{Map, Value, json};
 
-use super::words;
+use super::{cuts, words};
 use crate::token::{Tokeniser, of_numbered_characters};
 
 /// Kinds of tokens, in llama.cpp's numbers.
@@ -141,7 +141,7 @@ impl Tokens<'_> {
             "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
         });
         let pre = self.header.text("tokenizer.ggml.pre").unwrap_or("default");
-        let words = words::of_byte_pairs(pre)?;
+        let words = cuts::of_byte_pairs(pre)?;
         Ok(self.tree(
             self.model_of_pairs(&json!(merges), None, false),
             Value::Null,

@@ -9,30 +9,6 @@ use tokenizers::normalizers::Precompiled;
 
 use super::vocabulary::Tokens;
 
-/// How the families cut text whose names llama.cpp has in `tokenizer.ggml.pre`.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// How a byte-level BPE of this name cuts text.
-pub(super) fn of_byte_pairs(name: &str) -> Result<Value, String> {
-    let level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-    let behind =
-        |first: Value, regex: bool| json!({"type": "Sequence", "pretokenizers": [first, level(regex)]});
-    let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
-    match name {
-        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" => Ok(level(true)),
-        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" => Ok(behind(split(LLAMA3), false)),
-        "qwen2" | "deepseek-r1-qwen" => Ok(behind(split(QWEN2), false)),
-        "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" => {
-            Ok(behind(json!({"type": "Digits", "individual_digits": true}), true))
-        }
-        other => Err(format!(
-            "its vocabulary cuts text by `{other}`, which is not known here; give the model's tokenizer.json with \
-             `tokeniser: (kind: Load(…))`"
-        )),
-    }
-}
-
 /// The pairs that make each token of a SentencePiece BPE, in the order in which they are joined.
 pub(super) fn merges(tokens: &Tokens<'_>) -> Value {
     let ids: HashMap<&str, usize> =
