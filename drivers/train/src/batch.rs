@@ -29,6 +29,16 @@ impl Side {
         Side { length, tokens, ..Side::default() }
     }
 
+    /// Rows as long as the longest, with padding behind the others.
+    pub fn of_rows(rows: &[Vec<u32>]) -> Self {
+        let length = rows.iter().map(Vec::len).max().unwrap_or_default();
+        let behind = |row: &Vec<u32>| std::iter::repeat_n(0, length - row.len());
+        let tokens = rows.iter().flat_map(|row| row.iter().copied().chain(behind(row))).collect();
+        let real = |row: &Vec<u32>| (0..length).map(|at| u8::from(at < row.len())).collect::<Vec<_>>();
+        let short = rows.iter().any(|row| row.len() < length);
+        Side { mask: short.then(|| rows.iter().flat_map(real).collect()), ..Side::new(tokens, length) }
+    }
+
     /// The number of rows.
     pub fn rows(&self) -> usize {
         self.tokens.len().checked_div(self.length).unwrap_or_default()
@@ -93,6 +103,8 @@ pub struct Batch {
     pub values: Vec<f32>,
     /// Whether each two rows belong together.
     pub paired: bool,
+    /// Where these rows stand among those of all data ranks, and how many there are, if they are compared with them.
+    pub among: Option<(usize, usize)>,
     /// A number for each row that is its own in the whole data, whichever rank reads it: dropout depends on it.
     /// Empty for 0, 1, 2, …
     pub samples: Vec<u64>,
@@ -127,6 +139,16 @@ impl Batch {
         }
     }
 
+    /// How many rows belong together.
+    pub fn together(&self) -> usize {
+        if self.paired { 2 } else { 1 }
+    }
+
+    /// Whether each row's loss depends on all others of the batch.
+    pub fn compares(&self) -> bool {
+        self.paired && self.values.is_empty()
+    }
+
     /// The number of row `row` in the whole data.
     pub fn sample(&self, row: usize) -> u64 {
         self.samples.get(row).copied().unwrap_or(row as u64)
@@ -141,6 +163,7 @@ impl Batch {
             targets: self.targets[rows.start * each..rows.end * each].to_vec(),
             values: self.values[rows.start * values..rows.end * values].to_vec(),
             paired: self.paired,
+            among: self.among,
             samples: rows.map(|row| self.sample(row)).collect(),
         }
     }

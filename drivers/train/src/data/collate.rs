@@ -301,7 +301,15 @@ impl Rows {
             targets.extend(row);
             targets.extend(std::iter::repeat_n(IGNORE, missing));
         }
-        Batch { input, source, targets, values: self.values, paired: task.pairs(), samples: self.samples }
+        Batch {
+            input,
+            source,
+            targets,
+            values: self.values,
+            paired: task.pairs(),
+            among: None,
+            samples: self.samples,
+        }
     }
 }
 

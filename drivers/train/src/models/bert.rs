@@ -1,6 +1,7 @@
 //! BERT, with one of five heads: masked tokens, classes of texts, classes of tokens, answers in a text, and vectors
 //! of sentences.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
@@ -19,6 +20,7 @@ use crate::ops::linear::Layout;
 use crate::ops::pool::{first_weights, mean_weights, unit, weighted};
 use crate::ops::weighted::{binary_cross_entropy, cosine_error, squared_error, weighted_cross_entropy};
 use crate::parameters::{Id, Init, Parameters};
+use crate::ranks::all_rows;
 use crate::tape::{Tape, Value};
 use crate::{Batch, Error, Result};
 
@@ -256,7 +258,16 @@ impl Model for Bert {
                 (loss, gradient.transpose(1, 2)?.contiguous()?)
             }
             Head::Sentence if !batch.values.is_empty() => cosine_error(x.tensor(), &batch.values, weighing)?,
-            Head::Sentence => pairs(x.tensor(), pass.criterion.scale, weighing)?,
+            Head::Sentence => {
+                let (scale, own) = (pass.criterion.scale, x.tensor());
+                match batch.among {
+                    None => pairs(own, 0..batch.rows(), scale, weighing)?,
+                    Some(place) => {
+                        let all = all_rows(self.parameters.mesh().data(), own, place)?;
+                        pairs(&all, place.0..place.0 + batch.rows(), scale, weighing)?
+                    }
+                }
+            }
         };
         Ok(Passed::Loss(Recorded { loss, value: x, gradient: Some(gradient) }))
     }
@@ -267,8 +278,9 @@ impl Model for Bert {
 }
 
 /// The loss of vectors of which each two in a row belong together: the second of a pair is to be nearest to its first,
-/// among the seconds of all pairs.
-fn pairs(x: &Tensor, scale: f64, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
+/// among the seconds of all pairs. It is that of the pairs in the rows `own`, and so is the gradient, which the losses of
+/// all pairs make.
+fn pairs(x: &Tensor, own: Range<usize>, scale: f64, weighing: Weighing) -> Result<(crate::Loss, Tensor)> {
     let (rows, width) = x.dims2()?;
     if rows == 0 || rows % 2 == 1 {
         return Err(Error::Batch(format!("{rows} sentences are no pairs; give an even number of them")));
@@ -278,10 +290,16 @@ fn pairs(x: &Tensor, scale: f64, weighing: Weighing) -> Result<(crate::Loss, Ten
     let (a, b) = (a.squeeze(1)?.contiguous()?, b.squeeze(1)?.contiguous()?);
     let scores = (a.matmul(&b.t()?)? * scale)?;
     let targets: Vec<i32> = (0..rows as i32 / 2).collect();
-    let (loss, slopes) = cross_entropy(&scores, &targets, weighing)?;
+    let (mut loss, slopes) = cross_entropy(&scores, &targets, weighing)?;
+    if own.len() < rows {
+        let (first, count) = (own.start / 2, own.len() / 2);
+        let scores = scores.narrow(0, first, count)?.contiguous()?;
+        loss = cross_entropy(&scores, &targets[first..first + count], weighing)?.0;
+    }
     let slopes = (slopes * scale)?;
     let gradients = [slopes.matmul(&b)?, slopes.t()?.matmul(&a)?];
-    Ok((loss, Tensor::stack(&gradients, 1)?.reshape((rows, width))?))
+    let gradient = Tensor::stack(&gradients, 1)?.reshape((rows, width))?;
+    Ok((loss, gradient.narrow(0, own.start, own.len())?.contiguous()?))
 }
 
 fn layer(parameters: &mut Parameters, config: &BertConfig, prefix: &str, number: usize) -> Result<Layer> {

@@ -3,12 +3,12 @@
 use candle_core::Tensor;
 
 use super::scope::Scope;
+use crate::Result;
 use crate::ops::linear::{Layout, linear};
 use crate::ops::{dropout::residual, pool::scaled};
 use crate::parameters::{Id, Init, Parameters};
-use crate::ranks::{Part, leave};
+use crate::ranks::{Part, enter, leave};
 use crate::tape::Value;
-use crate::{Error, Result};
 
 /// How a weight is divided over tensor ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,16 @@ impl Linear {
             _ => linear(scope.tape, x, &weight, bias.as_ref(), self.layout)?,
         };
         let Some(adapter) = self.adapter else { return Ok(y) };
-        let low = linear(scope.tape, x, &scope.value(adapter.down), None, Layout::OutIn)?;
+        // By outputs, all ranks have the first matrix, and each the gradient of what its own outputs make of it. By inputs,
+        // each has its columns of it, and all have the second one.
+        let down = match self.split {
+            Split::Outputs { .. } => enter(scope.tape, ranks, &scope.value(adapter.down))?,
+            Split::Whole | Split::Inputs => scope.value(adapter.down),
+        };
+        let mut low = linear(scope.tape, x, &down, None, Layout::OutIn)?;
+        if self.split == Split::Inputs && ranks.size() > 1 {
+            low = leave(scope.tape, ranks, &low, None)?;
+        }
         let change = linear(scope.tape, &low, &scope.value(adapter.up), None, Layout::OutIn)?;
         residual(scope.tape, &y, &scaled(scope.tape, &change, adapter.scale)?, None)
     }
@@ -124,22 +133,21 @@ impl Linear {
     /// # Errors
     /// If candle cannot make the tensors.
     pub fn adapt(&mut self, parameters: &mut Parameters, lora: Lora) -> Result<()> {
-        let ranks = parameters.mesh().tensor().size();
-        if ranks > 1 {
-            return Err(Error::Config(format!(
-                "adapters are not divided over tensor ranks, and there are {ranks}; use `tensor: 1`"
-            )));
-        }
-        let dims = parameters.at(self.weight).var().dims().to_vec();
+        let dims = parameters.at(self.weight).part.whole().to_vec();
         let (inputs, outputs) = match self.layout {
             Layout::OutIn => (dims[1], dims[0]),
             Layout::InOut => (dims[0], dims[1]),
         };
         // PyTorch's initial values of a linear layer, which PEFT has, too.
         let init = Init::Uniform((inputs as f64).sqrt().recip());
-        let down = parameters.add(format!("{}.lora_A.weight", self.name), &[lora.rank, inputs], init)?;
-        let up =
-            parameters.add(format!("{}.lora_B.weight", self.name), &[outputs, lora.rank], Init::Zeros)?;
+        let shapes = [[lora.rank, inputs], [outputs, lora.rank]];
+        let [down, up] = match self.split {
+            Split::Whole => shapes.map(|shape| Part::all(&shape)),
+            Split::Outputs { blocks } => [Part::all(&shapes[0]), parameters.share(&shapes[1], 0, blocks)?],
+            Split::Inputs => [parameters.share(&shapes[0], 1, 1)?, Part::all(&shapes[1])],
+        };
+        let down = parameters.add_part(format!("{}.lora_A.weight", self.name), down, init)?;
+        let up = parameters.add_part(format!("{}.lora_B.weight", self.name), up, Init::Zeros)?;
         self.adapter = Some(Adapter { down, up, scale: lora.alpha / lora.rank as f64 });
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! tensor.rs     where layers that are divided over tensor ranks touch the others
 //! cross_entropy.rs    the output layer, with the vocabulary divided over tensor ranks
 //! pipeline.rs   microbatches through the stages of a pipeline
+//! rows.rs       rows of all data ranks, for losses that compare them
 //! team.rs       what a step does over ranks
 //! ```
 //!
@@ -33,6 +34,7 @@ mod pipeline;
 mod plan;
 mod reducer;
 mod ring;
+mod rows;
 mod team;
 mod tensor;
 mod threads;
@@ -50,6 +52,7 @@ pub use mpi::Mpi;
 pub use nccl::Nccl;
 pub use part::Part;
 pub use pipeline::PipelineSchedule;
+pub(crate) use rows::all_rows;
 pub use team::{Plans, Team};
 pub use tensor::{enter, gathered, leave};
 pub use threads::{Threads, on_threads};

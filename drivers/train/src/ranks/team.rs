@@ -84,7 +84,9 @@ impl Team {
     }
 
     fn parts(&self, batch: &Batch) -> Result<Vec<Batch>> {
-        let (data, parts, rows) = (self.mesh.data(), self.plans.micro_batches, batch.rows());
+        // Rows that belong together stay so.
+        let (data, parts, each) = (self.mesh.data(), self.plans.micro_batches, batch.together());
+        let rows = batch.rows() / each;
         let own = piece(rows, data.rank(), data.size());
         if own.len() < parts {
             let (size, least) = (data.size(), data.size() * parts);
@@ -95,7 +97,9 @@ impl Team {
         }
         let part = |number| {
             let rows = piece(own.len(), number, parts);
-            batch.part(own.start + rows.start..own.start + rows.end)
+            let rows = each * (own.start + rows.start)..each * (own.start + rows.end);
+            let among = batch.compares().then_some((rows.start, batch.rows()));
+            Batch { among, ..batch.part(rows) }
         };
         Ok((0..parts).map(part).collect())
     }
@@ -103,8 +107,13 @@ impl Team {
     /// This rank's rows of a batch that is evaluated; none where there are fewer rows than ranks.
     pub fn deal(&self, batch: &Batch) -> Option<Batch> {
         let data = self.mesh.data();
-        let own = piece(batch.rows(), data.rank(), data.size());
-        (!own.is_empty()).then(|| batch.part(own))
+        if batch.compares() {
+            // Not all ranks may have rows, so none compares its own with those of others.
+            return (data.rank() == 0).then(|| batch.clone());
+        }
+        let each = batch.together();
+        let own = piece(batch.rows() / each, data.rank(), data.size());
+        (!own.is_empty()).then(|| batch.part(each * own.start..each * own.end))
     }
 
     /// The sum of a number that each data rank has its own of.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::DType;
 use train::ranks::{Combine, Group, Kind, Message, Numbers, Plans, RankError, Traffic};
 
-use super::proof::{BERT, Division, GPT2, LLAMA, MARIAN, T5, difference, division, many, one, prove};
+use super::proof::{
+    BERT, Division, GPT2, LLAMA, MARIAN, SENTENCES, T5, difference, division, many, one, prove,
+};
 
 fn zero(division: Division) -> Division {
     Division { plans: Plans { zero: true, ..division.plans }, ..division }
@@ -24,6 +26,16 @@ fn data_ranks_with_divided_state_compute_what_one_process_does() {
         prove(text, zero(division(2, 1, 1)));
     }
     prove(LLAMA, zero(division(3, 1, 1)));
+}
+
+/// Each sentence is compared with those of all ranks. Of three ranks two have one pair, and one has two.
+#[test]
+fn pairs_of_sentences_over_data_ranks_compute_what_one_process_does() {
+    for division in [division(2, 1, 1), zero(division(3, 1, 1)), division(2, 2, 1)] {
+        prove(SENTENCES, division);
+    }
+    let stages = division(2, 1, 2);
+    prove(SENTENCES, Division { plans: Plans { micro_batches: 1, ..stages.plans }, ..stages });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 use train::models::{build, build_on};
+use train::nn::Lora;
 use train::optim::{Adam, Optimiser};
 use train::ranks::{Group, Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
 use train::{Batch, Gradients, ModelConfig, Pass, Side};
@@ -15,6 +16,17 @@ pub const LLAMA: &str = r#"{"model_type": "llama", "vocab_size": 23, "hidden_siz
 pub const BERT: &str = r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 12, "max_position_embeddings": 12}"#;
 pub const MARIAN: &str = r#"{"model_type": "marian", "vocab_size": 23, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "max_position_embeddings": 12, "attention_dropout": 0.1, "activation_dropout": 0.1}"#;
 pub const T5: &str = r#"{"model_type": "t5", "vocab_size": 23, "d_model": 16, "d_kv": 6, "d_ff": 12, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 6, "feed_forward_proj": "gated-gelu"}"#;
+
+/// Vectors of sentences, each two of which belong together.
+pub const SENTENCES: &str = r#"{"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 12, "max_position_embeddings": 12}"#;
+
+/// Whether adapters are trained instead of the weights; a configuration knows nothing of it.
+const ADAPTED: &str = r#""adapted": true"#;
+
+/// The same model with adapters.
+pub fn adapted(text: &str) -> String {
+    text.replacen('{', &format!("{{{ADAPTED}, "), 1)
+}
 
 /// Rows of a step; eight ranks and microbatches have one each at least.
 pub const ROWS: usize = 8;
@@ -52,13 +64,17 @@ pub fn batch(text: &str, step: u64) -> Batch {
         false => train::IGNORE,
     };
     let targets = (0..ROWS).flat_map(|row| (0..LENGTH).map(move |i| target(row, i))).collect();
+    let samples = (0..ROWS as u64).map(|row| step * ROWS as u64 + row).collect();
+    if text.contains("BertModel") {
+        let targets = (0..ROWS).map(|row| if row % 2 == 0 { 0 } else { train::IGNORE }).collect();
+        return Batch { input, targets, samples, paired: true, ..Batch::default() };
+    }
     let two = text.contains("marian") || text.contains("t5");
     let source = two.then(|| {
         let mut mask = vec![1; ROWS * 5];
         mask[ROWS * 5 - 2..].fill(0);
         Side { mask: Some(mask), ..Side::new(ids(9, 5).collect(), 5) }
     });
-    let samples = (0..ROWS as u64).map(|row| step * ROWS as u64 + row).collect();
     Batch { input, source, targets, samples, ..Batch::default() }
 }
 
@@ -71,8 +87,12 @@ fn optimiser() -> Adam {
     Adam::decoupled([0.9, 0.99], 1e-5, 0.1)
 }
 
-/// Groups of parameters with a rate and a decay of their own, which cut through stages and buckets.
-fn group(model: &mut dyn train::Model) {
+/// Adapters where they are wanted, and groups of parameters with a rate and a decay of their own, which cut through
+/// stages and buckets.
+fn tune(model: &mut dyn train::Model, text: &str) {
+    if text.contains(ADAPTED) {
+        model.adapt(Lora { rank: 2, alpha: 4.0 }, &|_| true).unwrap();
+    }
     for parameter in model.parameters_mut().iter_mut() {
         if parameter.name().contains("0.") {
             (parameter.rate, parameter.weight_decay) = (1.5, Some(0.3));
@@ -91,7 +111,7 @@ pub fn limit(text: &str) -> f64 {
 /// The training in one process, which knows nothing of ranks.
 pub fn one(text: &str, dtype: DType, limit: f64) -> Outcome {
     let mut model = build(&config(text), dtype, 11).unwrap();
-    group(model.as_mut());
+    tune(model.as_mut(), text);
     let (parameters, mut adam) = (model.parameters(), optimiser());
     let mut gradients = Gradients::new(parameters).unwrap();
     let mut outcome = Outcome::default();
@@ -136,7 +156,7 @@ pub fn rank<R>(
 ) -> train::Result<(Outcome, R)> {
     let mesh = Mesh::new(world, division.layout)?;
     let mut model = build_on(&mesh, &config(text), dtype, 11)?;
-    group(model.as_mut());
+    tune(model.as_mut(), text);
     let (parameters, mut adam) = (model.parameters(), optimiser());
     let mut team = Team::new(mesh, division.plans, parameters)?;
     let mut gradients = Gradients::new(parameters)?;

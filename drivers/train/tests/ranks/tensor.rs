@@ -3,13 +3,21 @@
 use candle_core::DType;
 use train::ranks::{Kind, Layout, Mesh, on_threads};
 
-use super::proof::{BERT, GPT2, LLAMA, MARIAN, ROWS, T5, config, division, many, prove};
+use super::proof::{BERT, GPT2, LLAMA, MARIAN, ROWS, T5, adapted, config, division, many, prove};
 
 #[test]
 fn two_tensor_ranks_compute_what_one_process_does() {
     for text in [GPT2, LLAMA, BERT, MARIAN, T5] {
         prove(text, division(1, 2, 1));
     }
+}
+
+#[test]
+fn adapters_over_tensor_ranks_compute_what_one_process_does() {
+    for text in [GPT2, LLAMA, BERT, MARIAN, T5] {
+        prove(&adapted(text), division(1, 2, 1));
+    }
+    prove(&adapted(LLAMA), division(2, 2, 2));
 }
 
 /// Four ranks, of which two have more rows of the vocabulary and columns of layers than the others.
