@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::counts::Counts;
 use super::error::RunError;
 use crate::ModelConfig;
 use crate::data::Task;
@@ -25,14 +26,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The sum for one rank of a run.
-    pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task, layout: Layout) -> Memory {
+    /// The sum for one rank of a run, which has and trains so much of the model.
+    pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task, layout: Layout, counts: Counts) -> Memory {
         let number = match spec.precision {
             crate::spec::PrecisionSpec::F64 => 8,
             crate::spec::PrecisionSpec::F32 | crate::spec::PrecisionSpec::Bf16 => 4,
         };
-        let (data, parts) = (layout.data as u64, (layout.tensor * layout.pipeline) as u64);
-        let weights = Shape::of(config).parameters() * number / parts;
+        let data = layout.data as u64;
+        let (weights, trained) = (counts.all * number, counts.trained * number);
         // One-forward-one-backward keeps as many microbatches as there are stages, each of a part of the layers.
         let at_once = (layout.pipeline as u64).min(spec.ranks.plans().micro_batches as u64);
         let cut = data * spec.ranks.plans().micro_batches as u64 * layout.pipeline as u64 / at_once;
@@ -41,9 +42,9 @@ impl Memory {
         let (copies, each) = (if data > 1 { 2 } else { 1 }, spec.optimiser.numbers_each());
         Memory {
             weights,
-            gradients: weights * copies,
-            optimiser: if spec.ranks.zero && data > 1 { weights * (each + 2) / data } else { weights * each },
-            activations: number * activations(spec, config, task, layout.tensor as u64) / cut,
+            gradients: trained * copies,
+            optimiser: if spec.ranks.zero && data > 1 { trained * (each + 2) / data } else { trained * each },
+            activations: number * activations(spec, config, task, layout.tensor as u64, counts.kept) / cut,
             program: PROGRAM_BYTES,
         }
     }
@@ -91,7 +92,13 @@ impl fmt::Display for Memory {
 /// gradients of the wide layer, before and after, beside what they are computed from. With `recompute` a block keeps its
 /// input alone, and one block at a time the rest. Scores of the vocabulary exist for some rows at a time. `tensor` ranks
 /// divide heads, the wide layer and the vocabulary among them; what is before and behind these, each of them has whole.
-fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task, tensor: u64) -> u64 {
+fn activations(
+    spec: &TrainSpec,
+    config: &ModelConfig,
+    task: &Task,
+    tensor: u64,
+    [kept, of]: [u64; 2],
+) -> u64 {
     /// Numbers of the model's width that a block keeps for each token: its norms' inputs and outputs.
     const NORMS: u64 = 4;
     /// Those that are divided: queries, keys, values, and what attention gives.
@@ -119,8 +126,9 @@ fn activations(spec: &TrainSpec, config: &ModelConfig, task: &Task, tensor: u64)
     let block = tokens * (sides * (NORMS * shape.width + divided / tensor) + source);
     let back = tokens * (NARROW_BACK * shape.width + WIDE_BACK * shape.inner / tensor);
     let blocks = match spec.recompute {
-        true => tokens * shape.width * shape.layers * sides + block,
-        false => block * shape.layers,
+        true => tokens * shape.width * shape.layers * sides * kept / of + block,
+        // One that keeps nothing is still computed.
+        false => (block * shape.layers * kept / of).max(block),
     };
     let vocabulary = config.vocabulary() as u64;
     let scores = match task {
@@ -191,6 +199,11 @@ impl Shape {
 /// An encoder-decoder: the decoder has a second attention.
 fn both(side: Shape) -> Shape {
     Shape { square: 3 * side.square, wide: 2 * side.wide, ..side }
+}
+
+/// What one rank has of a model that is trained as a whole, reckoned before it is built.
+pub fn whole(config: &ModelConfig, layout: Layout) -> Counts {
+    Counts::whole(Shape::of(config).parameters() / (layout.tensor * layout.pipeline) as u64)
 }
 
 /// Bytes that are free: what the system says is available, within the limit of the control group.

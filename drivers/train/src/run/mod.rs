@@ -16,6 +16,7 @@
 mod bitmap;
 mod blame;
 mod compute;
+mod counts;
 mod curve;
 mod error;
 mod evaluate;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
+use super::counts::Counts;
 use super::error::RunError;
 use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
@@ -13,7 +14,7 @@ use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
 use crate::ranks::{Mesh, Team, agree};
-use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, ValidationSpec};
+use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 use crate::{Criterion, Model, ModelConfig};
 
@@ -67,11 +68,11 @@ impl Setup {
             )));
         }
         let task = spec.task()?;
-        let parts = mesh.layout().data * spec.ranks.plans().micro_batches;
+        let parts = spec.ranks.plans().micro_batches;
         if matches!(task, Task::Similar { .. }) && parts > 1 {
             return Err(RunError::Unfit(format!(
-                "pairs of texts are compared with all others of their batch, which cannot be cut into {parts} parts; \
-                 use one data rank and one microbatch"
+                "pairs of texts are compared with all others of their batch, so it cannot be computed in {parts} parts \
+                 one after another; set `ranks.micro_batches` to 1"
             )));
         }
         let folder = Folder::of(&spec.out);
@@ -229,7 +230,11 @@ fn model(
     config: &ModelConfig,
     task: &Task,
 ) -> Result<(Memory, Box<dyn Model>), RunError> {
-    let memory = Memory::of(spec, config, task, mesh.layout());
+    let of = |counts| Memory::of(spec, config, task, mesh.layout(), counts);
+    let whole = memory::whole(config, mesh.layout());
+    // How much of a model is trained that is tuned in part is known when it is there, for which its weights must fit.
+    let all = spec.tune == TuneSpec::All;
+    let mut memory = of(if all { whole } else { Counts { trained: 0, ..whole } });
     let free = spec.memory_mib.map_or_else(|| memory::free() / mesh.world().here() as u64, |mib| mib << 20);
     memory.check(free, spec.recompute)?;
     let dtype = match spec.precision {
@@ -252,6 +257,10 @@ fn model(
     }
     spec.tune.apply(model.as_mut())?;
     spec.optimiser.group(model.parameters_mut())?;
+    if !all {
+        memory = of(Counts::of(model.parameters()));
+        memory.check(free, spec.recompute)?;
+    }
     Ok((memory, model))
 }
 

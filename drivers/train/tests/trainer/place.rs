@@ -61,6 +61,29 @@ fn memory_that_is_expected_of_a_rank_is_what_it_takes_in_every_layout() {
 }
 
 #[test]
+fn memory_that_is_expected_of_a_model_that_is_tuned_in_part_is_what_it_takes() {
+    let model = |kind: &str| {
+        format!("model={{\"{kind}\":{{\"layers\":4,\"heads\":4,\"width\":384,\"context\":64}}}}")
+    };
+    let common = ["--set", "batch=4", "--set", "accumulate=1", "--set"];
+    let runs = [
+        ("Gpt", r#"tune={"Lora":{"rank":8}}"#),
+        ("Llama", r#"tune={"Lora":{"rank":16,"layers":["q_proj","v_proj"]}}"#),
+        ("Bert", r#"tune={"Frozen":["embeddings","layer.0.","layer.1.","layer.2."]}"#),
+        ("T5", r#"tune={"Frozen":["encoder.","shared"]}"#),
+    ];
+    let found = runs.map(|(kind, tune)| {
+        let [expected, taken] = expected_and_taken(&[&common[..], &[&model(kind), "--set", tune]].concat());
+        println!("{kind}, {tune}: {expected} MiB expected, {taken:.1} taken");
+        (kind, tune, expected, taken)
+    });
+    for (kind, tune, expected, taken) in found {
+        let near = (1.0 / 1.2..1.2).contains(&(expected / taken));
+        assert!(near, "{kind}, {tune}: {expected} MiB expected, {taken:.1} taken");
+    }
+}
+
+#[test]
 fn memory_that_is_expected_is_what_a_run_takes() {
     let model = |kind: &str| {
         format!("model={{\"{kind}\":{{\"layers\":4,\"heads\":4,\"width\":128,\"context\":128}}}}")
