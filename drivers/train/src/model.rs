@@ -13,7 +13,7 @@ use crate::nn::{Cache, Linear, Lora};
 use crate::ops::product::Precision;
 use crate::parameters::Parameters;
 use crate::tape::{Tape, Value};
-use crate::{Batch, Error, Result};
+use crate::{Batch, Error, Result, Side};
 
 /// What dropout depends on besides the place of a number: the same key drops the same numbers in every layout of ranks
 /// and when a checkpointed part is computed again.
@@ -149,18 +149,19 @@ pub trait Model: Send + Sync {
         Ok(tensors)
     }
 
-    /// Begins to generate text; an encoder-decoder reads `source` first.
+    /// Begins to generate text; an encoder-decoder reads `source` first. There is a row for each entry of `padding`: that
+    /// many tokens stand before its own, and are not seen.
     ///
     /// # Errors
     /// If the model generates no text, or the source is missing or not wanted.
-    fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
-        let _ = source;
+    fn begin(&self, source: Option<&Side>, padding: &[usize]) -> Result<Cache> {
+        let _ = (source, padding);
         Err(Error::Config(
             "an encoder generates no text; train a gpt2, llama, marian or t5 model for that".into(),
         ))
     }
 
-    /// Reads more tokens, and returns the logits of what comes after the last one.
+    /// Reads as many more tokens of each row, and returns the logits of what comes after the last ones, rows × vocabulary.
     ///
     /// # Errors
     /// If the model generates no text, or the tokens do not fit.

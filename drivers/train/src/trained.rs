@@ -11,7 +11,7 @@ use crate::models::build;
 use crate::run::RunError;
 use crate::spec::{TrainSpec, TuneSpec};
 use crate::token::Tokeniser;
-use crate::{Model, ModelConfig};
+use crate::{Batch, IGNORE, Loss, Model, ModelConfig, Pass};
 
 /// A trained model.
 #[derive(Clone, Debug)]
@@ -64,6 +64,25 @@ impl Trained {
     pub fn model(&self) -> Result<Box<dyn Model>, RunError> {
         whole(&self.config, &self.weights, Path::new(&self.name))
     }
+}
+
+/// The loss of a text as `llama-perplexity` reckons it: windows of so many tokens one after another, of which the second
+/// half of each is counted. Tokens behind the last whole window are left out.
+///
+/// # Errors
+///
+/// Tokens that are not the model's, or windows that are longer than it reads.
+pub fn loss_of_windows(model: &dyn Model, tokens: &[u32], length: usize) -> Result<Loss, RunError> {
+    let mut loss = Loss::default();
+    for window in tokens.chunks_exact(length) {
+        let counted = |i: usize| match i + 1 < length && i >= length / 2 {
+            true => window[i + 1] as i32,
+            false => IGNORE,
+        };
+        let batch = Batch::next_token(window.to_vec(), (0..length).map(counted).collect(), length);
+        loss += model.loss(&batch, &Pass::evaluation())?;
+    }
+    Ok(loss)
 }
 
 /// A model with all of its weights.

@@ -170,7 +170,8 @@ fn text_with_a_cache_has_the_logits_of_the_whole() {
             ..Batch::default()
         };
         let whole = numbers(&model.logits(&batch, &Pass::evaluation()).unwrap());
-        let cache = model.begin(source).unwrap();
+        let source = source.map(|source| Side::new(source.to_vec(), source.len()));
+        let cache = model.begin(source.as_ref(), &[0]).unwrap();
         let mut first = 0;
         for count in [4, 1, 3, 1, 1] {
             let logits = numbers(&model.next(&tokens[first..first + count], &cache).unwrap());
@@ -181,11 +182,48 @@ fn text_with_a_cache_has_the_logits_of_the_whole() {
     }
 }
 
+/// Prompts of different lengths, of which one ends early and another has more room than the rest, are computed together.
+#[test]
+fn texts_of_several_rows_are_those_of_each_alone() {
+    for config in CONFIGS.iter().filter(|c| !c.contains("bert")) {
+        let model = model(config);
+        let pair = config.contains("marian") || config.contains("t5");
+        let ids =
+            |length: usize, salt: usize| (0..length).map(|i| ((i * 7 + salt * 5) % 20 + 3) as u32).collect();
+        let rows: Vec<Vec<u32>> =
+            [3, 9, 1, 6].into_iter().zip(0..).map(|(length, salt)| ids(length, salt)).collect();
+        let (prompts, sources) = if pair { (vec![vec![0]; 4], Some(rows)) } else { (rows, None) };
+        for temperature in [0.0, 1.0] {
+            let sampling = Sampling { temperature, max_tokens: 8, seed: 5, ..Sampling::default() };
+            let alone: Vec<Vec<u32>> = (0..4)
+                .map(|row| {
+                    let source = sources.as_ref().map(|sources| &sources[row..=row]);
+                    let sampling = Sampling { seed: 5 + row as u64, ..sampling.clone() };
+                    generate(&*model, &prompts[row..=row], source, &sampling, |_| ()).unwrap().concat()
+                })
+                .collect();
+            // The first token of the third row ends its text.
+            let stop = vec![alone[2][0]];
+            let cut = |text: &Vec<u32>| match text.iter().position(|token| *token == stop[0]) {
+                Some(end) => text[..=end].to_vec(),
+                None => text.clone(),
+            };
+            let wanted: Vec<Vec<u32>> = alone.iter().map(cut).collect();
+            let sampling = Sampling { stop, ..sampling };
+            let mut passes = 0;
+            let found = generate(&*model, &prompts, sources.as_deref(), &sampling, |_| passes += 1).unwrap();
+            assert_eq!(found, wanted, "{config}");
+            assert_eq!(passes, wanted.iter().map(Vec::len).max().unwrap(), "all rows in one pass: {config}");
+        }
+    }
+}
+
 #[test]
 fn sampling_of_one_seed_is_the_same_and_ends_at_stop_tokens_and_positions() {
     let model = model(CONFIGS[0]);
     let sampling = Sampling { temperature: 1.0, top_k: 10, top_p: 0.95, seed: 4, ..Sampling::default() };
-    let text = |sampling: &Sampling| generate(&*model, &[3, 4], None, sampling, |_| true).unwrap();
+    let text =
+        |sampling: &Sampling| generate(&*model, &[vec![3, 4]], None, sampling, |_| ()).unwrap().concat();
     let first = text(&sampling);
     assert_eq!(first, text(&sampling));
     assert_ne!(first, text(&Sampling { seed: 5, ..sampling.clone() }));

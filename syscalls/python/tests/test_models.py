@@ -44,7 +44,7 @@ class Models(Place):
 
     def test_encoder_learns_numbers_sets_of_classes_nearness_and_weighted_classes(self) -> None:
         losses, from_labelled = llmasos.losses, llmasos.datasets.from_labelled
-        learn = {**SHORT, "steps": 150, "batch_size": 8}
+        learn = {**SHORT, "steps": 250, "batch_size": 8, "schedule": llmasos.schedules.Constant(warmup=10)}
         sizes = {**SMALL, "tokenizer": llmasos.tokenizers.WordPiece(100)}
         optimizer = llmasos.optimizers.Adam(lr=3e-3)
         words = {"good": 1.5, "fair": 0.0, "bad": -1.5}
@@ -148,6 +148,10 @@ class Models(Place):
             **{**SHORT, "steps": 300, "batch_size": 8},
         )
         self.assertEqual(model.generate_text("two six", temperature=0), "six two")
+        asked = ["two six", "ten", "one nine"]
+        alone = [model.generate_text(text, temperature=0) for text in asked]
+        self.assertEqual(model.generate_text(asked, temperature=0), alone)
+        self.assertEqual(model.generate_text([]), [])
         one, two = (model.generate_text("two six", seed=5) for _ in range(2))
         self.assertEqual(one, two, "the seed decides")
         with llmasos.Client() as client:
@@ -163,6 +167,11 @@ class Models(Place):
         self.assertIsNotNone(llama._mounted())
         text = llama.generate_text("line 3 of", 12, temperature=0)
         self.assertEqual(llama._ask(task="generate", text="line 3 of", max_tokens=12)["text"], text)
+        asked = ["line 3 of", "a text that says what", "says", "line 7 of a"]
+        alone = [llama.generate_text(prompt, 12, temperature=0) for prompt in asked]
+        self.assertEqual(llama.generate_text(asked, 12, temperature=0), alone)
+        texts = llama._ask(task="generate", text=asked, max_tokens=12)["texts"]
+        self.assertEqual([written["text"] for written in texts], alone)
         llama.close()
         t5 = llmasos.models.Transformer(**SMALL, form="t5", tokenizer=llmasos.tokenizers.Unigram(200))
         t5.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})

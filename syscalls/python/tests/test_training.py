@@ -105,6 +105,18 @@ class Training(Place):
         self.assertLess(history.steps[-1], 1_000_000)
         self.assertIsNotNone(model.folder)
 
+    def test_callbacks_that_the_trainer_does_by_itself_write_texts_and_end_early(self) -> None:
+        callbacks = [llmasos.callbacks.Samples(every=10, tokens=5), llmasos.callbacks.EarlyStopping(patience=1)]
+        os.environ["LLMASOS_SET"] = "evaluation.every=10"
+        try:
+            # A rate of 0 makes nothing better.
+            history = self.gpt().fit(self.small(), llmasos.optimizers.SGD(lr=0.0), callbacks=callbacks, **SHORT)
+        finally:
+            del os.environ["LLMASOS_SET"]
+        self.assertEqual(history.steps[-1], 20)
+        self.assertTrue(history.samples and all(isinstance(text, str) for text in history.samples))
+        self.assertEqual(len(history.val_loss), 2)
+
     def test_ctrl_c_keeps_a_checkpoint_and_says_where(self) -> None:
         text = PROGRAM.replace("Transformer()", "GPT()").replace("model.fit(train_data, optimizer, loss_fn)", FIT)
         program = self.script(text, LLMASOS_SET=TINY)

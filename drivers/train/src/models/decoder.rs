@@ -12,7 +12,7 @@ use crate::ops::attention::Mask;
 use crate::ops::rope::{Angles, Rotation};
 use crate::parameters::{Id, Parameters};
 use crate::tape::{Tape, Value};
-use crate::{Batch, Error, Result};
+use crate::{Batch, Error, Result, Side};
 
 /// The place of dropout after the embedding; layers' places are below.
 pub(super) const EMBEDDING_SITE: u32 = 0xF_FFF0;
@@ -127,9 +127,9 @@ impl Model for Decoder {
         vec![[batch.rows(), batch.input.length, self.config.width()]]
     }
 
-    fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
+    fn begin(&self, source: Option<&Side>, padding: &[usize]) -> Result<Cache> {
         match source {
-            None => Ok(Cache::default()),
+            None => Ok(Cache::of_rows(padding)),
             Some(_) => {
                 Err(crate::Error::Batch("a source is for encoder-decoders; a GPT has one side".into()))
             }
@@ -137,36 +137,33 @@ impl Model for Decoder {
     }
 
     fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
-        let (tape, offset) = (Tape::idle(), cache.length());
+        let tape = Tape::idle();
         let scope = Scope::generating(&tape, &self.parameters, Some(cache));
-        check_next(tokens, offset, &self.config)?;
-        let positions: Arc<[u32]> = (offset..offset + tokens.len()).map(|p| p as u32).collect();
-        let x = self.embed(&scope, tokens.into(), &positions, [1, tokens.len()])?;
-        let mask = Arc::new(Mask { causal: true, offset, ..Mask::default() });
-        let x = stack(&self.layers, &scope, x, None, &self.context(mask, &positions), false)?;
-        cache.advance(tokens.len());
+        let count = check_next(tokens, cache, &self.config)?;
+        let positions: Arc<[u32]> = cache.positions(count, self.config.positions())?.into();
+        let x = self.embed(&scope, tokens.into(), &positions, [cache.rows(), count])?;
+        let context = self.context(cache.mask(count), &positions);
+        let x = stack(&self.layers, &scope, x, None, &context, false)?;
+        cache.advance(count);
         let (norm, head) = self.end()?;
         let x = norm.forward(&scope, &last(&x)?)?;
-        Ok(logits(&scope, &x, *head, None)?.flatten_all()?)
+        Ok(logits(&scope, &x, *head, None)?.squeeze(1)?)
     }
 }
 
-/// Whether tokens can be read next.
-pub(super) fn check_next(tokens: &[u32], offset: usize, config: &ModelConfig) -> Result<()> {
-    let mut batch = Batch { input: crate::Side::new(tokens.to_vec(), tokens.len()), ..Batch::default() };
+/// How many tokens of each row are to be read next, if they can be.
+pub(super) fn check_next(tokens: &[u32], cache: &Cache, config: &ModelConfig) -> Result<usize> {
+    let rows = cache.rows();
+    if rows == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(rows) {
+        return Err(Error::Batch(format!("{} tokens for {rows} rows", tokens.len())));
+    }
+    let count = tokens.len() / rows;
+    let batch = Batch { input: Side::new(tokens.to_vec(), count), ..Batch::default() };
     batch.check(config.vocabulary(), usize::MAX)?;
-    batch.input.length += offset;
-    match batch.input.length > config.positions() {
-        true => Err(crate::Error::Batch(format!(
-            "{} tokens are more than the model's {} positions",
-            batch.input.length,
-            config.positions()
-        ))),
-        false => Ok(()),
-    }
+    Ok(count)
 }
 
-/// The last token of one row.
+/// The last token of each row.
 pub(super) fn last(x: &Value) -> Result<Value> {
     let length = x.tensor().dim(1)?;
     Ok(Value::constant(x.tensor().narrow(1, length - 1, 1)?.contiguous()?))

@@ -1,8 +1,10 @@
 //! Text from a model: greedy, or drawn with temperature, top-k and top-p.
 
+use candle_core::DType;
+
 use crate::model::Model;
 use crate::random::Philox;
-use crate::{Error, Result};
+use crate::{Error, Result, Side};
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +15,7 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only the likeliest that have this much of the probability together are drawn from; 1 for all.
     pub top_p: f64,
-    /// The choice of token n depends on the logits, this and n alone.
+    /// The choice of token n depends on the logits, this, the row and n alone.
     pub seed: u64,
     /// The most tokens.
     pub max_tokens: usize,
@@ -27,38 +29,58 @@ impl Default for Sampling {
     }
 }
 
-/// Goes on after `prompt`, at most to the model's last position. For an encoder-decoder `prompt` is the decoder's start
-/// token and `source` what the encoder reads. `each` is told every token, and ends the text by returning `false`.
+/// Goes on after each prompt, at most to the model's last position; all rows are computed together, and row *n* has the
+/// text that it would have alone with *n* more as its seed. For an encoder-decoder each prompt is the decoder's start token
+/// and `sources` are what the encoder reads. `pass` is told before each pass how many tokens it computes.
 ///
 /// # Errors
-/// If the model generates no text, or the prompt is empty or does not fit.
+/// If the model generates no text, or a prompt is empty or does not fit.
 pub fn generate(
     model: &dyn Model,
-    prompt: &[u32],
-    source: Option<&[u32]>,
+    prompts: &[Vec<u32>],
+    sources: Option<&[Vec<u32>]>,
     sampling: &Sampling,
-    mut each: impl FnMut(u32) -> bool,
-) -> Result<Vec<u32>> {
-    if prompt.is_empty() {
+    mut pass: impl FnMut(usize),
+) -> Result<Vec<Vec<u32>>> {
+    if prompts.iter().any(Vec::is_empty) {
         return Err(Error::Batch("a prompt needs one token at least".into()));
     }
-    let cache = model.begin(source)?;
-    let room = model.config().positions().saturating_sub(prompt.len()).saturating_add(1);
-    let mut tokens = Vec::new();
-    let mut next = prompt.to_vec();
-    for number in 0..sampling.max_tokens.min(room) {
-        let logits = model.next(&next, &cache)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
-        let token = choose(&logits, sampling, number as u64);
-        tokens.push(token);
-        if !each(token) || sampling.stop.contains(&token) {
-            break;
-        }
-        next = vec![token];
+    let Some(longest) = prompts.iter().map(Vec::len).max() else { return Ok(Vec::new()) };
+    let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
+    let source = sources.map(Side::of_rows);
+    let cache = model.begin(source.as_ref(), &padding)?;
+    let positions = model.config().positions();
+    if longest > positions {
+        return Err(Error::Batch(format!(
+            "a prompt of {longest} tokens is longer than the model's {positions} positions"
+        )));
     }
-    Ok(tokens)
+    let room =
+        |prompt: &Vec<u32>| positions.saturating_sub(prompt.len()).saturating_add(1).min(sampling.max_tokens);
+    let room: Vec<usize> = prompts.iter().map(room).collect();
+    let mut texts: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+    let ended = |text: &[u32], room: usize| {
+        text.len() >= room || text.last().is_some_and(|last| sampling.stop.contains(last))
+    };
+    // Shorter prompts end where the longest does.
+    let before = |prompt: &Vec<u32>| std::iter::repeat_n(0, longest - prompt.len()).chain(prompt.clone());
+    let mut next: Vec<u32> = prompts.iter().flat_map(before).collect();
+    while texts.iter().zip(&room).any(|(text, room)| !ended(text, *room)) {
+        pass(next.len());
+        let logits = model.next(&next, &cache)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+        next.clear();
+        for (row, (text, logits)) in texts.iter_mut().zip(&logits).enumerate() {
+            // Rows that have ended are computed along, and nobody reads what comes.
+            if !ended(text, room[row]) {
+                text.push(choose(logits, sampling, row as u64, text.len() as u64));
+            }
+            next.push(text.last().copied().unwrap_or(0));
+        }
+    }
+    Ok(texts)
 }
 
-fn choose(logits: &[f64], sampling: &Sampling, number: u64) -> u32 {
+fn choose(logits: &[f64], sampling: &Sampling, row: u64, number: u64) -> u32 {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let logit = |token: u32| logits[token as usize];
     // Of equal ones the first, so that the choice is always the same.
@@ -81,7 +103,7 @@ fn choose(logits: &[f64], sampling: &Sampling, number: u64) -> u32 {
     });
     let kept = kept.count().max(1);
     weights.truncate(kept);
-    let mut left = Philox::new(sampling.seed).uniform(number) * weights.iter().sum::<f64>();
+    let mut left = Philox::new(sampling.seed.wrapping_add(row)).uniform(number) * weights.iter().sum::<f64>();
     let drawn = weights.iter().position(|weight| {
         left -= weight;
         left < 0.0

@@ -226,35 +226,38 @@ impl Model for Transformer {
         [[rows, memory, width]].into_iter().chain(x).collect()
     }
 
-    fn begin(&self, source: Option<&[u32]>) -> Result<Cache> {
-        let Some(source) = source.filter(|s| !s.is_empty()) else {
-            return Err(Error::Batch("an encoder-decoder needs a source".into()));
+    fn begin(&self, source: Option<&Side>, padding: &[usize]) -> Result<Cache> {
+        let Some(source) = source.filter(|source| source.rows() == padding.len()) else {
+            return Err(Error::Batch("an encoder-decoder needs a source for each row".into()));
         };
-        check_next(source, 0, &self.config)?;
+        Batch { input: source.clone(), ..Batch::default() }
+            .check(self.config.vocabulary(), self.config.positions())?;
         let tape = Tape::idle();
         let scope = Scope::generating(&tape, &self.parameters, None);
-        let memory = self.encode(&scope, &Side::new(source.to_vec(), source.len()), false, None)?;
-        Ok(Cache::with_memory(memory.tensor().clone()))
+        let memory = self.encode(&scope, source, false, None)?;
+        let seen = Arc::new(Mask { keys: source.mask.clone(), ..Mask::default() });
+        Ok(Cache::with_memory(padding, memory.tensor().clone(), seen))
     }
 
     fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
         let (tape, offset) = (Tape::idle(), cache.length());
         let scope = Scope::generating(&tape, &self.parameters, Some(cache));
-        check_next(tokens, offset, &self.config)?;
-        let Some(memory) = cache.memory.clone().map(Value::constant) else {
+        let count = check_next(tokens, cache, &self.config)?;
+        let Some((memory, seen)) = cache.memory.clone() else {
             return Err(Error::Batch("an encoder-decoder needs a source; begin with one".into()));
         };
-        let at = (offset..offset + tokens.len()).map(|p| p as u32).collect();
-        let x = self.embed(&scope, tokens.into(), at, [1, tokens.len()])?;
+        let at = cache.positions(count, self.config.positions())?.into();
+        let x = self.embed(&scope, tokens.into(), at, [cache.rows(), count])?;
         let x = scope.drop(&x, self.decoder.site, self.dropout)?;
         let context = Context {
-            mask: Arc::new(Mask { causal: true, offset, ..Mask::default() }),
-            buckets: self.buckets(false, offset, tokens.len(), offset + tokens.len()),
-            ..Context::default()
+            mask: cache.mask(count),
+            source_mask: seen,
+            buckets: self.buckets(false, offset, count, offset + count),
+            angles: None,
         };
-        let x = self.run(&scope, &self.decoder, x, Some(&memory), context, false)?;
-        cache.advance(tokens.len());
+        let x = self.run(&scope, &self.decoder, x, Some(&Value::constant(memory)), context, false)?;
+        cache.advance(count);
         let (x, weight, bias) = self.head(&scope, &last(&x)?)?;
-        Ok(logits(&scope, &x, weight, bias.as_ref())?.flatten_all()?)
+        Ok(logits(&scope, &x, weight, bias.as_ref())?.squeeze(1)?)
     }
 }

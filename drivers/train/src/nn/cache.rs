@@ -1,10 +1,12 @@
 //! Keys and values of the tokens so far, while text is generated.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::Result;
+use crate::ops::attention::Mask;
+use crate::{Error, Result};
 
 /// Room for so many tokens is made at first; it doubles when it is full.
 const ROOM: usize = 64;
@@ -14,8 +16,10 @@ const ROOM: usize = 64;
 pub struct Cache {
     entries: RefCell<Vec<Option<Entry>>>,
     length: Cell<usize>,
-    /// What the encoder made of the source, for an encoder-decoder.
-    pub memory: Option<Tensor>,
+    /// How many tokens stand before each row's own.
+    padding: Vec<usize>,
+    /// What the encoder made of the source, for an encoder-decoder, and what of it is seen.
+    pub memory: Option<(Tensor, Arc<Mask>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -25,9 +29,46 @@ struct Entry {
 }
 
 impl Cache {
-    /// An empty one beside what the encoder made of the source.
-    pub fn with_memory(memory: Tensor) -> Self {
-        Cache { memory: Some(memory), ..Cache::default() }
+    /// An empty one for rows before which so many tokens stand that are not theirs.
+    pub fn of_rows(padding: &[usize]) -> Self {
+        Cache { padding: padding.to_vec(), ..Cache::default() }
+    }
+
+    /// The same beside what the encoder made of the source.
+    pub fn with_memory(padding: &[usize], memory: Tensor, seen: Arc<Mask>) -> Self {
+        Cache { memory: Some((memory, seen)), ..Cache::of_rows(padding) }
+    }
+
+    /// The positions of `tokens` more in each row, row after row.
+    ///
+    /// # Errors
+    /// If the model has no positions for them in any row. Rows that are longer than others may go beyond: nobody reads
+    /// what comes of them.
+    pub fn positions(&self, tokens: usize, most: usize) -> Result<Vec<u32>> {
+        let length = self.length() + tokens;
+        let shortest = length - self.padding.iter().max().copied().unwrap_or_default().min(length);
+        if shortest > most {
+            return Err(Error::Batch(format!(
+                "{shortest} tokens are more than the model's {most} positions"
+            )));
+        }
+        let place = |at: usize, padding: usize| at.saturating_sub(padding).min(most - 1) as u32;
+        let row = |padding: &usize| (self.length()..length).map(|at| place(at, *padding)).collect::<Vec<_>>();
+        Ok(self.padding.iter().flat_map(row).collect())
+    }
+
+    /// Who of `tokens` more sees whom.
+    pub fn mask(&self, tokens: usize) -> Arc<Mask> {
+        let keys = self.length() + tokens;
+        let row = |padding: &usize| (0..keys).map(|key| u8::from(key >= *padding)).collect::<Vec<_>>();
+        let padded = self.padding.iter().any(|padding| *padding > 0);
+        let seen = padded.then(|| self.padding.iter().flat_map(row).collect());
+        Arc::new(Mask { causal: true, offset: self.length(), keys: seen, ..Mask::default() })
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.padding.len()
     }
 
     /// How many tokens there are.

@@ -20,9 +20,9 @@ use crate::{Model, ModelConfig};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "task", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Question {
-    /// Goes on after a text; an encoder-decoder answers it.
+    /// Goes on after a text, or after each of several, which are computed together; an encoder-decoder answers it.
     Generate {
-        text: String,
+        text: Prompts,
         #[serde(default = "max_tokens")]
         max_tokens: usize,
         /// 0 takes the likeliest token always.
@@ -33,6 +33,7 @@ pub enum Question {
         top_k: usize,
         #[serde(default = "one")]
         top_p: f64,
+        /// Of several texts the next has one more.
         #[serde(default)]
         seed: u64,
     },
@@ -56,6 +57,14 @@ pub enum Question {
     Embed { texts: Vec<String> },
 }
 
+/// One text, or several.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "`text` is neither a text nor a list of texts")]
+pub enum Prompts {
+    One(String),
+    Many(Vec<String>),
+}
+
 fn max_tokens() -> usize {
     128
 }
@@ -72,10 +81,9 @@ fn choices() -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
-    Text {
-        text: String,
-        tokens: usize,
-        finish: Finish,
+    Text(Written),
+    Texts {
+        texts: Vec<Written>,
     },
     /// For each hidden token, the likeliest ones.
     Masks {
@@ -99,6 +107,14 @@ pub enum Answer {
     Vectors {
         vectors: Vec<Vec<f32>>,
     },
+}
+
+/// A text that a model has written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Written {
+    pub text: String,
+    pub tokens: usize,
+    pub finish: Finish,
 }
 
 /// Why a text ends.

@@ -1,10 +1,16 @@
 //! Text: a decoder goes on, an encoder-decoder answers.
 
-use super::{Answer, Finish, Predictor, Question};
+use super::{Answer, Finish, Predictor, Prompts, Question, Written};
 use crate::ModelConfig;
 use crate::models::{Sampling, generate as tokens_of};
 use crate::run::{MicroStep, RunError, Turn};
 use crate::token::{Special, TokenError, Tokeniser};
+
+/// Texts that are computed together: enough for the products of matrices to be worth it, few enough for their caches.
+const TOGETHER: usize = 32;
+
+/// The most texts of one question.
+const TEXTS_MAX: usize = 4096;
 
 /// Answers [`Question::Generate`].
 pub(super) fn generate(
@@ -15,51 +21,93 @@ pub(super) fn generate(
     let Question::Generate { text, max_tokens, temperature, top_k, top_p, seed } = question else {
         unreachable!("the caller has looked")
     };
-    let (tokeniser, model) = (predictor.tokeniser(), predictor.model.as_ref());
-    let end = tokeniser.find(Special::End);
-    let stop: Vec<u32> = end.into_iter().chain(model.config().end()).collect();
-    let sampling = Sampling {
+    let (texts, many) = match text {
+        Prompts::One(text) => (std::slice::from_ref(text), false),
+        Prompts::Many(texts) => (texts.as_slice(), true),
+    };
+    if texts.len() > TEXTS_MAX {
+        let found = texts.len();
+        return Err(RunError::Unfit(format!(
+            "there are {found} texts, and {TEXTS_MAX} are the most; ask twice"
+        )));
+    }
+    let end = predictor.tokeniser().find(Special::End);
+    let mut sampling = Sampling {
         temperature: *temperature,
         top_k: *top_k,
         top_p: *top_p,
         seed: *seed,
         max_tokens: *max_tokens,
-        stop: stop.clone(),
+        stop: end.into_iter().chain(predictor.model.config().end()).collect(),
     };
+    let mut written = Vec::with_capacity(texts.len());
+    for texts in texts.chunks(TOGETHER) {
+        written.extend(together(predictor, texts, &sampling, turn)?);
+        sampling.seed = sampling.seed.wrapping_add(TOGETHER as u64);
+    }
+    Ok(match many {
+        true => Answer::Texts { texts: written },
+        false => Answer::Text(written.swap_remove(0)),
+    })
+}
+
+/// Goes on after some texts at once.
+fn together(
+    predictor: &Predictor,
+    texts: &[String],
+    sampling: &Sampling,
+    turn: &mut dyn Turn,
+) -> Result<Vec<Written>, RunError> {
+    let (tokeniser, model) = (predictor.tokeniser(), predictor.model.as_ref());
     let mut number = 0;
-    let mut take = |tokens| {
+    let mut pass = |tokens| {
         turn.take(MicroStep { step: 0, number, tokens });
         number += 1;
-        true
     };
     let positions = model.config().positions();
-    let (text, written) = match predictor.trained.config {
+    let (texts, written) = match predictor.trained.config {
         ModelConfig::Marian(_) | ModelConfig::T5(_) => {
-            let mut source = tokeniser.encode(text)?;
-            source.extend(end);
-            if source.len() > positions {
-                let (tokens, most) = (source.len(), positions);
-                return Err(RunError::Unfit(format!(
-                    "the text has {tokens} tokens, and the model reads {most}; give less"
-                )));
-            }
-            let start = tokeniser.need(Special::Pad)?;
-            take(source.len());
-            let written = tokens_of(model, &[start], Some(&source), &sampling, |_| take(1))?;
-            (tokeniser.decode(&written)?, written)
+            let sources =
+                texts.iter().map(|text| source(tokeniser, text, positions)).collect::<Result<Vec<_>, _>>()?;
+            let starts = vec![vec![tokeniser.need(Special::Pad)?]; sources.len()];
+            pass(sources.iter().map(Vec::len).sum());
+            let written = tokens_of(model, &starts, Some(&sources), sampling, pass)?;
+            let texts = written.iter().map(|written| Ok(tokeniser.decode(written)?));
+            (texts.collect::<Result<Vec<_>, RunError>>()?, written)
         }
         _ => {
-            let whole = beginning(tokeniser, text, &stop)?;
-            // What it says depends on the end of a long text; one token at least must have room.
-            let prompt = &whole[whole.len().saturating_sub(positions.saturating_sub(1).max(1))..];
-            take(prompt.len());
-            let written = tokens_of(model, prompt, None, &sampling, |_| take(1))?;
-            (behind(tokeniser, prompt, &written)?, written)
+            let prompts = texts.iter().map(|text| {
+                let whole = beginning(tokeniser, text, &sampling.stop)?;
+                // What it says depends on the end of a long text; one token at least must have room.
+                let room = positions.saturating_sub(1).max(1);
+                Ok(whole[whole.len().saturating_sub(room)..].to_vec())
+            });
+            let prompts = prompts.collect::<Result<Vec<_>, RunError>>()?;
+            let written = tokens_of(model, &prompts, None, sampling, pass)?;
+            let texts =
+                prompts.iter().zip(&written).map(|(prompt, written)| behind(tokeniser, prompt, written));
+            (texts.collect::<Result<Vec<_>, _>>()?, written)
         }
     };
-    let ended = written.last().is_some_and(|last| stop.contains(last));
-    let finish = if ended { Finish::End } else { Finish::Length };
-    Ok(Answer::Text { text, tokens: written.len(), finish })
+    let told = texts.into_iter().zip(written).map(|(text, written)| {
+        let ended = written.last().is_some_and(|last| sampling.stop.contains(last));
+        let finish = if ended { Finish::End } else { Finish::Length };
+        Written { text, tokens: written.len(), finish }
+    });
+    Ok(told.collect())
+}
+
+/// What an encoder reads of a text.
+fn source(tokeniser: &Tokeniser, text: &str, positions: usize) -> Result<Vec<u32>, RunError> {
+    let mut source = tokeniser.encode(text)?;
+    source.extend(tokeniser.find(Special::End));
+    match source.len() {
+        0 => Err(RunError::Unfit("the text is empty; give one to answer".into())),
+        tokens if tokens > positions => Err(RunError::Unfit(format!(
+            "the text has {tokens} tokens, and the model reads {positions}; give less"
+        ))),
+        _ => Ok(source),
+    }
 }
 
 /// A text as the model was trained to see one begin: with what the vocabulary puts before it, and without an end.

@@ -32,7 +32,7 @@ pub fn sample(
         ModelConfig::Marian(_) | ModelConfig::T5(_) => {
             prompt.extend(end);
             let start = tokeniser.need(Special::Pad)?;
-            generate(model, &[start], Some(&prompt), &sampling, |_| true)?
+            generate(model, &[vec![start]], Some(&[prompt]), &sampling, |_| ())?.concat()
         }
         _ => {
             if prompt.is_empty() {
@@ -40,9 +40,9 @@ pub fn sample(
             }
             // The prompt and one token at least must have room.
             let room = model.config().positions().saturating_sub(1).max(1);
-            let prompt = &prompt[prompt.len().saturating_sub(room)..];
-            let written = generate(model, prompt, None, &sampling, |_| true)?;
-            prompt.iter().copied().chain(written).collect()
+            prompt.drain(..prompt.len().saturating_sub(room));
+            let written = generate(model, std::slice::from_ref(&prompt), None, &sampling, |_| ())?;
+            [prompt, written.concat()].concat()
         }
     };
     Ok(tokeniser.decode(&written)?)

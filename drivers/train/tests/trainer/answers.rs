@@ -49,6 +49,9 @@ fn run_and_its_export_answer_alike_and_a_wrong_question_is_answered_too() {
         drawn.clone(),
         drawn,
         json!({"id": "x", "task": "genrate"}),
+        json!({"task": "generate", "text": ["line 3 ", "a text that says what", "l"], "max_tokens": 8}),
+        json!({"task": "generate", "text": "a text that says what", "max_tokens": 8}),
+        json!({"task": "generate", "text": "l", "max_tokens": 8}),
     ];
     let answers = ask(&place, "run", &questions);
     assert_eq!((&answers[0]["id"], &answers[0]["finish"]), (&json!(1), &json!("length")), "{answers:?}");
@@ -56,6 +59,11 @@ fn run_and_its_export_answer_alike_and_a_wrong_question_is_answered_too() {
     assert_eq!(answers[1], answers[2], "the seed decides");
     let error = answers[3]["error"].as_str().unwrap();
     assert!(error.contains("genrate") && answers[3]["id"] == "x", "{error}");
+    for (many, one) in [(0, 0), (1, 5), (2, 6)] {
+        let mut alone = answers[one].clone();
+        alone.as_object_mut().unwrap().remove("id");
+        assert_eq!(answers[4]["texts"][many], alone, "texts of several are those of each alone");
+    }
     assert_eq!(ask(&place, "model", &questions), answers);
     let pt = place.path("again.pt").display().to_string();
     assert!(

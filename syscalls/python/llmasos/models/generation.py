@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import suggests
 from .model import Model
+
+
+#: Prompts that are gone on after at the same time.
+TOGETHER = 16
 
 
 class Generation(Model):
@@ -16,22 +20,28 @@ class Generation(Model):
     @suggests
     def generate_text(
         self,
-        prompt: str,
+        prompt: str | Iterable[str],
         max_tokens: int = 100,
         *,
         temperature: float = 0.8,
         top_k: int = 40,
         top_p: float = 0.95,
         seed: int | None = None,
-    ) -> str:
-        """What comes after a prompt, or from an encoder-decoder its answer. `temperature=0` takes the likeliest token."""
+    ) -> Any:
+        """What comes after a prompt, or from an encoder-decoder its answer. `temperature=0` takes the likeliest token.
+
+        For a list of prompts it is a list of texts, which are computed together; each has one more as its `seed` than the
+        one before.
+        """
         sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        texts = [prompt] if isinstance(prompt, str) else [str(text) for text in prompt]
         if self._mounted() is not None:
-            return "".join(self._stream(prompt, max_tokens, {**sampling, "min_p": 0.0, "seed": seed}))
-        seed = random.getrandbits(63) if seed is None else seed
-        answer = self._ask(task="generate", text=prompt, max_tokens=max_tokens, seed=seed, **sampling)
-        text: str = answer["text"]
-        return text
+            written = self._written(texts, max_tokens, sampling, seed)
+        else:
+            seed = random.getrandbits(62) if seed is None else seed
+            answer = self._ask(task="generate", text=texts, max_tokens=max_tokens, seed=seed, **sampling)
+            written = [text["text"] for text in answer["texts"]]
+        return written[0] if isinstance(prompt, str) else written
 
     @suggests
     def stream_text(
@@ -50,6 +60,23 @@ class Generation(Model):
             yield self.generate_text(prompt, max_tokens, seed=seed, **sampling)  # type: ignore[arg-type]
             return
         yield from self._stream(prompt, max_tokens, {**sampling, "min_p": 0.0, "seed": seed})
+
+    def _written(
+        self, prompts: list[str], max_tokens: int, sampling: dict[str, Any], seed: int | None
+    ) -> list[str]:
+        """Texts by the mounted model, so many at a time that the daemon computes together."""
+        written: list[str] = []
+        for first in range(0, len(prompts), TOGETHER):
+            part = prompts[first : first + TOGETHER]
+            seeds = [None if seed is None else seed + first + number for number in range(len(part))]
+            streams = [
+                self._stream(prompt, max_tokens, {**sampling, "min_p": 0.0, "seed": own})
+                for prompt, own in zip(part, seeds)
+            ]
+            # All have begun before the first is read to its end.
+            begun = [next(stream, "") for stream in streams]
+            written += [head + "".join(stream) for head, stream in zip(begun, streams)]
+        return written
 
     def _stream(self, prompt: str, max_tokens: int, sampling: dict[str, Any]) -> Iterator[str]:
         mount = self._mounted()
