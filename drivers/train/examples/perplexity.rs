@@ -7,13 +7,11 @@
 //!
 //! The text is cut into windows of the context's length, and the second half of each is counted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use candle_core::DType;
 use clap::Parser;
-use train::token::Tokeniser;
-use train::{Batch, IGNORE, Loss, ModelConfig, Pass, checkpoint, models};
+use train::trained::{Trained, Which, loss_of_windows};
 
 /// How far the two may be apart, as a part of either: four digits.
 const TOLERANCE: f64 = 1e-4;
@@ -32,35 +30,16 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
-    let config = ModelConfig::from_json(&std::fs::read_to_string(options.folder.join("config.json"))?)?;
-    let length = config.positions();
-    let ours = perplexity(&options.folder, &config, &std::fs::read_to_string(&options.text)?, length)?;
+    let trained = Trained::load(&options.folder, Which::Best)?;
+    let length = trained.config.positions();
+    let tokens = trained.tokeniser.encode(&std::fs::read_to_string(&options.text)?)?;
+    let ours = loss_of_windows(&*trained.model()?, &tokens, length)?.mean().exp();
     let theirs = peer(&options, length)?;
     println!("{ours:.4} here, {theirs:.4} by llama-perplexity, windows of {length}");
     match (ours - theirs).abs() <= TOLERANCE * ours {
         true => Ok(()),
         false => Err("they differ in the first four digits".into()),
     }
-}
-
-fn perplexity(
-    folder: &Path,
-    config: &ModelConfig,
-    text: &str,
-    length: usize,
-) -> Result<f64, Box<dyn std::error::Error>> {
-    let model = models::build(config, DType::F32, 0)?;
-    model.parameters().load(&checkpoint::read_tensors(&folder.join("model.safetensors"))?)?;
-    let tokeniser = Tokeniser::from_json(&std::fs::read_to_string(folder.join("tokenizer.json"))?)?;
-    let tokens = tokeniser.encode(text)?;
-    let mut loss = Loss::default();
-    for window in tokens.chunks_exact(length) {
-        let counted =
-            |i: usize| if i + 1 < length && i >= length / 2 { window[i + 1] as i32 } else { IGNORE };
-        let batch = Batch::next_token(window.to_vec(), (0..length).map(counted).collect(), length);
-        loss += model.loss(&batch, &Pass::evaluation())?;
-    }
-    Ok(loss.mean().exp())
 }
 
 /// What llama.cpp says, with keys and values in 32 bits, as they are here.
