@@ -30,6 +30,7 @@ mod registrations;
 mod scheduling;
 mod segments;
 mod services;
+mod shortage;
 mod signals;
 mod sleeping;
 mod sliding;

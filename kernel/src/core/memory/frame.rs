@@ -64,6 +64,14 @@ impl Free {
         Some(frame)
     }
 
+    /// Forgets so many of them, or all that there are, and tells how many.
+    fn forget(&mut self, most: u32) -> u32 {
+        let mut next = || self.clean.pop().or_else(|| self.left.values_mut().find_map(Vec::pop));
+        let forgotten = (0..most).map_while(|_| next()).count() as u32;
+        self.count -= forgotten;
+        forgotten
+    }
+
     /// Notes that everything is clean, and tells of what was not.
     fn clean(&mut self, mut each: impl FnMut(&Frame)) {
         for frame in std::mem::take(&mut self.left).into_values().flatten() {
@@ -114,12 +122,12 @@ impl Pool {
         self.pages.len() as u32 - self.retired
     }
 
-    /// Never hands out again what is free now, and tells how many frames that is: the worker has no room behind them.
-    pub(in crate::core) fn retire_free(&mut self) -> u32 {
-        let unreal = self.free();
-        self.free = Free::default();
-        self.retired += unreal;
-        unreal
+    /// Never hands out again so many of the frames that are free: the worker has no room behind them. Tells how many
+    /// these are.
+    pub(in crate::core) fn retire(&mut self, unreal: u32) -> u32 {
+        let retired = self.free.forget(unreal);
+        self.retired += retired;
+        retired
     }
 
     /// Frames without a page.
@@ -257,7 +265,9 @@ mod tests {
     fn frames_retired_are_handed_out_no_more_and_missed_by_nobody() {
         let mut pool = Pool::new(4 * PAGE_TOKENS);
         let page = pool.allocate(USER).unwrap();
-        assert_eq!(pool.retire_free(), 3);
+        assert_eq!(pool.retire(2), 2);
+        assert_eq!((pool.total(), pool.free()), (2, 1));
+        assert_eq!(pool.retire(2), 1, "no more than are free");
         assert_eq!((pool.total(), pool.free()), (1, 0));
         assert!(pool.allocate(USER).is_none());
         pool.check(1);

@@ -51,7 +51,7 @@ pub(super) use page_in::{Outlook, PageIn};
 pub(super) use paging::{PageSent, PagingCost, loading};
 pub(super) use reclaim::{Reach, Room};
 pub(super) use remnant::Remnant;
-pub(super) use shortage::oom_score;
+pub(super) use shortage::{Shortage, oom_score};
 pub(super) use slots::{Budget, Slots};
 pub(super) use tree::{NodeId, Root, Space, Tree};
 pub(super) use write_behind::{Beside, WriteBehind};

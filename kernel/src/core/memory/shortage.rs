@@ -13,7 +13,7 @@
 //! | more than the worker really has | when the worker refuses a row ([`worker_short`]) | reclaim, swap, block       |
 //!
 //! In the last case the worker has fewer cells than it said, whatever the reason: fragments, a device that others use
-//! too. The kernel then counts what was free as lost, takes back what nobody runs, and then pushes running contexts
+//! too. The kernel then counts what was free as lost, and where nothing was given back while the step ran it takes back what nobody runs, and then pushes running contexts
 //! out one by one, in the lowest class those of the process with the highest [`oom_score`] first. Who was pushed out
 //! waits until a generation ends. So small ones get through beside or before large ones, and the one that fails is the
 //! one that is refused when nobody else is there.
@@ -40,6 +40,15 @@ use super::reclaim::Room;
 pub(in crate::core) fn oom_score(process: &Process) -> u64 {
     let by_class = 1 << (process.id.class as u32);
     (process.frames * by_class).saturating_mul(weight(0)) / weight(process.id.nice)
+}
+
+/// What there was when a worker had no room.
+#[derive(Clone, Copy)]
+pub(in crate::core) struct Shortage {
+    /// Frames that were free when the step began: the worker has none behind them.
+    pub frames_free: u32,
+    /// Frames that have been given back since. The worker has these, and there may be room now.
+    pub frames_given_back: u32,
 }
 
 impl Kernel {
@@ -90,8 +99,11 @@ impl Kernel {
 
     /// A worker has had no room for rows or pages of a step that the kernel counted frames for. It has computed
     /// nothing of these, and they are planned again.
-    pub(in crate::core) fn worker_short(&mut self, id: ModelId) {
-        self.retire_frames(id);
+    pub(in crate::core) fn worker_short(&mut self, id: ModelId, was: Shortage) {
+        self.retire_frames(id, was.frames_free);
+        if was.frames_given_back > 0 {
+            return;
+        }
         let Some(model) = self.models.get(&id) else { return };
         let idle = model.sched.idle_since().map(|(_, context)| context);
         let remnants = model.memory.iter().flat_map(|m| m.remnants.keys().copied());
@@ -112,12 +124,12 @@ impl Kernel {
         }
     }
 
-    /// Counts the frames as lost that were free when the worker had no room: all cells that are used, and those that
+    /// Counts as many frames as lost as were free when the worker had no room: all cells that are used, and those that
     /// were asked for, are behind others.
-    fn retire_frames(&mut self, id: ModelId) {
+    fn retire_frames(&mut self, id: ModelId, unreal: u32) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let Some(memory) = &mut model.memory else { return };
-        let unreal = memory.pool.retire_free();
+        let unreal = memory.pool.retire(unreal);
         if unreal == 0 {
             return;
         }

@@ -9,7 +9,7 @@ use super::super::context::Context;
 use super::super::event::{ModelId, Now, WorkerId};
 use super::super::generate::Taken;
 use super::super::group::{GROUP_WEIGHT, GroupId};
-use super::super::memory::PageSent;
+use super::super::memory::{PageSent, Shortage};
 use super::super::process::Process;
 use super::account::VIRTUAL_US;
 use super::cost::{Cost, Decode, Prefill};
@@ -42,19 +42,25 @@ impl Kernel {
         if let Some(model) = self.models.get_mut(&worker.model) {
             model.behind.earn(elapsed_us);
         }
-        let short = is_short(&step, &done);
+        let short = is_short(&step, &done).then(|| self.shortage(worker.model, &step));
         self.pages_done(worker.model, &step.pages, done.pages);
         for (row, done) in step.rows.iter().zip(&mut done.rows) {
             self.row_done(worker.model, row, done);
         }
-        if short {
-            self.worker_short(worker.model);
+        if let Some(shortage) = short {
+            self.worker_short(worker.model, shortage);
         }
         self.step_ran(worker.model, &step, elapsed_us);
         if let Some(model) = self.models.get_mut(&worker.model) {
             model.sched.rows = step.rows;
             model.sched.rows.clear();
         }
+    }
+
+    /// What there was when a step had no room, before its end changes anything.
+    fn shortage(&self, model: ModelId, step: &InFlight) -> Shortage {
+        let (_, free) = self.models.get(&model).map_or((0, 0), |m| m.frames());
+        Shortage { frames_free: step.frames_free, frames_given_back: free.saturating_sub(step.frames_free) }
     }
 
     /// Takes what came of a row out of the answer, piece by piece: each token moved as a whole would be copied several

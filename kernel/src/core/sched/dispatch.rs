@@ -94,6 +94,7 @@ impl Kernel {
             expected_us: plan.expected_us,
             groups,
             withdrawn: false,
+            frames_free: model.frames().1,
         });
         model.sched.arrived = None;
         self.out.push(Effect::Submit { worker: model.worker(), step });

@@ -237,4 +237,6 @@ pub(super) struct InFlight {
     pub withdrawn: bool,
     /// What its operations on pages are for.
     pub pages: Vec<PageSent>,
+    /// Frames that were free when it began.
+    pub frames_free: u32,
 }
