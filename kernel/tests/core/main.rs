@@ -6,6 +6,7 @@ mod capabilities;
 mod chance;
 mod clearing;
 mod clock;
+mod coming_in;
 mod computing;
 mod contexts;
 mod devices;
