@@ -9,6 +9,9 @@ use crate::random;
 /// Histories that meet every line of the table.
 const HISTORIES: u64 = 800;
 
+/// Histories that are played for what is rare and has not been seen in these.
+const HISTORIES_MAX: u64 = 4000;
+
 /// The table of the README: from, and what may follow.
 fn documented() -> BTreeSet<Transition> {
     let readme = include_str!("../../README.md");
@@ -28,11 +31,14 @@ fn documented() -> BTreeSet<Transition> {
 fn transitions_of_random_histories_are_those_of_the_table() {
     let documented = documented();
     let mut seen = BTreeSet::new();
-    for seed in 1..=HISTORIES {
+    for seed in 1..=HISTORIES_MAX {
         let found = random::transitions(seed);
         let wrong: Vec<_> = found.difference(&documented).collect();
         assert!(wrong.is_empty(), "history {seed} has what the table does not: {wrong:?}");
         seen.extend(found);
+        if seed >= HISTORIES && documented.is_subset(&seen) {
+            break;
+        }
     }
     let missed: Vec<_> = documented.difference(&seen).collect();
     assert!(missed.is_empty(), "the table has what no history has: {missed:?}");

@@ -4,7 +4,7 @@
 //! Times are printed and not judged: they depend on the machine. That no row takes an allocation is judged, since that
 //! is what they depend on most.
 
-#[path = "../core/machine.rs"]
+#[path = "../core/machine/mod.rs"]
 #[expect(dead_code, reason = "the other tests have more to do")]
 mod machine;
 

@@ -107,7 +107,8 @@ impl Kernel {
             nice: image.nice,
             group,
             started: self.now,
-            counters: Counters { tokens_generated: image.tokens_generated, ..Counters::default() },
+            // It is no newcomer.
+            counters: Counters { tokens_generated: image.tokens_generated, calls: 1, ..Counters::default() },
         };
         if let Some(program) = image.program {
             self.begin_program(id, image.caps & Caps::USER, image.limits, *program);

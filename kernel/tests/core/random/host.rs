@@ -29,6 +29,14 @@ pub struct Host {
     born: u64,
 }
 
+impl Host {
+    /// Programs end with the daemon that started them.
+    pub fn died(&mut self) {
+        self.starting.clear();
+        self.running.clear();
+    }
+}
+
 /// Services that require each other, with policies and limits of all kinds.
 pub fn services(chance: &mut Chance) -> Vec<ServiceConfig> {
     let policies = [Restart::OnFailure, Restart::Always, Restart::Never];
@@ -108,7 +116,7 @@ impl History {
         self.machine.event(Event::ProgramStarted { pid, conn, os_pid: 77 });
         self.host.running.push((pid, conn));
         if self.lives(pid) {
-            self.programs.push(Program { conn, pid, contexts: vec![], calls: vec![], opening: vec![] });
+            self.programs.push(Program::new(conn, pid));
         }
     }
 
