@@ -1,6 +1,7 @@
 //! What the system says of a process, and what it lets the process have.
 
 use std::fs;
+use std::process::Command;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -39,15 +40,6 @@ pub fn children(os_pid: u32) -> Vec<u32> {
     pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(is_child).collect()
 }
 
-/// Whether limits of other users' processes may be set here.
-pub fn may_limit_others() -> bool {
-    /// The bit of CAP_SYS_RESOURCE.
-    const RESOURCE: u64 = 1 << 24;
-    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let caps = status.lines().find_map(|l| l.strip_prefix("CapEff:")).expect("it has capabilities");
-    u64::from_str_radix(caps.trim(), 16).is_ok_and(|caps| caps & RESOURCE != 0)
-}
-
 /// Sets the soft limit of a resource for a process, and gives what it was.
 pub fn limit(os_pid: u32, resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
     let pid = libc::pid_t::try_from(os_pid).expect("pids are positive");
@@ -60,6 +52,22 @@ pub fn limit(os_pid: u32, resource: libc::__rlimit_resource_t, soft: u64) -> u64
     let set = unsafe { libc::prlimit(pid, resource, &limits, std::ptr::null_mut()) };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     before
+}
+
+/// Sets the soft limit of processes and threads for another user's process, and gives what it was. That user may do it,
+/// root without CAP_SYS_RESOURCE, as in many containers, may not.
+pub fn limit_processes_of(uid: u32, os_pid: u32, soft: u64) -> u64 {
+    let limits = fs::read_to_string(format!("/proc/{os_pid}/limits")).expect("Linux has it");
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max processes")).expect("it has this limit");
+    let before = line.split_whitespace().next().expect("it has a soft one");
+    let id = uid.to_string();
+    let done = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--", "prlimit"])
+        .arg(format!("--pid={os_pid}"))
+        .arg(format!("--nproc={soft}:"))
+        .status();
+    assert!(done.expect("util-linux has both").success());
+    before.parse().unwrap_or(u64::MAX)
 }
 
 /// Sends a signal to a process that lives.

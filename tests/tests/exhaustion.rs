@@ -25,13 +25,7 @@ fn story(client: &mut Client) -> String {
 
 /// Lets a neighbour generate while the daemon may have no more than it has of a resource; its worker is killed
 /// meanwhile, and must be replaced when there is more again.
-fn starved(
-    daemon: &Daemon,
-    resource: libc::__rlimit_resource_t,
-    has: u64,
-    refusal: &str,
-    beside: impl FnOnce(),
-) {
+fn starved(daemon: &Daemon, limit: impl Fn(u64) -> u64, has: u64, refusal: &str, beside: impl FnOnce()) {
     let mut client = daemon.client();
     let worker = daemon.mount_sim("m", MODEL).worker_os_pid;
     let alone = story(&mut client);
@@ -42,7 +36,7 @@ fn starved(
         wait_until("the neighbour is in the midst", || {
             client.stat(None, None).expect("counts").tokens_generated > before + 20
         });
-        let enough = process::limit(daemon.os_pid(), resource, has);
+        let enough = limit(has);
         let fault =
             client.mount_with(mount("sim:", "other"), |_| {}).expect_err("it takes what there is not");
         assert!(fault.message.contains(refusal), "{fault}");
@@ -53,7 +47,7 @@ fn starved(
         });
         beside();
         client.ps().expect("who is connected is served");
-        process::limit(daemon.os_pid(), resource, enough);
+        limit(enough);
         assert_eq!(running.join().expect("no panic"), alone);
         wait_until("the model is well", || {
             client.models().expect("lists").iter().any(|m| m.name == "m" && m.state == ModelState::Ready)
@@ -68,7 +62,8 @@ fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
     // Fewer than it has, so that those of the dead worker are not enough for the next one.
     let files = process::open_files(daemon.os_pid()) as u64 - 8;
     let mut waiting = Vec::new();
-    starved(&daemon, libc::RLIMIT_NOFILE, files, "Too many open files", || {
+    let limit = |files| process::limit(daemon.os_pid(), libc::RLIMIT_NOFILE, files);
+    starved(&daemon, limit, files, "Too many open files", || {
         wait_until("newcomers have to wait", || {
             waiting.push(UnixStream::connect(daemon.socket()).expect("the system queues it"));
             daemon.log().contains("no connection can be accepted")
@@ -83,12 +78,9 @@ fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
 
 #[test]
 fn threads_that_are_used_up_refuse_a_mount_and_nobody_else() {
-    if !process::may_limit_others() {
-        println!("skipped: limits of another user's process take CAP_SYS_RESOURCE");
-        return;
-    }
     let Some(daemon) = Daemon::start_as_user(NOBODY_ELSE) else { return };
-    starved(&daemon, libc::RLIMIT_NPROC, 1, "Resource temporarily unavailable", || {});
+    let limit = |processes| process::limit_processes_of(NOBODY_ELSE, daemon.os_pid(), processes);
+    starved(&daemon, limit, 1, "Resource temporarily unavailable", || {});
     figure(
         "threads used up",
         &format!("a mount refused and later taken, {TOKENS} tokens beside it unchanged"),
