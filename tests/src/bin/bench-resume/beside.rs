@@ -1,5 +1,6 @@
 //! What writing pages costs those who decode meanwhile: the same generations by processes whose pages are written to
-//! disk as they come, and by some whose pages are not, in alternation.
+//! disk as they come, and by some whose pages are not, in alternation. The model is mounted anew for each, since what
+//! earlier ones have left in its pool would have to leave it, and be written, too.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use anyhow::{Result, ensure};
 use harness::Daemon;
 use harness::bench::random::Random;
 use harness::output::greedy;
-use syscalls::call::{Hello, Lifetime};
+use syscalls::call::{Hello, Lifetime, Mount};
 use syscalls::client::blocking::Client;
 use syscalls::client::hello;
 
@@ -21,14 +22,16 @@ const GENERATED: u32 = 192;
 const ROUNDS: u64 = 5;
 
 /// Measures, and prints what came of it.
-pub fn measure(daemon: &Daemon, model: &str) -> Result<()> {
+pub fn measure(daemon: &Daemon, mount: &Mount) -> Result<()> {
     let mut times: [Vec<Duration>; 2] = Default::default();
     let mut written = [0; 2];
     for round in 0..ROUNDS {
         for (kind, lifetime) in [Lifetime::Detached, Lifetime::Persistent].into_iter().enumerate() {
+            let model = daemon.client().mount_with(mount.clone(), |_| {})?.name;
             let before = daemon.client().stat(None, None)?.swap_out_bytes;
-            times[kind].push(together(daemon, model, lifetime, 1 + 2 * round + kind as u64)?);
+            times[kind].push(together(daemon, &model, lifetime, 1 + 2 * round + kind as u64)?);
             written[kind] += daemon.client().stat(None, None)?.swap_out_bytes - before;
+            daemon.client().unmount(&model, true)?;
         }
     }
     let [without, with] = times.map(|mut times| {

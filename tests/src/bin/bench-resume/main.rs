@@ -58,8 +58,8 @@ fn main() -> Result<()> {
         threads: Some(args.threads),
         ..mount(path.to_str().context("the model's path is not UTF-8")?, MODEL)
     };
+    beside::measure(&daemon, &request)?;
     daemon.client().mount_with(request, |_| {})?;
-    beside::measure(&daemon, MODEL)?;
 
     let mut client = Client::connect_with(
         &daemon.socket(),
