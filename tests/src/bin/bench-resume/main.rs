@@ -26,6 +26,10 @@ const MODEL: &str = "bench";
 /// Tokens of a page.
 const PAGE: u32 = 64;
 
+/// Tokens that are computed when a context is resumed: what fills no page, and pages that were on their way to the disk
+/// when the daemon was killed.
+const COMPUTED_MAX: u64 = 4 * PAGE as u64;
+
 /// What resuming may take of computing.
 const WANTED: f64 = 0.10;
 
@@ -83,7 +87,7 @@ fn main() -> Result<()> {
         evaluated(&counted),
         counted.swap_in_bytes >> 20
     );
-    ensure!(evaluated(&counted) <= u64::from(2 * PAGE), "it was computed again: {counted:?}");
+    ensure!(evaluated(&counted) <= COMPUTED_MAX, "it was computed again: {counted:?}");
 
     daemon.kill9();
     std::fs::remove_dir_all(daemon.data().join("swap"))?;
