@@ -60,12 +60,11 @@ class Models(Place):
         model = llmasos.models.BERT(**sizes)
         of = {"gold": ["dear", "yellow"], "sand": ["yellow"], "silk": ["dear"], "mud": []}
         sets = [(f"it is {word}", wanted) for word, wanted in of.items()]
-        history = model.fit(from_labelled(sets * 25), optimizer, losses.BCEWithLogitsLoss(), **learn)
-        self.assertLess(history.loss[-1], 0.8 * history.loss[0])
+        model.fit(from_labelled(sets * 25), optimizer, losses.BCEWithLogitsLoss(), **learn)
         self.assertEqual(model.config["problem_type"], "multi_label_classification")
-        found = model.classify("it is gold")
-        self.assertEqual({label["label"] for label in found}, {"dear", "yellow"})
-        self.assertFalse(math.isclose(sum(label["score"] for label in found), 1), "each class is by itself")
+        for text, wanted in sets:
+            likely = {label["label"] for label in model.classify(text) if label["score"] > 0.5}
+            self.assertEqual(likely, set(wanted), text)
         model.close()
 
         model = llmasos.models.BERT(**sizes)

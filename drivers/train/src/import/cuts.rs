@@ -123,6 +123,7 @@ mod tests {
             ("gpt-4o", "I'LL| say| Mc|Donald's|:| |123|45| times|!\n| | 日本| x"),
             ("falcon", "I|'|LL| say| McDonald|'|s|:| |123|45| times|!|\n | 日本| x"),
             ("deepseek-coder", "I|'|LL| say| McDonald|'|s|:| |1|2|3|4|5| times|!|\n| | |日本| x"),
+            ("deepseek-v3", "I|'LL| say| McDonald|'s|:| |123|45| times|!\n|  |日本| x"),
         ] {
             assert_eq!(pieces(name, text).join("|"), wanted, "{name}");
         }
