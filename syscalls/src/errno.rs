@@ -107,3 +107,16 @@ impl Fault {
         Fault { errno, message: message.into() }
     }
 }
+
+/// A sentence of somebody else's, cut in its middle: it may quote what was given, which can be megabytes, and ends with
+/// the place.
+pub fn shown(sentence: &str) -> String {
+    const ENDS_CHARS: usize = 200;
+    let chars = sentence.chars().count();
+    if chars <= 2 * ENDS_CHARS {
+        return sentence.into();
+    }
+    let begin: String = sentence.chars().take(ENDS_CHARS).collect();
+    let end: String = sentence.chars().skip(chars - ENDS_CHARS).collect();
+    format!("{begin} … {end}")
+}

@@ -21,7 +21,7 @@ pub mod paths;
 pub mod reply;
 
 pub use call::{Call, Request};
-pub use errno::{Errno, Fault};
+pub use errno::{Errno, Fault, shown};
 pub use event::Event;
 pub use id::{CallId, ContextId, Pid, Ticket, Token, TokenRun, Tokens};
 pub use reply::{Frame, Reply};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Call, nearest};
-use crate::errno::{Errno, Fault};
+use crate::errno::{Errno, Fault, shown};
 use crate::id::{CallId, Pid};
 
 /// One request.
@@ -88,26 +88,13 @@ fn bad_envelope(error: &serde_json::Error) -> Fault {
         Errno::EPROTO,
         format!(
             r#"the line is not a request: {}; send {{"id":1,"call":"hello","args":{{"version":1}}}} first"#,
-            shown(error)
+            shown(&error.to_string())
         ),
     )
 }
 
 pub(super) fn bad_args(name: &str, error: &serde_json::Error) -> Fault {
-    Fault::new(Errno::EINVAL, format!("{name}: {}", shown(error)))
-}
-
-/// What serde says, cut in its middle: it quotes what was sent, which can be megabytes, and ends with the place.
-fn shown(error: &serde_json::Error) -> String {
-    const ENDS_CHARS: usize = 200;
-    let text = error.to_string();
-    let chars = text.chars().count();
-    if chars <= 2 * ENDS_CHARS {
-        return text;
-    }
-    let begin: String = text.chars().take(ENDS_CHARS).collect();
-    let end: String = text.chars().skip(chars - ENDS_CHARS).collect();
-    format!("{begin} … {end}")
+    Fault::new(Errno::EINVAL, format!("{name}: {}", shown(&error.to_string())))
 }
 
 pub(super) fn unknown_call(name: &str) -> Fault {

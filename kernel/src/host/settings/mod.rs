@@ -164,7 +164,11 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
 fn policy(name: &str) -> Result<Policy, SettingsError> {
     name.parse().map_err(|_| {
         let rule = one_of(&Policy::ALL.map(|(name, _)| name));
-        SettingsError::OutOfRange { name: "policy".into(), value: format!("`{name}`"), rule }
+        SettingsError::OutOfRange {
+            name: "policy".into(),
+            value: syscalls::shown(&format!("`{name}`")),
+            rule,
+        }
     })
 }
 

@@ -84,6 +84,15 @@ fn value_of_a_wrong_type_is_named_with_its_place() {
 }
 
 #[test]
+fn value_that_is_long_is_not_quoted_in_full() {
+    let long = "g".repeat(5000);
+    for key in [format!("devices: [(name: \"cuda:0\", memory: \"{long}\")]"), format!("{long}: 1")] {
+        let error = file(&format!("({key})")).expect_err("it is none");
+        assert!(error.len() < 1000 && error.contains('…'), "{} bytes", error.len());
+    }
+}
+
+#[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let text = r#"(socket: "/file/s", data: "/file/d", log: "warn", mounts: [(path: "/m", name: "m")])"#;
     let flags = Flags { socket: Some("/flag/s".into()), ..Flags::default() };
