@@ -1,6 +1,6 @@
 //! What can be wrong with a GGUF file, one sentence each.
 
-use syscalls::Errno;
+use syscalls::{Errno, shown};
 
 use crate::wire::DriverFault;
 
@@ -21,18 +21,20 @@ pub enum GgufError {
 
     /// The header goes on past the end.
     #[error(
-        "the file ends at byte {bytes} inside its header, in {place}: it is truncated; download it again"
+        "the file ends at byte {bytes} inside its header, in {}: it is truncated; download it again",
+        shown(.place)
     )]
     HeaderTruncated { place: String, bytes: u64 },
 
     /// The weights go on past the end.
     #[error(
-        "the file ends at byte {bytes} but tensor `{tensor}` needs bytes {from}..{to}: it is truncated; download it again"
+        "the file ends at byte {bytes} but tensor `{}` needs bytes {from}..{to}: it is truncated; download it again",
+        shown(.tensor)
     )]
     DataTruncated { tensor: String, from: u64, to: u64, bytes: u64 },
 
     /// Above a limit of this reader.
-    #[error("{what} is {value}; the limit is {limit}: the file is damaged or hostile")]
+    #[error("{} is {value}; the limit is {limit}: the file is damaged or hostile", shown(.what))]
     TooLarge { what: String, value: u64, limit: u64 },
 
     /// The whole header is above the budget.
@@ -40,23 +42,23 @@ pub enum GgufError {
     OverBudget { limit: usize },
 
     /// A value that the format does not have.
-    #[error("{what} is {value}, which GGUF does not have: the file is damaged, or newer than this reader")]
+    #[error("{} is {value}, which GGUF does not have: the file is damaged, or newer than this reader", shown(.what))]
     Unknown { what: String, value: u64 },
 
     /// Text that is no UTF-8.
-    #[error("{what} is not UTF-8: the file is damaged")]
+    #[error("{} is not UTF-8: the file is damaged", shown(.what))]
     NotText { what: String },
 
     /// The same name twice.
-    #[error("{what} `{name}` stands in it twice: the file is damaged")]
+    #[error("{what} `{}` stands in it twice: the file is damaged", shown(.name))]
     Duplicate { what: &'static str, name: String },
 
     /// A tensor that cannot be.
-    #[error("tensor `{tensor}` {offence}: the file is damaged")]
+    #[error("tensor `{}` {}: the file is damaged", shown(.tensor), shown(.offence))]
     Tensor { tensor: String, offence: String },
 
     /// The file is sound, but no model that runs.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     NotRunnable(String),
 
     /// The file could not be read.
