@@ -28,6 +28,7 @@ mod processes;
 mod programs;
 mod random;
 mod registrations;
+mod resting;
 mod scheduling;
 mod segments;
 mod services;

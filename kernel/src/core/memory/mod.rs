@@ -36,6 +36,7 @@ mod residency;
 mod shortage;
 mod slots;
 mod tree;
+mod victim;
 mod write_behind;
 
 use std::collections::{BTreeMap, BTreeSet};

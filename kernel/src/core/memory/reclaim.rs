@@ -7,7 +7,6 @@ use syscalls::{ContextId, Fault, Pid};
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
-use super::super::model::Model;
 use super::super::process::Process;
 use super::super::sched::Place;
 
@@ -40,9 +39,6 @@ enum Victim {
     /// A context that runs: it gives all.
     Running(ContextId),
 }
-
-/// Sequences that nobody runs among which the cheapest to lose is chosen, from the one used longest ago on.
-const CACHED_LOOKED_AT: usize = 4;
 
 impl Kernel {
     /// Brings a context that waits into memory, with room for its whole log.
@@ -169,7 +165,8 @@ impl Kernel {
             }
             let others =
                 || process.contexts.iter().filter(|c| **c != id).filter_map(|c| self.contexts.get(c));
-            if let Some(idle) = others().find(|c| matches!(c.place, Place::Idle(_)) && !c.in_step) {
+            let idle = others().filter(|c| matches!(c.place, Place::Idle(_)) && !c.in_step);
+            if let Some(idle) = idle.max_by_key(|c| self.gain_of_idle(c.id)) {
                 let (model, idle) = (idle.model, idle.id);
                 self.swap_out(model, idle);
                 continue;
@@ -221,47 +218,6 @@ impl Kernel {
             }
         }
         last.map(|(_, context)| Victim::Running(context))
-    }
-
-    /// Of the remnants and idle contexts that were used longest ago, the one with the longest rest for what its
-    /// return would cost. Published segments come last.
-    fn cached_victim(&self, model: ModelId, usable: &impl Fn(&ContextId) -> bool) -> Option<ContextId> {
-        let model = self.models.get(&model)?;
-        let memory = model.memory.as_ref()?;
-        let remnants = |pinned: bool| {
-            let of = memory.aged.iter().filter(move |(p, _, _)| *p == pinned);
-            of.map(|(_, tick, id)| (*tick, *id)).filter(|(_, id)| usable(id))
-        };
-        let rests = |c: &ContextId| self.contexts.get(c).is_some_and(|c| !c.in_step);
-        let idle = model.sched.idle_since().filter(|(_, c)| usable(c) && rests(c));
-        let mut oldest: Vec<_> =
-            idle.take(CACHED_LOOKED_AT).chain(remnants(false).take(CACHED_LOOKED_AT)).collect();
-        oldest.sort();
-        oldest.truncate(CACHED_LOOKED_AT);
-        let now = model.sched.ticks();
-        let gain = |(tick, id): &(u64, ContextId)| {
-            let rest = (now - tick + 1) * if self.owner_runs(*id) { 1 } else { 2 };
-            rest.saturating_mul(1000) / self.return_us(model, *id).max(1)
-        };
-        // Of two that are as good, the older one.
-        let best = oldest.iter().rev().max_by_key(|candidate| gain(candidate));
-        best.map(|(_, id)| *id).or_else(|| remnants(true).next().map(|(_, id)| id))
-    }
-
-    /// Whether the process of a context runs others: it may come back to this one soon.
-    fn owner_runs(&self, id: ContextId) -> bool {
-        let Some(context) = self.contexts.get(&id) else { return false };
-        self.models.get(&context.model).is_some_and(|m| m.sched.running.of(context.owner) > 0)
-    }
-
-    /// What it is expected to cost to take the last page of a sequence and to bring it back, in microseconds.
-    fn return_us(&self, model: &Model, id: ContextId) -> u64 {
-        let of_context = self.contexts.get(&id).and_then(|c| c.resident.as_ref());
-        let remnant = || model.memory.as_ref()?.remnants.get(&id).map(|r| &r.resident);
-        let Some(resident) = of_context.or_else(remnant) else { return 0 };
-        let last = resident.held.checked_sub(1).map(|n| resident.path[n as usize]);
-        let saved = last.is_some_and(|node| model.tree.saved(node).is_some());
-        model.return_us(saved)
     }
 
     /// The order among running contexts: the class, then the time at which the generation was asked for.

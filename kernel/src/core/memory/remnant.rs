@@ -67,7 +67,7 @@ impl Kernel {
     pub(in crate::core) fn enter_remnant(&mut self, model: ModelId, id: ContextId, mut remnant: Remnant) {
         let Some(model) = self.models.get_mut(&model) else { return };
         let Some(memory) = &mut model.memory else { return };
-        remnant.tick = model.sched.tick();
+        remnant.tick = model.sched.tick(self.now);
         memory.aged.insert((remnant.pinned, remnant.tick, id));
         memory.remnants.insert(id, remnant);
     }

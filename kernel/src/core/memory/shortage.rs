@@ -105,7 +105,7 @@ impl Kernel {
             return;
         }
         let Some(model) = self.models.get(&id) else { return };
-        let idle = model.sched.idle_since().map(|(_, context)| context);
+        let idle = model.sched.idle_by_due().map(|(_, context)| context);
         let remnants = model.memory.iter().flat_map(|m| m.remnants.keys().copied());
         let unused: Vec<ContextId> = idle.chain(remnants).collect();
         if !unused.is_empty() {

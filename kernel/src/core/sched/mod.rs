@@ -92,7 +92,7 @@ pub(super) const OWED_US_MAX: i64 = 1_000_000;
 pub(super) enum Place {
     /// Nowhere: not in memory, nothing to run.
     Parked,
-    /// In memory with nothing to run; the number orders these by when they ran last.
+    /// In memory with nothing to run, with the time at which its process usually is back, in microseconds.
     Idle(u64),
     /// A generation that waits for memory.
     Waiting,
@@ -126,7 +126,7 @@ pub(super) struct Sched {
     arrived: Option<Class>,
     /// The highest class in the last step that was withdrawn, and how many were since one of that or lower ran through.
     withdrawn: (Class, u32),
-    /// Counts contexts that became idle.
+    /// When a context last became idle or left a remnant: orders these.
     ticks: u64,
     /// A running context had to give way to a growing one: nobody comes in until a generation ends, or they would
     /// take each other's pages in turns.
@@ -144,15 +144,14 @@ pub(super) struct Sched {
 pub(super) type PrefixWaits = BTreeSet<(Pid, Pid, ContextId)>;
 
 impl Sched {
-    /// The contexts in memory without a generation, each with the number that orders it, the one that ran longest
-    /// ago first.
-    pub(super) fn idle_since(&self) -> impl Iterator<Item = (u64, ContextId)> {
+    /// The contexts in memory without a generation, each with when its next one is due, in the order of that.
+    pub(super) fn idle_by_due(&self) -> impl DoubleEndedIterator<Item = (u64, ContextId)> {
         self.idle.iter().copied()
     }
 
-    /// A number that is later than all before it.
-    pub(super) fn tick(&mut self) -> u64 {
-        self.ticks += 1;
+    /// A number that is later than all before it: the time of now in microseconds, or the least behind the last one.
+    pub(super) fn tick(&mut self, now: Now) -> u64 {
+        self.ticks = now.0.max(self.ticks + 1);
         self.ticks
     }
 

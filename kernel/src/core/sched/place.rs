@@ -68,7 +68,7 @@ impl Kernel {
         let before = std::mem::replace(&mut context.place, Place::Parked);
         match before {
             Place::Parked => {}
-            Place::Idle(tick) => drop(model.sched.idle.remove(&(tick, id))),
+            Place::Idle(due) => drop(model.sched.idle.remove(&(due, id))),
             Place::Waiting => model.sched.line.remove(context.owner, id),
             Place::Running => model.sched.running.leave(context.owner, id),
         }
@@ -88,9 +88,10 @@ impl Kernel {
         }
         match (place, generation) {
             (Place::Idle(_), _) => {
-                let tick = sched.tick();
-                context.place = Place::Idle(tick);
-                sched.idle.insert((tick, id));
+                let usual = self.processes.living(owner).and_then(|process| process.idle_us);
+                let due = sched.tick(self.now).saturating_add(usual.unwrap_or(0));
+                context.place = Place::Idle(due);
+                sched.idle.insert((due, id));
             }
             (Place::Waiting, Some((call, deadline))) => sched.line.insert(owner, deadline, call, id),
             (Place::Running, Some((call, _))) => {
