@@ -243,3 +243,46 @@ fn signal_to_a_group_reaches_those_in_it_and_in_its_groups() {
     machine.call(conn, kill("/user.1000", Signal::Kill)).expect("its own group, with itself");
     assert!(machine.ps(admin).iter().all(|p| p.uid != 1000), "all of them have ended");
 }
+
+#[test]
+fn swap_limit_of_a_group_holds_for_all_in_it_and_nobody_else() {
+    let (mut machine, _) = Machine::with_swap("pool=512,context=512", 4096, 0);
+    let conn = machine.connect(1000);
+    machine.call(conn, limit("tight", GroupLimit::SwapPages, 7)).expect("own group");
+    let (one, two) = (machine.spawn_in(conn, "tight"), machine.spawn_in(conn, "tight/inside"));
+    let free = machine.spawn_in(conn, "free");
+    let prompt = |n: usize| format!("{n} and ").chars().rev().cycle().take(300).collect::<String>();
+    let mut contexts = Vec::new();
+    for (n, pid) in [one, two, free, one, two, free].into_iter().enumerate() {
+        let context = machine.open_as(conn, pid, &prompt(n));
+        generated(machine.call_as(conn, Some(pid), generate(context, 4)));
+        let tight = machine.group(conn, "user.1000/tight");
+        assert!(tight.swap_pages <= 7, "{tight:?}");
+        contexts.push((n, pid, context));
+    }
+    let swapped = |machine: &mut Machine, group: &str| {
+        let group = machine.group(conn, group);
+        (group.swap_pages, group.swap_pages_max)
+    };
+    assert_eq!(swapped(&mut machine, "user.1000/tight"), (7, Some(7)));
+    let inside = swapped(&mut machine, "user.1000/tight/inside").0;
+    assert!((1..7).contains(&inside), "{inside} of the seven are of the group inside");
+    let before = swapped(&mut machine, "user.1000/free");
+    assert!(before.0 > 0 && before.1.is_none(), "{before:?}");
+    // Whoever lost pages computes them again, and says the same.
+    for (n, pid, context) in contexts {
+        let said = generated(machine.call_as(conn, Some(pid), generate(context, 4))).text;
+        assert_eq!(said, reference("", &prompt(n), 8)[4..], "context {n}");
+        assert!(swapped(&mut machine, "user.1000/tight").0 <= 7);
+    }
+    // Without a limit they have what they need.
+    machine
+        .call(conn, Setgroup { limit: Some(GroupLimit::SwapPages), ..setgroup("tight") })
+        .expect("own group");
+    for (n, pid) in [(6, one), (7, two), (8, one), (9, two)] {
+        let context = machine.open_as(conn, pid, &prompt(n));
+        generated(machine.call_as(conn, Some(pid), generate(context, 4)));
+    }
+    let lifted = swapped(&mut machine, "user.1000/tight");
+    assert!(lifted.0 > 7 && lifted.1.is_none(), "{lifted:?}");
+}

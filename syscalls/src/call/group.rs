@@ -39,6 +39,8 @@ pub enum GroupLimit {
     ResidentFrames,
     /// Frames in device memory above which the group gets no further ones while others wait for some.
     ResidentFramesSoft,
+    /// Pages in the swap area. Above it pages of the group are dropped, and computed again when they are needed.
+    SwapPages,
     /// Tokens that may be generated in a second. What is not used is kept, up to one second's worth.
     TokensPerSecond,
 }

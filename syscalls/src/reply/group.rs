@@ -30,6 +30,12 @@ pub struct GroupInfo {
     /// The number from which on they get no further ones while others wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames_soft: Option<u64>,
+    /// Pages that they have in the swap area.
+    #[serde(default)]
+    pub swap_pages: u64,
+    /// The most that they may have there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_pages_max: Option<u64>,
     /// The most tokens that they may generate in a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second_max: Option<u64>,

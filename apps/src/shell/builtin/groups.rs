@@ -13,8 +13,8 @@ pub const BUILTIN: Builtin =
 
 /// Lists groups of processes
 ///
-/// The device's time is shared between groups by WEIGHT, then inside each. CTX, TOKENS and FRAMES are what the
-/// processes of a group have together, with the limit behind a slash where there is one. MEMORY and STEPS are
+/// The device's time is shared between groups by WEIGHT, then inside each. CTX, TOKENS, FRAMES and SWAP are what
+/// the processes of a group have together, with the limit behind a slash where there is one. MEMORY and STEPS are
 /// pressure: the share of the last 10, 60 and 300 seconds in which some work of the group waited for frames, or for
 /// a step.
 #[derive(Debug, Parser)]
@@ -26,7 +26,7 @@ struct Args {
     daemon: Daemon,
 }
 
-const LISTING: Listing<8> = Listing {
+const LISTING: Listing<9> = Listing {
     field: "groups",
     columns: [
         ("WEIGHT", Align::Right),
@@ -34,6 +34,7 @@ const LISTING: Listing<8> = Listing {
         ("CTX", Align::Right),
         ("TOKENS", Align::Right),
         ("FRAMES", Align::Right),
+        ("SWAP", Align::Right),
         ("MEMORY", Align::Right),
         ("STEPS", Align::Right),
         ("GROUP", Align::Left),
@@ -47,7 +48,7 @@ fn run(invocation: &Invocation) -> Outcome {
     Ok(0)
 }
 
-fn cells(group: &GroupInfo) -> [String; 8] {
+fn cells(group: &GroupInfo) -> [String; 9] {
     let of = |has: u64, most: Option<u64>| most.map_or(has.to_string(), |most| format!("{has}/{most}"));
     let shares = |averages: [f32; 3]| averages.map(|percent| format!("{percent:.0}%")).join(" ");
     [
@@ -56,6 +57,7 @@ fn cells(group: &GroupInfo) -> [String; 8] {
         of(group.contexts, group.contexts_max),
         of(group.context_tokens, group.context_tokens_max),
         of(group.frames, group.frames_max),
+        of(group.swap_pages, group.swap_pages_max),
         shares(group.memory.some),
         shares(group.steps.some),
         group.name.clone(),
@@ -80,11 +82,14 @@ mod tests {
             frames: 15,
             frames_max: Some(20),
             frames_soft: None,
+            swap_pages: 7,
+            swap_pages_max: Some(64),
             tokens_per_second_max: None,
             memory: PressureInfo { some: [12.4, 3.0, 0.0], full: [0.0; 3] },
             steps: PressureInfo::default(),
         };
-        let expected = ["100", "2", "3/8", "900", "15/20", "12% 3% 0%", "0% 0% 0%", "user.1000/nightly"];
+        let expected =
+            ["100", "2", "3/8", "900", "15/20", "7/64", "12% 3% 0%", "0% 0% 0%", "user.1000/nightly"];
         assert_eq!(cells(&group), expected);
     }
 }

@@ -1,12 +1,15 @@
 //! What a group has, and whether it may have more. Sums are made when somebody asks and only where there is a limit, so
 //! that a group without one costs nothing.
 
+use std::cmp::Reverse;
+
 use syscalls::{ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
 use super::super::memory::Room;
+use super::super::process::ProcessTable;
 use super::super::sched::Place;
-use super::{GroupId, GroupLimits};
+use super::{GroupId, GroupLimits, Groups};
 
 /// What the processes of a group have together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,28 +18,45 @@ pub(in crate::core) struct Usage {
     pub contexts: u64,
     pub context_tokens: u64,
     pub frames: u64,
+    pub swap_pages: u64,
+}
+
+impl Groups {
+    /// What the processes of a group and of those in it have.
+    pub(in crate::core) fn usage(&self, processes: &ProcessTable, id: GroupId) -> Usage {
+        let Some(group) = self.get(id) else { return Usage::default() };
+        let mut usage = Usage::default();
+        for process in group.members.iter().filter_map(|pid| processes.living(*pid)) {
+            usage.processes += 1;
+            usage.contexts += process.contexts.len() as u64;
+            usage.context_tokens += process.context_tokens;
+            usage.frames += process.frames;
+            usage.swap_pages += process.swap_pages;
+        }
+        for child in &group.children {
+            let more = self.usage(processes, *child);
+            usage.processes += more.processes;
+            usage.contexts += more.contexts;
+            usage.context_tokens += more.context_tokens;
+            usage.frames += more.frames;
+            usage.swap_pages += more.swap_pages;
+        }
+        usage
+    }
+
+    /// Whether the limits of a group and those around it let them have one more page in the swap area.
+    pub(in crate::core) fn may_save(&self, processes: &ProcessTable, id: GroupId) -> bool {
+        self.around(id).all(|id| {
+            let limit = self.get(id).and_then(|group| group.limits.swap_pages);
+            limit.is_none_or(|most| self.usage(processes, id).swap_pages < most)
+        })
+    }
 }
 
 impl Kernel {
     /// What the processes of a group and of those in it have.
     pub(in crate::core) fn group_usage(&self, id: GroupId) -> Usage {
-        let Some(group) = self.groups.get(id) else { return Usage::default() };
-        let own = group.members.iter().filter_map(|pid| self.processes.living(*pid));
-        let mut usage = Usage::default();
-        for process in own {
-            usage.processes += 1;
-            usage.contexts += process.contexts.len() as u64;
-            usage.context_tokens += process.context_tokens;
-            usage.frames += process.frames;
-        }
-        for child in &group.children {
-            let more = self.group_usage(*child);
-            usage.processes += more.processes;
-            usage.contexts += more.contexts;
-            usage.context_tokens += more.context_tokens;
-            usage.frames += more.frames;
-        }
-        usage
+        self.groups.usage(&self.processes, id)
     }
 
     /// Checks that a process may have more contexts and tokens, as far as its groups go.
@@ -94,7 +114,8 @@ impl Kernel {
         }
     }
 
-    /// The contexts of a group that have frames, but for one, last those whose generation was asked for first.
+    /// The contexts of a group that have frames, but for one, in the order in which they give them: idle ones by what is
+    /// gained, then those whose generation was asked for last.
     fn resident_in(&self, group: GroupId, but: ContextId) -> Vec<ContextId> {
         let mut pids = Vec::new();
         let mut groups = vec![group];
@@ -106,7 +127,10 @@ impl Kernel {
         let resident =
             contexts.filter(|c| **c != but && self.contexts.get(c).is_some_and(|c| c.frames() > 0));
         let mut resident: Vec<ContextId> = resident.copied().collect();
-        resident.sort_by_key(|c| std::cmp::Reverse(self.seniority(*c)));
+        resident.sort_by_cached_key(|c| {
+            let seniority = self.seniority(*c);
+            (seniority.is_some(), Reverse(seniority), Reverse(self.gain_of_idle(*c)))
+        });
         resident
     }
 

@@ -35,6 +35,7 @@ pub(super) struct GroupLimits {
     pub resident_frames: Option<u64>,
     /// Above it the group gets no further frames while others wait for some.
     pub resident_frames_soft: Option<u64>,
+    pub swap_pages: Option<u64>,
     pub tokens_per_second: Option<u64>,
 }
 

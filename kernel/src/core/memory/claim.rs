@@ -56,7 +56,8 @@ impl Kernel {
 
     fn claim(&mut self, id: ModelId, space: &Space, log: &[Token], owner: Option<Pid>) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+        let mut payment =
+            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
         model.claim(space, log, owner, &mut payment);
     }
 }

@@ -8,6 +8,7 @@ use syscalls::{ContextId, Pid, Token};
 
 use super::super::Kernel;
 use super::super::event::ModelId;
+use super::super::group::Groups;
 use super::super::model::Model;
 use super::super::process::ProcessTable;
 use super::paging::PageSent;
@@ -37,6 +38,7 @@ pub(super) struct Held {
 pub(super) struct Payment<'a> {
     pub budget: &'a mut Budget,
     pub processes: &'a mut ProcessTable,
+    pub groups: &'a Groups,
 }
 
 impl Kernel {
@@ -48,7 +50,8 @@ impl Kernel {
         let saves = |kernel: &Kernel| kernel.models.get(&model).map_or(0, |m| m.page_ops.len());
         let saves_before = saves(self);
         if let Some(model) = self.models.get_mut(&model) {
-            let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+            let mut payment =
+                Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
             model.trim(&mut held, frames_wanted, &mut payment);
         }
         let given = (before - held.resident.pages.len()) as u64;
@@ -199,10 +202,11 @@ impl Model {
 }
 
 impl Payment<'_> {
-    /// Whether a process's limit lets it have one more page in the swap area.
+    /// Whether the limits of a process and its groups let it have one more page in the swap area.
     pub(super) fn may_save(&self, owner: Option<Pid>) -> bool {
         let Some(process) = owner.and_then(|pid| self.processes.living(pid)) else { return true };
         process.limits.swap_pages.is_none_or(|most| process.swap_pages < most)
+            && self.groups.may_save(self.processes, process.id.group)
     }
 
     pub(super) fn charge(&mut self, owner: Option<Pid>) -> Option<Pid> {

@@ -146,7 +146,8 @@ impl Kernel {
     fn page_not_saved(&mut self, id: ModelId, node: NodeId, slot: Slot, fault: &DriverFault) {
         let Some(model) = self.models.get_mut(&id) else { return };
         if let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot) {
-            let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+            let mut payment =
+                Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
             payment.refund(Some(saved));
             model.tree.set_saved(node, None);
         }
@@ -205,7 +206,8 @@ impl Kernel {
     /// Gives the slot of a page back.
     fn free_slot(&mut self, id: ModelId, node: NodeId, saved: Saved) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+        let mut payment =
+            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
         payment.refund(Some(saved));
         model.slots.give_back(saved.slot, &mut self.swap);
         model.tree.set_saved(node, None);
@@ -214,7 +216,8 @@ impl Kernel {
     /// Gives back what a model that goes had of the swap area.
     pub(in crate::core) fn give_slots_back(&mut self, model: &Model) {
         model.slots.give_all_back(&mut self.swap);
-        let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+        let mut payment =
+            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
         model.tree.all_saved().for_each(|(_, saved)| payment.refund(Some(saved)));
     }
 

@@ -144,7 +144,8 @@ impl Kernel {
         let Some(resident) = self.resident(id, sequence) else { return false };
         let (asid, path) = (resident.lease.asid(), resident.path.clone());
         let Some(model) = self.models.get_mut(&id) else { return false };
-        let mut payment = Payment { budget: &mut self.swap, processes: &mut self.processes };
+        let mut payment =
+            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
         let saved = model.tree.saved(node);
         let may = saved.is_some() || payment.may_save(owner);
         let placed = may.then(|| model.slots.place_lasting(payment.budget, |oldest| path.contains(&oldest)));

@@ -41,6 +41,8 @@ impl Kernel {
             frames: usage.frames,
             frames_max: group.limits.resident_frames,
             frames_soft: group.limits.resident_frames_soft,
+            swap_pages: usage.swap_pages,
+            swap_pages_max: group.limits.swap_pages,
             tokens_per_second_max: group.limits.tokens_per_second,
             memory: PressureInfo { some: memory_some, full: memory_full },
             steps: PressureInfo { some: steps_some, full: steps_full },

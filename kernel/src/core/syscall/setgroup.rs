@@ -47,6 +47,7 @@ impl Kernel {
             Some(GroupLimit::ContextTokens) => group.limits.context_tokens = args.value,
             Some(GroupLimit::ResidentFrames) => group.limits.resident_frames = args.value,
             Some(GroupLimit::ResidentFramesSoft) => group.limits.resident_frames_soft = args.value,
+            Some(GroupLimit::SwapPages) => group.limits.swap_pages = args.value,
             Some(GroupLimit::TokensPerSecond) => self.groups.set_rate(id, args.value, now),
             None => {}
         }

@@ -41,9 +41,13 @@ impl History {
             self.machine.begin(conn, Setlimit { pid, limit: Limit::TokensPerSecond, value, then: None });
             return;
         }
-        let limits =
-            [GroupLimit::TokensPerSecond, GroupLimit::ResidentFrames, GroupLimit::ResidentFramesSoft];
-        let limit = limits[self.chance.below(3)];
+        let limits = [
+            GroupLimit::TokensPerSecond,
+            GroupLimit::ResidentFrames,
+            GroupLimit::ResidentFramesSoft,
+            GroupLimit::SwapPages,
+        ];
+        let limit = limits[self.chance.below(4)];
         // A context has four frames at most.
         let value = if limit == GroupLimit::TokensPerSecond { value } else { value.map(|v| 4 + v % 8) };
         let weight = self.chance.once_in(2).then(|| 1 + self.chance.below(1000) as u32);
