@@ -84,7 +84,13 @@ fn begun(deterministic: bool) -> (Daemon, Pid, ContextId, [Said; 2]) {
     let (pid, context, said) = begin(&daemon, 1);
     assert_eq!(said.tokens, first.tokens);
     let whole = u64::from((PROMPT + ANSWER - 1) / PAGE);
-    wait_until("the pages on disk", || stats(&daemon).pages_disk >= whole);
+    // Slots count as soon as they are given, and bytes when the worker has written them.
+    let model = daemon.client().models().unwrap().remove(0);
+    let bytes = whole * model.memory[0].pool_bytes / u64::from(model.frames_total);
+    wait_until("the pages on disk", || {
+        let stats = stats(&daemon);
+        stats.pages_disk >= whole && stats.swap_out_bytes >= bytes
+    });
     (daemon, pid, context, [first, next])
 }
 
