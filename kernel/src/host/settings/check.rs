@@ -90,11 +90,7 @@ pub(super) fn require(
     if holds {
         Ok(())
     } else {
-        Err(SettingsError::OutOfRange {
-            name: name.into(),
-            value: syscalls::shown(&value.to_string()),
-            rule: rule(),
-        })
+        Err(SettingsError::OutOfRange { name: name.into(), value: value.to_string(), rule: rule() })
     }
 }
 

@@ -163,7 +163,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, SettingsError> {
         path: path.into(),
         line: e.span.start.line,
         column: e.span.start.col,
-        message: syscalls::shown(&explain(&e.code)),
+        message: explain(&e.code),
     })
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use syscalls::call::Mount;
-use syscalls::{Tokens, paths};
+use syscalls::{Tokens, paths, shown};
 use thiserror::Error;
 
 use super::machine;
@@ -75,10 +75,10 @@ pub enum SettingsError {
     #[error("cannot read the configuration {path}: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
     /// The file is not what it should be.
-    #[error("{path}:{line}:{column}: {message}")]
+    #[error("{path}:{line}:{column}: {}", shown(.message))]
     Malformed { path: PathBuf, line: usize, column: usize, message: String },
     /// A value is out of its range.
-    #[error("{name} is {value}; {rule}")]
+    #[error("{name} is {}; {rule}", shown(.value))]
     OutOfRange { name: String, value: String, rule: String },
     /// The services have no order.
     #[error(transparent)]
@@ -164,11 +164,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
 fn policy(name: &str) -> Result<Policy, SettingsError> {
     name.parse().map_err(|_| {
         let rule = one_of(&Policy::ALL.map(|(name, _)| name));
-        SettingsError::OutOfRange {
-            name: "policy".into(),
-            value: syscalls::shown(&format!("`{name}`")),
-            rule,
-        }
+        SettingsError::OutOfRange { name: "policy".into(), value: format!("`{name}`"), rule }
     })
 }
 

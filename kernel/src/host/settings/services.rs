@@ -145,7 +145,7 @@ fn uid_of(name: &str) -> Result<u32, SettingsError> {
     let user = User::from_name(name).ok().flatten();
     user.map(|user| user.uid.as_raw()).ok_or_else(|| SettingsError::OutOfRange {
         name: "user of a service".into(),
-        value: syscalls::shown(&format!("`{name}`")),
+        value: format!("`{name}`"),
         rule: "the system does not know him".into(),
     })
 }
