@@ -184,6 +184,6 @@ impl Devices {
     /// A model that is gone waits for nothing.
     pub(super) fn leave_line(&mut self, id: ModelId) {
         self.line.retain(|waiting| *waiting != id);
-        self.changed = true;
+        self.reconsider();
     }
 }

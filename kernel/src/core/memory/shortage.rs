@@ -13,10 +13,10 @@
 //! | more than the worker really has | when the worker refuses a row ([`worker_short`]) | reclaim, swap, block       |
 //!
 //! In the last case the worker has fewer cells than it said, whatever the reason: fragments, a device that others use
-//! too. The kernel then counts what was free as lost, and where nothing was given back while the step ran it takes back what nobody runs, and then pushes running contexts
-//! out one by one, in the lowest class those of the process with the highest [`oom_score`] first. Who was pushed out
-//! waits until a generation ends. So small ones get through beside or before large ones, and the one that fails is the
-//! one that is refused when nobody else is there.
+//! too. The kernel then counts what was free as lost, and where nothing was given back while the step ran it takes back
+//! what nobody runs, and then pushes running contexts out one by one, in the lowest class those of the process with the
+//! highest [`oom_score`] first. Who was pushed out waits until a generation ends. So small ones get through beside or
+//! before large ones, and the one that fails is the one that is refused when nobody else is there.
 //!
 //! [`too_large`]: Kernel::too_large
 //! [`worker_short`]: Kernel::worker_short
