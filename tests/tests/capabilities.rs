@@ -13,16 +13,7 @@ fn daemon() -> Daemon {
 /// Runs `llmasos ARGS…` as a program with some capabilities, and gives its exit status.
 fn run(client: &mut Client, caps: Option<Vec<Capability>>, args: &[&str]) -> u8 {
     let argv = std::iter::once("llmasos").chain(args.iter().copied()).map(str::to_owned).collect();
-    let spawn = Spawn {
-        name: "program".into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps,
-        argv,
-        read: vec![],
-    };
+    let spawn = Spawn { caps, argv, ..syscalls::client::spawn("program") };
     let pid = match client.call(spawn).expect("starts") {
         Reply::Spawned { pid } => pid,
         other => panic!("{other:?}"),

@@ -11,16 +11,7 @@ use crate::machine::{ADMIN, Machine, credentials, mount, open};
 const USER: u32 = 1000;
 
 fn spawn(name: &str, caps: Option<&[Capability]>) -> Spawn {
-    Spawn {
-        name: name.into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: caps.map(Into::into),
-        argv: vec![],
-        read: vec![],
-    }
+    Spawn { caps: caps.map(Into::into), ..syscalls::client::spawn(name) }
 }
 
 impl Machine {

@@ -50,16 +50,7 @@ fn time_that_jumps_by_hours_changes_no_token() {
 #[test]
 fn wait_with_a_deadline_ends_when_time_jumps_over_it() {
     let (mut machine, conn) = Machine::with_model("");
-    let spawn = Spawn {
-        name: "child".into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv: vec![],
-        read: vec![],
-    };
+    let spawn = syscalls::client::spawn("child");
     let Ok(Reply::Spawned { pid, .. }) = machine.call(conn, spawn) else { panic!() };
     let waiting = machine.begin(conn, Wait { pid: Some(pid), timeout_ms: Some(1000) });
     let at = machine.wake.expect("it has a deadline");

@@ -31,16 +31,7 @@ impl Machine {
     }
 
     fn spawn_in(&mut self, conn: ConnId, group: &str) -> Pid {
-        let spawn = Spawn {
-            name: "p".into(),
-            class: None,
-            nice: None,
-            group: Some(group.into()),
-            lifetime: None,
-            caps: None,
-            argv: vec![],
-            read: vec![],
-        };
+        let spawn = Spawn { group: Some(group.into()), ..syscalls::client::spawn("p") };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),

@@ -74,16 +74,7 @@ fn rate_of_a_group_holds_for_all_in_it() {
 fn child_that_is_waited_for_runs_in_the_waiters_class() {
     let (mut machine, normal) = Machine::with_model(TIMED);
     let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
-    let spawn = Spawn {
-        name: "helper".into(),
-        class: Some(Class::Batch),
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv: vec![],
-        read: vec![],
-    };
+    let spawn = Spawn { class: Some(Class::Batch), ..syscalls::client::spawn("helper") };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
     let Ok(Reply::Opened { context, .. }) = machine.call_as(watched, Some(pid), crate::machine::open())
     else {
@@ -107,16 +98,7 @@ fn child_that_is_waited_for_runs_in_the_waiters_class() {
 fn class_is_given_back_when_the_wait_is_over() {
     let (mut machine, normal) = Machine::with_model(TIMED);
     let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
-    let spawn = Spawn {
-        name: "helper".into(),
-        class: Some(Class::Batch),
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv: vec![],
-        read: vec![],
-    };
+    let spawn = Spawn { class: Some(Class::Batch), ..syscalls::client::spawn("helper") };
     let Ok(Reply::Spawned { pid }) = machine.call(watched, spawn) else { panic!("it spawns") };
     let waiting = machine.begin(watched, Wait { pid: Some(pid), timeout_ms: Some(10) });
     machine.pass_ms(20);

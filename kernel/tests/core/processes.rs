@@ -3,6 +3,7 @@
 use kernel::core::event::ConnId;
 use kernel::core::{Event, Now};
 use syscalls::call::*;
+use syscalls::client::spawn;
 use syscalls::reply::{Finish, ProcessInfo, ProcessState};
 use syscalls::{Errno, Pid, Reply};
 
@@ -180,19 +181,6 @@ fn acting_for_others_than_descendants_is_refused() {
     assert_eq!(errno(machine.call_as(one, Some(grandchild), Ps { all: false })), Errno::EPERM);
     let wait = Wait { pid: Some(grandchild), timeout_ms: None };
     assert_eq!(errno(machine.call(one, wait)), Errno::ECHILD);
-}
-
-fn spawn(name: &str) -> Spawn {
-    Spawn {
-        name: name.into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv: vec![],
-        read: vec![],
-    }
 }
 
 #[test]

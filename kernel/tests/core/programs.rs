@@ -18,16 +18,7 @@ const BORN: ConnId = ConnId(9000);
 
 fn spawn(argv: &[&str]) -> Spawn {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    Spawn {
-        name: "program".into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv,
-        read: vec![],
-    }
+    Spawn { argv, ..syscalls::client::spawn("program") }
 }
 
 fn hello() -> Hello {

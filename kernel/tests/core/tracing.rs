@@ -145,16 +145,7 @@ fn children_are_followed_where_that_is_asked_for() {
         let (mut machine, tracer, call, conn) = traced(Trace { follow, ..trace(Pid(0)) });
         let child = machine.spawn(conn, "child");
         machine.call_as(conn, Some(child), Ps { all: false }).expect("it lists");
-        let grandchild = Spawn {
-            name: "grandchild".into(),
-            class: None,
-            nice: None,
-            group: None,
-            lifetime: None,
-            caps: None,
-            argv: vec![],
-            read: vec![],
-        };
+        let grandchild = syscalls::client::spawn("grandchild");
         machine.call_as(conn, Some(child), grandchild).expect("there is room");
         machine.call_as(conn, Some(child), Exit { status: 0 }).expect("it ends");
         let of_child = |event: &&Event| match event {

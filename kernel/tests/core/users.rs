@@ -32,16 +32,7 @@ fn processes_of_a_user_are_bounded_over_all_connections() {
     let (mut machine, conn) = limited(UserLimits { processes: 3, ..UserLimits::default() });
     let child = machine.spawn(conn, "child");
     let other = machine.connect(USER);
-    let spawn = || syscalls::call::Spawn {
-        name: "one too many".into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv: vec![],
-        read: vec![],
-    };
+    let spawn = || syscalls::client::spawn("one too many");
     let fault = machine.call(other, spawn()).expect_err("three are there");
     check(&fault, Errno::EMFILE, "3 processes", "the limit is 3");
     let silent = machine.connect_silently(USER);

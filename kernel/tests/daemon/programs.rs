@@ -21,16 +21,7 @@ fn daemon() -> (Home, Daemon) {
 
 fn spawn(client: &mut Client, argv: &[&str]) -> Result<Pid, Fault> {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    let spawn = Spawn {
-        name: "program".into(),
-        class: None,
-        nice: None,
-        group: None,
-        lifetime: None,
-        caps: None,
-        argv,
-        read: vec![],
-    };
+    let spawn = Spawn { argv, ..syscalls::client::spawn("program") };
     match client.call(spawn)? {
         Reply::Spawned { pid } => Ok(pid),
         other => panic!("unexpected {other:?}"),

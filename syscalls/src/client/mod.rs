@@ -10,7 +10,7 @@ mod inherited;
 use std::io;
 use std::path::Path;
 
-use crate::call::{Attention, Class, Hello, Lifetime, Mount, Request};
+use crate::call::{Attention, Class, Hello, Lifetime, Mount, Request, Spawn};
 use crate::codec::Line;
 use crate::errno::{Errno, Fault};
 use crate::id::{CallId, ContextId, Tokens};
@@ -45,6 +45,20 @@ pub fn mount(path: &str, name: &str) -> Mount {
         threads: None,
         deterministic: false,
         accept_changed: false,
+    }
+}
+
+/// The arguments of a `spawn` of a process that is called `name`, like its parent and without a program.
+pub fn spawn(name: &str) -> Spawn {
+    Spawn {
+        name: name.into(),
+        class: None,
+        nice: None,
+        group: None,
+        lifetime: None,
+        caps: None,
+        argv: vec![],
+        read: vec![],
     }
 }
 

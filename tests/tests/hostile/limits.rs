@@ -48,16 +48,7 @@ fn values_out_of_range_are_refused_with_limit_and_value() {
         let (pid, context) = (client.pid(), opened(&mut client));
         let generate = || greedy(context, 1);
         let rate = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(0), then: None };
-        let spawn = Spawn {
-            name: "s".into(),
-            class: None,
-            nice: Some(127),
-            group: None,
-            lifetime: None,
-            caps: None,
-            argv: vec![],
-            read: vec![],
-        };
+        let spawn = Spawn { nice: Some(127), ..syscalls::client::spawn("s") };
         let fork = |copies| Fork { context, copies, length: None };
         const RANGE: &str = "from -20 to 19";
         let cases: Vec<(Call, &[&str])> = vec![

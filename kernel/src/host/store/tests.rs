@@ -1,21 +1,9 @@
 use std::fs;
 
-use syscalls::call::{Attention, Mount};
-
 use super::*;
 
 fn mount(name: &str) -> Record {
-    Record::Mount(Mount {
-        path: "/m.gguf".into(),
-        name: Some(name.into()),
-        context: None,
-        attention: Attention::Auto,
-        gpu_layers: None,
-        device: None,
-        threads: None,
-        deterministic: false,
-        accept_changed: false,
-    })
+    Record::Mount(syscalls::client::mount("/m.gguf", name))
 }
 
 fn make(store: &StoreThread, change: Change) {

@@ -65,16 +65,7 @@ impl Machine {
     }
 
     pub fn spawn(&mut self, conn: ConnId, name: &str) -> Pid {
-        let spawn = Spawn {
-            name: name.into(),
-            class: None,
-            nice: None,
-            group: None,
-            lifetime: None,
-            caps: None,
-            argv: vec![],
-            read: vec![],
-        };
+        let spawn = syscalls::client::spawn(name);
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
             other => panic!("{other:?}"),
@@ -104,17 +95,7 @@ pub fn credentials(uid: u32) -> Credentials {
 }
 
 pub fn mount(name: &str, script: &str) -> Mount {
-    Mount {
-        path: format!("sim:{script}"),
-        name: Some(name.into()),
-        context: None,
-        attention: Attention::Auto,
-        gpu_layers: None,
-        device: None,
-        threads: None,
-        deterministic: false,
-        accept_changed: false,
-    }
+    syscalls::client::mount(&format!("sim:{script}"), name)
 }
 
 pub fn open() -> Open {

@@ -7,7 +7,7 @@ use super::super::{Opened, mount, unexpected};
 use super::Client;
 use crate::call::{
     Append, Attach, Close, Detach, Detokenize, Discard, Embed, Follow, Fork, Generate, Groups, Inspect, Kill,
-    Message, Models, Mount, Open, Ps, Restore, Segments, Shutdown, Signal, Snapshot, Snapshots, Spawn, Stat,
+    Message, Models, Mount, Open, Ps, Restore, Segments, Shutdown, Signal, Snapshot, Snapshots, Stat,
     Sysinfo, Tokenize, Truncate, Unmount, Wait,
 };
 use crate::errno::Fault;
@@ -132,16 +132,7 @@ impl Client {
 
     /// Creates a child for this program to act for, with [`Client::call_as`].
     pub fn spawn(&mut self, name: &str) -> Result<Pid, Fault> {
-        let spawn = Spawn {
-            name: name.into(),
-            class: None,
-            nice: None,
-            group: None,
-            lifetime: None,
-            caps: None,
-            argv: Vec::new(),
-            read: Vec::new(),
-        };
+        let spawn = super::super::spawn(name);
         take!(self.call(spawn), Reply::Spawned { pid } => pid)
     }
 
