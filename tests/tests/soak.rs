@@ -10,7 +10,7 @@ const GROWTH_PERCENT_MAX: f64 = 30.0;
 
 #[test]
 fn random_operations_leave_no_frame_no_process_and_no_descriptor() {
-    let setting = Setting { time: Duration::from_secs(20), rounds: 8, clients: 4, writes: 0, seed: 2 };
+    let setting = Setting { time: Duration::from_secs(20), rounds: 8, clients: 4, fill: false, seed: 2 };
     let report = run(setting);
     let (done, refused) = report.totals();
     println!("{done} operations, {refused} refused; {} workers killed", report.workers_killed);

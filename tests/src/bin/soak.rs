@@ -21,9 +21,9 @@ struct Args {
     /// Clients at once
     #[arg(long, default_value_t = 6)]
     clients: usize,
-    /// Writes to each database before it begins, so that what these keep in memory is there
-    #[arg(long, default_value_t = 10_000)]
-    writes: u64,
+    /// Begins with databases and a swap area that are empty, so that growth up to their bounds shows
+    #[arg(long)]
+    empty: bool,
     /// Chooses other operations
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -31,10 +31,10 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let Args { clients, seed, writes, .. } = args;
+    let Args { clients, seed, empty, .. } = args;
     let (time, rounds) = (Duration::from_secs(args.seconds), usize::from(args.rounds));
     println!("seed {seed}: {clients} clients for {} seconds in {rounds} rounds", args.seconds);
-    let report = run(Setting { time, rounds, clients, writes, seed });
+    let report = run(Setting { time, rounds, clients, fill: !empty, seed });
     for (name, (done, refused)) in &report.operations {
         println!("{name:12} {done:8} done {refused:8} refused");
     }
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     println!("{done} operations, {refused} refused, {} tokens", report.tokens);
     println!("{} workers killed, {} models mounted and unmounted", report.workers_killed, report.mounts);
     println!("resident memory at rest, KiB: {:?}", report.resident_kib);
+    println!("pages in the swap area, before and at rest: {:?}", report.pages);
     let growth = report.growth_percent();
     println!("memory growth {growth:.2} % (the last quarter of the rests beside the second)");
     report.leaks.iter().for_each(|leak| println!("left: {leak}"));

@@ -4,16 +4,18 @@
 //! Time is cut into rounds. In each, every client works through operations that chance chooses and ends as it happens to,
 //! in the midst of a generation as often as not. Then all is quiet: what outlives its process is removed, and frames,
 //! contexts, processes, descriptors, children and memory are counted. Growth is how much more memory the last quarter of
-//! the rounds rests at than the second: the first one warms up caches and the allocator. Databases are warmed up before,
-//! since what they keep in memory of all that was written to them is bounded and comes slowly.
+//! the rounds rests at than the second: the first one warms up caches and the allocator. What is bounded and comes slowly
+//! is filled before the first round ([`fill`]): what databases keep in memory of all that was written to them, and what
+//! the kernel knows of each page in the swap area, which is small here.
 
 mod client;
+mod fill;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use syscalls::call::{Discard, Snapshot, Snapshots, StoreDelete, StoreList, StorePut, Unshare};
+use syscalls::call::{Discard, Snapshots, StoreDelete, StoreList, Unshare};
 use syscalls::client::blocking::Client;
 use syscalls::reply::{ModelInfo, ModelState, Stats};
 use syscalls::{Reply, Tokens};
@@ -26,6 +28,10 @@ use client::Busy;
 const MODELS: [&str; 3] = ["starter", "tight", "slow"];
 const TIGHT: &str = "context=512,pool=1024,sequences=8";
 const SLOW: &str = "row_us=300,context=1024,pool=4096";
+
+/// Bytes of the tiers of the swap area.
+const SWAP_HOST: u64 = 1 << 20;
+const SWAP_DISK: u64 = 4 << 20;
 
 /// One that comes and goes.
 const PASSING: &str = "passing";
@@ -45,8 +51,8 @@ pub struct Setting {
     pub time: Duration,
     pub rounds: usize,
     pub clients: usize,
-    /// Writes to each database before the first round.
-    pub writes: u64,
+    /// Whether what is bounded and comes slowly is filled before the first round.
+    pub fill: bool,
     pub seed: u64,
 }
 
@@ -60,6 +66,8 @@ pub struct Report {
     pub tokens: u64,
     /// Resident memory of the daemon at each rest, in KiB.
     pub resident_kib: Vec<u64>,
+    /// Pages in the swap area before the first round, and at each rest.
+    pub pages: Vec<u64>,
     /// What was still there at a rest and should not have been; empty where all is well.
     pub leaks: Vec<String>,
 }
@@ -107,13 +115,18 @@ impl Level {
 ///
 /// The daemon dies, does not come to rest, or answers what it should not.
 pub fn run(setting: Setting) -> Report {
-    let daemon = Daemon::start_configured("(swap_host_bytes: 4194304)");
+    let daemon =
+        Daemon::start_configured(&format!("(swap_host_bytes: {SWAP_HOST}, swap_disk_bytes: {SWAP_DISK})"));
     daemon.mount(&starter(), MODELS[0]);
     daemon.mount_sim(MODELS[1], TIGHT);
     daemon.mount_sim(MODELS[2], SLOW);
     let mut report = Report::default();
     let mut chance = Chance::new(setting.seed);
-    warm_up(&daemon, setting.writes);
+    if setting.fill {
+        fill::databases(&daemon);
+        fill::swap_area(&daemon);
+    }
+    report.pages.push(pages(&daemon));
     let mut busy: Vec<Busy> = (0..setting.clients).map(|n| Busy::new(n, setting.seed)).collect();
     let quiet = rest(&daemon, None);
     let round = setting.time / u32::try_from(setting.rounds).expect("rounds are few");
@@ -131,23 +144,11 @@ pub fn run(setting: Setting) -> Report {
             report.leaks.push(format!("after round {number}: {level:?}, and at first {quiet:?}"));
         }
         report.resident_kib.push(daemon.resident_kib());
+        report.pages.push(pages(&daemon));
     }
     report.tokens = stats(&daemon).tokens_generated;
     busy.into_iter().for_each(|client| client.tell(&mut report.operations));
     report
-}
-
-/// Writes to the database of values, and to that of processes.
-fn warm_up(daemon: &Daemon, writes: u64) {
-    let mut client = daemon.client();
-    let context = client.open(Some(MODELS[2])).expect("opens").context;
-    client.append_text(context, &"w".repeat(500)).expect("appends");
-    for number in 0..writes {
-        let (store, key) = (STORE.to_owned(), (number % 10).to_string());
-        client.call(StorePut { store, key, value: number.into() }).expect("puts");
-        client.call(Snapshot { context, name: STORE.into() }).expect("it has a context");
-        client.call(Discard { name: STORE.into() }).expect("it is there");
-    }
 }
 
 /// Kills workers, and mounts and unmounts a model, until the round is over.
@@ -185,6 +186,12 @@ fn unmount_passing(client: &mut Client) {
 
 fn stats(daemon: &Daemon) -> Stats {
     daemon.client().stat(None, None).expect("counts")
+}
+
+/// Pages in the swap area.
+fn pages(daemon: &Daemon) -> u64 {
+    let stats = stats(daemon);
+    stats.pages_host + stats.pages_disk
 }
 
 /// Removes what outlives its process, waits until all is as quiet as it was, and counts.
