@@ -12,8 +12,9 @@ use super::micro::{ROWS, Scores, TILE, UNSEEN, Values, WIDTH_MAX, power_of_two};
 use super::plan::{Block, Item};
 use super::share::Unit;
 
-/// Rows up to which values are widened anew by each kernel: more would pay for it more than once.
-const ROWS_OF_HALVES: usize = ROWS;
+/// Rows up to which values are widened anew by each kernel: to write them and read them again costs as much as to do
+/// that three times.
+const ROWS_OF_HALVES: usize = 3 * ROWS;
 
 /// Rows up to which keys are multiplied as they lie: for more it is faster to turn them first.
 const ROWS_OF_PRODUCTS: usize = 2;
