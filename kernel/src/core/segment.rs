@@ -143,19 +143,20 @@ impl Kernel {
         let (uid, caps) = (process.id.uid, process.caps);
         self.segments.check_owner(&args.name, uid, caps)?;
         self.segments.check_room(&args.name, uid)?;
+        let fingerprint = self.model(model)?.fingerprint();
+        let log = match self.contexts.get_mut(&id) {
+            Some(context) if length == had => context.log.share(),
+            _ => Arc::new(self.context(id)?.log[..length as usize].to_vec()),
+        };
         let context = self.context(id)?;
         let whole = length == had && context.generation.is_none();
         let segment = Segment {
-            fingerprint: self.model(model)?.fingerprint(),
+            fingerprint,
             number: self.segments.next,
             uid,
             mode: args.mode,
             model,
-            log: if length == had {
-                context.log.clone()
-            } else {
-                Arc::new(context.log[..length as usize].to_vec())
-            },
+            log,
             messages: if whole { context.messages.clone() } else { vec![] },
             answering: whole && context.answering,
         };

@@ -1,8 +1,6 @@
 //! Adding to the end of a context. Text and messages are turned into tokens by the worker first; whatever the way,
 //! either all tokens are added or none.
 
-use std::sync::Arc;
-
 use drivers::wire::{Answer, ChatDelta, ChatRequest, Question, TokenizeRequest};
 use syscalls::call::Message;
 use syscalls::limits::MESSAGES_MAX;
@@ -163,7 +161,7 @@ impl Kernel {
 impl Context {
     /// Adds tokens that were checked, and charges its process with them.
     pub(in crate::core) fn extend(&mut self, owner: &mut Process, tokens: &[Token]) {
-        Arc::make_mut(&mut self.log).extend_from_slice(tokens);
+        self.log.to_mut().extend_from_slice(tokens);
         debug_assert!(self.length() <= self.tokens_max);
         owner.context_tokens += tokens.len() as u64;
     }

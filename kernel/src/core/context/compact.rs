@@ -55,7 +55,6 @@ impl Kernel {
         let Some(context) = self.contexts.get(&id) else { return false };
         let (from, to) = context.oldest();
         let (owner, model, tokens_max) = (context.owner, context.model, context.tokens_max);
-        let log = context.log.clone();
         let budget = (to - from) / SUMMARY_PART;
         let fits = u64::from(to) + INSTRUCTION.len() as u64 + u64::from(budget) <= u64::from(tokens_max);
         let allowed = self.check_contexts(owner, 1, u64::from(to)).is_ok();
@@ -71,6 +70,7 @@ impl Kernel {
         let (told, call) = (self.calls.number(), self.calls.number());
         self.compactions.insert(call, id);
         if let Some(context) = self.contexts.get_mut(&id) {
+            let log = context.log.share();
             context.compaction = Some(Box::new(Compaction { helper, call, from, to, log }));
         }
         self.settle(id);

@@ -1,11 +1,10 @@
 //! Making contexts: new ones, and copies that share their pages until one of them writes.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use syscalls::call::{Message, OnFull};
 use syscalls::limits::CONTEXTS_PER_PROCESS_MAX;
-use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token};
+use syscalls::{ContextId, Errno, Fault, Pid, Reply};
 
 use super::super::Kernel;
 use super::super::event::ModelId;
@@ -13,13 +12,13 @@ use super::super::memory::Space;
 use super::super::process::Process;
 use super::super::sched::Place;
 use super::super::snapshot::SnapshotRecord;
-use super::Context;
+use super::{Context, Log};
 
 /// What a new context begins with.
 struct Beginning {
     /// Where its log belongs; with its owner's own if absent.
     space: Option<Space>,
-    log: Arc<Vec<Token>>,
+    log: Log,
     evaluated: u32,
     instructions: u32,
     messages: Vec<Message>,
@@ -42,7 +41,7 @@ impl Kernel {
         let segment = segment.map(|name| self.segments.readable(name, uid, caps)).transpose()?;
         let empty = Beginning {
             space: None,
-            log: Arc::default(),
+            log: Vec::new().into(),
             evaluated: 0,
             instructions: 0,
             messages: vec![],
@@ -53,7 +52,7 @@ impl Kernel {
             None => empty,
             Some(segment) => Beginning {
                 space: Some(segment.space(uid)),
-                log: segment.log.clone(),
+                log: segment.log.clone().into(),
                 messages: segment.messages.clone(),
                 answering: segment.answering,
                 ..empty
@@ -81,7 +80,7 @@ impl Kernel {
         self.check_contexts(owner, 1, snapshot.tokens.len() as u64)?;
         let beginning = Beginning {
             space: None,
-            log: Arc::new(snapshot.tokens.clone()),
+            log: snapshot.tokens.clone().into(),
             evaluated: 0,
             instructions: snapshot.instructions,
             messages: snapshot.messages.clone(),
@@ -114,14 +113,14 @@ impl Kernel {
         tokens_max: u32,
         length: u32,
     ) -> ContextId {
-        let parent = self.contexts.get(&id).expect("the caller has found it");
+        let parent = self.contexts.get_mut(&id).expect("the caller has found it");
         let whole = length == parent.length() && parent.generation.is_none();
         let beginning = Beginning {
             space: Some(parent.space.up_to(length)),
             log: if length == parent.length() {
-                parent.log.clone()
+                parent.log.share().into()
             } else {
-                Arc::new(parent.log[..length as usize].to_vec())
+                parent.log[..length as usize].to_vec().into()
             },
             evaluated: parent.evaluated.min(length),
             instructions: parent.instructions.min(length),

@@ -15,12 +15,12 @@ mod append;
 mod close;
 mod compact;
 mod fork;
+mod log;
 mod queue;
 mod slide;
 mod tokens;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use drivers::wire::{PAGE_TOKENS, TokenizeRequest};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,7 @@ use super::generate::{Generation, Valid};
 use super::memory::{Resident, Space};
 use super::sched::Place;
 
+pub(super) use log::Log;
 pub(super) use queue::Started;
 
 /// Something to do to a context.
@@ -66,8 +67,8 @@ pub(super) struct Context {
     pub model: ModelId,
     /// Whose log this is: with whom it shares its pages.
     pub space: Space,
-    /// The tokens. Copies share them until one of them grows.
-    pub log: Arc<Vec<Token>>,
+    /// The tokens.
+    pub log: Log,
     pub tokens_max: u32,
     /// What happens when it is full.
     pub on_full: OnFull,

@@ -6,8 +6,6 @@
 //! say (attention sinks): without them a model loses the thread at once. What moves up has other positions than it was
 //! computed at, so it is computed again from the log; half of the window goes at a time, so that this is rare.
 
-use std::sync::Arc;
-
 use drivers::wire::{PAGE_TOKENS, Question};
 use syscalls::call::{Message, OnFull};
 use syscalls::{ContextId, Event, Token, Tokens};
@@ -85,7 +83,7 @@ impl Kernel {
         if let (Some(resident), Some(model)) = (&mut context.resident, self.models.get_mut(&context.model)) {
             model.leave_tree(id, resident);
         }
-        Arc::make_mut(&mut context.log).splice(range, summary.iter().copied());
+        context.log.to_mut().splice(range, summary.iter().copied());
         let dropped = to - from;
         context.evaluated = context.evaluated.saturating_sub(dropped).max(from.min(context.evaluated));
         context.condemned = None;

@@ -1,7 +1,5 @@
 //! Reading and cutting the token log.
 
-use std::sync::Arc;
-
 use syscalls::call::ReadTokens;
 use syscalls::{ContextId, Errno, Fault, Reply, Token};
 
@@ -44,7 +42,7 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let dropped = context.length().saturating_sub(length);
         if dropped > 0 {
-            Arc::make_mut(&mut context.log).truncate(length as usize);
+            context.log.to_mut().truncate(length as usize);
         }
         context.evaluated = context.evaluated.min(length);
         context.kept = context.kept.map(|kept| kept.min(length));

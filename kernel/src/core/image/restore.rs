@@ -5,7 +5,6 @@
 //! and its calls fail.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use syscalls::call::{Lifetime, OnFull};
 use syscalls::reply::Usage;
@@ -184,7 +183,7 @@ impl Kernel {
             owner,
             model,
             space: image.space,
-            log: Arc::new(image.log),
+            log: image.log.into(),
             tokens_max: image.tokens_max.min(window),
             on_full: image.on_full,
             // As far as anybody can tell, all of it was computed before.

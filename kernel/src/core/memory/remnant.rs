@@ -30,7 +30,7 @@ impl Kernel {
     /// all of it is given back.
     pub(in crate::core) fn leave_remnant(&mut self, id: ContextId) {
         let Some(context) = self.contexts.get(&id) else { return };
-        let (model_id, log, space) = (context.model, context.log.clone(), context.space);
+        let (model_id, space) = (context.model, context.space);
         let alone = |r: &Resident| {
             let model = self.models.get(&model_id)?;
             let last = r.path.get((r.held as usize).checked_sub(1)?)?;
@@ -39,8 +39,10 @@ impl Kernel {
         if !context.resident.as_ref().and_then(alone).unwrap_or(false) {
             return self.release_pages(id);
         }
-        let Some(mut resident) = self.contexts.get_mut(&id).and_then(|c| c.resident.take()) else { return };
-        if let Some(process) = self.contexts.get(&id).and_then(|c| self.processes.living_mut(c.owner)) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let Some(mut resident) = context.resident.take() else { return };
+        let log = context.log.share();
+        if let Some(process) = self.processes.living_mut(context.owner) {
             process.frames -= resident.pages.len() as u64;
         }
         self.settle(id);
@@ -91,7 +93,7 @@ impl Kernel {
     pub(super) fn take_held(&mut self, model: ModelId, id: ContextId) -> Option<Held> {
         if let Some(context) = self.contexts.get_mut(&id) {
             let resident = context.resident.take()?;
-            let (log, space, owner) = (context.log.clone(), context.space, Some(context.owner));
+            let (log, space, owner) = (context.log.share(), context.space, Some(context.owner));
             let lasting = context.kept.is_some();
             return Some(Held { id, resident, log, space, owner, lasting, place: None });
         }

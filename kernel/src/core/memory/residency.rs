@@ -1,7 +1,5 @@
 //! How contexts come to have entries in the pool, share them and lose them.
 
-use std::sync::Arc;
-
 use drivers::wire::{Op, PAGE_TOKENS};
 use syscalls::event::PageChange;
 use syscalls::{ContextId, Token};
@@ -230,7 +228,7 @@ impl Model {
         &mut self,
         id: ContextId,
         resident: &mut Resident,
-        log: &Arc<Vec<Token>>,
+        log: &[Token],
         space: &Space,
         prefills: bool,
     ) {

@@ -150,7 +150,7 @@ impl Kernel {
         let wanted = u64::from(generation.left(context.length()).saturating_sub(1));
         let limits = process.context_tokens_left().min(process.generated_tokens_left()).saturating_sub(1);
         let most = frames.saturating_sub(behind).min(log).min(wanted).min(limits);
-        Some((drafter, context.log.as_slice(), (most as usize).min(DRAFT_TOKENS_MAX)))
+        Some((drafter, &context.log, (most as usize).min(DRAFT_TOKENS_MAX)))
     }
 }
 

@@ -1,9 +1,7 @@
 //! What tracers are told.
 
-use std::sync::Arc;
-
 use serde_json::Value;
-use syscalls::call::{OnFull, Signal};
+use syscalls::call::Signal;
 use syscalls::event::{ProcessChange, StepRow};
 use syscalls::limits::TRACE_EVENT_BYTES_MAX;
 use syscalls::{Call, ContextId, Event, Fault, Pid, Reply, Token, Tokens};
@@ -148,15 +146,14 @@ impl Kernel {
         let Some(context) = self.contexts.get(&id) else { return };
         let Some(model) = self.models.get(&context.model).map(|m| m.name.clone()) else { return };
         let busy = !context.queue.is_empty() || !context.messages.is_empty() || context.is_compacting();
-        let (tokens, on_full): (Arc<Vec<Token>>, OnFull) = (Arc::clone(&context.log), context.on_full);
         let event = Event::Held {
             at_us: self.now.0,
             pid,
             context: id,
             model,
-            tokens: tokens.to_vec(),
+            tokens: context.log.to_vec(),
             tokens_max: Tokens(context.tokens_max),
-            on_full,
+            on_full: context.on_full,
             busy,
         };
         self.tell_tracer(call, event);
