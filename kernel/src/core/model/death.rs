@@ -57,13 +57,6 @@ impl Kernel {
         }
     }
 
-    /// A context has a token, so it does not kill workers here.
-    pub(in crate::core) fn clear_suspect(&mut self, model: ModelId, id: ContextId) {
-        if let Some(model) = self.models.get_mut(&model).filter(|m| !m.suspects.is_empty()) {
-            model.suspects.remove(&id);
-        }
-    }
-
     fn restart_worker(&mut self, id: ModelId, how: &str) {
         let now = self.now;
         let Some(model) = self.models.get_mut(&id) else { return };

@@ -38,6 +38,7 @@
 
 mod account;
 mod admit;
+mod charge;
 mod choose;
 mod complete;
 mod cost;
@@ -53,6 +54,7 @@ mod preempt;
 mod pressure;
 mod rate;
 mod running;
+mod take;
 mod weight;
 
 use std::collections::BTreeSet;
@@ -217,6 +219,14 @@ impl RowSent {
     /// Whether it continues a generation rather than working on a prompt.
     pub(super) fn decodes(&self) -> bool {
         self.tokens == 1 && self.sample
+    }
+}
+
+impl InFlight {
+    /// The rows of each process, one process after another. Those of a process stand together unless its contexts rank
+    /// apart, and what concerns the process is done once for all that do.
+    pub(super) fn of_each_process(&self) -> impl Iterator<Item = &[RowSent]> {
+        self.rows.chunk_by(|a, b| a.owner == b.owner)
     }
 }
 

@@ -47,8 +47,11 @@ impl Sched {
 
     /// Counts a step that is done, and tells whether rows of it were lost.
     pub(super) fn count_withdrawn(&mut self, step: &InFlight, done: &[RowDone]) -> bool {
+        let lost = step.withdrawn && done.contains(&RowDone::Withdrawn);
+        if !lost && self.withdrawn.1 == 0 {
+            return false;
+        }
         let highest = step.rows.iter().map(|row| row.class).min().unwrap_or_default();
-        let lost = done.contains(&RowDone::Withdrawn);
         if lost {
             self.withdrawn = (highest, self.withdrawn.1 + 1);
         } else if !step.rows.is_empty() && highest >= self.withdrawn.0 {
