@@ -22,7 +22,9 @@ const TILE_SLACK: u64 = 16;
 pub(super) struct Chooser<'a> {
     sched: &'a mut Sched,
     config: &'a KernelConfig,
-    candidates: &'a [&'a Candidate],
+    /// Those that lack one token, and those that have more of a prompt to compute.
+    decoding: Vec<&'a Candidate>,
+    prompts: Vec<&'a Candidate>,
     /// Tokens that the step can still take.
     room: u32,
     /// Rows that the device computes at a time.
@@ -49,14 +51,16 @@ impl<'a> Chooser<'a> {
     pub(super) fn new(
         sched: &'a mut Sched,
         config: &'a KernelConfig,
-        candidates: &'a [&'a Candidate],
+        candidates: impl Iterator<Item = &'a Candidate>,
         (room, row_tile): (u32, u32),
     ) -> Self {
         let rows = std::mem::take(&mut sched.rows);
+        let (decoding, prompts) = candidates.partition(|c| c.decodes());
         Chooser {
             sched,
             config,
-            candidates,
+            decoding,
+            prompts,
             room,
             row_tile: row_tile.max(1),
             decode: Decode::default(),
@@ -81,21 +85,17 @@ impl<'a> Chooser<'a> {
         (self.rows, decode_us.unwrap_or(0) + self.prefill_us)
     }
 
-    fn prompts(&self) -> impl Iterator<Item = &'a Candidate> + use<'a> {
-        self.candidates.iter().copied().filter(|c| !c.decodes())
-    }
-
     /// A row for each context that lacks one token: all of the highest class and tier, others while they hardly
     /// slow these down or cost next to nothing, and as many of a class that is owed time as make up for that.
     fn decode(&mut self) {
-        let decoding: Vec<&Candidate> = self.on_time();
+        let decoding = self.on_time();
         let Some(first) = decoding.first() else { return };
         let above_us = self.prompt_us_above(first.owner.class);
-        let prompts = self.prompts().map(|c| c.owner.class).min();
+        let prompts = self.prompts.iter().map(|c| c.owner.class).min();
         let limits = DecodeLimits::new(&self.sched.cost, self.config, &decoding, above_us, prompts);
         self.head = limits.head_us();
         let mut paid_us = [0; 4];
-        for c in decoding {
+        for c in decoding.iter().copied() {
             if self.room == 0 {
                 break;
             }
@@ -110,7 +110,7 @@ impl<'a> Chooser<'a> {
                 self.take_decode(c);
             }
         }
-        self.take_steps();
+        self.take_steps(&decoding);
     }
 
     fn take_decode(&mut self, c: &Candidate) {
@@ -124,7 +124,7 @@ impl<'a> Chooser<'a> {
 
     /// The expected time of the first prompt, where it is of a higher class than all that decode.
     fn prompt_us_above(&self, decodes: Class) -> Option<u64> {
-        let prompt = self.prompts().find(|c| c.owner.class < decodes)?;
+        let prompt = self.prompts.iter().find(|c| c.owner.class < decodes)?;
         let us = self.sched.cost.chunk_us(prompt.position, prompt.remaining.min(self.room))?;
         Some(us.min(self.config.step_us_max))
     }
@@ -132,12 +132,12 @@ impl<'a> Chooser<'a> {
     /// Those that decode and whose process is not ahead in pace. The pace of a class moves on by a step of its
     /// heaviest process, and at least so far that somebody is on time.
     fn on_time(&mut self) -> Vec<&'a Candidate> {
-        let decoding = self.candidates.iter().copied().filter(|c| c.decodes());
+        let mut decoding = std::mem::take(&mut self.decoding);
         if !self.config.policy.is_fair() {
-            return decoding.collect();
+            return decoding;
         }
         let mut ahead = [(u64::MAX, u64::MAX); 4];
-        for c in decoding.clone() {
+        for c in &decoding {
             let (step, least) = &mut ahead[c.owner.class as usize];
             (*step, *least) = ((*step).min(stride(c.owner.nice)), (*least).min(c.pace));
         }
@@ -146,13 +146,14 @@ impl<'a> Chooser<'a> {
             let pace = self.sched.accounts.pace_mut(class);
             *pace = least.max(*pace + step);
         }
-        decoding.filter(|c| c.pace <= *self.sched.accounts.pace_mut(c.owner.class)).collect()
+        decoding.retain(|c| c.pace <= *self.sched.accounts.pace_mut(c.owner.class));
+        decoding
     }
 
     /// Counts the decode step for every process that has part in it. The rows of one stand together.
-    fn take_steps(&mut self) {
+    fn take_steps(&mut self, decoding: &[&Candidate]) {
         let mut last = None;
-        for c in self.candidates.iter().copied().filter(|c| c.decodes()) {
+        for c in decoding {
             let pace = *self.sched.accounts.pace_mut(c.owner.class);
             if last != Some(c.owner.pid) && c.pace <= pace {
                 last = Some(c.owner.pid);
@@ -177,7 +178,7 @@ impl<'a> Chooser<'a> {
         };
         for class in CLASSES {
             let Ok(owed_us) = u64::try_from(self.sched.owed_us[class as usize]) else { continue };
-            let Some(c) = self.prompts().find(|c| c.owner.class == class) else { continue };
+            let Some(c) = self.prompts.iter().copied().find(|c| c.owner.class == class) else { continue };
             if owed_us == 0 || self.room == 0 || self.rows.iter().any(|r| r.class == class) {
                 continue;
             }
@@ -191,11 +192,10 @@ impl<'a> Chooser<'a> {
 
     /// Fills what the step can take beside that with chunks of prompts.
     fn prefill(&mut self) {
-        for c in self
-            .prompts()
-            .filter(|c| self.owed[c.owner.class as usize] != Some(c.context))
-            .collect::<Vec<_>>()
-        {
+        for c in std::mem::take(&mut self.prompts) {
+            if self.owed[c.owner.class as usize] == Some(c.context) {
+                continue;
+            }
             if self.room == 0 {
                 return;
             }

@@ -107,15 +107,18 @@ impl Kernel {
         let mut shared = Vec::new();
         for sent in sent {
             let Some(context) = self.contexts.get_mut(&sent.context) else { continue };
-            if sent.sample {
-                model.open_sampler(context);
+            // With its sampler there, a generation has had rows before, and there is nothing to see to.
+            if context.resident.as_ref().is_some_and(|r| r.sampler != Some(sent.call)) {
+                if sent.sample {
+                    model.open_sampler(context);
+                }
+                let computed = context.computed();
+                if let Some(tokens) = context.generation.as_mut().and_then(|g| g.first_row(computed)) {
+                    shared.push((sent.owner, u64::from(tokens)));
+                }
             }
             let Some(row) = row(context, sent) else { continue };
             context.in_step = true;
-            let computed = context.computed();
-            if let Some(tokens) = context.generation.as_mut().and_then(|g| g.first_row(computed)) {
-                shared.push((sent.owner, u64::from(tokens)));
-            }
             rows.push(row);
         }
         for (owner, tokens) in shared {

@@ -128,7 +128,7 @@ impl Kernel {
         }
         let order = in_order(&candidates);
         let room = (model.batch_tokens(), model.row_tile());
-        let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, &order, room).choose();
+        let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, order, room).choose();
         let mut backlog = [false; 4];
         backlogged.iter().for_each(|b| backlog[b.owner.class as usize] = true);
         candidates.clear();
@@ -282,9 +282,9 @@ impl Model {
 }
 
 /// Candidates by class, rank, process and number. They come by process and number, so sorting leaves these be.
-fn in_order(candidates: &[Candidate]) -> Vec<&Candidate> {
+fn in_order(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> {
     let mut order: Vec<(u128, &Candidate)> =
         candidates.iter().map(|c| (c.rank.in_class(c.owner.class), c)).collect();
     order.sort_by_key(|(key, _)| *key);
-    order.into_iter().map(|(_, c)| c).collect()
+    order.into_iter().map(|(_, c)| c)
 }

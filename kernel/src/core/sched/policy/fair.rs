@@ -79,39 +79,30 @@ pub(in crate::core::sched) fn hold_back(
     let lag = lag_us.saturating_mul(VIRTUAL_US);
     let mut least = Least::default();
     let mut services = Vec::with_capacity(backlogged.len());
-    let mut last = None;
-    for Owner { account, class, group, .. } in backlogged.iter().map(|b| &b.owner) {
-        let clock = match last {
-            Some((class_before, group_before, clock)) if (class_before, group_before) == (*class, *group) => {
-                clock
-            }
-            _ => {
-                begin_groups(accounts, groups, *class, *group, plan, &mut least);
-                accounts.clock(*class, *group)
-            }
-        };
-        last = Some((*class, *group, clock));
-        let service = begin(accounts.at_mut(*account).of_mut(*class), clock, plan);
-        least.note(*class, *group, service);
-        services.push(service);
+    let siblings =
+        |a: &Backlogged, b: &Backlogged| (a.owner.class, a.owner.group) == (b.owner.class, b.owner.group);
+    for members in backlogged.chunk_by(siblings) {
+        let Owner { class, group, .. } = members[0].owner;
+        begin_groups(accounts, groups, class, group, plan, &mut least);
+        let clock = accounts.clock(class, group);
+        let from = services.len();
+        let attained = |b: &Backlogged| begin(accounts.at_mut(b.owner.account).of_mut(class), clock, plan);
+        services.extend(members.iter().map(attained));
+        services[from..].iter().min().into_iter().for_each(|service| least.note(class, group, *service));
     }
     for ((class, parent), service) in &least.0 {
         accounts.advance_clock(*class, *parent, *service);
     }
-    let mut last = None;
-    for (process, service) in backlogged.iter_mut().zip(services) {
-        let Owner { class, group, .. } = process.owner;
-        let (limit, group_ahead) = match last {
-            Some((of, found)) if of == (class, group) => found,
-            _ => {
-                let ahead = groups.path(group).any(|(group, parent, _)| {
-                    accounts.group_mut(class, group).service > least.of(class, parent).saturating_add(lag)
-                });
-                (least.of(class, group).saturating_add(lag), ahead)
-            }
-        };
-        last = Some(((class, group), (limit, group_ahead)));
-        process.sits_out = class != Class::Realtime && (group_ahead || service > limit);
+    let mut services = services.into_iter();
+    for members in backlogged.chunk_by_mut(siblings) {
+        let Owner { class, group, .. } = members[0].owner;
+        let limit = least.of(class, group).saturating_add(lag);
+        let group_ahead = groups.path(group).any(|(group, parent, _)| {
+            accounts.group_mut(class, group).service > least.of(class, parent).saturating_add(lag)
+        });
+        for (process, service) in members.iter_mut().zip(services.by_ref()) {
+            process.sits_out = class != Class::Realtime && (group_ahead || service > limit);
+        }
     }
 }
 
