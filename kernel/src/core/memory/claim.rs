@@ -49,17 +49,13 @@ impl Kernel {
 
     /// Lets a context have what was saved of its log.
     pub(in crate::core) fn claim_saved(&mut self, id: ContextId) {
-        let Some(context) = self.contexts.get(&id) else { return };
-        let Some(model) = self.models.get_mut(&context.model) else { return };
-        let mut payment =
-            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
-        model.claim(&context.space, &context.log, Some(context.owner), &mut payment);
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let (model, space, log, owner) = (context.model, context.space, context.log.share(), context.owner);
+        self.claim(model, &space, &log, Some(owner));
     }
 
     fn claim(&mut self, id: ModelId, space: &Space, log: &[Token], owner: Option<Pid>) {
-        let Some(model) = self.models.get_mut(&id) else { return };
-        let mut payment =
-            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
+        let Some((model, mut payment)) = self.model_and_payment(id) else { return };
         model.claim(space, log, owner, &mut payment);
     }
 }

@@ -42,6 +42,13 @@ pub(super) struct Payment<'a> {
 }
 
 impl Kernel {
+    /// A model, and what saving a page of it needs beside it.
+    pub(super) fn model_and_payment(&mut self, id: ModelId) -> Option<(&mut Model, Payment<'_>)> {
+        let payment =
+            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
+        self.models.get_mut(&id).map(|model| (model, payment))
+    }
+
     /// Takes pages from the end of a sequence until so many frames of its model are free, or it has none left.
     /// Pages that nobody else has are saved.
     pub(super) fn evict(&mut self, model: ModelId, id: ContextId, frames_wanted: u32) {
@@ -49,9 +56,7 @@ impl Kernel {
         let (before, computed) = (held.resident.pages.len(), held.resident.computed);
         let saves = |kernel: &Kernel| kernel.models.get(&model).map_or(0, |m| m.page_ops.len());
         let saves_before = saves(self);
-        if let Some(model) = self.models.get_mut(&model) {
-            let mut payment =
-                Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
+        if let Some((model, mut payment)) = self.model_and_payment(model) {
             model.trim(&mut held, frames_wanted, &mut payment);
         }
         let given = (before - held.resident.pages.len()) as u64;

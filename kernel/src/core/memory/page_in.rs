@@ -78,14 +78,17 @@ impl Kernel {
     }
 
     fn may_wait_for(&self, context: &Context, other: &Context) -> bool {
+        // As nearly all do not, and all are asked for whoever waits in line.
+        if !other.prefills() {
+            return false;
+        }
         let Some(model) = self.models.get(&context.model) else { return false };
         let first = || {
             let progress = |c: &Context| (c.computed(), Reverse(c.id));
             context.resident.is_none() || progress(other) > progress(context)
         };
         let has_rate = || self.processes.living(other.owner).is_some_and(|p| self.empty_until(p).is_none());
-        other.prefills()
-            && !model.suspects.contains(&other.id)
+        !model.suspects.contains(&other.id)
             && !model.sched.held_back.contains(&other.id)
             && first()
             && has_rate()

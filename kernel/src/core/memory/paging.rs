@@ -144,14 +144,12 @@ impl Kernel {
 
     /// The tier is smaller than was thought. The page will be computed again.
     fn page_not_saved(&mut self, id: ModelId, node: NodeId, slot: Slot, fault: &DriverFault) {
-        let Some(model) = self.models.get_mut(&id) else { return };
+        let Some((model, mut payment)) = self.model_and_payment(id) else { return };
         if let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot) {
-            let mut payment =
-                Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
             payment.refund(Some(saved));
             model.tree.set_saved(node, None);
         }
-        if model.slots.retire(slot, &mut self.swap) {
+        if model.slots.retire(slot, payment.budget) {
             let (host, disk) = model.slots.taken();
             let (tier, pages) = match TierName::of(slot) {
                 TierName::Host => ("host", host),
@@ -205,11 +203,9 @@ impl Kernel {
 
     /// Gives the slot of a page back.
     fn free_slot(&mut self, id: ModelId, node: NodeId, saved: Saved) {
-        let Some(model) = self.models.get_mut(&id) else { return };
-        let mut payment =
-            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
+        let Some((model, mut payment)) = self.model_and_payment(id) else { return };
         payment.refund(Some(saved));
-        model.slots.give_back(saved.slot, &mut self.swap);
+        model.slots.give_back(saved.slot, payment.budget);
         model.tree.set_saved(node, None);
     }
 

@@ -15,7 +15,6 @@ use syscalls::ContextId;
 use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::model::Model;
-use super::evict::Payment;
 use super::paging::PageSent;
 use super::tree::{NodeId, Saved};
 
@@ -143,9 +142,7 @@ impl Kernel {
         let owner = self.contexts.get(&sequence).map(|c| c.owner);
         let Some(resident) = self.resident(id, sequence) else { return false };
         let (asid, path) = (resident.lease.asid(), resident.path.clone());
-        let Some(model) = self.models.get_mut(&id) else { return false };
-        let mut payment =
-            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
+        let Some((model, mut payment)) = self.model_and_payment(id) else { return false };
         let saved = model.tree.saved(node);
         let may = saved.is_some() || payment.may_save(owner);
         let placed = may.then(|| model.slots.place_lasting(payment.budget, |oldest| path.contains(&oldest)));
