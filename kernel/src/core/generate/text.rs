@@ -37,18 +37,23 @@ impl TextOut {
     }
 
     /// Takes the bytes of the next token in.
+    #[inline]
     pub(in crate::core) fn push(&mut self, piece: Vec<u8>) -> Let {
         let nothing_held = self.bytes.is_empty() && self.held.is_empty() && self.stops.is_empty();
-        let piece = match String::from_utf8(piece) {
+        match String::from_utf8(piece) {
             Ok(whole) if nothing_held => {
                 // As nearly every token goes, and without a copy.
                 self.text.push_str(&whole);
-                return Let::Out(whole);
+                Let::Out(whole)
             }
-            Ok(whole) => whole.into_bytes(),
-            Err(e) => e.into_bytes(),
-        };
-        self.bytes.extend_from_slice(&piece);
+            Ok(whole) => self.put_together(whole.as_bytes()),
+            Err(e) => self.put_together(e.as_bytes()),
+        }
+    }
+
+    /// Takes bytes in beside what is held, or what may be.
+    fn put_together(&mut self, piece: &[u8]) -> Let {
+        self.bytes.extend_from_slice(piece);
         let decoded = self.decode();
         self.held.push_str(&decoded);
         if let Some(at) = self.stops.iter().filter_map(|s| self.held.find(s.as_str())).min() {

@@ -137,9 +137,13 @@ fn row(context: &Context, sent: &RowSent) -> Option<Row> {
     Some(Row {
         asid: resident.lease.asid(),
         position: sent.position,
-        tokens: TokenRun::from_slice(&context.log[from..to]),
+        // As nearly every row: one token is set where it goes, and not copied as a run of any length.
+        tokens: match context.log[from..to] {
+            [token] => TokenRun::from_elem(token, 1),
+            ref tokens => TokenRun::from_slice(tokens),
+        },
         sample: sent.sample,
-        draft: sent.draft.clone(),
+        draft: if sent.draft.is_empty() { Vec::new() } else { sent.draft.clone() },
     })
 }
 

@@ -171,7 +171,9 @@ impl Kernel {
                 lacking.push((runner.seniority(), runner.context));
             }
             prefills |= context.prefills();
-            candidates.extend(self.candidate(model, runner, context));
+            if let Some(candidate) = self.candidate(model, runner, context) {
+                candidates.push(candidate);
+            }
         }
         lacking.sort_unstable();
         let lacking = lacking.into_iter().map(|(_, id)| id).collect();
@@ -249,6 +251,7 @@ impl Kernel {
         self.empty_until(limited.then(|| self.processes.living(owner.pid)).flatten()?)
     }
 
+    #[inline]
     fn candidate(&self, model: &Model, runner: &Runner, context: &Context) -> Option<Candidate> {
         let generation = context.generation.as_ref()?;
         let Runner { owner, call, .. } = *runner;

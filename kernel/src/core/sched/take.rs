@@ -1,4 +1,7 @@
 //! What came of one row of a step: entries in the pool, and tokens for its generation.
+//!
+//! The effect that tells of a token is made where it goes, and returned by nobody: an effect is large, and to copy one
+//! that was written a moment ago, field by field, makes the processor wait for each of these writes.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +11,17 @@ use syscalls::{ContextId, Errno, Event, Fault, Pid, TokenRun};
 
 use super::super::Kernel;
 use super::super::call::Caller;
+use super::super::connection::Connection;
 use super::super::context::Context;
 use super::super::counters::Counters;
-use super::super::event::{ModelId, Now};
+use super::super::effect::Effect;
+use super::super::event::{ConnId, ModelId, Now};
 use super::super::generate::Taken;
 use super::super::group::Groups;
 use super::super::image::Journal;
 use super::super::model::Model;
 use super::super::process::Process;
+use super::super::table::Table;
 use super::RowSent;
 
 /// All that a token touches, looked up once for a row.
@@ -28,11 +34,12 @@ struct Taking<'a> {
     groups: &'a mut Groups,
     journal: &'a mut Journal,
     used_up: &'a mut BTreeSet<Pid>,
+    connections: &'a Table<ConnId, Connection>,
+    out: &'a mut Vec<Effect>,
 }
 
-/// What is to be done about a token that was taken.
+/// What is to be done about a token that was taken and told of.
 struct Came {
-    told: Option<(Caller, Event)>,
     /// Its bytes, where its process is traced.
     traced: Option<Vec<u8>>,
     finish: Option<Finish>,
@@ -92,15 +99,14 @@ impl Kernel {
             groups: &mut self.groups,
             journal: &mut self.journal,
             used_up: &mut self.used_up,
+            connections: &self.connections,
+            out: &mut self.out,
         })
     }
 
-    /// Tells of a token that was taken, and ends its generation if that was the last.
+    /// Traces a token that was taken, and ends its generation if that was the last.
     fn act_on(&mut self, row: &RowSent, sampled: &Sampled, came: Option<Came>) {
-        let Some(Came { told, traced, finish, full }) = came else { return };
-        if let Some((caller, event)) = told {
-            self.tell_caller(caller, event);
-        }
+        let Some(Came { traced, finish, full }) = came else { return };
         if let Some(piece) = traced {
             self.trace_token(row.owner, row.call, row.context, sampled.token, &piece);
         }
@@ -162,9 +168,10 @@ impl Taking<'_> {
         }
     }
 
-    /// Takes the next token of a generation, if it is still the one that the row was of.
+    /// Takes the next token of a generation, if it is still the one that the row was of, and tells its caller.
     fn token(&mut self, row: &RowSent, sampled: &mut Sampled) -> Option<Came> {
-        let Taking { now, context, model, owner, counters, groups, journal, used_up } = self;
+        let Taking { now, context, model, owner, counters, groups, journal, used_up, connections, out } =
+            self;
         if context.generating() != Some(row.call) {
             return None;
         }
@@ -187,10 +194,13 @@ impl Taking<'_> {
         let room_left = owner.context_tokens_left() > 0;
         let traced = owner.traced.then(|| sampled.piece.clone());
         let Taken { told, finish, full } = context.take_token(sampled, room_left, *now)?;
-        let told = told.map(|(caller, text, logprobs)| {
-            (caller, Event::Tokens { text, tokens: TokenRun::from_elem(sampled.token, 1), logprobs })
-        });
-        Some(Came { told, traced, finish, full })
+        if let Some((Caller { conn, call }, text, logprobs)) = told
+            && connections.contains_key(&conn)
+        {
+            let tokens = TokenRun::from_elem(sampled.token, 1);
+            out.push(Effect::Report { conn, call, event: Event::Tokens { text, tokens, logprobs } });
+        }
+        Some(Came { traced, finish, full })
     }
 }
 
