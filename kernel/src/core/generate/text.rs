@@ -36,9 +36,8 @@ impl TextOut {
         &self.text
     }
 
-    /// Takes the bytes of the next token in. What it comes to stays in registers where this is part of its caller; returned
-    /// through memory, it took a tenth of a whole step of the kernel to read it back.
-    #[inline(always)]
+    /// Takes the bytes of the next token in.
+    #[inline]
     pub(in crate::core) fn push(&mut self, piece: Vec<u8>) -> Let {
         let nothing_held = self.bytes.is_empty() && self.held.is_empty() && self.stops.is_empty();
         match String::from_utf8(piece) {
