@@ -144,11 +144,7 @@ impl Kernel {
         self.segments.check_owner(&args.name, uid, caps)?;
         self.segments.check_room(&args.name, uid)?;
         let fingerprint = self.model(model)?.fingerprint();
-        let log = match self.contexts.get_mut(&id) {
-            Some(context) if length == had => context.log.share(),
-            _ => Arc::new(self.context(id)?.log[..length as usize].to_vec()),
-        };
-        let context = self.context(id)?;
+        let context = self.contexts.get_mut(&id).expect("it was found above");
         let whole = length == had && context.generation.is_none();
         let segment = Segment {
             fingerprint,
@@ -156,7 +152,7 @@ impl Kernel {
             uid,
             mode: args.mode,
             model,
-            log,
+            log: context.log.share_up_to(length),
             messages: if whole { context.messages.clone() } else { vec![] },
             answering: whole && context.answering,
         };

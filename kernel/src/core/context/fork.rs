@@ -117,11 +117,7 @@ impl Kernel {
         let whole = length == parent.length() && parent.generation.is_none();
         let beginning = Beginning {
             space: Some(parent.space.up_to(length)),
-            log: if length == parent.length() {
-                parent.log.share().into()
-            } else {
-                parent.log[..length as usize].to_vec().into()
-            },
+            log: parent.log.share_up_to(length).into(),
             evaluated: parent.evaluated.min(length),
             instructions: parent.instructions.min(length),
             messages: if whole { parent.messages.clone() } else { vec![] },

@@ -25,6 +25,14 @@ impl Log {
         shared
     }
 
+    /// Its first tokens, for somebody who keeps them: a copy, unless these are all.
+    pub(in crate::core) fn share_up_to(&mut self, length: u32) -> Arc<Vec<Token>> {
+        match length as usize {
+            all if all == self.len() => self.share(),
+            length => Arc::new(self[..length].to_vec()),
+        }
+    }
+
     /// The tokens, to be changed; those who share them keep what they have.
     pub(in crate::core) fn to_mut(&mut self) -> &mut Vec<Token> {
         if let Log::Shared(tokens) = self {
@@ -70,7 +78,8 @@ mod tests {
     fn log_shared_and_grown_leaves_the_others_theirs() {
         let mut log = Log::from(TOKENS.to_vec());
         let other = log.share();
-        let mut third = Log::from(log.share());
+        let mut third = Log::from(log.share_up_to(2));
+        assert_eq!(log.share_up_to(1)[..], TOKENS[..1]);
         log.to_mut().push(Token(3));
         third.to_mut().truncate(1);
         assert_eq!((&log[..], &third[..]), (&[Token(1), Token(2), Token(3)][..], &TOKENS[..1]));
