@@ -7,6 +7,7 @@ use syscalls::reply::Frame;
 use syscalls::{CallId, ContextId, Errno, Event, Fault, Pid, Reply};
 
 use super::Kernel;
+use super::connection::Connection;
 use super::effect::Effect;
 use super::event::{ConnId, ModelId, Now};
 use super::service::Goal;
@@ -102,6 +103,17 @@ pub(super) struct Pending {
 pub(super) struct Caller {
     pub conn: ConnId,
     pub call: CallId,
+}
+
+impl Caller {
+    /// Sends an event of the call, if the connection is still there.
+    #[inline]
+    pub fn tell(self, connections: &Table<ConnId, Connection>, out: &mut Vec<Effect>, event: Event) {
+        let Caller { conn, call } = self;
+        if connections.contains_key(&conn) {
+            out.push(Effect::Report { conn, call, event });
+        }
+    }
 }
 
 /// All calls without an answer.
@@ -243,10 +255,8 @@ impl Kernel {
     }
 
     /// Sends an event of a call to a connection that is still there.
-    pub(super) fn tell_caller(&mut self, Caller { conn, call }: Caller, event: Event) {
-        if self.connections.contains_key(&conn) {
-            self.out.push(Effect::Report { conn, call, event });
-        }
+    pub(super) fn tell_caller(&mut self, caller: Caller, event: Event) {
+        caller.tell(&self.connections, &mut self.out, event);
     }
 
     /// Writes a frame to a connection that is still there.

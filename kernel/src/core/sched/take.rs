@@ -10,7 +10,6 @@ use syscalls::reply::Finish;
 use syscalls::{ContextId, Errno, Event, Fault, Pid, TokenRun};
 
 use super::super::Kernel;
-use super::super::call::Caller;
 use super::super::connection::Connection;
 use super::super::context::Context;
 use super::super::counters::Counters;
@@ -194,11 +193,9 @@ impl Taking<'_> {
         let room_left = owner.context_tokens_left() > 0;
         let traced = owner.traced.then(|| sampled.piece.clone());
         let Taken { told, finish, full } = context.take_token(sampled, room_left, *now)?;
-        if let Some((Caller { conn, call }, text, logprobs)) = told
-            && connections.contains_key(&conn)
-        {
+        if let Some((caller, text, logprobs)) = told {
             let tokens = TokenRun::from_elem(sampled.token, 1);
-            out.push(Effect::Report { conn, call, event: Event::Tokens { text, tokens, logprobs } });
+            caller.tell(connections, out, Event::Tokens { text, tokens, logprobs });
         }
         Some(Came { traced, finish, full })
     }
