@@ -10,8 +10,9 @@ mod amx;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+mod rounded;
 
-use half::bf16;
+use rounded::Rounded;
 
 use super::{Matrix, Output, compute};
 
@@ -76,11 +77,6 @@ pub(super) fn product(
         return;
     }
     let _ = unit;
-    let round = |x: Matrix<'_, f32>, rows: usize, columns: usize| -> Vec<f32> {
-        let at = |row: usize, column: usize| x.numbers[row * x.row + column * x.column];
-        let numbers = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-        numbers.map(|(row, column)| bf16::from_f32(at(row, column)).to_f32()).collect()
-    };
-    let (a, b) = (round(a, m, k), round(b, k, n));
-    compute(sizes, output, Matrix::new(&a, k), Matrix::new(&b, n), factor, threads);
+    let (a, b) = (Rounded::of(a, m, k, threads), Rounded::of(b, k, n, threads));
+    compute(sizes, output, a.matrix(), b.matrix(), factor, threads);
 }
