@@ -214,6 +214,7 @@ impl Kernel {
             self.calls.next_deadline(),
             kill,
             self.next_look_for_hung(),
+            self.next_look_at_late_steps(),
             self.services.next_pause(),
             self.turns.next_look(),
         ];

@@ -40,6 +40,50 @@ fn interactive_arrival_withdraws_a_step_of_lower_classes() {
 }
 
 #[test]
+fn step_of_which_nothing_is_known_is_withdrawn_for_an_arrival() {
+    let (mut machine, _) = Machine::with_model(TIMED);
+    let batch = machine.connect_as(ADMIN, Class::Batch, 0);
+    let long = machine.open_with(batch, &"p".repeat(8000));
+    let working = machine.begin(batch, generate(long, 5));
+    assert_eq!(machine.steps.len(), 1, "the first step since the mount is under way");
+    let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
+    let context = machine.open_with(watched, "now");
+    let call = machine.begin(watched, generate(context, 5));
+    assert_eq!(machine.withdrawn.len(), 1, "it may take long");
+    assert_eq!(generated(machine.finish(watched, call)).text, reference("", "now", 5));
+    let reply = generated(machine.finish(batch, working));
+    assert_eq!(reply.text, reference("context=8192", &"p".repeat(8000), 5));
+}
+
+#[test]
+fn step_that_takes_far_longer_than_expected_is_withdrawn_for_an_arrival() {
+    let (mut machine, ..) = busy();
+    // It should have been over long ago.
+    machine.pass_ms(1200);
+    let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
+    let context = machine.open_with(watched, "now");
+    machine.begin(watched, generate(context, 5));
+    assert_eq!(machine.withdrawn.len(), 1);
+}
+
+#[test]
+fn step_that_should_soon_be_over_and_is_not_is_withdrawn_after_all() {
+    let (mut machine, ..) = busy();
+    let began = machine.now;
+    // A full step takes 215 ms.
+    machine.pass_ms(205);
+    let watched = machine.connect_as(ADMIN, Class::Interactive, 0);
+    let context = machine.open_with(watched, "now");
+    machine.begin(watched, generate(context, 5));
+    assert!(machine.withdrawn.is_empty(), "it is nearly over");
+    let wake = machine.wake.expect("the kernel looks again").0;
+    assert!((began + 225_000..began + 250_000).contains(&wake), "after {} µs", wake - began);
+    machine.now = wake;
+    machine.event(kernel::core::Event::Tick);
+    assert_eq!(machine.withdrawn.len(), 1, "it is late, and somebody still waits");
+}
+
+#[test]
 fn normal_arrival_and_short_steps_withdraw_nothing() {
     let (mut machine, batch, working) = busy();
     let normal = machine.connect(ADMIN);
