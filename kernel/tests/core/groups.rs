@@ -4,7 +4,7 @@ use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
 use syscalls::reply::{GroupInfo, ProcessState};
-use syscalls::{ContextId, Errno, Pid, Reply};
+use syscalls::{CallId, ContextId, Errno, Pid, Reply};
 
 use crate::machine::{ADMIN, Machine, append_bytes, generate, generated, open, reference};
 
@@ -163,6 +163,57 @@ fn soft_limit_holds_nobody_although_more_than_are_looked_at_are_above_it() {
     }
 }
 
+/// A process of a group above its soft limit with so many generations, of which the first runs and the others wait.
+fn crowd_above_its_soft_limit(machine: &mut Machine, conn: ConnId, count: usize) -> (Pid, Vec<CallId>) {
+    machine.call(conn, limit("soft", GroupLimit::ResidentFramesSoft, 1)).expect("own group");
+    let pid = machine.spawn_in(conn, "soft");
+    let contexts: Vec<_> = (0..count).map(|n| machine.open_as(conn, pid, &format!("greedy {n}"))).collect();
+    let first = machine.begin_as(conn, Some(pid), generate(contexts[0], 40));
+    while machine.events(conn, first).is_empty() {
+        assert!(machine.turn());
+    }
+    let rest = contexts[1..].iter().map(|c| machine.begin_as(conn, Some(pid), generate(*c, 40)));
+    (pid, std::iter::once(first).chain(rest.collect::<Vec<_>>()).collect())
+}
+
+#[test]
+fn generations_of_a_group_above_its_soft_limit_come_in_in_their_order() {
+    let (mut machine, _) = Machine::with_model("pool=65536,context=1024,sequences=2");
+    let conn = machine.connect(1000);
+    let (pid, mut calls) = crowd_above_its_soft_limit(&mut machine, conn, 4);
+    let mut done = Vec::new();
+    // Another one comes whenever one is done.
+    for n in 0..6 {
+        while calls.iter().all(|c| machine.reply(conn, *c).is_none() || done.contains(c)) {
+            assert!(machine.turn());
+        }
+        done.extend(calls.iter().filter(|c| machine.reply(conn, **c).is_some()).find(|c| !done.contains(c)));
+        let context = machine.open_as(conn, pid, &format!("later {n}"));
+        calls.push(machine.begin_as(conn, Some(pid), generate(context, 40)));
+    }
+    assert_eq!(done, calls[..6], "the first that came is the first that is done");
+    machine.run();
+}
+
+#[test]
+fn soft_limit_leaves_no_room_empty_and_lets_those_far_behind_in_line_go_first() {
+    let (mut machine, _) = Machine::with_model("pool=65536,context=1024,sequences=5");
+    let conn = machine.connect(1000);
+    let (_, calls) = crowd_above_its_soft_limit(&mut machine, conn, 41);
+    machine.turn();
+    machine.turn();
+    let rows = machine.steps.last().map_or(0, |step| step.rows.len());
+    assert_eq!(rows, 4, "nobody else waits, and there are four sequences to lend");
+    let other = machine.connect(2000);
+    let context = machine.open_with(other, "behind forty of them");
+    let call = machine.begin(other, generate(context, 10));
+    machine.finish(other, call).expect("it ends");
+    let done = calls.iter().filter(|c| machine.reply(conn, **c).is_some()).count();
+    assert!(done <= 4, "{done} of the group were done before the one that came last");
+    machine.run();
+    assert!(calls.iter().all(|c| machine.reply(conn, *c).is_some_and(|r| r.is_ok())));
+}
+
 #[test]
 fn pressure_tells_what_work_waits_for() {
     let (mut machine, admin) = Machine::with_model(&format!("{TIMED},sequences=3"));
@@ -178,6 +229,36 @@ fn pressure_tells_what_work_waits_for() {
     assert_eq!((group.processes, group.contexts), (1, 4));
     let all = machine.group(admin, "/");
     assert_eq!(all.memory, group.memory, "nobody else is there");
+}
+
+#[test]
+fn pressure_is_full_where_all_of_a_group_wait() {
+    let (mut machine, admin) = Machine::with_model(&format!("{TIMED},sequences=2"));
+    let (first, second) = (machine.connect(1000), machine.connect(2000));
+    machine.endless(first, "it has the only sequence");
+    machine.turn();
+    machine.endless(second, "it has none");
+    machine.run_until(30_000_000);
+    let waiting = machine.group(admin, "user.2000");
+    assert!(waiting.memory.some[0] > 90.0, "{:?}", waiting.memory);
+    assert_eq!(waiting.memory.full, waiting.memory.some, "nobody of it runs");
+    let all = machine.group(admin, "/");
+    assert_eq!(all.memory.full, [0.0; 3], "somebody runs");
+}
+
+#[test]
+fn pressure_of_steps_is_that_of_rows_left_out() {
+    // A row costs as much as the step, so that no lower class goes along for nothing.
+    let (mut machine, admin) = Machine::with_model("step_us=1000,row_us=9000,pool=65536,context=65536");
+    let (first, second) = (machine.connect(1000), machine.connect_as(2000, Class::Batch, 0));
+    machine.endless(first, "it has rows in every step");
+    machine.endless(second, "it has one in twenty");
+    machine.run_until(60_000_000);
+    let [always, seldom, all] = ["user.1000", "user.2000", "/"].map(|name| machine.group(admin, name).steps);
+    assert!(always.some[0] < 1.0 && always.full[0] < 1.0, "{always:?}");
+    assert!(seldom.some[0] > 80.0, "{seldom:?}");
+    assert_eq!(seldom.full, seldom.some, "it is alone in its group");
+    assert!(all.some[0] > 80.0 && all.full[0] < 1.0, "one of the two has a row: {all:?}");
 }
 
 #[test]

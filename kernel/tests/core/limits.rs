@@ -46,6 +46,65 @@ fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
 }
 
 #[test]
+fn generation_that_has_used_its_rate_up_holds_no_frames_against_its_class() {
+    for host_pages in [0, 64] {
+        // Eight frames, and without swap all that goes is computed again.
+        let script = "step_us=9000,row_us=1000,token_us=100,pool=512,context=512";
+        let (mut machine, _) = Machine::with_swap(script, host_pages, 0);
+        let slow = machine.connect(ADMIN);
+        let pid = machine.pid(slow);
+        let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
+        machine.call(slow, limit).expect("own limit");
+        let filling = "fills the pool ".repeat(28);
+        let context = machine.open_with(slow, &filling);
+        let call = machine.begin(slow, generate(context, 40));
+        while machine.events(slow, call).is_empty() {
+            assert!(machine.turn());
+        }
+        // One neighbour after another, and some at once.
+        for n in 0..4 {
+            let neighbour = machine.connect(ADMIN);
+            let prompts = [0, 1].map(|at| format!("{n} {at} ").repeat(50));
+            let begin = machine.now;
+            let calls = prompts.clone().map(|prompt| {
+                let context = machine.open_with(neighbour, &prompt);
+                machine.begin(neighbour, generate(context, 50))
+            });
+            for (prompt, call) in prompts.iter().zip(calls) {
+                let text = generated(machine.finish_in_time(neighbour, call)).text;
+                assert_eq!(text, reference(script, prompt, 50));
+            }
+            let took = machine.now - begin;
+            assert!(took < 3_500_000, "100 tokens of {n} took {took} µs with {host_pages} pages of swap");
+            assert!(machine.reply(slow, call).is_none(), "the slow one goes on");
+        }
+        let had = machine.events(slow, call).len();
+        assert!(had >= 3, "{had} tokens beside the others");
+        assert_eq!(generated(machine.finish_in_time(slow, call)).text, reference(script, &filling, 40));
+    }
+}
+
+#[test]
+fn process_that_waits_for_tokens_of_its_rate_says_so() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let slow = machine.connect(ADMIN);
+    let pid = machine.pid(slow);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
+    machine.call(slow, limit).expect("own limit");
+    let context = machine.open_with(slow, "slowly");
+    machine.generate(slow, context, 1);
+    let call = machine.begin(slow, generate(context, 1));
+    let second = machine.open_with(slow, "slowly, too");
+    let other = machine.begin(slow, generate(second, 1));
+    machine.run();
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(info.waits_for.as_deref(), Some("tokens of its rate"));
+    for call in [call, other] {
+        machine.finish_in_time(slow, call).expect("it has a token by then");
+    }
+}
+
+#[test]
 fn rate_of_a_group_holds_for_all_in_it() {
     let (mut machine, _) = Machine::with_model(TIMED);
     let conns = [machine.connect(1000), machine.connect(1000)];

@@ -7,8 +7,9 @@ use syscalls::{ContextId, Fault, Pid};
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
+use super::super::model::Model;
 use super::super::process::Process;
-use super::super::sched::Place;
+use super::super::sched::{Place, Runner};
 
 /// What came of asking for room.
 pub(in crate::core) enum Room {
@@ -67,7 +68,11 @@ impl Kernel {
         };
         let Some(memory) = &model.memory else { return true };
         let class = self.processes.living(context.owner).map(Process::class);
-        let stay = model.sched.running.iter().filter(|runner| Some(runner.owner.class) <= class);
+        let stays = |runner: &&Runner| {
+            Some(runner.owner.class) < class
+                || Some(runner.owner.class) == class && !self.rests(model, runner)
+        };
+        let stay = model.sched.running.iter().filter(stays);
         let stay = stay.filter_map(|runner| self.contexts.get(&runner.context)?.resident.as_ref());
         let most = memory.pool.total() - memory.pool.frames_of(stay.flat_map(|r| &r.pages));
         // Of a page that is shared in part it needs a copy of its own.
@@ -199,25 +204,37 @@ impl Kernel {
             return Some(Victim::Cached(cached));
         }
         let own = self.seniority(id)?;
-        let sched = &self.models.get(&model)?.sched;
+        let model = self.models.get(&model)?;
         let in_step = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.in_step);
-        let gives = |theirs: (Class, CallNo)| match reach {
-            Reach::LowerClasses => theirs.0 > own.0,
-            Reach::Juniors => theirs > own,
+        let gives = |runner: &Runner| {
+            let theirs = runner.seniority();
+            let junior = match reach {
+                Reach::LowerClasses => theirs.0 > own.0,
+                Reach::Juniors => theirs > own,
+            };
+            junior || theirs.0 == own.0 && self.rests(model, runner)
         };
         let mut last = None;
         // Whether one is in the step is looked up last, and of few.
-        for runner in sched.running.iter().rev() {
+        for runner in model.sched.running.iter().rev() {
             let found = Some((runner.seniority(), runner.context));
-            if found > last
-                && gives(runner.seniority())
-                && usable(&runner.context)
-                && !in_step(&runner.context)
-            {
+            if found > last && gives(runner) && usable(&runner.context) && !in_step(&runner.context) {
                 last = found;
             }
         }
         last.map(|(_, context)| Victim::Running(context))
+    }
+
+    /// Whether a running context gives its pages to those of its class as one that is idle does: its process, or group,
+    /// has used its rate up, and it has been in memory for longer than its return would take. So at most half of its
+    /// time goes into returns, however low its rate is.
+    pub(in crate::core) fn rests(&self, model: &Model, runner: &Runner) -> bool {
+        if self.throttled_until(&runner.owner).is_none() {
+            return false;
+        }
+        let frames = self.contexts.get(&runner.context).map_or(0, |c| c.frames());
+        let return_us = model.return_us(false).saturating_mul(frames.into());
+        self.now.0.saturating_sub(runner.since.0) > return_us
     }
 
     /// The order among running contexts: the class, then the time at which the generation was asked for.

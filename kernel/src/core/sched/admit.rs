@@ -6,12 +6,23 @@ use std::collections::BTreeSet;
 use syscalls::ContextId;
 
 use super::super::Kernel;
-use super::super::event::ModelId;
+use super::super::event::{ModelId, Now};
+use super::super::group::GroupId;
 use super::super::memory::{Outlook, Reach, Room};
 use super::PrefixWaits;
+use super::line::PassedOver;
 
 /// Generations in line that are looked at before a step; more would make the step wait.
 const ADMISSIONS_LOOKED_AT: usize = 32;
+
+/// What came of looking at the line.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Who waits for a prefix, and for whom.
+    pub for_prefixes: PrefixWaits,
+    /// When the first of those who have used their rates up may go on.
+    pub throttled_until: Option<Now>,
+}
 
 impl Kernel {
     /// Gives running contexts that lack frames those for what came to their logs, in this order. Those that must wait
@@ -21,7 +32,10 @@ impl Kernel {
         let before = self.models.get(&model).map_or(0, |m| m.sched.running.len());
         for id in lacking.iter().copied() {
             // One before it may have taken its pages in the meantime.
-            if self.contexts.get(&id).is_none_or(|c| c.resident.is_none()) {
+            let Some(context) = self.contexts.get(&id).filter(|c| c.resident.is_some()) else { continue };
+            // Who has used his rate up has no rows to write into them.
+            if self.processes.living(context.owner).is_some_and(|p| self.empty_until(p).is_some()) {
+                waits.insert(id);
                 continue;
             }
             match self.grow_in_group(id) {
@@ -36,64 +50,74 @@ impl Kernel {
         waits
     }
 
-    /// Brings generations that wait into memory, as far as there is room. Tells who of them waits for a prefix, and
-    /// for whom.
-    pub(super) fn admit_waiting(&mut self, model: ModelId) -> PrefixWaits {
-        let mut for_prefixes = PrefixWaits::new();
-        self.admit_in_turn(model, &mut for_prefixes);
-        for_prefixes
+    /// Brings generations that wait into memory, as far as there is room.
+    pub(super) fn admit_waiting(&mut self, model: ModelId) -> Admission {
+        let mut admission = Admission::default();
+        self.admit_in_turn(model, &mut admission);
+        admission
     }
 
-    fn admit_in_turn(&mut self, model: ModelId, for_prefixes: &mut PrefixWaits) {
-        let mut passed = BTreeSet::new();
-        while passed.len() < ADMISSIONS_LOOKED_AT {
+    /// In the order of the line, but first those whose groups are within their soft limits. The others come in behind
+    /// them, in their order, where nobody is left who could: a soft limit holds nobody who is alone.
+    fn admit_in_turn(&mut self, model: ModelId, admission: &mut Admission) {
+        let (mut passed, mut courteous) = (PassedOver::default(), true);
+        while passed.looked_at() < ADMISSIONS_LOOKED_AT {
             let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
-            let Some(first) = sched.line.first_but(&passed) else { return };
-            if sched.full && !self.outranks_running(model, first) {
+            let Some(first) = sched.line.first_but(&passed) else {
+                if !courteous || passed.groups.is_empty() {
+                    return;
+                }
+                passed.groups.clear();
+                courteous = false;
+                continue;
+            };
+            if sched.full && !self.may_come_in_beside(model, first) {
                 return;
             }
-            let share = match self.outlook(first) {
-                Outlook::Wait(computing) => {
-                    self.note_prefix_wait(for_prefixes, computing, first);
-                    passed.insert(first);
-                    continue;
-                }
-                Outlook::Share(share) => share,
-            };
-            match self.room_in_group(first, &passed) {
-                Room::Made => {}
-                Room::Wait | Room::OwnLimit => {
-                    passed.insert(first);
-                    continue;
-                }
-                Room::Never(fault) => {
-                    self.fail_generation(first, fault);
-                    continue;
-                }
+            if courteous && let Some(group) = self.group_above_soft_limit(first) {
+                passed.groups.insert(group);
+                continue;
             }
-            match self.admit(first, share) {
+            if self.pass_over_throttled(first, &mut passed, admission) {
+                continue;
+            }
+            match self.bring_in(first, &mut admission.for_prefixes) {
                 Room::Made => {}
                 Room::Wait => return,
-                Room::OwnLimit => drop(passed.insert(first)),
+                Room::OwnLimit => drop(passed.contexts.insert(first)),
                 Room::Never(fault) => self.fail_generation(first, fault),
             }
         }
-        self.admit_anyway(model);
     }
 
-    /// Brings the first in line in where nobody runs and all that were looked at have let others go first: the soft
-    /// limit of a group holds nobody who is alone.
-    fn admit_anyway(&mut self, model: ModelId) {
-        let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
-        let first = sched.line.first_but(&BTreeSet::new()).filter(|_| sched.running.len() == 0);
-        let Some((id, Outlook::Share(share))) = first.map(|id| (id, self.outlook(id))) else { return };
+    /// Passes over a generation whose process, or group, has used its rate up: in memory it would have no rows.
+    fn pass_over_throttled(&self, id: ContextId, passed: &mut PassedOver, admission: &mut Admission) -> bool {
+        let owner = self.contexts.get(&id).and_then(|c| self.processes.living(c.owner));
+        let Some((process, until)) = owner.and_then(|p| Some((p, self.empty_until(p)?))) else {
+            return false;
+        };
+        match self.groups.empty_until(process.id.group, self.now) {
+            Some(_) => passed.groups.insert(process.id.group),
+            None => passed.processes.insert(process.id.pid),
+        };
+        admission.throttled_until = Some(admission.throttled_until.map_or(until, |at| at.min(until)));
+        true
+    }
+
+    /// Brings a generation into memory, if its groups and the pool have room. Those behind one that waits for a prefix
+    /// need not wait with it.
+    fn bring_in(&mut self, id: ContextId, for_prefixes: &mut PrefixWaits) -> Room {
+        let share = match self.outlook(id) {
+            Outlook::Wait(computing) => {
+                self.note_prefix_wait(for_prefixes, computing, id);
+                return Room::OwnLimit;
+            }
+            Outlook::Share(share) => share,
+        };
         let pages = self.contexts.get(&id).map_or(0, |c| c.pages());
-        let room = match self.group_room(id, pages, false) {
+        match self.group_room(id, pages, false) {
             Room::Made => self.admit(id, share),
             other => other,
-        };
-        if let Room::Never(fault) = room {
-            self.fail_generation(id, fault);
         }
     }
 
@@ -107,27 +131,20 @@ impl Kernel {
         }
     }
 
-    /// Whether the groups of a context that waits have room for it. Those above their soft limit let others go first.
-    fn room_in_group(&mut self, id: ContextId, passed: &BTreeSet<ContextId>) -> Room {
-        let Some(context) = self.contexts.get(&id) else { return Room::Wait };
-        let (owner, model) = (context.owner, context.model);
-        let lacks = context.pages();
-        if self.above_soft_limit(owner) {
-            let mut passed = passed.clone();
-            passed.insert(id);
-            let others = self.models.get(&model).and_then(|m| m.sched.line.first_but(&passed));
-            if others.is_some() {
-                return Room::Wait;
-            }
-        }
-        self.group_room(id, lacks, false)
+    /// The group of a context's process, if that or one around it is above its soft limit.
+    fn group_above_soft_limit(&self, id: ContextId) -> Option<GroupId> {
+        let owner = self.contexts.get(&id)?.owner;
+        let group = self.processes.living(owner)?.id.group;
+        self.above_soft_limit(owner).then_some(group)
     }
 
-    /// Whether a context that waits is of a higher class than some context that runs, or nobody runs.
-    fn outranks_running(&self, model: ModelId, id: ContextId) -> bool {
-        let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return false };
-        let lowest = sched.running.iter().map(|runner| runner.owner.class).max();
-        let own = self.seniority(id).map(|(class, _)| class);
-        lowest.is_none_or(|lowest| own.is_some_and(|own| own < lowest))
+    /// Whether a context that waits may come in although a running one has had to give way: it is of a higher class than
+    /// some context that runs, or one of its own class rests, or nobody runs.
+    fn may_come_in_beside(&self, id: ModelId, waiting: ContextId) -> bool {
+        let Some(model) = self.models.get(&id) else { return false };
+        let Some((own, _)) = self.seniority(waiting) else { return false };
+        let mut running = model.sched.running.iter();
+        model.sched.running.len() == 0
+            || running.any(|r| own < r.owner.class || own == r.owner.class && self.rests(model, r))
     }
 }

@@ -7,6 +7,7 @@ use syscalls::{ContextId, Pid};
 
 use super::super::call::CallNo;
 use super::super::event::Now;
+use super::super::group::GroupId;
 use super::policy::Rank;
 
 /// Later than any deadline.
@@ -24,10 +25,16 @@ pub(in crate::core) struct Standing {
     pub rank: Rank,
 }
 
-#[derive(Debug, Default)]
+/// Where a process is in the line. The group is behind the pid, so it orders nothing: whoever passes over groups need
+/// look nothing up.
+type Key = (Standing, CallNo, Pid, GroupId);
+
+#[derive(Debug)]
 struct Member {
+    /// The process's group, in which it stays for its whole life.
+    group: GroupId,
     /// Absent until it has been told where it stands.
-    key: Option<(Standing, CallNo, Pid)>,
+    key: Option<Key>,
     /// By deadline, those without one last, and then in the order in which they were asked for.
     contexts: BTreeMap<(Now, CallNo), ContextId>,
 }
@@ -35,14 +42,20 @@ struct Member {
 /// The line.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Line {
-    order: BTreeSet<(Standing, CallNo, Pid)>,
+    order: BTreeSet<Key>,
     members: BTreeMap<Pid, Member>,
 }
 
 impl Line {
-    /// Puts the generation of a process in line; [`Line::stand`] must follow.
-    pub(super) fn insert(&mut self, pid: Pid, deadline: Option<Now>, call: CallNo, context: ContextId) {
-        let member = self.members.entry(pid).or_default();
+    /// Puts the generation of a process of a group in line; [`Line::stand`] must follow.
+    pub(super) fn insert(
+        &mut self,
+        (pid, group): (Pid, GroupId),
+        (deadline, call): (Option<Now>, CallNo),
+        context: ContextId,
+    ) {
+        let newcomer = || Member { group, key: None, contexts: BTreeMap::new() };
+        let member = self.members.entry(pid).or_insert_with(newcomer);
         member.contexts.insert((deadline.unwrap_or(NEVER), call), context);
     }
 
@@ -62,7 +75,7 @@ impl Line {
     pub(super) fn stand(&mut self, pid: Pid, standing: Standing) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         let Some(((_, first), _)) = member.contexts.first_key_value() else { return };
-        let key = (standing, *first, pid);
+        let key = (standing, *first, pid, member.group);
         if member.key == Some(key) {
             return;
         }
@@ -88,9 +101,30 @@ impl Line {
         self.members.is_empty()
     }
 
-    /// The first generation that `skip` does not name.
-    pub(super) fn first_but(&self, skip: &BTreeSet<ContextId>) -> Option<ContextId> {
-        let contexts = self.order.iter().filter_map(|(_, _, pid)| self.members.get(pid));
-        contexts.flat_map(|m| m.contexts.values()).find(|c| !skip.contains(c)).copied()
+    /// The first generation that is not passed over.
+    pub(super) fn first_but(&self, passed: &PassedOver) -> Option<ContextId> {
+        let open = self.order.iter().filter(|(_, _, pid, group)| !passed.has(*pid, *group));
+        let contexts = open.filter_map(|(_, _, pid, _)| self.members.get(pid));
+        contexts.flat_map(|m| m.contexts.values()).find(|c| !passed.contexts.contains(c)).copied()
+    }
+}
+
+/// Who is left out while others are looked for.
+#[derive(Debug, Default)]
+pub(super) struct PassedOver {
+    pub contexts: BTreeSet<ContextId>,
+    pub processes: BTreeSet<Pid>,
+    pub groups: BTreeSet<GroupId>,
+}
+
+impl PassedOver {
+    /// How many contexts and processes were looked at for it. Groups are few, and one look is enough for all of each.
+    pub(super) fn looked_at(&self) -> usize {
+        self.contexts.len() + self.processes.len()
+    }
+
+    fn has(&self, pid: Pid, group: GroupId) -> bool {
+        !self.groups.is_empty() && self.groups.contains(&group)
+            || !self.processes.is_empty() && self.processes.contains(&pid)
     }
 }

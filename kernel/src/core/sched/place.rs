@@ -82,9 +82,10 @@ impl Kernel {
         let sched = &mut model.sched;
         let length = context.length();
         context.place = place;
+        let mut group = GroupId::ROOT;
         if let (true, Some(process)) = (place.runs(), self.processes.living(owner)) {
-            let class = process.class();
-            sched.arrive(class);
+            group = process.id.group;
+            sched.arrive(process.class());
         }
         match (place, generation) {
             (Place::Idle(_), _) => {
@@ -93,11 +94,13 @@ impl Kernel {
                 context.place = Place::Idle(due);
                 sched.idle.insert((due, id));
             }
-            (Place::Waiting, Some((call, deadline))) => sched.line.insert(owner, deadline, call, id),
+            (Place::Waiting, Some((call, deadline))) => {
+                sched.line.insert((owner, group), (deadline, call), id);
+            }
             (Place::Running, Some((call, _))) => {
                 if let Some(process) = self.processes.living(owner) {
                     let owner = Owner::of(process, sched.accounts.open(owner));
-                    sched.running.enter(Runner { context: id, call, owner });
+                    sched.running.enter(Runner { context: id, call, owner, since: self.now });
                 }
             }
             (Place::Parked | Place::Waiting | Place::Running, _) => {}

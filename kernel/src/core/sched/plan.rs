@@ -12,6 +12,7 @@ use super::super::event::{ModelId, Now};
 use super::super::memory::{PageIn, Reach, Room};
 use super::super::model::Model;
 use super::super::process::Process;
+use super::admit::Admission;
 use super::choose::Chooser;
 use super::policy::fair::{Backlogged, hold_back};
 use super::policy::{Rank, View};
@@ -100,7 +101,7 @@ impl Kernel {
         if let Some(model) = self.models.get_mut(&id) {
             model.sched.held_back = held_back;
         }
-        let mut for_prefixes = self.admit_waiting(id);
+        let Admission { mut for_prefixes, throttled_until: in_line } = self.admit_waiting(id);
         let waits = match survey.is_outdated(self.models.get(&id)) {
             true => self.page_in_running(id, &mut for_prefixes),
             false => BTreeSet::new(),
@@ -114,7 +115,7 @@ impl Kernel {
         let policy = self.config.policy;
         let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
         let lag = model.sched.fair_lag_us(&self.config);
-        model.sched.throttled_until = throttled_until;
+        model.sched.throttled_until = [throttled_until, in_line].into_iter().flatten().min();
         if candidates.is_empty() {
             return Plan::default();
         }
@@ -246,7 +247,7 @@ impl Kernel {
     }
 
     /// The same for one that runs.
-    fn throttled_until(&self, owner: &Owner) -> Option<Now> {
+    pub(in crate::core) fn throttled_until(&self, owner: &Owner) -> Option<Now> {
         let limited = owner.rated || self.groups.any_rated();
         self.empty_until(limited.then(|| self.processes.living(owner.pid)).flatten()?)
     }

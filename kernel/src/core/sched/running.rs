@@ -11,6 +11,7 @@ use syscalls::call::Class;
 use syscalls::{ContextId, Pid};
 
 use super::super::call::CallNo;
+use super::super::event::Now;
 use super::super::group::GroupId;
 use super::super::process::Process;
 use super::account::AccountNo;
@@ -21,6 +22,8 @@ pub(in crate::core) struct Runner {
     pub context: ContextId,
     pub call: CallNo,
     pub owner: Owner,
+    /// When it came in.
+    pub since: Now,
 }
 
 /// What is known of the process of a generation.

@@ -144,6 +144,9 @@ impl Kernel {
             Waits::Context(id) => match self.contexts.get(id) {
                 Some(_) if !self.is_read(process) => "its reader".into(),
                 Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
+                Some(c) if c.place == Place::Waiting && self.empty_until(process).is_some() => {
+                    "tokens of its rate".into()
+                }
                 Some(c) if c.place == Place::Waiting => format!("frames of {}", name(&c.model)),
                 Some(c) => format!("an answer of {}", name(&c.model)),
                 None => {
