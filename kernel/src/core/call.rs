@@ -71,6 +71,14 @@ impl Waits {
     }
 }
 
+/// Who can end a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Process(Pid),
+    /// Any child, those included that the process gets while it waits.
+    Children,
+}
+
 /// How a context is opened.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Opening {
@@ -91,8 +99,8 @@ pub(super) struct Pending {
     pub name: &'static str,
     pub since: Now,
     pub waits: Waits,
-    /// The process that can end the wait, where that is known.
-    pub waits_for: Option<Pid>,
+    /// The processes that can end the wait, where these are known.
+    pub waits_for: Option<Awaited>,
     pub deadline: Option<Now>,
     /// Its number in traces, where it was traced when it came.
     pub traced: Option<u64>,
@@ -123,6 +131,8 @@ pub(super) struct Calls {
     deadlines: BTreeSet<(Now, CallNo)>,
     /// Calls that wait for a process, by that.
     by_waited_for: BTreeSet<(Pid, CallNo)>,
+    /// Calls that wait for any child, by the process that made them.
+    for_children: BTreeSet<(Pid, CallNo)>,
     of_user: Tally,
     next: u64,
 }
@@ -144,8 +154,10 @@ impl Calls {
         if let Some(deadline) = pending.deadline {
             self.deadlines.insert((deadline, call));
         }
-        if let Some(pid) = pending.waits_for {
-            self.by_waited_for.insert((pid, call));
+        match pending.waits_for {
+            Some(Awaited::Process(pid)) => drop(self.by_waited_for.insert((pid, call))),
+            Some(Awaited::Children) => drop(self.for_children.insert((pending.pid, call))),
+            None => {}
         }
         self.of_user.add(pending.uid);
         self.pending.insert(call, pending);
@@ -171,10 +183,17 @@ impl Calls {
         &self.of_user
     }
 
-    /// The processes of which a call waits for this one.
-    pub(super) fn waiting_for(&self, pid: Pid) -> impl Iterator<Item = Pid> {
+    /// The processes of which a call waits for this one, a child of `parent`.
+    pub(super) fn waiting_for(&self, pid: Pid, parent: Pid) -> impl Iterator<Item = Pid> {
         let calls = self.by_waited_for.range((pid, CallNo(0))..=(pid, CallNo(u64::MAX)));
-        calls.filter_map(|(_, call)| self.pending.get(call).map(|p| p.pid))
+        let by_name = calls.filter_map(|(_, call)| self.pending.get(call).map(|p| p.pid));
+        by_name.chain(Some(parent).filter(|parent| self.waits_for_children(*parent)))
+    }
+
+    /// Whether a call of a process waits for any of its children.
+    pub(super) fn waits_for_children(&self, pid: Pid) -> bool {
+        let mut calls = self.for_children.range((pid, CallNo(0))..=(pid, CallNo(u64::MAX)));
+        calls.next().is_some()
     }
 
     /// When the next call runs out of time.
@@ -193,8 +212,10 @@ impl Calls {
         if let Some(deadline) = pending.deadline {
             self.deadlines.remove(&(deadline, call));
         }
-        if let Some(pid) = pending.waits_for {
-            self.by_waited_for.remove(&(pid, call));
+        match pending.waits_for {
+            Some(Awaited::Process(pid)) => drop(self.by_waited_for.remove(&(pid, call))),
+            Some(Awaited::Children) => drop(self.for_children.remove(&(pending.pid, call))),
+            None => {}
         }
         Some(pending)
     }
@@ -232,8 +253,8 @@ impl Kernel {
         }
         self.remember_call(pending.pid, pending.name, pending.since, result.as_ref());
         self.trace_return(pending.pid, (pending.traced, pending.name), pending.since, result.as_ref());
-        if let Some(pid) = pending.waits_for {
-            self.inherit(pid);
+        if let Some(awaited) = pending.waits_for {
+            self.inherit_of(pending.pid, awaited);
         }
         match pending.caller {
             Some(Caller { conn, call: id }) => {

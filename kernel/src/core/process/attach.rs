@@ -121,6 +121,7 @@ impl Kernel {
         self.processes.adopt(pid, parent);
         self.touch_process(pid);
         if before != parent {
+            self.inherit(pid);
             self.tell_parent(before);
         }
     }

@@ -1,8 +1,8 @@
 //! Priority inheritance: a process that another waits for runs at least in the waiter's class meanwhile, or a process in
 //! a hurry would wait as long as one that is in none.
 //!
-//! A call waits for a process if it is `wait` on a child (on any, where there is only one), or `receive` of a process
-//! that has sent something, for the one that it sent to last. A context waits for the process whose context computes
+//! A call waits for a process if it is `wait` on a child, or `receive` of a process that has sent something, for the one
+//! that it sent to last. `wait` on any child waits for all of them, those included that come meanwhile. A context waits for the process whose context computes
 //! what both begin with, from one plan to the next. The class passes on along chains of such waits. It is
 //! computed from the own classes of all that wait, directly or not, so waits in a circle leave nothing behind.
 
@@ -12,47 +12,75 @@ use syscalls::call::Class;
 use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
-use super::super::call::{CallNo, Waits};
+use super::super::call::{Awaited, Waits};
 use super::super::event::ModelId;
 use super::super::sched::PrefixWaits;
+use super::Process;
 
-/// Processes of a chain that are looked at; further ones inherit nothing.
+/// Processes that wait for one, directly or not, of which the highest class is looked for; further ones lend nothing.
 const CHAIN_MAX: usize = 64;
 
 impl Kernel {
-    /// The process that a call of another waits for.
-    pub(in crate::core) fn waited_for(&self, pid: Pid, waits: &Waits) -> Option<Pid> {
+    /// Whom a call of a process waits for.
+    pub(in crate::core) fn waited_for(&self, pid: Pid, waits: &Waits) -> Option<Awaited> {
         match waits {
-            Waits::Child(Some(child)) => Some(*child),
-            Waits::Child(None) => {
-                let mut children = self.processes.children(pid);
-                children.next().filter(|_| children.next().is_none())
-            }
-            Waits::Message => self.processes.living(pid)?.sent_to,
+            Waits::Child(Some(child)) => Some(Awaited::Process(*child)),
+            Waits::Child(None) => Some(Awaited::Children),
+            Waits::Message => self.processes.living(pid)?.sent_to.map(Awaited::Process),
             _ => None,
         }
     }
 
-    /// Brings the inherited class of a process, and of those that it waits for, up to date.
-    pub(in crate::core) fn inherit(&mut self, pid: Pid) {
-        let (mut seen, mut next) = (BTreeSet::new(), vec![pid]);
-        while let Some(pid) = next.pop() {
-            if seen.len() >= CHAIN_MAX || !seen.insert(pid) {
-                continue;
-            }
-            let lent = self.lent(pid);
-            let Some(process) = self.processes.living_mut(pid) else { continue };
-            let before = process.class();
-            process.lent = lent;
-            let changed = process.class() != before;
-            let calls: Vec<CallNo> = process.calls.iter().copied().collect();
-            next.extend(calls.into_iter().filter_map(|call| self.calls.get(call)?.waits_for));
-            let prefixes = self.models.values().flat_map(|m| &m.sched.for_prefixes);
-            next.extend(prefixes.filter(|(_, waiter, _)| *waiter == pid).map(|(computing, _, _)| *computing));
-            if changed {
-                self.class_changed(pid);
+    /// Brings the inherited classes of those that a process waits for, or has waited for, up to date.
+    pub(in crate::core) fn inherit_of(&mut self, waiter: Pid, awaited: Awaited) {
+        match awaited {
+            Awaited::Process(pid) => self.inherit(pid),
+            Awaited::Children => {
+                self.concerned_children(waiter).into_iter().for_each(|child| self.inherit(child));
             }
         }
+    }
+
+    /// The children of a process whose class a wait for any of them changes: all that have one from it, or would.
+    fn concerned_children(&self, parent: Pid) -> Vec<Pid> {
+        let class = self.processes.living(parent).map(Process::class);
+        let concerned = |child: &Process| child.lent.is_some() || class < Some(child.id.class);
+        let children = self.processes.children(parent).filter_map(|child| self.processes.living(child));
+        children.filter(|child| concerned(child)).map(|child| child.id.pid).collect()
+    }
+
+    /// Brings the inherited class of a process up to date, and of those that it waits for as far as anything changes.
+    pub(in crate::core) fn inherit(&mut self, pid: Pid) {
+        let mut next = vec![pid];
+        while let Some(at) = next.pop() {
+            let lent = self.lent(at);
+            let Some(process) = self.processes.living_mut(at) else { continue };
+            let (before, class) = (process.lent, process.class());
+            process.lent = lent;
+            let changed = process.class() != class;
+            // Its own class may be another one than before.
+            if lent != before || at == pid {
+                next.extend(self.awaited_by(at).into_iter().filter(|awaited| *awaited != pid));
+            }
+            if changed {
+                self.class_changed(at);
+            }
+        }
+    }
+
+    /// Those that a process waits for.
+    fn awaited_by(&self, pid: Pid) -> Vec<Pid> {
+        let Some(process) = self.processes.living(pid) else { return vec![] };
+        let mut awaited = Vec::new();
+        for waits_for in process.calls.iter().filter_map(|call| self.calls.get(*call)?.waits_for) {
+            match waits_for {
+                Awaited::Process(pid) => awaited.push(pid),
+                Awaited::Children => awaited.extend(self.concerned_children(pid)),
+            }
+        }
+        let prefixes = self.models.values().flat_map(|m| &m.sched.for_prefixes);
+        awaited.extend(prefixes.filter(|(_, waiter, _)| *waiter == pid).map(|(computing, _, _)| *computing));
+        awaited
     }
 
     /// Notes that a context waits for what another one computes.
@@ -88,7 +116,8 @@ impl Kernel {
         while let Some(at) = next.pop() {
             let all_of_it = (at, Pid(0), ContextId(0))..=(at, Pid(u32::MAX), ContextId(u64::MAX));
             let prefixes = self.models.values().flat_map(|m| m.sched.for_prefixes.range(all_of_it.clone()));
-            for waiter in self.calls.waiting_for(at).chain(prefixes.map(|(_, waiter, _)| *waiter)) {
+            let parent = self.processes.identity(at).map_or(Pid::KERNEL, |id| id.parent);
+            for waiter in self.calls.waiting_for(at, parent).chain(prefixes.map(|(_, waiter, _)| *waiter)) {
                 if seen.len() >= CHAIN_MAX || !seen.insert(waiter) {
                     continue;
                 }

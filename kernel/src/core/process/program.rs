@@ -95,6 +95,7 @@ impl Kernel {
         self.out.push(Effect::StartProgram { pid, program: Box::new(program) });
         self.process_started(pid);
         self.note_begin(pid);
+        self.inherit(pid);
     }
 
     /// The program runs, on a connection of its own.

@@ -362,8 +362,8 @@ impl Kernel {
             call,
             Pending { caller: heard, pid, uid, name, since, waits, waits_for, deadline, traced },
         );
-        if let Some(pid) = waits_for {
-            self.inherit(pid);
+        if let Some(awaited) = waits_for {
+            self.inherit_of(caller.pid, awaited);
         }
         if let Some(process) = self.processes.living_mut(caller.pid) {
             process.calls.insert(call);

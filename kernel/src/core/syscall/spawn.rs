@@ -86,6 +86,7 @@ impl Kernel {
         self.trace_newcomer(pid, None);
         self.process_started(pid);
         self.note_begin(pid);
+        self.inherit(pid);
         Ok(Next::Reply(Reply::Spawned { pid }))
     }
 }
