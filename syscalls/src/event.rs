@@ -47,6 +47,9 @@ pub enum Event {
         tokens: Tokens,
         /// Tokens of the summary.
         summary: Tokens,
+        /// Messages of the conversation that it stands for instead, oldest first.
+        #[serde(default)]
+        messages: u32,
     },
     /// To a follower of `output`: a program has printed.
     Output {

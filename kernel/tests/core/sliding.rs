@@ -9,11 +9,30 @@ use crate::machine::{Machine, append_bytes, generate, generated, open};
 
 impl Machine {
     fn open_sliding(&mut self, conn: ConnId, tokens_max: u32) -> ContextId {
-        let open = Open { on_full: OnFull::Slide, tokens_max: Some(Tokens(tokens_max)), ..open() };
-        match self.call(conn, open) {
+        self.open_full(conn, OnFull::Slide, tokens_max)
+    }
+
+    fn open_full(&mut self, conn: ConnId, on_full: OnFull, tokens_max: u32) -> ContextId {
+        match self.call(conn, Open { on_full, tokens_max: Some(Tokens(tokens_max)), ..open() }) {
             Ok(Reply::Opened { context, .. }) => context,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Puts what the model says to the oldest part of a log, and to the kernel's instruction, in the place of that.
+    fn sum_up(&mut self, conn: ConnId, log: &mut Vec<Token>, event: &Event) {
+        let Event::Compacted { kept, tokens, summary, messages: 0 } = event else { panic!("{event:?}") };
+        let part = kept.0 as usize..(kept.0 + tokens.0) as usize;
+        let mut asked = log[..part.end].to_vec();
+        asked.extend(bytes("\n\nSummary of everything above, in a few sentences:\n"));
+        let said: Vec<Token> = (0..summary.0)
+            .map(|_| {
+                let token = self.next(conn, &asked);
+                asked.push(token);
+                token
+            })
+            .collect();
+        log.splice(part, said);
     }
 
     fn log(&mut self, conn: ConnId, context: ContextId) -> Vec<Token> {
@@ -33,6 +52,28 @@ impl Machine {
         self.call(conn, Close { context }).expect("own context");
         token
     }
+}
+
+fn bytes(text: &str) -> Vec<Token> {
+    text.bytes().map(|b| Token(b.into())).collect()
+}
+
+/// What a log says.
+fn said(log: &[Token]) -> String {
+    let said: Vec<u8> = log.iter().filter_map(|t| u8::try_from(t.0).ok()).collect();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+fn message(role: &str, content: &str) -> Message {
+    Message { role: role.into(), content: content.into() }
+}
+
+fn say(context: ContextId, messages: Vec<Message>) -> Append {
+    Append { context, text: None, tokens: None, messages: Some(messages), special: false }
+}
+
+fn compactions(events: &[Event]) -> usize {
+    events.iter().filter(|e| matches!(e, Event::Compacted { .. })).count()
 }
 
 fn slides(events: &[Event]) -> usize {
@@ -171,20 +212,8 @@ fn context_that_compacts_goes_on_from_a_summary_of_its_own() {
                 }
                 log.push(tokens[0]);
             }
-            Event::Compacted { kept, tokens, summary } => {
-                assert_eq!(kept.0, 64);
-                // What the model says to the part that goes and the kernel's instruction.
-                let mut asked = log[..64 + tokens.0 as usize].to_vec();
-                let instruction = "\n\nSummary of everything above, in a few sentences:\n";
-                asked.extend(instruction.bytes().map(|b| Token(b.into())));
-                let said: Vec<Token> = (0..summary.0)
-                    .map(|_| {
-                        let token = machine.next(conn, &asked);
-                        asked.push(token);
-                        token
-                    })
-                    .collect();
-                log.splice(64..64 + tokens.0 as usize, said);
+            event @ Event::Compacted { kept: Tokens(64), .. } => {
+                machine.sum_up(conn, &mut log, &event);
                 compacted += 1;
             }
             other => panic!("{other:?}"),
@@ -267,6 +296,142 @@ fn segment_that_a_context_was_opened_on_stays_when_it_slides() {
     assert!(kept.len() > 2 && kept.iter().all(|k| *k == 130), "{kept:?}");
     let begins: Vec<Token> = "all begin so ".repeat(10).bytes().map(|b| Token(b.into())).collect();
     assert!(machine.log(conn, context).starts_with(&begins));
+}
+
+#[test]
+fn append_that_lacks_room_waits_for_a_summary_and_comes_behind_it() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let context = machine.open_full(conn, OnFull::Compact, 512);
+    let (mut log, mut compacted) = (vec![], 0);
+    for n in 0..12 {
+        let text = format!("part {n} of a long story, ").repeat(5);
+        let call = match n % 2 {
+            0 => append_bytes(context, &text),
+            _ => crate::machine::append(context, &text),
+        };
+        let call = machine.begin(conn, call);
+        // One that comes meanwhile waits behind it.
+        let next = machine.begin(conn, append_bytes(context, "and then "));
+        let reply = machine.finish(conn, call);
+        machine.finish(conn, next).expect("it fits");
+        for event in machine.events(conn, call).to_vec() {
+            machine.sum_up(conn, &mut log, &event);
+            compacted += 1;
+        }
+        log.extend(bytes(&text));
+        let added = Tokens(text.len() as u32);
+        assert_eq!(reply, Ok(Reply::Appended { length: Tokens(log.len() as u32), added }));
+        for event in machine.events(conn, next).to_vec() {
+            machine.sum_up(conn, &mut log, &event);
+        }
+        log.extend(bytes("and then "));
+        assert!(machine.log(conn, context) == log, "after part {n}");
+    }
+    assert!(compacted >= 3, "{compacted}");
+    let expected = machine.next(conn, &log);
+    assert_eq!(machine.generate(conn, context, 1).tokens, [expected], "and it goes on from there");
+    let fault = machine.append(conn, context, &"x".repeat(500)).expect_err("longer than what may go");
+    assert_eq!(fault.errno, Errno::ENOSPC, "at once, and without a summary");
+}
+
+#[test]
+fn append_that_waits_for_a_summary_can_be_interrupted_and_closed() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024,step_us=1000");
+    let pid = machine.pid(conn);
+    let waiting = |machine: &mut Machine| {
+        let context = machine.open_full(conn, OnFull::Compact, 512);
+        machine.append(conn, context, &"so far ".repeat(70)).expect("it fits");
+        let call = machine.begin(conn, append_bytes(context, &"more ".repeat(10)));
+        machine.turn();
+        assert!(machine.reply(conn, call).is_none(), "it waits");
+        (context, call)
+    };
+    let (context, call) = waiting(&mut machine);
+    machine.call(conn, Kill { pid, signal: Signal::Int }).expect("its own");
+    assert_eq!(machine.finish(conn, call).expect_err("interrupted").errno, Errno::EINTR);
+    machine.run();
+    assert!(!said(&machine.log(conn, context)).contains("more"), "nothing was added");
+    assert_eq!(machine.append(conn, context, "!").map(|_| ()), Ok(()), "and it goes on");
+    let (context, call) = waiting(&mut machine);
+    machine.call(conn, Close { context }).expect("own context");
+    assert!(machine.finish(conn, call).is_err());
+    machine.run();
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(info.contexts, 1, "the kernel's own contexts are gone");
+}
+
+#[test]
+fn conversation_that_compacts_has_a_summary_in_the_place_of_its_oldest_messages() {
+    let (mut machine, conn) = Machine::with_model("template=chatml,text=echo,pool=4096,context=1024");
+    let context = machine.open_full(conn, OnFull::Compact, 512);
+    let begins = vec![message("system", "be brief"), message("user", "first words")];
+    machine.call(conn, say(context, begins)).expect("fits");
+    machine.generate(conn, context, 50);
+    let mut all = vec![];
+    for n in 0..12 {
+        let question = format!("question number {n} about things");
+        let call = machine.begin(conn, say(context, vec![message("user", &question)]));
+        machine.finish(conn, call).expect("it compacts");
+        all.extend(machine.events(conn, call).to_vec());
+        assert_eq!(machine.generate(conn, context, 60).text, question);
+    }
+    assert!(compactions(&all) >= 2 && slides(&all) == 0, "{all:?}");
+    let dropped =
+        |e: &Event| matches!(e, Event::Compacted { messages, summary, .. } if *messages > 0 && summary.0 > 0);
+    assert!(all.iter().all(dropped), "{all:?}");
+    let said = said(&machine.log(conn, context));
+    assert!(said.starts_with("system\nbe brief\n"), "{said}");
+    // The model without a model says again what it was asked.
+    let exchange =
+        "user\nSum up our conversation so far in a few sentences.\nassistant\nSum up our conversation";
+    assert!(said.contains(exchange) && said.contains("number 10") && !said.contains("first"), "{said}");
+    assert_eq!(
+        said.matches("Sum up our").count(),
+        2,
+        "of an older summary there is only what was said of it: {said}"
+    );
+    let pid = machine.pid(conn);
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(info.contexts, 1, "the kernel's own context is gone");
+}
+
+#[test]
+fn conversation_that_cannot_compact_drops_messages() {
+    let (mut machine, conn) = Machine::with_model("template=chatml,text=echo,pool=4096,context=1024");
+    let context = machine.open_full(conn, OnFull::Compact, 512);
+    let pid = machine.pid(conn);
+    let limit = Setlimit { pid, limit: Limit::Contexts, value: Some(1), then: None };
+    machine.call(conn, limit).expect("own limit");
+    let mut all = vec![];
+    for n in 0..12 {
+        let question = format!("question number {n} about things");
+        let call = machine.begin(conn, say(context, vec![message("user", &question)]));
+        machine.finish(conn, call).expect("it slides");
+        all.extend(machine.events(conn, call).to_vec());
+        assert_eq!(machine.generate(conn, context, 60).text, question);
+    }
+    assert!(slides(&all) >= 2 && compactions(&all) == 0, "{all:?}");
+}
+
+#[test]
+fn append_that_waits_for_a_summary_outlives_the_daemon() {
+    let (mut before, _) = Machine::with_model("pool=4096,context=1024");
+    let conn = before.connect_lasting(7, Lifetime::Persistent);
+    let context = before.open_full(conn, OnFull::Compact, 512);
+    before.append(conn, context, &"so far ".repeat(72)).expect("it fits");
+    let call = before.begin(conn, append_bytes(context, "and what comes then"));
+    before.turn();
+    before.turn();
+    assert!(before.reply(conn, call).is_none(), "it waits");
+    let pid = before.pid(conn);
+    let mut machine = before.crashed(kernel::core::KernelConfig::default());
+    machine.run();
+    let user = machine.connect(7);
+    machine.call(user, Attach { pid, force: true }).expect("its own process");
+    let read = ReadTokens { context, from: Tokens(0), to: None };
+    let Ok(Reply::Tokens(log)) = machine.call_as(user, Some(pid), read) else { panic!("it is there") };
+    assert!(said(&log).ends_with("so far and what comes then"), "{}", said(&log));
+    assert!(log.len() < 490, "a summary has made room");
 }
 
 #[test]

@@ -122,8 +122,8 @@ pub enum OnFull {
     /// beginning stays: system messages, or the segment that the context was opened on; the first page where there
     /// are none, or where these are longer than half of the window.
     Slide,
-    /// As `slide`, but when a generation fills the context, a summary that the model writes takes the place of what
-    /// is dropped.
+    /// As `slide`, but a summary that the model writes takes the place of what is dropped; in a conversation, a question
+    /// for it and the answer. An `append` that lacks room waits for it.
     Compact,
 }
 

@@ -67,16 +67,36 @@ impl Kernel {
     ) {
         if let (Question::Chat(request), Ok(Answer::Chat(delta))) = (&question, &answer)
             && self.is_too_long(id, delta)
-            && self.slide_chat(id, call, &request.messages)
+            && (self.compact_chat(id, call, &request.messages)
+                || self.slide_chat(id, call, &request.messages))
         {
             return;
         }
+        if let (Question::Tokenize(_), Ok(Answer::Tokens(tokens))) = (&question, &answer) {
+            if let Started::Done(result) = self.add_tokens(id, call, tokens) {
+                self.finish_head(id, call, result);
+            }
+            return;
+        }
         let result = answer.and_then(|answer| match (question, answer) {
-            (Question::Tokenize(_), Answer::Tokens(tokens)) => self.append_tokens(id, &tokens),
             (Question::Chat(request), Answer::Chat(delta)) => self.append_chat(id, request, &delta),
             _ => Err(Fault::new(Errno::EIO, "the worker answered another question than was asked")),
         });
         self.finish_head(id, call, result);
+    }
+
+    /// Adds tokens to the log for a call, which waits for a summary where the context compacts and lacks room for them.
+    pub(super) fn add_tokens(&mut self, id: ContextId, call: CallNo, tokens: &[Token]) -> Started {
+        let overflows = |c: &&Context| u64::from(c.length()) + tokens.len() as u64 > u64::from(c.tokens_max);
+        let overflowing = self.contexts.get(&id).filter(overflows);
+        let waits = overflowing.is_some_and(|c| {
+            let slides = c.slides_for(tokens.len() as u64);
+            c.may_wait_for_summary(call) && self.check_room(id, c.length(), tokens, slides).is_ok()
+        });
+        if waits && self.compact(id, Some((call, tokens))) {
+            return Started::GoesOn;
+        }
+        Started::Done(self.append_tokens(id, tokens))
     }
 
     /// Adds tokens to the log. A context that slides makes room first.

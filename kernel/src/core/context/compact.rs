@@ -4,8 +4,8 @@
 //! The summary is a generation of the kernel's own, on a copy of the beginning with an instruction behind it. It is
 //! charged to the process, and scheduled like any other of its generations. Meanwhile the context does not run. If
 //! there is no summary, none that is shorter than what it stands for, or too little beside the instructions, the
-//! context slides instead. The same happens where `append` finds it full: a call that adds text is not made to wait
-//! for the model.
+//! context slides instead. Where `append` finds no room, its call waits for the summary, and what it adds comes behind
+//! that; what becomes of messages that do not fit stands in `recap.rs`.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use syscalls::{ContextId, Errno, Event, Fault, Reply, Token, Tokens};
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::generate::Valid;
+use super::recap::Recap;
 use super::{Context, Work};
 
 /// What the model is told behind the part that goes. Plain words that base models continue and chat models follow.
@@ -26,7 +27,7 @@ const INSTRUCTION: &str = "\n\nSummary of everything above, in a few sentences:\
 const COMPACTED_TOKENS_MIN: u32 = 64;
 
 /// A summary may take this part of what it stands for.
-const SUMMARY_PART: u32 = 4;
+pub(super) const SUMMARY_PART: u32 = 4;
 
 /// A summary that is being written.
 #[derive(Debug)]
@@ -34,25 +35,39 @@ pub(in crate::core) struct Compaction {
     /// The copy that it is written on.
     helper: ContextId,
     call: CallNo,
+    replaces: Replaces,
+}
+
+/// What a summary takes the place of.
+#[derive(Debug)]
+pub(super) enum Replaces {
+    Tokens(Part),
+    Messages(Recap),
+}
+
+/// Tokens that a summary is to replace.
+#[derive(Debug)]
+pub(super) struct Part {
     from: u32,
     to: u32,
     /// The log when it began: a context that is cut meanwhile is left alone.
     log: Arc<Vec<Token>>,
+    /// A call of `append` that waits for room, and what it adds.
+    append: Option<(CallNo, Vec<Token>)>,
 }
 
 impl Kernel {
     /// Makes room in a full context, as it was opened to.
     pub(in crate::core) fn shorten(&mut self, id: ContextId) {
-        let compacts =
-            self.contexts.get(&id).is_some_and(|c| c.on_full == OnFull::Compact && !c.is_overinstructed());
-        if !compacts || !self.compact(id) {
+        if !self.compact(id, None) {
             self.slide(id);
         }
     }
 
-    /// Begins to write a summary. Tells whether it could.
-    fn compact(&mut self, id: ContextId) -> bool {
-        let Some(context) = self.contexts.get(&id) else { return false };
+    /// Begins to write a summary, which a call of `append` may wait for. Tells whether it could.
+    pub(super) fn compact(&mut self, id: ContextId, append: Option<(CallNo, &[Token])>) -> bool {
+        let compacts = |c: &&Context| c.on_full == OnFull::Compact && !c.is_overinstructed();
+        let Some(context) = self.contexts.get(&id).filter(compacts) else { return false };
         let (from, to) = context.oldest();
         let (owner, model, tokens_max) = (context.owner, context.model, context.tokens_max);
         let budget = (to - from) / SUMMARY_PART;
@@ -62,6 +77,27 @@ impl Kernel {
             return false;
         }
         let helper = self.copy(id, owner, model, tokens_max, to);
+        let Some(context) = self.contexts.get_mut(&id) else { return false };
+        let log = context.log.share();
+        if let Some((call, tokens)) = append {
+            self.note_waits_for_summary(id, call, Some(tokens));
+        }
+        let append = append.map(|(call, tokens)| (call, tokens.to_vec()));
+        let instruction = TokenizeRequest { text: INSTRUCTION.into(), bos: false, special: false };
+        let replaces = Replaces::Tokens(Part { from, to, log, append });
+        self.begin_summary(id, helper, Work::AppendText(instruction), budget, replaces);
+        true
+    }
+
+    /// Has a summary of so many tokens at most written on a context of the kernel's own, behind what asks for it.
+    pub(super) fn begin_summary(
+        &mut self,
+        id: ContextId,
+        helper: ContextId,
+        asks: Work,
+        budget: u32,
+        replaces: Replaces,
+    ) {
         if let Some(helper) = self.contexts.get_mut(&helper) {
             helper.on_full = OnFull::Stop;
             // After a restart the context is full again, and another summary is begun.
@@ -70,12 +106,10 @@ impl Kernel {
         let (told, call) = (self.calls.number(), self.calls.number());
         self.compactions.insert(call, id);
         if let Some(context) = self.contexts.get_mut(&id) {
-            let log = context.log.share();
-            context.compaction = Some(Box::new(Compaction { helper, call, from, to, log }));
+            context.compaction = Some(Box::new(Compaction { helper, call, replaces }));
         }
         self.settle(id);
-        let instruction = TokenizeRequest { text: INSTRUCTION.into(), bos: false, special: false };
-        self.enqueue(helper, told, Work::AppendText(instruction));
+        self.enqueue(helper, told, asks);
         let sampling = Box::new(SamplingSpec::new(&Sampling { temperature: 0.0, ..Sampling::default() }, 0));
         let valid = Valid {
             max_tokens: Some(budget),
@@ -87,7 +121,6 @@ impl Kernel {
             deadline_ms: None,
         };
         self.enqueue(helper, call, Work::Generate(Box::new(valid)));
-        true
     }
 
     /// Takes a summary, or the reason why there is none.
@@ -95,17 +128,42 @@ impl Kernel {
         let Some(compaction) = self.contexts.get_mut(&id).and_then(|c| c.compaction.take()) else { return };
         let ended = Fault::new(Errno::ECANCELED, "the summary has been written");
         self.close_context(compaction.helper, &ended);
-        let Some(context) = self.contexts.get(&id) else { return };
-        let (from, to) = (compaction.from as usize, compaction.to as usize);
-        let same = context.log.get(..to) == compaction.log.get(..to);
-        let summary = result.ok().and_then(summary_of).filter(|s| !s.is_empty() && s.len() < to - from);
-        match summary {
-            Some(summary) if same => self.replace(id, compaction.from, compaction.to, &summary),
-            _ if context.length() >= context.tokens_max => self.slide(id),
-            _ => {}
+        match compaction.replaces {
+            Replaces::Tokens(part) => self.part_summed_up(id, part, result.ok().and_then(summary_of)),
+            Replaces::Messages(recap) => self.recapped(id, recap, result.ok()),
         }
         self.settle(id);
         self.advance(id);
+    }
+
+    /// Puts a summary in the place of what it stands for, and goes on with the call that waited for it.
+    fn part_summed_up(&mut self, id: ContextId, part: Part, summary: Option<Vec<Token>>) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (from, to) = (part.from as usize, part.to as usize);
+        let same = context.log.get(..to) == part.log.get(..to);
+        match summary.filter(|s| !s.is_empty() && s.len() < to - from) {
+            Some(summary) if same => self.replace(id, part.from, part.to, &summary),
+            _ if context.length() >= context.tokens_max => self.slide(id),
+            _ => {}
+        }
+        let waits =
+            |call| self.contexts.get(&id).is_some_and(|c| c.queue.front().is_some_and(|q| q.call == call));
+        if let Some((call, tokens)) = part.append.filter(|(call, _)| waits(*call)) {
+            let result = self.append_tokens(id, &tokens);
+            self.finish_head(id, call, result);
+        }
+    }
+
+    /// Notes that a call of `append` waits for a summary, and what it adds, so that it is begun anew after a restart.
+    pub(super) fn note_waits_for_summary(&mut self, id: ContextId, call: CallNo, tokens: Option<&[Token]>) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let kept = context.kept.is_some();
+        let Some(head) = context.queue.front_mut().filter(|queued| queued.call == call) else { return };
+        head.summed_up = true;
+        if let Some(tokens) = tokens.filter(|_| kept && head.asked.is_none()) {
+            head.asked = Some(Box::new(Work::AppendTokens(tokens.to_vec())));
+        }
+        self.touch(id);
     }
 
     /// Ends the writing of a summary, when the context is closed.
@@ -130,7 +188,7 @@ pub(super) fn event(kept: u32, dropped: u32, summary: usize) -> Event {
     let (kept, tokens) = (Tokens(kept), Tokens(dropped));
     match summary {
         0 => Event::Slid { kept, tokens, messages: 0 },
-        n => Event::Compacted { kept, tokens, summary: Tokens(n as u32) },
+        n => Event::Compacted { kept, tokens, summary: Tokens(n as u32), messages: 0 },
     }
 }
 
@@ -138,5 +196,11 @@ impl Context {
     /// Whether it waits for a summary of its own beginning.
     pub(in crate::core) fn is_compacting(&self) -> bool {
         self.compaction.is_some()
+    }
+
+    /// Whether a call at the head of the line has not waited for a summary yet. What is too long behind one would be so
+    /// behind the next.
+    pub(super) fn may_wait_for_summary(&self, call: CallNo) -> bool {
+        self.queue.front().is_some_and(|queued| queued.call == call && !queued.summed_up)
     }
 }

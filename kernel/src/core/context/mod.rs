@@ -17,6 +17,7 @@ mod compact;
 mod fork;
 mod log;
 mod queue;
+mod recap;
 mod slide;
 mod tokens;
 
@@ -57,6 +58,15 @@ pub(super) struct Queued {
     pub work: Option<Work>,
     /// What a worker was asked for it, where the context outlives the daemon.
     pub asked: Option<Box<Work>>,
+    /// It has waited for a summary, or does.
+    pub summed_up: bool,
+}
+
+impl Queued {
+    /// One that has not begun.
+    pub(super) fn new(call: CallNo, work: Option<Work>) -> Self {
+        Queued { call, work, asked: None, summed_up: false }
+    }
 }
 
 /// One context.

@@ -42,7 +42,7 @@ impl Kernel {
             );
             return self.finish(call, Err(Fault::new(Errno::EAGAIN, message)));
         }
-        context.queue.push_back(Queued { call, work: Some(work), asked: None });
+        context.queue.push_back(Queued::new(call, Some(work)));
         self.touch(id);
         self.advance(id);
     }
@@ -70,7 +70,7 @@ impl Kernel {
 
     fn start(&mut self, id: ContextId, call: CallNo, work: Work) -> Started {
         match work {
-            Work::AppendTokens(tokens) => Started::Done(self.append_tokens(id, &tokens)),
+            Work::AppendTokens(tokens) => self.add_tokens(id, call, &tokens),
             Work::AppendText(request) => self.ask_tokens(id, call, request),
             Work::AppendMessages(messages) => self.ask_chat(id, call, messages),
             Work::Generate(valid) => self.begin_generation(id, call, *valid),

@@ -6,6 +6,8 @@
 //! say (attention sinks): without them a model loses the thread at once. What moves up has other positions than it was
 //! computed at, so it is computed again from the log; half of the window goes at a time, so that this is rare.
 
+use std::ops::Range;
+
 use drivers::wire::{PAGE_TOKENS, Question};
 use syscalls::call::{Message, OnFull};
 use syscalls::{ContextId, Event, Token, Tokens};
@@ -33,7 +35,7 @@ impl Context {
     }
 
     /// Tokens that go at a time: half of what does not stay, in whole pages if it has one.
-    fn slide_tokens(&self) -> u32 {
+    pub(super) fn slide_tokens(&self) -> u32 {
         let half = ((self.tokens_max - self.sink()) / 2).max(1);
         if half > PAGE_TOKENS { half - half % PAGE_TOKENS } else { half }
     }
@@ -108,13 +110,9 @@ impl Kernel {
         let Some(context) = self.contexts.get(&id).filter(|c| c.on_full != OnFull::Stop) else {
             return false;
         };
-        let instructions = messages.iter().take_while(|m| m.role == "system").count();
-        let rest = messages.len() - instructions;
-        if rest < 2 {
-            return false;
-        }
-        let dropped = rest / 2;
-        let kept = messages[..instructions].iter().chain(&messages[instructions + dropped..]);
+        let Some(oldest) = oldest_messages(messages) else { return false };
+        let dropped = oldest.len();
+        let kept = messages[..oldest.start].iter().chain(&messages[oldest.end..]);
         let request =
             drivers::wire::ChatRequest { messages: kept.cloned().collect(), held: context.log.to_vec() };
         let model = context.model;
@@ -124,4 +122,11 @@ impl Kernel {
         self.report(call, Event::Slid { kept: Tokens(0), tokens: Tokens(0), messages: dropped as u32 });
         true
     }
+}
+
+/// The oldest half of the messages behind the instructions, if there is more than these and the last one.
+pub(super) fn oldest_messages(messages: &[Message]) -> Option<Range<usize>> {
+    let instructions = messages.iter().take_while(|m| m.role == "system").count();
+    let rest = messages.len() - instructions;
+    (rest >= 2).then(|| instructions..instructions + rest / 2)
 }

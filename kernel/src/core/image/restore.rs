@@ -177,7 +177,7 @@ impl Kernel {
         let (owner, since) = (image.owner, self.now);
         let generation = image.generation.map(|g| Box::new(Generation::woken(*g, since)));
         let (generates, slides) = (generation.is_some(), image.on_full != OnFull::Stop);
-        let queued = |q: super::QueuedImage| Queued { call: q.call, work: q.work, asked: None };
+        let queued = |q: super::QueuedImage| Queued::new(q.call, q.work);
         let context = Context {
             id,
             owner,

@@ -259,6 +259,11 @@ impl Shown {
             Event::Slid { tokens, .. } => {
                 note!("{command}: the context was full; its oldest {tokens} tokens were dropped");
             }
+            Event::Compacted { summary, messages, .. } if messages > 0 => {
+                note!(
+                    "{command}: the context was full; a summary of {summary} tokens stands for its oldest {messages} messages"
+                );
+            }
             Event::Compacted { tokens, summary, .. } => {
                 note!(
                     "{command}: the context was full; a summary of {summary} tokens stands for its oldest {tokens}"
