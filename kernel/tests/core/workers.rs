@@ -100,6 +100,62 @@ fn question_that_kills_twice_fails_alone() {
 }
 
 #[test]
+fn suspects_have_no_more_tokens_than_their_rate() {
+    let (mut machine, _) = Machine::with_model("step_us=9000,row_us=1000");
+    let conn = machine.connect(crate::machine::ADMIN);
+    let pid = machine.pid(conn);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(2), then: None };
+    machine.call(conn, limit).expect("own limit");
+    let contexts: Vec<_> = (0..5).map(|n| machine.open_with(conn, &format!("suspect {n}"))).collect();
+    let begin = machine.now;
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 1))).collect();
+    // One has had its token, and the other four are in the step, for the last one that there is.
+    machine.turn();
+    assert_eq!(machine.steps.last().map(|step| step.rows.len()), Some(4));
+    machine.kill_worker();
+    while machine.turn() {}
+    let had = calls.iter().filter(|c| machine.reply(conn, **c).is_some()).count();
+    assert!(had <= 2, "{had} tokens after {} µs at two a second", machine.now - begin);
+    while let Some(wake) = machine.wake {
+        machine.now = machine.now.max(wake.0);
+        machine.event(kernel::core::Event::Tick);
+        while machine.turn() {}
+    }
+    assert!(calls.iter().all(|c| machine.reply(conn, *c).is_some_and(|r| r.is_ok())));
+    assert!(machine.now - begin >= 1_400_000, "{} µs", machine.now - begin);
+}
+
+#[test]
+fn long_suspect_does_not_hold_up_those_that_were_not_in_the_step() {
+    let script = "step_us=9000,row_us=1000,token_us=100,pool=65536,context=16384";
+    let (mut machine, conn) = Machine::with_model(script);
+    let known = machine.open_with(conn, "what steps cost");
+    machine.generate(conn, known, 20);
+    let long = machine.connect(crate::machine::ADMIN);
+    let context = machine.open_with(long, &"p".repeat(12_000));
+    let suspect = machine.begin(long, generate(context, 3));
+    let reader = machine.open_with(conn, "reads along");
+    let call = machine.begin(conn, generate(reader, 60));
+    machine.kill_worker();
+    let (mut last, mut gaps) = (machine.now, Vec::new());
+    while machine.reply(conn, call).is_none() {
+        let had = machine.events(conn, call).len();
+        assert!(machine.turn());
+        if machine.events(conn, call).len() > had {
+            gaps.push(machine.now - last);
+            last = machine.now;
+        }
+    }
+    assert!(gaps[0] < 300_000, "the first token took {} µs", gaps[0]);
+    let worst = gaps[1..].iter().max().copied().unwrap_or_default();
+    assert!(worst <= 35_000, "a gap of {worst} µs, where a step takes 10 ms");
+    assert!(machine.reply(long, suspect).is_none(), "the long one is still on its way");
+    let reply = generated(machine.finish(long, suspect));
+    assert_eq!(reply.text, reference(script, &"p".repeat(12_000), 3));
+    assert_eq!(machine.stat(conn).worker_restarts, 1);
+}
+
+#[test]
 fn step_failed_as_a_whole_is_run_again_by_a_fresh_worker() {
     for fault in ["fail_step=5", "garbage_at_step=5", "die_at_step=5", "hang_at_step=5"] {
         let (mut machine, conn) = Machine::with_model(fault);

@@ -2,7 +2,7 @@
 //! saved pages, wait for a context that is computing it already, or compute it.
 //!
 //! Nobody waits in a circle, and nobody for one that cannot get on: a context waits only for running ones that
-//! lack neither frames nor tokens of their rate, and among running ones for those that are further on (or as far, and
+//! lack neither frames nor tokens of their rate and do not sit steps out because they are ahead, and among running ones for those that are further on (or as far, and
 //! older). So the first of all waits for nobody. Whoever is waited for runs at least in the waiter's class meanwhile
 //! (`process/inherit.rs`), so nobody waits for steps of a lower class than his own.
 
@@ -90,6 +90,7 @@ impl Kernel {
         let has_rate = || self.processes.living(other.owner).is_some_and(|p| self.empty_until(p).is_none());
         !model.suspects.contains(&other.id)
             && !model.sched.held_back.contains(&other.id)
+            && !model.sched.sits_out.contains(&other.owner)
             && first()
             && has_rate()
     }

@@ -12,7 +12,7 @@ use super::weight::stride;
 use super::{CLASSES, OWED_SHARE, RowSent, Sched};
 
 /// What chunks may take beside the fastest rows, in microseconds: nobody notices a gap of this length.
-const BESIDE_US_MIN: u64 = 2_000;
+pub(super) const BESIDE_US_MIN: u64 = 2_000;
 
 /// A step may take longer than the latency target by one part in so many where it fills a tile with that: always to
 /// leave the rest of a tile out would cost prompts a fifth of their speed beside few rows.

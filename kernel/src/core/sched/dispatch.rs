@@ -41,7 +41,7 @@ impl Kernel {
         if self.begin_resize(id) {
             return self.submit(id, Plan::default());
         }
-        let plan = self.plan_suspect(id).unwrap_or_else(|| self.plan(id));
+        let plan = self.plan(id);
         let written = self.write_behind(id, self.beside(id, &plan));
         let Some(model) = self.models.get(&id) else { return };
         let urgent = written || model.ops.len() >= OPS_WAITING_MAX || !loading(&model.page_ops).is_empty();

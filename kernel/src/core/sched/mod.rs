@@ -30,8 +30,9 @@
 //! - **Service** is a process's share of the measured time of the steps that it had rows in, kept for its whole
 //!   life. [`policy::fair`] derives what `fair`, the default, guarantees between two processes.
 //!
-//! A generation that runs keeps its memory until it ends unless a higher class wants it, so processes of one class
-//! wait for each other's generations where memory is short.
+//! A generation that runs keeps its memory until it ends unless a higher class wants it, a class that is kept out has a
+//! turn, or its process has used a rate up; so processes of one class wait for each other's generations where memory is
+//! short.
 //!
 //! [`KernelConfig::latency_target_percent`]: super::KernelConfig::latency_target_percent
 //! [`KernelConfig::step_us_max`]: super::KernelConfig::step_us_max
@@ -54,6 +55,7 @@ mod preempt;
 mod pressure;
 mod rate;
 mod running;
+mod suspect;
 mod take;
 mod weight;
 
@@ -138,6 +140,10 @@ pub(super) struct Sched {
     /// Rows of a step that is done, and candidates of a plan that is made: only the room for them is used again.
     rows: Vec<RowSent>,
     candidates: Vec<Candidate>,
+    /// Processes that were too far ahead of others for rows at the last plan: nobody waits for what these compute.
+    pub sits_out: BTreeSet<Pid>,
+    /// The last plan was for a suspect alone.
+    suspect_had_turn: bool,
     /// Who waits for a prefix that another process computes, at the last plan.
     pub for_prefixes: PrefixWaits,
 }
@@ -165,6 +171,11 @@ impl Sched {
     /// How far ahead a process may be under `fair`, by what tokens are known to take.
     fn fair_lag_us(&self, config: &KernelConfig) -> u64 {
         self.cost.prefill_us(config.fair_lag_tokens).unwrap_or(0).max(config.fair_lag_us)
+    }
+
+    /// Whether a class is owed time.
+    fn owes(&self, class: Class) -> bool {
+        self.owed_us[class as usize] > 0
     }
 
     /// Forgets what a process has attained.

@@ -9,7 +9,7 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::context::Context;
 use super::super::event::{ModelId, Now};
-use super::super::memory::{PageIn, Reach, Room};
+use super::super::memory::PageIn;
 use super::super::model::Model;
 use super::super::process::Process;
 use super::admit::Admission;
@@ -17,6 +17,7 @@ use super::choose::Chooser;
 use super::policy::fair::{Backlogged, hold_back};
 use super::policy::{Rank, View};
 use super::running::{Owner, Runner};
+use super::suspect::Parted;
 use super::{Plan, PrefixWaits, RowSent};
 
 /// A context that can have a row.
@@ -112,53 +113,44 @@ impl Kernel {
         }
         let mut candidates = survey.candidates;
         let (mut backlogged, throttled_until) = self.keep_ready(id, &waits, &mut candidates);
-        let policy = self.config.policy;
-        let Some(model) = self.models.get_mut(&id) else { return Plan::default() };
-        let lag = model.sched.fair_lag_us(&self.config);
-        model.sched.throttled_until = [throttled_until, in_line].into_iter().flatten().min();
-        if candidates.is_empty() {
+        if let Some(model) = self.models.get_mut(&id) {
+            model.sched.throttled_until = [throttled_until, in_line].into_iter().flatten().min();
+        }
+        self.sit_out(id, &mut backlogged, &mut candidates);
+        let tokens = match self.part_suspects(id, &mut candidates) {
+            Parted::Others => u32::MAX,
+            Parted::Alone(tokens) => tokens,
+            Parted::Nobody => return Plan::default(),
+        };
+        let Some(model) = self.models.get_mut(&id).filter(|_| !candidates.is_empty()) else {
             return Plan::default();
-        }
-        model.sched.plans += 1;
-        if policy.is_fair() {
-            let plan = model.sched.plans;
-            hold_back(&mut model.sched.accounts, &self.groups, &mut backlogged, plan, lag);
-            let sit_out: BTreeSet<Pid> =
-                backlogged.iter().filter(|b| b.sits_out).map(|b| b.owner.pid).collect();
-            candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner.pid));
-        }
+        };
         let order = in_order(&candidates);
-        let room = (model.batch_tokens(), model.row_tile());
+        let room = (model.batch_tokens().min(tokens), model.row_tile());
         let (rows, expected_us) = Chooser::new(&mut model.sched, &self.config, order, room).choose();
         let mut backlog = [false; 4];
         backlogged.iter().for_each(|b| backlog[b.owner.class as usize] = true);
         candidates.clear();
         model.sched.candidates = candidates;
         let mut plan = Plan { rows, backlog, expected_us };
-        self.add_drafts(id, &mut plan);
+        if tokens == u32::MAX {
+            self.add_drafts(id, &mut plan);
+        }
         plan
     }
 
-    /// The row of one suspect alone: a context that was in the step in which a worker died.
-    pub(super) fn plan_suspect(&mut self, model: ModelId) -> Option<Plan> {
-        let suspects: Vec<ContextId> = self.models.get(&model)?.suspects.iter().copied().collect();
-        for id in suspects {
-            if self.contexts.get(&id).is_none_or(|c| !c.place.runs()) {
-                continue;
-            }
-            let resident = self.contexts.get(&id).is_some_and(|c| c.resident.is_some());
-            let room = if resident { self.grow(id, Reach::Juniors) } else { self.admit(id, None) };
-            if matches!(room, Room::Made) {
-                if self.prefills(id) && self.page_in(id, false) == PageIn::Loads {
-                    return Some(Plan::default());
-                }
-                let model = self.models.get(&model)?;
-                let runner = model.sched.running.iter().find(|runner| runner.context == id)?;
-                let row = self.candidate(model, runner, self.contexts.get(&id)?)?.row(model.batch_tokens());
-                return Some(Plan { rows: vec![row], ..Plan::default() });
-            }
+    /// Leaves out the candidates of those who are too far ahead of others, where the policy says so.
+    fn sit_out(&mut self, id: ModelId, backlogged: &mut [Backlogged], candidates: &mut Vec<Candidate>) {
+        let policy = self.config.policy;
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if !candidates.is_empty() && policy.is_fair() {
+            model.sched.plans += 1;
+            let (plan, lag) = (model.sched.plans, model.sched.fair_lag_us(&self.config));
+            hold_back(&mut model.sched.accounts, &self.groups, backlogged, plan, lag);
         }
-        None
+        let sit_out: BTreeSet<Pid> = backlogged.iter().filter(|b| b.sits_out).map(|b| b.owner.pid).collect();
+        candidates.retain(|c| sit_out.is_empty() || !sit_out.contains(&c.owner.pid));
+        model.sched.sits_out = sit_out;
     }
 
     /// Looks at all generations in memory. `candidates` is room for what is found.
@@ -195,8 +187,7 @@ impl Kernel {
         candidates.retain(|&Candidate { owner, context, .. }| {
             let held_back = &model.sched.held_back;
             let passed_over = !held_back.is_empty() && held_back.contains(&context)
-                || !waits.is_empty() && waits.contains(&context)
-                || !model.suspects.is_empty() && model.suspects.contains(&context);
+                || !waits.is_empty() && waits.contains(&context);
             if passed_over {
                 return false;
             }
@@ -250,6 +241,13 @@ impl Kernel {
     pub(in crate::core) fn throttled_until(&self, owner: &Owner) -> Option<Now> {
         let limited = owner.rated || self.groups.any_rated();
         self.empty_until(limited.then(|| self.processes.living(owner.pid)).flatten()?)
+    }
+
+    /// A context that can have a row, as it is now.
+    pub(super) fn candidate_of(&self, id: ModelId, context: ContextId) -> Option<Candidate> {
+        let model = self.models.get(&id)?;
+        let runner = model.sched.running.iter().find(|runner| runner.context == context)?;
+        self.candidate(model, runner, self.contexts.get(&context)?)
     }
 
     #[inline]
