@@ -138,6 +138,121 @@ fn lower_classes_get_their_twentieth() {
     assert!(service[0] >= 0.85 * 100e6, "{service:?} µs: classes are strict beyond that");
 }
 
+#[test]
+fn class_that_others_keep_out_of_memory_has_turns_there() {
+    for host_pages in [0, 64] {
+        // Eight frames, of which higher classes want more than there are all the time.
+        let script = "step_us=9000,row_us=1000,token_us=100,pool=512,context=512";
+        let (mut machine, watcher) = Machine::with_swap(script, host_pages, 0);
+        let batch = machine.connect_as(ADMIN, Class::Batch, 0);
+        let watched = [0; 3].map(|_| machine.connect_as(ADMIN, Class::Interactive, 0));
+        let mut calls = watched.map(|conn| {
+            let context = machine.open_with(conn, &"w".repeat(130));
+            (context, machine.begin(conn, generate(context, 50)))
+        });
+        machine.turn();
+        let story = |n: usize| format!("story {n} that nobody waits for, ").repeat(5);
+        let tell = |machine: &mut Machine, n| {
+            let context = machine.open_with(batch, &story(n));
+            (context, machine.begin(batch, generate(context, 250)))
+        };
+        let (mut told, mut telling) = (0, tell(&mut machine, 0));
+        let (begin, mut done) = (machine.now, 0);
+        while machine.now - begin < 200_000_000 {
+            for (conn, (context, call)) in watched.iter().zip(&mut calls) {
+                if machine.reply(*conn, *call).is_some() {
+                    done += 1;
+                    machine.call(*conn, Close { context: *context }).expect("own context");
+                    *context = machine.open_with(*conn, &format!("{done} {}", "w".repeat(130)));
+                    *call = machine.begin(*conn, generate(*context, 50));
+                }
+            }
+            if let Some(reply) = machine.reply(batch, telling.1) {
+                let text = crate::machine::generated(reply).text;
+                assert_eq!(text, crate::machine::reference(script, &story(told), 250), "as if it were alone");
+                machine.call(batch, Close { context: telling.0 }).expect("own context");
+                told += 1;
+                telling = tell(&mut machine, told);
+            }
+            assert!(machine.turn());
+        }
+        assert!(told >= 2, "{told} stories in 200 seconds with {host_pages} pages of swap");
+        let pids = [batch, watched[0], watched[1], watched[2]].map(|conn| machine.pid(conn));
+        let service = machine.service(watcher, &pids);
+        eprintln!("{told} stories, {done} others: {service:?} µs");
+        assert!(service[0] >= 200e6 / 20.0 - 2e6, "{service:?} µs, of which batch is owed a twentieth");
+        assert!(service[1..].iter().sum::<f64>() >= 0.85 * 200e6, "{service:?} µs: and no more");
+    }
+}
+
+#[test]
+fn realtime_gives_no_memory_to_those_that_it_keeps_out() {
+    let (mut machine, _) =
+        Machine::with_model("step_us=9000,row_us=1000,token_us=100,pool=8192,context=8192");
+    let urgent = machine.connect_as(ADMIN, Class::Realtime, 0);
+    let filling = machine.open_with(urgent, &"r".repeat(4000));
+    let call = machine.begin(urgent, Generate { stream: false, ..generate(filling, 4100) });
+    machine.turn();
+    let batch = machine.connect_as(ADMIN, Class::Batch, 0);
+    let context = machine.open_with(batch, &"b".repeat(5000));
+    let waiting = machine.begin(batch, generate(context, 5));
+    machine.run_until(38_000_000);
+    assert!(machine.events(batch, waiting).is_empty(), "deadlines go before what is owed");
+    machine.finish(urgent, call).expect("it ends");
+    machine.finish(batch, waiting).expect("it has room now");
+}
+
+#[test]
+fn prefix_of_one_that_sits_steps_out_is_not_waited_for() {
+    let mut machine = Machine::new(config(20_000));
+    let watcher = machine.connect(ADMIN);
+    let script = "step_us=1000,row_us=1000,token_us=1000,pool=65536,context=8192,batch=1000";
+    machine.mount(watcher, "m", script).expect("it mounts");
+    let known = machine.open_with(watcher, "what tokens cost");
+    machine.generate(watcher, known, 20);
+    // A step of a second, in which somebody else comes who is so much behind then.
+    let [ahead, steady, newcomer] = [0; 3].map(|_| machine.connect(ADMIN));
+    let prompt = "a long beginning ".repeat(82);
+    let context = machine.open_with(ahead, &prompt);
+    let first = machine.begin(ahead, generate(context, 1));
+    machine.endless(steady, "steady");
+    machine.turn();
+    machine.turn();
+    assert!(machine.reply(ahead, first).is_none(), "it has computed a part of it");
+    let before = machine.now;
+    let context = machine.open_with(newcomer, &prompt);
+    let call = machine.begin(newcomer, generate(context, 1));
+    machine.finish(newcomer, call).expect("it has all that it needs");
+    assert!(machine.now - before < 900_000, "its first token took {} µs", machine.now - before);
+    assert!(machine.reply(ahead, first).is_none(), "who is ahead still sits out");
+    assert!(machine.finish(ahead, first).is_ok());
+}
+
+#[test]
+fn suspects_of_a_dead_worker_are_held_to_the_bound() {
+    let lag = 50_000;
+    let mut machine = Machine::new(config(lag));
+    let watcher = machine.connect(ADMIN);
+    machine.mount(watcher, "m", TIMED).expect("it mounts");
+    let [long, short] = [0; 2].map(|_| machine.connect(ADMIN));
+    machine.endless(long, &"a long log ".repeat(1000));
+    machine.endless(short, "a short one");
+    let pids = [long, short].map(|conn| machine.pid(conn));
+    machine.run_until(8_000_000);
+    machine.longest_step_us = 0;
+    // Both were in the step, and the long one takes more than a second to compute again.
+    machine.kill_worker();
+    let until = machine.now + 6_000_000;
+    let (mut low, mut high) = (f64::MAX, f64::MIN);
+    while machine.now < until {
+        machine.turn();
+        let service = machine.service(watcher, &pids);
+        (low, high) = (low.min(service[0] - service[1]), high.max(service[0] - service[1]));
+    }
+    let bound = 2.0 * (lag + machine.longest_step_us) as f64;
+    assert!(high - low <= bound + ROUNDING_US, "{} of {bound} µs", high - low);
+}
+
 /// One that is backlogged all the time.
 #[derive(Clone, Debug)]
 struct Load {

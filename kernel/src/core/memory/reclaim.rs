@@ -8,7 +8,6 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::event::ModelId;
 use super::super::model::Model;
-use super::super::process::Process;
 use super::super::sched::{Place, Runner};
 
 /// What came of asking for room.
@@ -30,6 +29,8 @@ pub(in crate::core) enum Reach {
     LowerClasses,
     /// From those of lower classes and from later generations: it is in and grows.
     Juniors,
+    /// From all but those of the class realtime: it has a turn in memory.
+    All,
 }
 
 /// Whoever gives pages back.
@@ -43,17 +44,22 @@ enum Victim {
 
 impl Kernel {
     /// Brings a context that waits into memory, with room for its whole log.
-    pub(in crate::core) fn admit(&mut self, id: ContextId, share: Option<(ContextId, u32)>) -> Room {
+    pub(in crate::core) fn admit(
+        &mut self,
+        id: ContextId,
+        share: Option<(ContextId, u32)>,
+        reach: Reach,
+    ) -> Room {
         let Some(context) = self.contexts.get(&id) else { return Room::Wait };
         let (model, owner, pages) = (context.model, context.owner, context.pages());
         if let Some(room) = self.within_limit(owner, id, pages) {
             return room;
         }
-        if self.is_out_of_reach(model, id, share.map_or(0, |(_, length)| length)) {
+        if self.is_out_of_reach(model, id, share.map_or(0, |(_, length)| length), reach) {
             return self.no_room(model, id);
         }
         self.keep_saved(id, share);
-        let room = self.admit_with(model, id, share);
+        let room = self.admit_with(model, id, share, reach);
         if let Some(model) = self.models.get_mut(&model) {
             model.slots.keep_none();
         }
@@ -62,30 +68,31 @@ impl Kernel {
 
     /// Whether a context that wants to come in, and may share so much, would lack frames although all gave theirs that
     /// have to. Then nobody gives any.
-    fn is_out_of_reach(&self, model: ModelId, id: ContextId, shared: u32) -> bool {
+    fn is_out_of_reach(&self, model: ModelId, id: ContextId, shared: u32, reach: Reach) -> bool {
         let (Some(model), Some(context)) = (self.models.get(&model), self.contexts.get(&id)) else {
             return true;
         };
-        let Some(memory) = &model.memory else { return true };
-        let class = self.processes.living(context.owner).map(Process::class);
-        let stays = |runner: &&Runner| {
-            Some(runner.owner.class) < class
-                || Some(runner.owner.class) == class && !self.rests(model, runner)
-        };
-        let stay = model.sched.running.iter().filter(stays);
+        let (Some(memory), Some(own)) = (&model.memory, self.seniority(id)) else { return true };
+        let stay = model.sched.running.iter().filter(|runner| !self.gives(model, runner, own, reach));
         let stay = stay.filter_map(|runner| self.contexts.get(&runner.context)?.resident.as_ref());
         let most = memory.pool.total() - memory.pool.frames_of(stay.flat_map(|r| &r.pages));
         // Of a page that is shared in part it needs a copy of its own.
         most + shared / PAGE_TOKENS < context.pages()
     }
 
-    fn admit_with(&mut self, model: ModelId, id: ContextId, mut share: Option<(ContextId, u32)>) -> Room {
+    fn admit_with(
+        &mut self,
+        model: ModelId,
+        id: ContextId,
+        mut share: Option<(ContextId, u32)>,
+        reach: Reach,
+    ) -> Room {
         if share.is_some_and(|(giver, length)| self.adopt(giver, id, length, false)) {
             share = None;
         }
         while self.lacks_sequence(model, id) {
             let spare = share.map(|(giver, _)| giver);
-            match self.victim(model, id, spare, Reach::LowerClasses) {
+            match self.victim(model, id, spare, reach) {
                 Some(Victim::Cached(victim) | Victim::Running(victim)) => self.swap_out(model, victim),
                 // There is no sequence for both: it takes the other's, or what could be shared is worth less than
                 // going on.
@@ -101,7 +108,7 @@ impl Kernel {
         if self.contexts.get(&id).is_some_and(|c| c.resident.is_none()) && !self.lend_sequence(id) {
             return Room::Wait;
         }
-        let room = self.grow(id, Reach::LowerClasses);
+        let room = self.grow(id, reach);
         if !matches!(room, Room::Made) {
             self.leave_remnant(id);
         }
@@ -206,23 +213,33 @@ impl Kernel {
         let own = self.seniority(id)?;
         let model = self.models.get(&model)?;
         let in_step = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.in_step);
-        let gives = |runner: &Runner| {
-            let theirs = runner.seniority();
-            let junior = match reach {
-                Reach::LowerClasses => theirs.0 > own.0,
-                Reach::Juniors => theirs > own,
-            };
-            junior || theirs.0 == own.0 && self.rests(model, runner)
-        };
         let mut last = None;
         // Whether one is in the step is looked up last, and of few.
         for runner in model.sched.running.iter().rev() {
             let found = Some((runner.seniority(), runner.context));
-            if found > last && gives(runner) && usable(&runner.context) && !in_step(&runner.context) {
+            if found > last
+                && self.gives(model, runner, own, reach)
+                && usable(&runner.context)
+                && !in_step(&runner.context)
+            {
                 last = found;
             }
         }
         last.map(|(_, context)| Victim::Running(context))
+    }
+
+    /// Whether a running context gives its pages to one of that seniority.
+    fn gives(&self, model: &Model, runner: &Runner, to: (Class, CallNo), reach: Reach) -> bool {
+        let theirs = runner.seniority();
+        let within = match reach {
+            Reach::LowerClasses => theirs.0 > to.0,
+            Reach::Juniors => theirs > to,
+            Reach::All => theirs.0 > Class::Realtime,
+        };
+        match model.sched.is_guest(runner.context) {
+            true => within && to.0 == Class::Realtime,
+            false => within || theirs.0 == to.0 && self.rests(model, runner),
+        }
     }
 
     /// Whether a running context gives its pages to those of its class as one that is idle does: its process, or group,

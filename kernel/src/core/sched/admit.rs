@@ -33,9 +33,8 @@ impl Kernel {
         for id in lacking.iter().copied() {
             // One before it may have taken its pages in the meantime.
             let Some(context) = self.contexts.get(&id).filter(|c| c.resident.is_some()) else { continue };
-            // Who has used his rate up has no rows to write into them.
-            if self.processes.living(context.owner).is_some_and(|p| self.empty_until(p).is_some()) {
-                waits.insert(id);
+            // Who has used his rate up has no rows to write into them, and none in this step.
+            if self.is_throttled(context.id) {
                 continue;
             }
             match self.grow_in_group(id) {
@@ -53,6 +52,7 @@ impl Kernel {
     /// Brings generations that wait into memory, as far as there is room.
     pub(super) fn admit_waiting(&mut self, model: ModelId) -> Admission {
         let mut admission = Admission::default();
+        self.admit_guest(model, &mut admission);
         self.admit_in_turn(model, &mut admission);
         admission
     }
@@ -81,13 +81,24 @@ impl Kernel {
             if self.pass_over_throttled(first, &mut passed, admission) {
                 continue;
             }
-            match self.bring_in(first, &mut admission.for_prefixes) {
+            match self.bring_in(first, Reach::LowerClasses, &mut admission.for_prefixes) {
                 Room::Made => {}
                 Room::Wait => return,
                 Room::OwnLimit => drop(passed.contexts.insert(first)),
                 Room::Never(fault) => self.fail_generation(first, fault),
             }
         }
+    }
+
+    fn is_guest(&self, id: ContextId) -> bool {
+        let model = self.contexts.get(&id).and_then(|c| self.models.get(&c.model));
+        model.is_some_and(|model| model.sched.is_guest(id))
+    }
+
+    /// Whether the process of a context, or its group, has used its rate up.
+    pub(super) fn is_throttled(&self, id: ContextId) -> bool {
+        let owner = self.contexts.get(&id).and_then(|c| self.processes.living(c.owner));
+        owner.is_some_and(|process| self.empty_until(process).is_some())
     }
 
     /// Passes over a generation whose process, or group, has used its rate up: in memory it would have no rows.
@@ -106,7 +117,7 @@ impl Kernel {
 
     /// Brings a generation into memory, if its groups and the pool have room. Those behind one that waits for a prefix
     /// need not wait with it.
-    fn bring_in(&mut self, id: ContextId, for_prefixes: &mut PrefixWaits) -> Room {
+    pub(super) fn bring_in(&mut self, id: ContextId, reach: Reach, for_prefixes: &mut PrefixWaits) -> Room {
         let share = match self.outlook(id) {
             Outlook::Wait(computing) => {
                 self.note_prefix_wait(for_prefixes, computing, id);
@@ -116,7 +127,7 @@ impl Kernel {
         };
         let pages = self.contexts.get(&id).map_or(0, |c| c.pages());
         match self.group_room(id, pages, false) {
-            Room::Made => self.admit(id, share),
+            Room::Made => self.admit(id, share, reach),
             other => other,
         }
     }
@@ -126,7 +137,7 @@ impl Kernel {
         // A page of its own in place of a shared one is no page more.
         let more = context.pages().saturating_sub(context.frames());
         match self.group_room(id, more, true) {
-            Room::Made => self.grow(id, Reach::Juniors),
+            Room::Made => self.grow(id, if self.is_guest(id) { Reach::All } else { Reach::Juniors }),
             other => other,
         }
     }

@@ -43,6 +43,7 @@ impl Kernel {
         }
         let Some(model) = self.models.get_mut(&id) else { return };
         model.sched.settle_debts(step.backlog, classes, elapsed_us);
+        model.sched.settle_turns(classes, elapsed_us);
         if !model.sched.line.is_empty() {
             for rows in step.of_each_process() {
                 self.stand_in_line(id, rows[0].owner);

@@ -101,6 +101,14 @@ impl Line {
         self.members.is_empty()
     }
 
+    /// The first generation of a class.
+    pub(super) fn first_of_class(&self, class: Class) -> Option<ContextId> {
+        let least = Standing { class, due: 0, load: 0, rank: Rank { due: 0, tier: 0, key: 0 } };
+        let (standing, _, pid, _) = self.order.range((least, CallNo(0), Pid(0), GroupId(0))..).next()?;
+        let member = self.members.get(pid).filter(|_| standing.class == class)?;
+        member.contexts.values().next().copied()
+    }
+
     /// The first generation that is not passed over.
     pub(super) fn first_but(&self, passed: &PassedOver) -> Option<ContextId> {
         let open = self.order.iter().filter(|(_, _, pid, group)| !passed.has(*pid, *group));

@@ -25,8 +25,9 @@
 //!   and what it had beyond it is held against it, up to [`OWED_US_MAX`]; while it is owed anything, it has as many
 //!   rows as make up for that, or a chunk, in every step. So in any span of time T in which it is backlogged (in
 //!   memory) it is charged with at least T / 20 − 2 [`OWED_US_MAX`], or all its contexts have rows in every step.
-//!   Waiting raises nobody above his class. For memory itself there is no such share: who has
-//!   none in time of need waits until a higher class leaves some.
+//!   A class that higher ones keep out of memory is owed the same, and has a turn there when it is owed
+//!   [`OWED_US_MAX`] ([`guest`]). Waiting raises nobody above his class, and nobody but `realtime` keeps others from
+//!   ever getting on.
 //! - **Service** is a process's share of the measured time of the steps that it had rows in, kept for its whole
 //!   life. [`policy::fair`] derives what `fair`, the default, guarantees between two processes.
 //!
@@ -46,6 +47,7 @@ mod cost;
 mod dispatch;
 mod draft;
 mod fit;
+mod guest;
 mod limits;
 mod line;
 mod place;
@@ -70,6 +72,7 @@ use super::event::Now;
 use super::group::GroupId;
 use super::memory::PageSent;
 use account::{AccountNo, Accounts};
+use guest::Turns;
 use plan::Candidate;
 
 pub(super) use account::virtual_time;
@@ -144,6 +147,8 @@ pub(super) struct Sched {
     pub sits_out: BTreeSet<Pid>,
     /// The last plan was for a suspect alone.
     suspect_had_turn: bool,
+    /// What classes are owed that are kept out of memory.
+    turns: Turns,
     /// Who waits for a prefix that another process computes, at the last plan.
     pub for_prefixes: PrefixWaits,
 }

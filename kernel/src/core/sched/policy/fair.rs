@@ -32,6 +32,14 @@
 //!
 //! The class `realtime` is exempt: there deadlines count, and only the administrator gives it.
 //!
+//! **What the bound does not say.** Who waits in line for memory is not backlogged, and neither is who waits for a prefix
+//! that another one computes, or has used a rate up: for that time the bound promises nothing, and it is not made up for.
+//! Where memory is short, what holds between processes of a class is the order of the line: first who has least contexts
+//! in memory for its weight, then who has least virtual time. Each generation that comes in keeps its memory until it
+//! ends, so processes whose generations are as long get turns in proportion to their weights, and one whose generations
+//! are longer more. A context that waits for a prefix has it for nothing when it goes on, and it waits only for one that
+//! has rows.
+//!
 //! Somebody always gets on: the process with the least virtual time, in the group with the least, does not sit out.
 //!
 //! The shape of the argument is that of start-time fair queueing (Goyal, Vin, Cheng 1996); that of charging by token
