@@ -178,6 +178,46 @@ fn idle_processes_are_small_and_do_not_grow_with_their_number() {
     assert!(bytes[1] < bytes[0] * 1.25, "a process among many takes more:\n{table}");
 }
 
+/// The cells of a report's row, as they should be.
+fn row_of(report: &Report) -> Vec<String> {
+    let (s, all) = (&report.stats, &report.measure.all);
+    let times = |of: &hdrhistogram::Histogram<u64>, unit: f64, digits: usize| {
+        let at = |q| format!("{:.digits$}", of.value_at_quantile(q) as f64 / unit);
+        format!("{} · {} · {}", at(0.5), at(0.95), at(0.99))
+    };
+    let cells = [
+        report.policy.clone(),
+        report.answers.to_string(),
+        format!("{:.1}", s.tokens_generated as f64 / report.measure.seconds()),
+        times(&all.first, 1e6, 2),
+        times(&all.between, 1e3, 1),
+        format!("{:.3}", report.fairness),
+        format!("{} · {}", s.prompt_tokens_evaluated, s.prompt_tokens_shared),
+        s.tokens_recomputed.to_string(),
+        format!("{} · {}", s.swap_out_bytes >> 20, s.swap_in_bytes >> 20),
+        report.failed.values().sum::<u64>().to_string(),
+    ];
+    let edge = || std::iter::once(String::new());
+    edge().chain(cells).chain(edge()).collect()
+}
+
+#[test]
+fn many_processes_with_contexts_over_hours_all_have_their_answers() {
+    let output = Command::new(harness::binary("simulate"))
+        .args(["scale", "--processes", "50", "--contexts", "10", "--models", "2", "--hours", "0.5"])
+        .output()
+        .expect("simulate can be started");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("500 answers, 0 failed"), "{told}");
+    let table = harness::stdout(output);
+    let row = table.lines().last().expect("it has a row");
+    let cells: Vec<&str> = row.trim_matches(['|', ' ']).split('|').map(str::trim).collect();
+    assert_eq!(cells[..2], ["50", "500"], "{table}");
+    let number = |at: usize| cells[at].parse::<f64>().expect("a number");
+    assert!((0.3..2.0).contains(&number(2)), "half an hour and what chance adds: {table}");
+    assert!(number(6) >= 500.0, "each answer takes steps: {table}");
+}
+
 #[test]
 fn comparison_without_traces_runs_a_synthetic_load_and_writes_plots() {
     let dir = tempfile::tempdir().expect("a folder can be made");
@@ -190,6 +230,11 @@ fn comparison_without_traces_runs_a_synthetic_load_and_writes_plots() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("so the load is synthetic: mixed"));
     let shown = harness::stdout(output);
     assert!(policy::names().all(|name| shown.contains(&format!("| {name} |"))), "{shown}");
+    let device = Device { speed: 32.0, pool_tokens: 32_768, context_tokens: 8192, ..Device::default() };
+    let load = synthetic::make(Kind::Mixed, 24, 4, 32.0, 1).within(8192);
+    let report = play(&load, &Setting { policy: "fair".into(), device, ..Setting::default() });
+    let row = shown.lines().find(|line| line.starts_with("| fair |")).expect("fair has a row");
+    assert_eq!(row.split('|').map(str::trim).collect::<Vec<_>>(), row_of(&report), "{shown}");
     for name in ["first-token.svg", "between-tokens.svg", "throughput.svg", "report.md"] {
         let text = std::fs::read_to_string(dir.path().join("out").join(name)).expect("it was written");
         assert!(text.contains("fair"), "{name}");

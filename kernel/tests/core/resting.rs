@@ -2,8 +2,9 @@
 
 use kernel::core::event::ConnId;
 use syscalls::ContextId;
+use syscalls::call::Close;
 
-use crate::machine::{ADMIN, Machine, reference};
+use crate::machine::{ADMIN, Machine, generate, reference};
 
 /// Eight frames.
 const SMALL: &str = "step_us=9000,row_us=1000,token_us=100,pool=512,context=512";
@@ -111,4 +112,58 @@ fn return_of_a_slow_one_costs_its_pages_and_those_of_one_other_however_many_turn
     // Four of the slow one, which took two from others.
     assert!(brought_back[1..].iter().all(|pages| *pages <= 4 + 3), "{brought_back:?}");
     turns.iter().chain([&slow]).for_each(Agent::check);
+}
+
+/// Saving a page takes thrice as long as loading one, so the return of one that is saved costs a quarter.
+const PRICED: &str = "step_us=9000,row_us=1000,token_us=100,save_us=300,load_us=100,pool=512,context=512";
+
+#[test]
+fn of_two_equally_late_the_one_whose_pages_are_saved_gives_first() {
+    let (mut machine, _) = Machine::with_swap(PRICED, 4096, 0);
+    let [mut saved, mut unsaved] = [1, 2].map(|n| Agent::new(&mut machine, n, 140));
+    saved.go_on(&mut machine);
+    // It loses its pages, which are saved, to one that does not stay, and has them loaded.
+    let mut passing = Agent::new(&mut machine, 3, 400);
+    passing.go_on(&mut machine);
+    assert!(saved.frames(&mut machine) < 3, "its pages were taken");
+    machine.call(passing.conn, Close { context: passing.context }).expect("own context");
+    unsaved.go_on(&mut machine);
+    saved.go_on(&mut machine);
+    assert_eq!([saved.frames(&mut machine), unsaved.frames(&mut machine)], [3, 3]);
+    // The other one is late by a little more.
+    machine.pass_ms(SLOW_MS);
+    let mut presser = Agent::new(&mut machine, 4, 200);
+    presser.go_on(&mut machine);
+    let frames = [saved.frames(&mut machine), unsaved.frames(&mut machine)];
+    assert!(frames[0] < 3 && frames[1] == 3, "{frames:?}: what is saved need not be saved again");
+    for agent in [&mut saved, &mut unsaved, &mut presser] {
+        agent.go_on(&mut machine);
+        agent.check();
+    }
+}
+
+#[test]
+fn of_two_equally_late_the_one_whose_process_runs_another_gives_last() {
+    // Ten frames: three for each of two that rest, and two for one that runs.
+    let script = "step_us=9000,row_us=1000,token_us=100,pool=640,context=512";
+    let (mut machine, _) = Machine::with_swap(script, 4096, 0);
+    let [mut busy, mut away] = [1, 2].map(|n| Agent::new(&mut machine, n, 140));
+    busy.go_on(&mut machine);
+    away.go_on(&mut machine);
+    let running = machine.open_with(busy.conn, "runs");
+    let call = machine.begin(busy.conn, generate(running, 115));
+    while machine.events(busy.conn, call).len() < 100 {
+        assert!(machine.turn());
+    }
+    assert_eq!([busy.frames(&mut machine), away.frames(&mut machine)], [3 + 2, 3], "there is room for all");
+    let mut presser = Agent::new(&mut machine, 4, 200);
+    presser.go_on(&mut machine);
+    assert!(machine.reply(busy.conn, call).is_none(), "it still runs");
+    // The one of the process that runs has rested longer, by a little.
+    assert_eq!([busy.frames(&mut machine), away.frames(&mut machine)], [3 + 2, 1]);
+    machine.finish(busy.conn, call).expect("it ends");
+    for agent in [&mut busy, &mut away, &mut presser] {
+        agent.go_on(&mut machine);
+        agent.check();
+    }
 }

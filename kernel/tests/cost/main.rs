@@ -11,11 +11,13 @@ mod machine;
 use std::alloc::System;
 use std::time::{Duration, Instant};
 
+use kernel::core::event::ConnId;
 use kernel::core::{Effect, Event, KernelConfig, Now};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use syscalls::Reply;
 use syscalls::call::Generate;
 
-use machine::{ADMIN, Job, Machine, generate};
+use machine::{ADMIN, Job, Machine, append_bytes, generate, open};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -41,17 +43,43 @@ impl Cost {
     }
 }
 
+/// What rests while others run.
+#[derive(Clone, Copy)]
+struct Idle {
+    processes: usize,
+    /// Contexts of these, one each, of which so many are in memory.
+    contexts: usize,
+    resident: usize,
+}
+
+impl Idle {
+    fn begin(self, machine: &mut Machine, owner: ConnId) {
+        for n in 0..self.processes {
+            let pid = machine.spawn(owner, &format!("idle {n}"));
+            if n >= self.contexts {
+                continue;
+            }
+            let Ok(Reply::Opened { context, .. }) = machine.call_as(owner, Some(pid), open()) else {
+                panic!("it opens")
+            };
+            let text = append_bytes(context, &format!("{n} rests"));
+            machine.call_as(owner, Some(pid), text).expect("it fits");
+            if n < self.resident {
+                machine.call_as(owner, Some(pid), generate(context, 1)).expect("there is room");
+            }
+        }
+    }
+}
+
 /// Runs contexts of so many processes beside idle ones, on a worker with room for so many of them.
-fn step_cost(processes: usize, idle: usize, room: usize) -> Cost {
+fn step_cost(processes: usize, idle: Idle, room: usize) -> Cost {
     // One sequence is the kernel's own.
-    let sequences_max = room as u16 + 1;
+    let sequences_max = (room + idle.resident) as u16 + 1;
     let mut machine = Machine::new(KernelConfig { sequences_max, ..KernelConfig::default() });
     machine.check_every = u64::MAX;
     let owner = machine.connect(ADMIN);
     machine.mount(owner, "m", "pool=262144,context=4096,sequences=1024").expect("the script mounts");
-    for n in 0..idle {
-        machine.spawn(owner, &format!("idle {n}"));
-    }
+    idle.begin(&mut machine, owner);
     let conns: Vec<_> = (0..processes).map(|_| machine.connect(ADMIN)).collect();
     for n in 0..CONTEXTS {
         let conn = conns[n % processes];
@@ -87,12 +115,23 @@ fn step_cost(processes: usize, idle: usize, room: usize) -> Cost {
 
 #[test]
 fn step_of_256_contexts_allocates_for_none_of_them() {
-    for (processes, idle, waiting) in [(1, 0, 0), (16, 0, 0), (256, 0, 0), (256, 0, 1), (256, 10_000, 0)] {
+    let none = Idle { processes: 0, contexts: 0, resident: 0 };
+    let many = Idle { processes: 10_000, ..none };
+    let with_contexts = Idle { contexts: 10_000, resident: 500, ..many };
+    let loads = [
+        (1, none, 0),
+        (16, none, 0),
+        (256, none, 0),
+        (256, none, 1),
+        (256, many, 0),
+        (256, with_contexts, 0),
+    ];
+    for (processes, idle, waiting) in loads {
         let cost = step_cost(processes, idle, CONTEXTS - waiting);
         let [p10, p50, p90] = [0.1, 0.5, 0.9].map(|of| cost.quantile(of));
         eprintln!(
-            "{CONTEXTS} contexts of {processes} processes, {waiting} in line, {idle} idle processes: {p50:?} a step, {p10:?} to {p90:?}; {:.0} rows, {:.0} allocations",
-            cost.rows, cost.allocations
+            "{CONTEXTS} contexts of {processes} processes, {waiting} in line, {} idle processes with {} contexts, {} resident: {p50:?} a step, {p10:?} to {p90:?}; {:.0} rows, {:.0} allocations",
+            idle.processes, idle.contexts, idle.resident, cost.rows, cost.allocations
         );
         assert_eq!(cost.rows.round() as usize, CONTEXTS - waiting, "rows");
         // Logs and texts double now and then, pages have nodes, and the step has some lists.

@@ -1,4 +1,4 @@
-//! Sharing, forks, swapping, preemption and sliding at the same time, in a pool that has room for a third of it.
+//! Sharing, forks, swapping, preemption, sliding and compacting at the same time, in a pool that has room for a third of it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,7 +8,7 @@ use harness::bench::random::Random;
 use harness::output::{ROUNDING, Said, assert_same_bits, assert_same_but_for_ties, measured, say};
 use harness::steps::{Steps, prompt_tokens};
 use harness::{Daemon, wait_until};
-use syscalls::call::{Class, OnFull, Open};
+use syscalls::call::{Append, Class, OnFull, Open};
 use syscalls::client::blocking::Client;
 use syscalls::reply::ProcessState;
 use syscalls::{ContextId, Event, Reply, Tokens};
@@ -18,8 +18,9 @@ use super::{DETERMINISTIC, MODEL, PAGE, mount_anew};
 /// Cells of the pool.
 const CELLS: u32 = 24 * PAGE;
 
-/// Contexts that slid when all ran together.
+/// Contexts that slid, and that compacted, when all ran together.
 static SLID: AtomicU32 = AtomicU32::new(0);
+static COMPACTED: AtomicU32 = AtomicU32::new(0);
 
 /// What a program does, always the same: what it says depends on nothing else.
 struct Program {
@@ -35,8 +36,9 @@ impl Program {
     }
 }
 
-/// All programs, the one first that fills the pool alone.
-fn programs() -> Vec<Program> {
+/// All programs, the one first that fills the pool alone. What a summary says can only be compared where rounding does
+/// not decide it, because nobody sees its tokens.
+fn programs(deterministic: bool) -> Vec<Program> {
     let several = |name, run, count| (0..count).map(move |seed| Program::new(name, Class::Normal, run, seed));
     let first = Program::new("long", Class::Batch, long, 0);
     let watched = Program::new("watched", Class::Interactive, watched, 0);
@@ -45,6 +47,7 @@ fn programs() -> Vec<Program> {
         .chain(several("sharer", sharer, 3))
         .chain(several("forker", forker, 2))
         .chain(several("slider", slider, 2))
+        .chain(several("compacter", compacter, if deterministic { 2 } else { 0 }))
         .chain(several("turns", turns, 3))
         .collect()
 }
@@ -105,15 +108,14 @@ fn forker(client: &mut Client, seed: u64) -> Vec<Said> {
     said
 }
 
+fn opened_small(client: &mut Client, on_full: OnFull) -> ContextId {
+    let (model, tokens_max) = (Some(MODEL.into()), Some(Tokens(4 * PAGE)));
+    client.open_with(Open { model, tokens_max, on_full, prefix: None }).expect("opens").context
+}
+
 /// One that outgrows its window.
 fn slider(client: &mut Client, seed: u64) -> Vec<Said> {
-    let open = Open {
-        model: Some(MODEL.into()),
-        tokens_max: Some(Tokens(4 * PAGE)),
-        on_full: OnFull::Slide,
-        prefix: None,
-    };
-    let context = client.open_with(open).expect("opens").context;
+    let context = opened_small(client, OnFull::Slide);
     add(client, context, 50 + seed, 3 * PAGE);
     let count = |event| {
         if let Event::Slid { .. } = event {
@@ -123,6 +125,26 @@ fn slider(client: &mut Client, seed: u64) -> Vec<Said> {
     let reply = client.generate(measured(context, 200), count).expect("generates");
     assert_eq!(reply.tokens.len(), 200);
     vec![reply.into()]
+}
+
+/// One that is given more than its window holds, a part at a time, and sums up what was before.
+fn compacter(client: &mut Client, seed: u64) -> Vec<Said> {
+    let context = opened_small(client, OnFull::Compact);
+    add(client, context, 60 + seed, 3 * PAGE);
+    (0..4)
+        .map(|part| {
+            let tokens = Some(Random(70 + 10 * seed + part).tokens(40));
+            let append = Append { context, text: None, tokens, messages: None, special: false };
+            let call = client.start(append).expect("starts");
+            let count = |event| {
+                if let Event::Compacted { .. } = event {
+                    COMPACTED.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            client.finish(call, count).expect("appends");
+            say(client, context, 20)
+        })
+        .collect()
 }
 
 /// A conversation that rests between its turns, so that others take its pages.
@@ -155,9 +177,7 @@ fn together(daemon: &Daemon, programs: &[Program]) -> (Vec<Vec<Said>>, bool) {
     let mut steps = Steps::watch(daemon);
     let mut clients: Vec<_> = programs.iter().map(|program| daemon.client_of(program.class)).collect();
     let first = clients[0].pid();
-    // What steps cost is known before the first long one, or the kernel could not tell that it takes long.
     let mut stranger = daemon.client();
-    watched(&mut stranger, 0);
     let said = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for (program, client) in programs.iter().zip(&mut clients) {
@@ -180,12 +200,12 @@ fn together(daemon: &Daemon, programs: &[Program]) -> (Vec<Vec<Said>>, bool) {
 
 #[test]
 fn every_process_says_what_it_says_alone() {
-    let programs = programs();
     for deterministic in DETERMINISTIC {
+        let programs = programs(deterministic);
         let daemon = Daemon::start();
         let alone = alone(&daemon, &programs, deterministic);
         mount_anew(&daemon, &shape(), CELLS, deterministic);
-        SLID.store(0, Ordering::Relaxed);
+        [&SLID, &COMPACTED].into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
         let (together, withdrawn) = together(&daemon, &programs);
         let stats = daemon.client().stat(None, Some(MODEL)).expect("counts");
         assert!(stats.prompt_tokens_shared >= u64::from(2 * 4 * PAGE), "nothing was shared: {stats:?}");
@@ -193,6 +213,8 @@ fn every_process_says_what_it_says_alone() {
         assert!(stats.refaults > 0, "nothing came back: {stats:?}");
         assert!(withdrawn, "no step was withdrawn: {stats:?}");
         assert!(SLID.load(Ordering::Relaxed) >= 2, "nothing slid");
+        let compacted = COMPACTED.load(Ordering::Relaxed);
+        assert!(compacted >= 2 || !deterministic, "nothing was summed up when there was more to read");
         let mut same = 0;
         for ((program, alone), together) in programs.iter().zip(&alone).zip(&together) {
             if deterministic {

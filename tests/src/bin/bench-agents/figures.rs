@@ -64,6 +64,8 @@ pub enum Figure {
     Jain,
     /// What the first of two clients got of both clients' service.
     ServiceShare,
+    /// How far apart what two clients got was, as time of the device.
+    ServiceApart,
 }
 
 /// The figures of a run, or the medians of several.

@@ -25,6 +25,10 @@ const OUTPUT_WEIGHT: f64 = 2.0;
 /// The part of the time in which queues build up, and which does not count.
 const RAMP: f64 = 0.25;
 
+/// What `kernel/src/core/sched/policy/fair.rs` derives for two clients of equal weight, 2 (L + C), in seconds, with the
+/// least that it can be by default: the lag L is `fair_lag_us`, and the longest step C takes `step_us_max`.
+const BOUND_S: f64 = 2.0 * (1.0 + 1.0);
+
 /// Requests of the burst.
 const BURST: u32 = 8;
 
@@ -132,7 +136,8 @@ impl Case for Fairness {
             .with(Figure::Wall, window)
             .with(Figure::TokensPerSecond, generated as f64 / window)
             .with(Figure::Jain, jain(&services))
-            .with(Figure::ServiceShare, services[0] / services.iter().sum::<f64>());
+            .with(Figure::ServiceShare, services[0] / services.iter().sum::<f64>())
+            .with(Figure::ServiceApart, apart(&services, window));
         figures.count(system, before, system.counters()?);
         let said = clients.iter().zip(&answers).flat_map(|(arrivals, answers)| {
             arrivals.iter().zip(answers).filter(|(_, a)| a.complete).map(|(arrival, answer)| Said {
@@ -144,13 +149,25 @@ impl Case for Fairness {
     }
 
     fn verdicts(&self, rows: &Rows) -> Vec<Verdict> {
-        vec![verdict(
+        let index = verdict(
             "Jain's index of the clients' service ≥ 0.98".into(),
             rows.ours(Figure::Jain),
             "",
             |x| x >= 0.98,
-        )]
+        );
+        let apart = verdict(
+            format!("their service differs by the bound of `fair` at most, 2 (L + C) = {BOUND_S} s"),
+            rows.ours(Figure::ServiceApart),
+            " s",
+            |x| x <= BOUND_S,
+        );
+        vec![index, apart]
     }
+}
+
+/// By how much of a window's time the device served one of two clients for longer than the other.
+fn apart(services: &[f64], window_s: f64) -> f64 {
+    window_s * (services[0] - services[1]).abs() / services.iter().sum::<f64>()
 }
 
 /// Jain's index: 1 where all get the same, 1/n where one gets all.
