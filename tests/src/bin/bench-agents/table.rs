@@ -142,6 +142,7 @@ fn also(figures: &Figures) -> String {
         (ForkMs, "fork", " ms", 1.0),
         (Jain, "Jain", "", 1.0),
         (ServiceShare, "slower client gets", " %", 100.0),
+        (ServiceApart, "service apart by", " s", 1.0),
     ];
     let shown = names.into_iter().filter_map(|(figure, name, unit, scale)| {
         Some(format!("{name} {}{unit}", shortest(figures.get(figure)? * scale)))
