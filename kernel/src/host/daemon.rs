@@ -1,14 +1,16 @@
 //! The daemon's life: what it takes hold of before the first input, and what it lets go after the last.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::Group;
+use nix::fcntl::Flock;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Group, getuid};
 use syscalls::limits::EVENTS_WAITING_MAX;
 use syscalls::{Fault, Frame, reply::NO_CALL};
 use thiserror::Error;
@@ -57,6 +59,17 @@ pub enum DaemonError {
     /// The data folder cannot be used.
     #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
     Data { path: PathBuf, source: io::Error },
+    /// The data folder is another user's.
+    #[error(
+        "the data folder {path} belongs to user {owner}, and the daemon runs as user {}; choose another folder with --data",
+        getuid()
+    )]
+    DataOfOther { path: PathBuf, owner: u32 },
+    /// Others could put files there.
+    #[error(
+        "others may write to the data folder {path} (mode {mode:03o}); run `chmod go-w {path}`, or choose another folder with --data"
+    )]
+    DataOpen { path: PathBuf, mode: u32 },
     /// The store in the data folder cannot be used.
     #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
     Store { path: PathBuf, source: StoreError },
@@ -88,18 +101,21 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
     // First of all, while no descriptor but the inherited ones is open.
     let activated = systemd::activated().map_err(DaemonError::Activation)?;
     let ready = settings.ready_fd.map(inherited).transpose()?;
+    // Token logs have prompts in them.
+    let umask = umask(Mode::from_bits_truncate(0o077));
     machine::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "an event queue", source })?;
-    runtime.block_on(serve(settings, ready, activated))
+    runtime.block_on(serve(settings, ready, activated, umask))
 }
 
 async fn serve(
     settings: Settings,
     ready: Option<OwnedFd>,
     activated: Option<std::os::unix::net::UnixListener>,
+    umask: Mode,
 ) -> Result<(), DaemonError> {
     let _data_lock = own_data(&settings.data)?;
     let (socket, listener) = match activated {
@@ -124,7 +140,7 @@ async fn serve(
     let admins = admin_group(&settings.admin_group);
     let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), turns.clone(), inputs.clone()));
 
-    let starter = starter(&settings)?;
+    let starter = starter(&settings, umask)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
     let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
     if settings.kernel.devices_to_come {
@@ -163,8 +179,9 @@ async fn serve(
     Ok(())
 }
 
-/// Makes the data folder and takes it for this process.
-fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
+/// Makes the data folder and takes it for this process. One that was there is its owner's alone from then on; where somebody
+/// else may have put files there, it is refused.
+fn own_data(path: &Path) -> Result<Flock<File>, DaemonError> {
     let data = |source| DaemonError::Data { path: path.into(), source };
     let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     make(path).map_err(data)?;
@@ -178,6 +195,22 @@ fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
     })
 }
 
+    let found = fs::metadata(path).map_err(data)?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o777);
+    if owner != getuid().as_raw() {
+        return Err(DaemonError::DataOfOther { path: path.into(), owner });
+    }
+    if mode & 0o022 != 0 {
+        return Err(DaemonError::DataOpen { path: path.into(), mode });
+    }
+    if mode & 0o077 != 0
+        && let Err(e) = fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    {
+        tracing::warn!(
+            "others can look into the data folder {}, and that cannot be changed: {e}",
+            path.display()
+        );
+    }
 fn kernel_config(settings: &Settings, starter: &Starter) -> crate::core::KernelConfig {
     let host = HostInfo {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -193,7 +226,7 @@ fn kernel_config(settings: &Settings, starter: &Starter) -> crate::core::KernelC
 }
 
 /// Makes the jail ready, and says once what it lacks.
-fn starter(settings: &Settings) -> Result<Arc<Starter>, DaemonError> {
+fn starter(settings: &Settings, umask: Mode) -> Result<Arc<Starter>, DaemonError> {
     let (jail, there) = (&settings.jail, support());
     let helper = executable("llmasos-jail");
     let found = helper.is_file();
@@ -210,7 +243,7 @@ fn starter(settings: &Settings) -> Result<Arc<Starter>, DaemonError> {
         }
         other => other,
     };
-    Ok(Arc::new(Starter::new(helper, strictness, &jail.worker, &jail.program)))
+    Ok(Arc::new(Starter::new(helper, strictness, &jail.worker, &jail.program, umask)))
 }
 
 /// The remembered mounts, less those that the configuration has under the same name, and the configuration's.
