@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::places::Place;
 use super::turns::Turn;
+use super::watch::PeerNo;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
 use crate::core::output::Printed;
 
@@ -34,7 +35,7 @@ pub enum Input {
     /// Nothing more will come from a program.
     ReadEnded { conn: ConnId },
     /// A process that has connections has died.
-    PeerDied { os_pid: u32 },
+    PeerDied { peer: PeerNo },
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
     /// The program of a process runs; `socket` is the daemon's end of its connection.

@@ -12,6 +12,7 @@ use super::super::input::Input;
 use super::super::log;
 use super::super::settings::Settings;
 use super::Reactor;
+use super::super::watch::PeerNo;
 use crate::core::event::{ConnId, Credentials, Event};
 
 impl Reactor {
@@ -40,7 +41,7 @@ impl Reactor {
                 self.disconnect(conn);
                 self.step_pending().await;
             }
-            Input::PeerDied { os_pid } => self.peer_died(os_pid).await,
+            Input::PeerDied { peer } => self.peer_died(peer).await,
             Input::Writable { conn } => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.writable();
@@ -100,11 +101,14 @@ impl Reactor {
     }
 
     /// Ends the connections of a process that has died, after what it has sent was read. Of one that did not read nothing
-    /// is read either.
-    async fn peer_died(&mut self, os_pid: u32) {
-        for conn in self.watch.of(os_pid) {
-            match self.connections.get(&conn) {
-                Some(connection) if connection.is_read() => connection.end_reading(),
+    /// is read either, and of one that does not read the answers no more is (`flush`).
+    async fn peer_died(&mut self, peer: PeerNo) {
+        for conn in self.watch.of(peer) {
+            match self.connections.get_mut(&conn) {
+                Some(connection) if connection.is_read() => {
+                    connection.bereft = true;
+                    connection.end_reading();
+                }
                 Some(_) | None => self.disconnect(conn),
             }
         }
