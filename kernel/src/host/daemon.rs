@@ -138,7 +138,16 @@ async fn serve(
     let turns = Turns::new();
     let places = Arc::new(Places::of_this_process());
     let admins = admin_group(&settings.admin_group);
-    let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), turns.clone(), inputs.clone()));
+    let (gone, gone_groups) = mpsc::channel(EVENTS_WAITING_MAX);
+    let acceptor = Acceptor {
+        listener,
+        admins,
+        places: Arc::clone(&places),
+        turns: turns.clone(),
+        gone_groups,
+        inputs: inputs.clone(),
+    };
+    let acceptor = tokio::spawn(acceptor.run());
 
     let starter = starter(&settings, umask)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
@@ -163,6 +172,7 @@ async fn serve(
         driver,
         programs,
         digests,
+        gone,
         starter,
         turns,
         flags: settings.flags.clone(),
@@ -185,16 +195,6 @@ fn own_data(path: &Path) -> Result<Flock<File>, DaemonError> {
     let data = |source| DaemonError::Data { path: path.into(), source };
     let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     make(path).map_err(data)?;
-    let cache = path.join("cache");
-    if let Err(e) = make(&cache) {
-        tracing::warn!("{} cannot be made: {e}; workers measure again at each start", cache.display());
-    }
-    lock_file(&path.join("lock")).map_err(|e| match e {
-        LockError::Held(pid) => DaemonError::DataInUse { path: path.into(), pid },
-        LockError::System(source) => data(source),
-    })
-}
-
     let found = fs::metadata(path).map_err(data)?;
     let (owner, mode) = (found.uid(), found.mode() & 0o777);
     if owner != getuid().as_raw() {
@@ -211,6 +211,16 @@ fn own_data(path: &Path) -> Result<Flock<File>, DaemonError> {
             path.display()
         );
     }
+    let cache = path.join("cache");
+    if let Err(e) = make(&cache) {
+        tracing::warn!("{} cannot be made: {e}; workers measure again at each start", cache.display());
+    }
+    lock_file(&path.join("lock")).map_err(|e| match e {
+        LockError::Held(pid) => DaemonError::DataInUse { path: path.into(), pid },
+        LockError::System(source) => data(source),
+    })
+}
+
 fn kernel_config(settings: &Settings, starter: &Starter) -> crate::core::KernelConfig {
     let host = HostInfo {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -311,53 +321,74 @@ fn admin_group(name: &str) -> Option<u32> {
     group.map(|group| group.gid.as_raw())
 }
 
-async fn accept(
+/// What takes connections in.
+struct Acceptor {
     listener: UnixListener,
+    /// The admin group.
     admins: Option<u32>,
     places: Arc<Places>,
     turns: Turns,
+    /// The leaders of process groups that are gone.
+    gone_groups: mpsc::Receiver<u32>,
     inputs: mpsc::Sender<Input>,
-) {
-    let mut failing = false;
-    loop {
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(e) => {
-                log::once(
-                    &mut failing,
-                    &format!("no connection can be accepted: {e}; trying again until one can"),
-                );
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+}
+
+impl Acceptor {
+    /// Takes connections in, one after another, until the main loop is gone.
+    async fn run(mut self) {
+        let mut failing = false;
+        loop {
+            let input = tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, _)) => {
+                        if std::mem::take(&mut failing) {
+                            tracing::info!("connections are accepted again");
+                        }
+                        self.take_in(socket).await
+                    }
+                    Err(e) => {
+                        log::once(
+                            &mut failing,
+                            &format!("no connection can be accepted: {e}; trying again until one can"),
+                        );
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        None
+                    }
+                },
+                // Behind all that was accepted before.
+                Some(leader) = self.gone_groups.recv() => Some(Input::GroupGone { leader }),
+            };
+            if let Some(input) = input
+                && self.inputs.send(input).await.is_err()
+            {
+                return;
             }
-        };
-        if std::mem::take(&mut failing) {
-            tracing::info!("connections are accepted again");
         }
-        let place = match places.take() {
+    }
+
+    /// Finds out who has connected, in his turn; none where nobody can be let in.
+    async fn take_in(&self, socket: UnixStream) -> Option<Input> {
+        let place = match self.places.take() {
             Ok(place) => place,
             Err(fault) => {
                 turn_away(&socket, fault);
-                continue;
+                return None;
             }
         };
-        let turn = turns.take().await;
+        let turn = self.turns.take().await;
         // Nobody is there any more, or nobody that could be told from another.
-        let Ok(peer) = Peer::of(&socket) else { continue };
+        let peer = Peer::of(&socket).ok()?;
         let credentials = Credentials {
             uid: peer.uid,
             os_pid: peer.os_pid(),
             os_parent: peer.parent(),
             executable: peer.executable(),
-            admin: peer.is_admin(admins),
+            admin: peer.is_admin(self.admins),
             program: None,
         };
-        let Some(group_leader) = peer.group_leader() else { continue };
+        let group_leader = peer.group_leader()?;
         let process = peer.into_process();
-        let connected = Input::Connected { socket, credentials, group_leader, process, place, turn };
-        if inputs.send(connected).await.is_err() {
-            return;
-        }
+        Some(Input::Connected { socket, credentials, group_leader, process, place, turn })
     }
 }
 

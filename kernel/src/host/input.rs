@@ -40,6 +40,8 @@ pub enum Input {
     Writable { conn: ConnId },
     /// The program of a process runs; `socket` is the daemon's end of its connection.
     ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: Place },
+    /// Everything that was accepted from this process group is through, and it is gone.
+    GroupGone { leader: u32 },
     /// The program of a process has printed; `room` is its share of what may wait for the kernel.
     ProgramPrinted { pid: Pid, lines: Vec<Printed>, room: OwnedSemaphorePermit },
     /// A worker runs, and loads its model.

@@ -4,15 +4,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use syscalls::limits::CALLS_IN_FLIGHT_MAX;
-use syscalls::{CallId, Errno, Fault, Frame, Request};
+use syscalls::{CallId, Errno, Fault, Frame, Pid, Request};
 use tokio::time::Instant;
 
 use super::super::connection::{Connection, Reader, answer_id};
+use super::super::groups;
 use super::super::input::Input;
 use super::super::log;
 use super::super::settings::Settings;
-use super::Reactor;
 use super::super::watch::PeerNo;
+use super::Reactor;
 use crate::core::event::{ConnId, Credentials, Event};
 
 impl Reactor {
@@ -20,7 +21,7 @@ impl Reactor {
         match input {
             Input::Connected { socket, credentials, group_leader, process, place, turn } => {
                 let connection = Connection::new(Arc::new(socket), place);
-                let program = self.program_groups.get(&group_leader).copied();
+                let program = self.groups.process_of(group_leader);
                 let credentials = Credentials { program, ..credentials };
                 self.connected(connection, credentials, process).await;
                 drop(turn);
@@ -49,10 +50,11 @@ impl Reactor {
                 }
             }
             Input::ProgramStarted { pid, os_pid, socket, place } => {
-                self.program_groups.insert(os_pid, pid);
+                self.groups.started(os_pid, pid);
                 let conn = self.connect(Connection::new(Arc::new(socket), place));
                 self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
             }
+            Input::GroupGone { leader } => self.groups.gone(leader),
             Input::ProgramPrinted { pid, lines, room } => {
                 self.step(Event::ProgramPrinted { pid, lines }).await;
                 drop(room);
@@ -63,7 +65,7 @@ impl Reactor {
                 match &event {
                     Event::WorkerDied { worker, .. } => self.workers.died(*worker),
                     Event::ProgramRefused { pid, .. } | Event::ProgramEnded { pid, .. } => {
-                        self.program_groups.retain(|_, of| of != pid);
+                        self.leave_group(*pid);
                         self.programs.ended(*pid)
                     }
                     _ => {}
@@ -92,6 +94,17 @@ impl Reactor {
             Err(e) => tracing::error!("the configuration stays as it was: {e}"),
         }
         self.manager.ready();
+    }
+
+    /// A program has ended. Its group is remembered until nothing can come from it any more.
+    fn leave_group(&mut self, pid: Pid) {
+        let Some(leader) = self.groups.left(pid) else { return };
+        let gone = self.gone.clone();
+        tokio::spawn(async move {
+            groups::is_gone(leader).await;
+            // The acceptor is gone only when the daemon ends.
+            let _ = gone.send(leader).await;
+        });
     }
 
     async fn connected(&mut self, connection: Connection, credentials: Credentials, process: OwnedFd) {
