@@ -10,7 +10,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::RawFd;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -29,6 +29,9 @@ const WAYS: &[(&str, Way)] = &[
     ("tcp-connect", |target| TcpStream::connect(("127.0.0.1", port(target)?)).map(drop)),
     ("tcp-listen", |_| TcpListener::bind("127.0.0.1:0").map(drop)),
     ("unix-connect", |target| UnixStream::connect(target.join("socket")).map(drop)),
+    ("datagram-pair", |target| {
+        UnixDatagram::pair()?.0.send_to(b"forged", target.join("datagrams")).map(drop)
+    }),
     ("raw-socket", |_| call(|| unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) }.into())),
     ("kill-victim", |target| {
         let pid = victim(target)?;
@@ -43,9 +46,46 @@ const WAYS: &[(&str, Way)] = &[
         let nothing = std::ptr::null::<libc::iovec>();
         call(|| unsafe { libc::process_vm_readv(pid, nothing, 0, nothing, 0, 0) } as i64)
     }),
+    ("limit-victim", |target| {
+        let pid = victim(target)?;
+        let (none, old) = (libc::rlimit { rlim_cur: 0, rlim_max: 0 }, std::ptr::null_mut());
+        call(|| unsafe { libc::prlimit(pid, libc::RLIMIT_CORE, &none, old) }.into())
+    }),
+    ("pin-victim", |target| {
+        let pid = victim(target)?;
+        let mut all = unsafe { std::mem::zeroed::<libc::cpu_set_t>() };
+        let bytes = size_of::<libc::cpu_set_t>();
+        call(|| unsafe { libc::sched_getaffinity(pid, bytes, &mut all) }.into())?;
+        call(|| unsafe { libc::sched_setaffinity(pid, bytes, &all) }.into())
+    }),
+    ("starve-victim", |target| {
+        let (pid, about) = (victim(target)?, libc::sched_param { sched_priority: 0 });
+        call(|| unsafe { libc::sched_setscheduler(pid, libc::SCHED_IDLE, &about) }.into())
+    }),
+    ("starve-victim-by-attributes", |target| {
+        let (pid, attributes) = (victim(target)?, SchedAttributes::idle());
+        call(|| unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attributes, 0) })
+    }),
+    ("renice-victim", |target| {
+        let pid = victim(target)?.unsigned_abs();
+        call(|| unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, 10) }.into())
+    }),
+    ("renice-user", |_| call(|| unsafe { libc::setpriority(libc::PRIO_USER, 0, 10) }.into())),
+    ("slow-disk-of-victim", |target| {
+        // The first kind is a process; the class is `idle`.
+        let (pid, idle) = (victim(target)?, 3 << 13);
+        call(|| unsafe { libc::syscall(libc::SYS_ioprio_set, 1, pid, idle) })
+    }),
     ("leave-process-group", |_| {
         // A leader of a group cannot leave it; its child can.
         run_child(|| call(|| unsafe { libc::setsid() }.into()))
+    }),
+    ("child-of-the-daemon", |_| {
+        let (flags, none) = (i64::from(libc::CLONE_PARENT | libc::SIGCHLD), 0i64);
+        call(|| match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
+            0 => unsafe { libc::_exit(0) },
+            pid => pid,
+        })
     }),
     ("unshare-user", |_| call(|| unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())),
     ("mount", |_| {
@@ -76,6 +116,25 @@ const WAYS: &[(&str, Way)] = &[
     }),
     ("inherited-descriptor", |_| call(|| unsafe { libc::fcntl(INHERITED, libc::F_GETFD) }.into())),
 ];
+
+/// What `sched_setattr` takes, which the C library has no name for.
+#[repr(C)]
+struct SchedAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    deadline: [u64; 3],
+}
+
+impl SchedAttributes {
+    /// Time that nobody else wants.
+    fn idle() -> SchedAttributes {
+        let (size, policy) = (size_of::<SchedAttributes>() as u32, libc::SCHED_IDLE.unsigned_abs());
+        SchedAttributes { size, policy, flags: 0, nice: 0, priority: 0, deadline: [0; 3] }
+    }
+}
 
 /// The number of a descriptor that the starter leaves open.
 const INHERITED: RawFd = 9;

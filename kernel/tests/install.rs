@@ -61,6 +61,19 @@ fn units_are_valid() {
 }
 
 #[test]
+fn unit_lets_the_daemon_see_the_names_of_those_who_connect() {
+    for unit in ["llmasos.service", "llmasos-gpu.conf"] {
+        let unit = fs::read_to_string(dist("systemd").join(unit)).unwrap();
+        let hides = |line: &&str| line.starts_with("ProtectProc=") && *line != "ProtectProc=default";
+        assert_eq!(
+            unit.lines().find(hides),
+            None,
+            "processes of other users would have no name and no parent"
+        );
+    }
+}
+
+#[test]
 fn unit_exposes_little() {
     let Some(output) = analyze(&["security", "--offline=true", "--no-pager"]) else { return };
     let said = String::from_utf8_lossy(&output.stdout);

@@ -293,9 +293,7 @@ impl Kernel {
         match waits.clone() {
             Waits::Context(context) => self.withdraw(context, call, fault),
             Waits::Answer(model) => {
-                if let Some(model) = self.models.get_mut(&model) {
-                    model.questions.withdraw(call);
-                }
+                self.withdraw_question(model, call);
                 self.finish(call, Err(fault.clone()));
             }
             Waits::Child(_)

@@ -105,6 +105,8 @@ pub struct Kernel {
     journal: Journal,
     /// Processes that have used up a limit since the event came.
     used_up: BTreeSet<Pid>,
+    /// Processes whose calls have killed workers too often, since the event came.
+    deadly: BTreeSet<Pid>,
     /// Processes that are killed at a time, because they were asked to end.
     to_kill: BTreeSet<(Now, Pid)>,
     /// Orders about values that the host has not carried out.
@@ -135,6 +137,7 @@ impl Kernel {
             asleep: BTreeMap::new(),
             journal: Journal::default(),
             used_up: BTreeSet::new(),
+            deadly: BTreeSet::new(),
             to_kill: BTreeSet::new(),
             store_orders: 0,
             compactions: BTreeMap::new(),
@@ -194,6 +197,7 @@ impl Kernel {
         }
         self.expire_calls();
         self.enforce_quotas();
+        self.end_deadly();
         self.kill_overdue();
         self.advance_services();
         self.stop_hung_workers();

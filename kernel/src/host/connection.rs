@@ -40,6 +40,8 @@ pub struct Connection {
     pub closing: bool,
     /// Something waits for the socket to become writable.
     awaits_writable: bool,
+    /// Its process has died: what it has sent is carried out as far as the answers find room.
+    pub bereft: bool,
     /// Whether the reader may read.
     gate: watch::Sender<bool>,
     _place: Place,
@@ -73,6 +75,7 @@ impl Connection {
             output: Output::default(),
             calls_in_flight: 0,
             closing: false,
+            bereft: false,
             awaits_writable: false,
             gate: watch::Sender::new(true),
             _place: place,

@@ -1,14 +1,16 @@
 //! The daemon's life: what it takes hold of before the first input, and what it lets go after the last.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::Group;
+use nix::fcntl::Flock;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Group, getuid};
 use syscalls::limits::EVENTS_WAITING_MAX;
 use syscalls::{Fault, Frame, reply::NO_CALL};
 use thiserror::Error;
@@ -57,6 +59,17 @@ pub enum DaemonError {
     /// The data folder cannot be used.
     #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
     Data { path: PathBuf, source: io::Error },
+    /// The data folder is another user's.
+    #[error(
+        "the data folder {path} belongs to user {owner}, and the daemon runs as user {}; choose another folder with --data",
+        getuid()
+    )]
+    DataOfOther { path: PathBuf, owner: u32 },
+    /// Others could put files there.
+    #[error(
+        "others may write to the data folder {path} (mode {mode:03o}); run `chmod go-w {path}`, or choose another folder with --data"
+    )]
+    DataOpen { path: PathBuf, mode: u32 },
     /// The store in the data folder cannot be used.
     #[error("cannot keep state in {path}: {source}; choose another folder with --data")]
     Store { path: PathBuf, source: StoreError },
@@ -88,18 +101,21 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
     // First of all, while no descriptor but the inherited ones is open.
     let activated = systemd::activated().map_err(DaemonError::Activation)?;
     let ready = settings.ready_fd.map(inherited).transpose()?;
+    // Token logs have prompts in them.
+    let umask = umask(Mode::from_bits_truncate(0o077));
     machine::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "an event queue", source })?;
-    runtime.block_on(serve(settings, ready, activated))
+    runtime.block_on(serve(settings, ready, activated, umask))
 }
 
 async fn serve(
     settings: Settings,
     ready: Option<OwnedFd>,
     activated: Option<std::os::unix::net::UnixListener>,
+    umask: Mode,
 ) -> Result<(), DaemonError> {
     let _data_lock = own_data(&settings.data)?;
     let (socket, listener) = match activated {
@@ -122,9 +138,18 @@ async fn serve(
     let turns = Turns::new();
     let places = Arc::new(Places::of_this_process());
     let admins = admin_group(&settings.admin_group);
-    let acceptor = tokio::spawn(accept(listener, admins, Arc::clone(&places), turns.clone(), inputs.clone()));
+    let (gone, gone_groups) = mpsc::channel(EVENTS_WAITING_MAX);
+    let acceptor = Acceptor {
+        listener,
+        admins,
+        places: Arc::clone(&places),
+        turns: turns.clone(),
+        gone_groups,
+        inputs: inputs.clone(),
+    };
+    let acceptor = tokio::spawn(acceptor.run());
 
-    let starter = starter(&settings)?;
+    let starter = starter(&settings, umask)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
     let driver = settings.driver.clone().unwrap_or_else(|| executable("llmasos-driver"));
     if settings.kernel.devices_to_come {
@@ -147,6 +172,7 @@ async fn serve(
         driver,
         programs,
         digests,
+        gone,
         starter,
         turns,
         flags: settings.flags.clone(),
@@ -163,11 +189,28 @@ async fn serve(
     Ok(())
 }
 
-/// Makes the data folder and takes it for this process.
-fn own_data(path: &Path) -> Result<impl Sized + use<>, DaemonError> {
+/// Makes the data folder and takes it for this process. One that was there is its owner's alone from then on; where somebody
+/// else may have put files there, it is refused.
+fn own_data(path: &Path) -> Result<Flock<File>, DaemonError> {
     let data = |source| DaemonError::Data { path: path.into(), source };
     let make = |folder: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     make(path).map_err(data)?;
+    let found = fs::metadata(path).map_err(data)?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o777);
+    if owner != getuid().as_raw() {
+        return Err(DaemonError::DataOfOther { path: path.into(), owner });
+    }
+    if mode & 0o022 != 0 {
+        return Err(DaemonError::DataOpen { path: path.into(), mode });
+    }
+    if mode & 0o077 != 0
+        && let Err(e) = fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    {
+        tracing::warn!(
+            "others can look into the data folder {}, and that cannot be changed: {e}",
+            path.display()
+        );
+    }
     let cache = path.join("cache");
     if let Err(e) = make(&cache) {
         tracing::warn!("{} cannot be made: {e}; workers measure again at each start", cache.display());
@@ -193,7 +236,7 @@ fn kernel_config(settings: &Settings, starter: &Starter) -> crate::core::KernelC
 }
 
 /// Makes the jail ready, and says once what it lacks.
-fn starter(settings: &Settings) -> Result<Arc<Starter>, DaemonError> {
+fn starter(settings: &Settings, umask: Mode) -> Result<Arc<Starter>, DaemonError> {
     let (jail, there) = (&settings.jail, support());
     let helper = executable("llmasos-jail");
     let found = helper.is_file();
@@ -210,7 +253,7 @@ fn starter(settings: &Settings) -> Result<Arc<Starter>, DaemonError> {
         }
         other => other,
     };
-    Ok(Arc::new(Starter::new(helper, strictness, &jail.worker, &jail.program)))
+    Ok(Arc::new(Starter::new(helper, strictness, &jail.worker, &jail.program, umask)))
 }
 
 /// The remembered mounts, less those that the configuration has under the same name, and the configuration's.
@@ -278,53 +321,74 @@ fn admin_group(name: &str) -> Option<u32> {
     group.map(|group| group.gid.as_raw())
 }
 
-async fn accept(
+/// What takes connections in.
+struct Acceptor {
     listener: UnixListener,
+    /// The admin group.
     admins: Option<u32>,
     places: Arc<Places>,
     turns: Turns,
+    /// The leaders of process groups that are gone.
+    gone_groups: mpsc::Receiver<u32>,
     inputs: mpsc::Sender<Input>,
-) {
-    let mut failing = false;
-    loop {
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(e) => {
-                log::once(
-                    &mut failing,
-                    &format!("no connection can be accepted: {e}; trying again until one can"),
-                );
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+}
+
+impl Acceptor {
+    /// Takes connections in, one after another, until the main loop is gone.
+    async fn run(mut self) {
+        let mut failing = false;
+        loop {
+            let input = tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, _)) => {
+                        if std::mem::take(&mut failing) {
+                            tracing::info!("connections are accepted again");
+                        }
+                        self.take_in(socket).await
+                    }
+                    Err(e) => {
+                        log::once(
+                            &mut failing,
+                            &format!("no connection can be accepted: {e}; trying again until one can"),
+                        );
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        None
+                    }
+                },
+                // Behind all that was accepted before.
+                Some(leader) = self.gone_groups.recv() => Some(Input::GroupGone { leader }),
+            };
+            if let Some(input) = input
+                && self.inputs.send(input).await.is_err()
+            {
+                return;
             }
-        };
-        if std::mem::take(&mut failing) {
-            tracing::info!("connections are accepted again");
         }
-        let place = match places.take() {
+    }
+
+    /// Finds out who has connected, in his turn; none where nobody can be let in.
+    async fn take_in(&self, socket: UnixStream) -> Option<Input> {
+        let place = match self.places.take() {
             Ok(place) => place,
             Err(fault) => {
                 turn_away(&socket, fault);
-                continue;
+                return None;
             }
         };
-        let turn = turns.take().await;
+        let turn = self.turns.take().await;
         // Nobody is there any more, or nobody that could be told from another.
-        let Ok(peer) = Peer::of(&socket) else { continue };
+        let peer = Peer::of(&socket).ok()?;
         let credentials = Credentials {
             uid: peer.uid,
             os_pid: peer.os_pid(),
             os_parent: peer.parent(),
             executable: peer.executable(),
-            admin: peer.is_admin(admins),
+            admin: peer.is_admin(self.admins),
             program: None,
         };
-        let Some(group_leader) = peer.group_leader() else { continue };
+        let group_leader = peer.group_leader()?;
         let process = peer.into_process();
-        let connected = Input::Connected { socket, credentials, group_leader, process, place, turn };
-        if inputs.send(connected).await.is_err() {
-            return;
-        }
+        Some(Input::Connected { socket, credentials, group_leader, process, place, turn })
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::places::Place;
 use super::turns::Turn;
+use super::watch::PeerNo;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
 use crate::core::output::Printed;
 
@@ -34,11 +35,13 @@ pub enum Input {
     /// Nothing more will come from a program.
     ReadEnded { conn: ConnId },
     /// A process that has connections has died.
-    PeerDied { os_pid: u32 },
+    PeerDied { peer: PeerNo },
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
     /// The program of a process runs; `socket` is the daemon's end of its connection.
     ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: Place },
+    /// Everything that was accepted from this process group is through, and it is gone.
+    GroupGone { leader: u32 },
     /// The program of a process has printed; `room` is its share of what may wait for the kernel.
     ProgramPrinted { pid: Pid, lines: Vec<Printed>, room: OwnedSemaphorePermit },
     /// A worker runs, and loads its model.

@@ -115,16 +115,19 @@ pub enum LockError {
 }
 
 /// Locks a file for this process, and writes the process's number into it. The lock is what counts: on a disk that
-/// cannot be written, the file of an earlier daemon is locked as it is.
+/// cannot be written, the file of an earlier daemon is locked as it is. A link is not followed: what it leads to would be
+/// overwritten.
 ///
 /// # Errors
 ///
 /// Another process has it, or it cannot be made.
 pub fn lock_file(path: &Path) -> Result<Flock<File>, LockError> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let opened = match options.open(path) {
-        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path).map_err(|_| e),
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(|_| e)
+        }
         other => other,
     };
     let mut file = opened.map_err(LockError::System)?;
@@ -216,6 +219,18 @@ mod tests {
         let _foreign = UnixListener::bind(&path).expect("the folder is new");
         assert!(matches!(bind(&path, 0o600), Err(ListenError::InUse { pid: None, .. })));
         UnixStream::connect(&path).expect("it still listens");
+    }
+
+    #[test]
+    fn link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_is_whole() {
+        let (_folder, path) = folder();
+        let folder = path.parent().expect("a parent");
+        fs::create_dir(folder).expect("the folder is new");
+        let precious = folder.join("precious");
+        fs::write(&precious, "precious").expect("writes");
+        std::os::unix::fs::symlink(&precious, folder.join("lock")).expect("the name is free");
+        assert!(matches!(lock_file(&folder.join("lock")), Err(LockError::System(_))));
+        assert_eq!(fs::read_to_string(&precious).expect("reads"), "precious");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 pub mod connection;
 pub mod daemon;
 mod digest;
+mod groups;
 pub mod heap;
 pub mod input;
 pub mod inspect;

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpgid, getuid};
@@ -50,9 +50,7 @@ impl Peer {
 
     /// Whether the process has not ended.
     pub fn lives(&self) -> bool {
-        let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
-        // A handle can be read when its process has ended.
-        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+        lives(self.process.as_fd())
     }
 
     /// What was found under its number, if the process is there after it was found.
@@ -92,6 +90,13 @@ impl Peer {
         let member = group.is_some_and(|group| self.groups.contains(&group));
         self.uid == 0 || self.uid == getuid().as_raw() || member
     }
+}
+
+/// Whether the process of a handle has not ended.
+pub fn lives(process: BorrowedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
+    // A handle can be read when its process has ended.
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
 }
 
 /// The groups that a peer is in beside its own.

@@ -6,10 +6,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use drivers::wire::LoadRequest;
+use nix::sys::stat::{Mode, umask};
 
 use super::log;
 use crate::core::MAIN_MEMORY;
@@ -26,7 +28,7 @@ const WORKER_VARIABLES: &[&str] =
     &["RUST_BACKTRACE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH"];
 
 /// Starts programs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Starter {
     /// The jail's helper, none where the jail is off.
     helper: Option<PathBuf>,
@@ -35,6 +37,15 @@ pub struct Starter {
     worker: Policy,
     /// What every program may reach.
     program: Policy,
+    /// With which the daemon was started, for programs outside the jail; its own keeps others out of what it writes.
+    umask: Mode,
+}
+
+impl Default for Starter {
+    fn default() -> Self {
+        let (worker, program) = (Policy::default(), Policy::default());
+        Starter { helper: None, required: false, worker, program, umask: Mode::empty() }
+    }
 }
 
 /// A program to start.
@@ -51,8 +62,15 @@ pub struct Start<'a> {
 
 impl Starter {
     /// Starts through `helper`, with additions to the policies of workers and programs.
-    pub fn new(helper: PathBuf, strictness: Strictness, worker: &Policy, program: &Policy) -> Self {
+    pub fn new(
+        helper: PathBuf,
+        strictness: Strictness,
+        worker: &Policy,
+        program: &Policy,
+        umask: Mode,
+    ) -> Self {
         Starter {
+            umask,
             helper: (strictness != Strictness::Off).then_some(helper),
             required: strictness == Strictness::Required,
             worker: Policy::worker().with(worker),
@@ -89,7 +107,7 @@ impl Starter {
         // What is made there is measured and removed.
         environment.extend(load.cache_dir.as_ref().map(|folder| ("TMPDIR".into(), folder.clone())));
         let swap = load.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
-        self.command(&Start {
+        self.start(&Start {
             program,
             arguments: ["run".into(), "--load".into(), serde_json::to_string(load)?.into()].into(),
             environment,
@@ -106,6 +124,21 @@ impl Starter {
     ///
     /// A path of its policy is no UTF-8.
     pub fn command(&self, start: &Start) -> io::Result<Command> {
+        let mut command = self.start(start)?;
+        if self.helper.is_none() {
+            let mask = self.umask;
+            // SAFETY: between fork and exec the closure makes one system call.
+            unsafe {
+                command.pre_exec(move || {
+                    umask(mask);
+                    Ok(())
+                });
+            }
+        }
+        Ok(command)
+    }
+
+    fn start(&self, start: &Start) -> io::Result<Command> {
         let Some(helper) = &self.helper else {
             let mut command = Command::new(start.program);
             command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));

@@ -103,8 +103,9 @@ const SHUT_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const SHUT_HERE: &[i64] = &[];
 
-/// Flags of `clone` that make name spaces.
-const CLONE_NEW: &[i32] = &[
+/// Flags of `clone` that make name spaces, or children of the daemon, which it does not know and would never reap.
+const CLONE_SHUT: &[i32] = &[
+    libc::CLONE_PARENT,
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,
@@ -114,8 +115,46 @@ const CLONE_NEW: &[i32] = &[
     libc::CLONE_NEWNET,
 ];
 
+/// Calls whose first argument is the process that they change, 0 for whoever calls. Of another process of the same user
+/// they would take time, processors and limits, and with these its life. A thread that names itself by its number is
+/// refused too, since a filter does not know that number: libraries take that as a machine that pins no threads.
+const OF_A_PROCESS: &[i64] = &[
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+];
+
+/// The same of a process, a group or all of a user, which the first argument says, with the number of the last one.
+const OF_A_KIND: &[(i64, u64)] =
+    &[(libc::SYS_setpriority, PRIO_USER), (libc::SYS_ioprio_set, IOPRIO_WHO_USER)];
+
+/// All processes of a user, for `setpriority` and for `ioprio_set`.
+const PRIO_USER: u64 = libc::PRIO_USER as u64;
+const IOPRIO_WHO_USER: u64 = 3;
+
+/// The bits of a socket's type that are its type, and how many types they can say.
+const SOCKET_TYPE: u64 = 0xf;
+
+/// Types of pairs that are connected for good. Other pairs can send to whatever listens in the file system.
+const CONNECTED: &[i32] = &[libc::SOCK_STREAM, libc::SOCK_SEQPACKET];
+
 /// Calls that send a signal by process number.
-const SIGNALS: &[i64] = &[libc::SYS_kill, libc::SYS_rt_sigqueueinfo, libc::SYS_pidfd_send_signal];
+const SIGNALS: &[i64] =
+    &[libc::SYS_kill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo, libc::SYS_pidfd_send_signal];
+
+/// Requests that write into the input of a terminal.
+const INTO_TERMINALS: &[u64] = &[libc::TIOCSTI, libc::TIOCLINUX];
+
+/// Requests to `fcntl` and `ioctl` that say whom the system sends a signal about a file, of any number.
+const SIGNALS_OF_FILES: &[u64] = &[F_SETOWN, F_SETOWN_EX];
+const SIGNALS_OF_SOCKETS: &[u64] = &[FIOSETOWN, SIOCSPGRP];
+
+const F_SETOWN: u64 = 8;
+const F_SETOWN_EX: u64 = 15;
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
 
 /// Numbers of the x32 way to call the same system carry this bit.
 #[cfg(target_arch = "x86_64")]
@@ -134,11 +173,14 @@ const X32_OWN: std::ops::RangeInclusive<i64> = 512..=547;
 pub(super) fn shut(network: Network, signals_are_scoped: bool) -> Result<(), CallsError> {
     let mut rules: Rules = SHUT.iter().chain(SHUT_HERE).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, clone_rules()?);
-    rules.insert(libc::SYS_ioctl, ioctl_rules()?);
+    rules.insert(libc::SYS_ioctl, ioctl_rules(signals_are_scoped)?);
+    rules.extend(process_rules()?);
     if let Some(sockets) = socket_rules(network)? {
         rules.insert(libc::SYS_socket, sockets);
+        rules.insert(libc::SYS_socketpair, pair_rules(network)?);
     }
     if !signals_are_scoped {
+        rules.insert(libc::SYS_fcntl, requests(SIGNALS_OF_FILES)?);
         rules.extend(SIGNALS.iter().map(|call| (*call, Vec::new())));
         let others = condition(0, SeccompCmpOp::Ne, u64::from(std::process::id()))?;
         rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![others])?]);
@@ -171,13 +213,34 @@ fn clone_rules() -> Result<Vec<SeccompRule>, CallsError> {
         let flag = u64::from(flag.unsigned_abs());
         Ok(SeccompRule::new(vec![condition(0, SeccompCmpOp::MaskedEq(flag), flag)?])?)
     };
-    CLONE_NEW.iter().map(with).collect()
+    CLONE_SHUT.iter().map(with).collect()
 }
 
-/// Writing into the input of a terminal that the daemon was started from.
-fn ioctl_rules() -> Result<Vec<SeccompRule>, CallsError> {
-    let request = |request: u64| Ok(SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, request)?])?);
-    [libc::TIOCSTI, libc::TIOCLINUX].into_iter().map(request).collect()
+/// Writing into the input of a terminal that the daemon was started from, and signals about files.
+fn ioctl_rules(signals_are_scoped: bool) -> Result<Vec<SeccompRule>, CallsError> {
+    let signals: &[u64] = if signals_are_scoped { &[] } else { SIGNALS_OF_SOCKETS };
+    requests(&[INTO_TERMINALS, signals].concat())
+}
+
+/// Requests about a descriptor that are shut.
+fn requests(shut: &[u64]) -> Result<Vec<SeccompRule>, CallsError> {
+    let request = |request: &u64| Ok(SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, *request)?])?);
+    shut.iter().map(request).collect()
+}
+
+/// Changes of processes that are somebody else.
+fn process_rules() -> Result<Rules, CallsError> {
+    let other =
+        |argument| Ok::<_, CallsError>(SeccompRule::new(vec![condition(argument, SeccompCmpOp::Ne, 0)?])?);
+    let mut rules = Rules::new();
+    for call in OF_A_PROCESS {
+        rules.insert(*call, vec![other(0)?]);
+    }
+    for (call, user) in OF_A_KIND {
+        let all_of_a_user = SeccompRule::new(vec![condition(0, SeccompCmpOp::Eq, *user)?])?;
+        rules.insert(*call, vec![other(1)?, all_of_a_user]);
+    }
+    Ok(rules)
 }
 
 /// Sockets that may not be made, none where all may.
@@ -188,6 +251,20 @@ fn socket_rules(network: Network) -> Result<Option<Vec<SeccompRule>>, CallsError
         Network::Unix => Some(vec![SeccompRule::new(vec![condition(0, SeccompCmpOp::Ne, unix)?])?]),
         Network::All => None,
     })
+}
+
+/// Pairs that may not be made: those that are no Unix sockets, and without sockets those that reach beyond themselves.
+fn pair_rules(network: Network) -> Result<Vec<SeccompRule>, CallsError> {
+    let unix = libc::AF_UNIX.unsigned_abs().into();
+    let mut rules = vec![SeccompRule::new(vec![condition(0, SeccompCmpOp::Ne, unix)?])?];
+    if network == Network::None {
+        let connected = |kind: &u64| CONNECTED.iter().any(|c| u64::from(c.unsigned_abs()) == *kind);
+        for kind in (0..=SOCKET_TYPE).filter(|kind| !connected(kind)) {
+            let of_kind = condition(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), kind)?;
+            rules.push(SeccompRule::new(vec![of_kind])?);
+        }
+    }
+    Ok(rules)
 }
 
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, CallsError> {

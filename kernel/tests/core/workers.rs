@@ -1,8 +1,9 @@
 //! Workers that die, fail and lie.
 
+use kernel::core::event::ConnId;
 use syscalls::call::*;
 use syscalls::reply::{Finish, ModelState};
-use syscalls::{CallId, Errno, Event, Reply};
+use syscalls::{CallId, Errno, Event, Fault, Reply};
 
 use crate::machine::{Machine, append, generate, generated, reference};
 
@@ -97,6 +98,146 @@ fn question_that_kills_twice_fails_alone() {
     assert_eq!(machine.finish(conn, appended).expect_err("it kills too").errno, Errno::EIO);
     assert_eq!(generated(machine.finish(conn, running)).text, reference("", "neighbour", 30));
     assert_eq!(machine.append(conn, poisoned, "fine").expect("the context is as it was"), 4);
+}
+
+fn embed(text: &str) -> Embed {
+    Embed { model: None, texts: vec![text.into()] }
+}
+
+/// Asks for something that kills workers, to its end.
+fn kill_by_embedding(machine: &mut Machine, conn: ConnId) -> Fault {
+    let call = machine.begin(conn, embed("zzz"));
+    machine.run();
+    machine.finish(conn, call).expect_err("it kills, or is refused")
+}
+
+#[test]
+fn process_that_kills_twice_is_ended_with_an_error() {
+    let (mut machine, admin) = Machine::with_model("die_on_text=zzz");
+    let parent = machine.connect(1000);
+    let child = machine.spawn(parent, "killer");
+    let poisoned = |machine: &mut Machine| {
+        let call = machine.begin_as(parent, Some(child), embed("zzz"));
+        machine.run();
+        machine.finish(parent, call).expect_err("it kills")
+    };
+    let first = poisoned(&mut machine);
+    assert_eq!(first.errno, Errno::EIO);
+    assert!(first.message.contains(&format!("one more such call, and process {child} is ended")), "{first}");
+    let second = poisoned(&mut machine);
+    assert_eq!(second.errno, Errno::EIO);
+    assert!(second.message.contains(&format!("process {child}, which is ended")), "{second}");
+    let waited = machine.call(parent, Wait { pid: Some(child), timeout_ms: None }).expect("it has ended");
+    assert_eq!(waited, Reply::Waited { pid: child, status: 128 + 31 });
+    let said = format!("process {child} (killer) of user 1000 is ended: 2 of its calls");
+    assert!(machine.logs.iter().any(|line| line.contains(&said)), "{:?}", machine.logs);
+    assert!(machine.call(parent, embed("fine")).is_ok(), "its parent goes on");
+    assert!(machine.delays.iter().all(|ms| *ms == 0), "nobody waited for it: {:?}", machine.delays);
+    assert!(machine.call(admin, embed("fine")).is_ok());
+}
+
+#[test]
+fn count_of_calls_that_killed_outlives_the_daemon() {
+    let (mut before, _) = Machine::with_model("die_on_text=zzz");
+    let conn = before.connect_lasting(1000, Lifetime::Persistent);
+    let pid = before.pid(conn);
+    assert!(kill_by_embedding(&mut before, conn).message.contains("one more such call"));
+    let mut machine = before.crashed(kernel::core::KernelConfig::default());
+    machine.run();
+    let user = machine.connect(1000);
+    machine.call(user, Attach { pid, force: true }).expect("it lives");
+    let call = machine.begin_as(user, Some(pid), embed("zzz"));
+    machine.run();
+    let fault = machine.finish(user, call).expect_err("it kills");
+    assert!(fault.message.contains(&format!("process {pid}, which is ended")), "{fault}");
+}
+
+#[test]
+fn calls_of_one_process_that_are_found_for_one_death_count_once() {
+    let (mut machine, conn) = Machine::with_model("die_every=1");
+    let contexts: Vec<_> = (0..3).map(|n| machine.open_with(conn, &format!("c{n}"))).collect();
+    let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 5))).collect();
+    machine.run();
+    for call in calls {
+        let fault = machine.finish(conn, call).expect_err("no step is ever done");
+        assert!(!fault.message.contains("which is ended"), "it is the worker that is broken: {fault}");
+    }
+    assert!(machine.call(conn, Ps { all: false }).is_ok(), "the process lives");
+}
+
+#[test]
+fn user_with_a_new_killer_each_time_is_refused_for_a_while_and_takes_nothing_offline() {
+    let (mut machine, admin) = Machine::with_model("die_on_text=zzz");
+    for n in 0..4 {
+        let conn = machine.connect(1000);
+        assert_eq!(kill_by_embedding(&mut machine, conn).errno, Errno::EIO, "{n}");
+    }
+    let conn = machine.connect(1000);
+    for text in ["zzz", "fine"] {
+        let fault = machine.call(conn, embed(text)).expect_err("the user is refused");
+        assert_eq!(fault.errno, Errno::EAGAIN);
+        assert!(fault.message.contains("user 1000") && fault.message.contains("4 times"), "{fault}");
+    }
+    assert_eq!(machine.stat(admin).worker_restarts, 8);
+    assert!(machine.delays.iter().all(|ms| *ms == 0), "{:?}", machine.delays);
+    let other = machine.connect(1001);
+    assert!(machine.call(other, embed("fine")).is_ok(), "others go on");
+    machine.pass_ms(601_000);
+    assert!(machine.call(conn, embed("fine")).is_ok(), "and so does he, later");
+}
+
+#[test]
+fn suspect_that_leaves_before_it_is_tried_counts_for_its_user() {
+    let (mut machine, admin) = Machine::with_model("die_on_text=zzz");
+    for deaths in 0..4 {
+        let conn = machine.connect(1000);
+        machine.begin(conn, embed("zzz"));
+        while machine.stat(admin).worker_restarts == deaths {
+            assert!(machine.turn());
+        }
+        machine.event(kernel::core::Event::Disconnected { conn });
+        let other = machine.connect(1001);
+        assert!(machine.call(other, embed("fine")).is_ok());
+    }
+    let conn = machine.connect(1000);
+    let fault = machine.call(conn, embed("fine")).expect_err("the user is refused");
+    assert_eq!(fault.errno, Errno::EAGAIN);
+}
+
+#[test]
+fn worker_that_keeps_dying_between_steps_goes_offline() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "now and then");
+    let mut deaths = 0;
+    while machine.stat(conn).worker_restarts == deaths {
+        machine.generate(conn, context, 1);
+        machine.call(conn, Truncate { context, length: syscalls::Tokens(3) }).expect("shorter");
+        machine.pass_ms(10_000);
+        machine.kill_worker();
+        machine.run();
+        deaths += 1;
+        assert!(deaths < 40, "it never goes offline");
+    }
+    assert_eq!(deaths, 31);
+    let Ok(Reply::Models(models)) = machine.call(conn, Models {}) else { panic!() };
+    let trouble = models[0].trouble.clone().expect("it is offline");
+    assert!(trouble.contains("31 times within 10 minutes; 30 are the limit"), "{trouble}");
+}
+
+#[test]
+fn copy_of_a_context_that_killed_twice_is_not_run_either() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let poison = machine.open_with(conn, "sleep zzz");
+    assert_eq!(machine.call(conn, generate(poison, 50)).expect_err("it kills").errno, Errno::EIO);
+    let restarts = machine.stat(conn).worker_restarts;
+    let fork = |length| Fork { context: poison, copies: 1, length };
+    let Ok(Reply::Forked { contexts }) = machine.call(conn, fork(None)) else { panic!("it is copied") };
+    let fault = machine.call(conn, generate(contexts[0], 5)).expect_err("it is known to kill");
+    assert!(fault.message.contains("died twice"), "{fault}");
+    assert_eq!(machine.stat(conn).worker_restarts, restarts);
+    let fork = fork(Some(syscalls::Tokens(5)));
+    let Ok(Reply::Forked { contexts }) = machine.call(conn, fork) else { panic!("it is copied") };
+    assert_eq!(machine.generate(conn, contexts[0], 5).finish, Finish::Length);
 }
 
 #[test]

@@ -98,6 +98,30 @@ fn app_that_is_killed_is_freed_although_its_child_holds_the_connection() {
 }
 
 #[test]
+fn app_that_dies_with_more_asked_than_its_child_reads_is_freed() {
+    let (home, daemon, mut client) = daemon();
+    // What each answer to `ps` has, so that a hundred of them are more than a connection may have unread.
+    for n in 0..200 {
+        client.call(syscalls::client::spawn(&format!("one of many {n}"))).expect("starts");
+    }
+    let go = home.path("go");
+    let asks = format!(
+        r#"while ! [ -e {} ]; do sleep 0.01; done; i=9; while [ $i -lt 110 ]; do i=$((i+1)); \
+        echo '{{"id":'$i',"call":"ps"}}'; done >&9; sleep 600 & exit 0"#,
+        go.display()
+    );
+    let mut app_itself = App::start(&home, &format!("{OPENS}; {asks}"));
+    wait_until("the app has a context", || app(&mut client).filter(|app| app.contexts == 1));
+    // It asks and dies at once, as the daemon sees it.
+    daemon.signal(Signal::SIGSTOP);
+    std::fs::write(go, "").expect("writes");
+    app_itself.0.wait().expect("it is a child");
+    daemon.signal(Signal::SIGCONT);
+    wait_until("nothing of it is left", || app(&mut client).is_none().then_some(()));
+    assert_eq!(client.stat(None, None).expect("answers").contexts, 0);
+}
+
+#[test]
 fn last_words_of_a_process_that_has_died_are_heard() {
     let (home, _daemon, mut client) = daemon();
     let store = r#"{"id":3,"call":"store_put","args":{"store":"s","key":"k","value":"said"}}"#;

@@ -1,12 +1,17 @@
 //! The start and the end of the daemon.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use syscalls::Reply;
+use syscalls::call::{Output, Spawn, StorePut, Wait};
 
-use super::harness::{Home, llmasos, wait_until};
+use super::harness::{Daemon, Home, READY_WORKER, llmasos, wait_until};
 
 #[test]
 fn daemon_ends_on_a_signal_and_removes_its_socket() {
@@ -67,6 +72,97 @@ fn daemon_with_a_damaged_store_starts_and_keeps_the_damage() {
     }
     home.start().client().ps().expect("serves");
     assert!(home.path("data/store.damaged-1").exists());
+}
+
+/// Everything below a folder.
+fn all_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("reads").path()) {
+        if entry.is_dir() {
+            all_below(&entry, found);
+        }
+        found.push(entry);
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("exists").permissions().mode() & 0o777
+}
+
+/// Starts a daemon as somebody does whose files all may read.
+fn start_carelessly(home: &Home) -> Daemon {
+    home.start_with(|command| {
+        // SAFETY: between fork and exec the closure makes one system call.
+        unsafe {
+            command.pre_exec(|| {
+                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+                Ok(())
+            });
+        }
+    })
+}
+
+#[test]
+fn files_in_the_data_folder_are_for_the_daemons_user_alone() {
+    let home = Home::new(READY_WORKER);
+    fs::create_dir(home.path("data")).expect("the name is free");
+    fs::set_permissions(home.path("data"), Permissions::from_mode(0o755)).expect("sets");
+    let daemon = start_carelessly(&home);
+    let mut client = daemon.client();
+    client.mount("sim:", "m", |_| {}).expect("mounts");
+    let put = StorePut { store: "s".into(), key: "k".into(), value: "v".into() };
+    client.call(put).expect("keeps it");
+    assert_eq!(mode(&home.path("data")), 0o700);
+    let mut found = vec![];
+    all_below(&home.path("data"), &mut found);
+    let of = |name: &str| found.iter().any(|path| path.starts_with(home.path("data").join(name)));
+    assert!(["lock", "processes", "store", "values"].into_iter().all(of), "{found:?}");
+    for path in found {
+        assert_eq!(mode(&path) & 0o077, 0, "{} can be read by others", path.display());
+    }
+}
+
+#[test]
+fn program_outside_the_jail_has_the_umask_of_whoever_started_the_daemon() {
+    let home = Home::new("exit 1");
+    let daemon = start_carelessly(&home);
+    let mut client = daemon.client();
+    let argv = ["/bin/sh", "-c", "umask"].map(str::to_owned).to_vec();
+    let Ok(Reply::Spawned { pid }) = client.call(Spawn { argv, ..syscalls::client::spawn("program") }) else {
+        panic!("it does not start");
+    };
+    client.call(Wait { pid: Some(pid), timeout_ms: None }).expect("it ends");
+    match client.call(Output { pid, lines: None, follow: false }).expect("it is the caller's") {
+        Reply::Output(output) => assert_eq!(output.lines[0].text, "0022"),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+/// What a daemon says that does not start.
+fn refused(home: &Home) -> String {
+    let output = home.command().output().expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn data_folder_that_others_write_to_is_refused() {
+    let home = Home::new("exit 1");
+    fs::create_dir(home.path("data")).expect("the name is free");
+    fs::set_permissions(home.path("data"), Permissions::from_mode(0o775)).expect("sets");
+    let said = refused(&home);
+    assert!(said.contains("mode 775") && said.contains("chmod go-w") && said.contains("--data"), "{said}");
+}
+
+#[test]
+fn data_folder_of_somebody_else_is_refused() {
+    if !nix::unistd::getuid().is_root() {
+        return eprintln!("skipped: only root can give a folder to somebody else");
+    }
+    let home = Home::new("exit 1");
+    fs::create_dir(home.path("data")).expect("the name is free");
+    std::os::unix::fs::chown(home.path("data"), Some(64_321), None).expect("root may");
+    let said = refused(&home);
+    assert!(said.contains("user 64321") && said.contains("--data"), "{said}");
 }
 
 #[test]
@@ -196,7 +292,7 @@ fn watchdog_is_fed_by_the_loop_and_status_lines_come() {
 
 /// Whether a daemon's allocator is told that threads keep nothing.
 #[cfg(target_env = "gnu")]
-fn keeps_heap_small(daemon: &super::harness::Daemon) -> bool {
+fn keeps_heap_small(daemon: &Daemon) -> bool {
     let os_pid = daemon.client().sysinfo().expect("answers").os_pid;
     let environment = fs::read_to_string(format!("/proc/{os_pid}/environ")).expect("it is this user's own");
     // The allocator cuts its variable into pieces where it stands.

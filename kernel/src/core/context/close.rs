@@ -19,9 +19,7 @@ impl Kernel {
         let model = context.model;
         context.queue.retain(|q| Some(q.call) == generating);
         for call in calls {
-            if let Some(model) = self.models.get_mut(&model) {
-                model.questions.withdraw(call);
-            }
+            self.withdraw_question(model, call);
             self.finish(call, Err(fault.clone()));
         }
         if generating.is_some() {

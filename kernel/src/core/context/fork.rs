@@ -24,6 +24,7 @@ struct Beginning {
     messages: Vec<Message>,
     answering: bool,
     on_full: OnFull,
+    condemned: Option<u32>,
 }
 
 impl Kernel {
@@ -47,6 +48,7 @@ impl Kernel {
             messages: vec![],
             answering: false,
             on_full,
+            condemned: None,
         };
         let beginning = match segment {
             None => empty,
@@ -86,6 +88,7 @@ impl Kernel {
             messages: snapshot.messages.clone(),
             answering: snapshot.answering,
             on_full: snapshot.on_full,
+            condemned: None,
         };
         Ok(self.enter_context(owner, model, tokens_max, beginning))
     }
@@ -123,6 +126,7 @@ impl Kernel {
             messages: if whole { parent.messages.clone() } else { vec![] },
             answering: whole && parent.answering,
             on_full: parent.on_full,
+            condemned: parent.condemned.filter(|at| *at <= length),
         };
         let child = self.enter_context(owner, model, tokens_max, beginning);
         self.share_pages(id, child, length);
@@ -164,7 +168,7 @@ impl Kernel {
             resident: None,
             place: Place::Parked,
             in_step: false,
-            condemned: None,
+            condemned: beginning.condemned,
             kept: self.processes.living(owner).is_some_and(Process::is_persistent).then_some(0),
         };
         self.contexts.insert(id, context);

@@ -105,9 +105,8 @@ impl Kernel {
         if context.generating() == Some(call) {
             return self.end_generation(id, syscalls::reply::Finish::Interrupted);
         }
-        if let Some(model) = self.models.get_mut(&context.model) {
-            model.questions.withdraw(call);
-        }
+        let model = context.model;
+        self.withdraw_question(model, call);
         self.finish_head(id, call, Err(fault.clone()));
     }
 

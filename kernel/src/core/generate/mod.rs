@@ -237,7 +237,9 @@ impl Kernel {
     /// Checks that a generation can begin, and tells how many tokens its process may still generate.
     fn may_generate(&self, id: ContextId) -> Result<u32, Fault> {
         let context = self.context(id)?;
-        self.model(context.model)?.check_usable()?;
+        let model = self.model(context.model)?;
+        model.check_usable()?;
+        self.check_harmless(model, context.owner)?;
         if context.log.is_empty() {
             let message =
                 format!("context {id} is empty, so there is nothing to continue; append something first");
@@ -307,15 +309,19 @@ impl Kernel {
     pub(super) fn drop_generation(&mut self, id: ContextId) -> Option<Box<Generation>> {
         let context = self.contexts.get_mut(&id)?;
         let generation = context.generation.take()?;
+        let (owner, model, mut suspected) = (context.owner, context.model, false);
         if let Some(process) = self.processes.living_mut(context.owner) {
             process.end_work(self.now);
         }
         if let Some(model) = self.models.get_mut(&context.model) {
-            model.suspects.remove(&id);
+            suspected = model.suspects.remove(&id) && model.takes_contexts();
             let sampler = context.resident.as_mut().and_then(|r| r.sampler.take());
             if let (Some(_), Some(resident)) = (sampler, &context.resident) {
                 model.ops.push(Op::SamplerClose { asid: resident.lease.asid() });
             }
+        }
+        if suspected {
+            self.suspect_left(model, owner);
         }
         self.settle(id);
         self.touch(id);

@@ -53,6 +53,9 @@ pub struct ProcessImage {
     pub(in crate::core) caps: Caps,
     /// Tokens that it has generated: what its limit looks at.
     pub tokens_generated: u64,
+    /// Calls of it that have killed two workers each.
+    #[serde(default)]
+    pub deadly_calls: u32,
     /// What is started in its place: it is a program that goes on from files of its own. Everything else about it begins anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Box<Program>>,

@@ -111,9 +111,10 @@ impl Kernel {
         };
         if let Some(program) = image.program {
             self.begin_program(id, image.caps & Caps::USER, image.limits, *program);
-            if let Some(process) = self.processes.living_mut(pid).filter(|_| image.stopped) {
+            if let Some(process) = self.processes.living_mut(pid) {
+                process.deadly_calls = image.deadly_calls;
                 // The program hears of it when it has started.
-                process.run = Run::Stopped;
+                process.run = if image.stopped { Run::Stopped } else { Run::Going };
             }
             return;
         }
@@ -121,6 +122,7 @@ impl Kernel {
         let mut process = Process::new(id, None, Lifetime::Persistent, image.caps);
         process.caps = image.caps & Caps::USER;
         process.run = if image.stopped { Run::Stopped } else { Run::Going };
+        process.deadly_calls = image.deadly_calls;
         process.limits = image.limits;
         process.bucket = image.limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
         process.mailbox = image.mailbox;

@@ -218,6 +218,7 @@ impl Kernel {
             limits: process.limits,
             caps: process.bound,
             tokens_generated: id.counters.tokens_generated,
+            deadly_calls: process.deadly_calls,
             program: process.again.clone(),
             mailbox: Default::default(),
             results: Default::default(),

@@ -2,8 +2,9 @@
 //! twice.
 //!
 //! Whatever was under way when a worker died is a suspect: the contexts of the step and the questions. Each
-//! suspect then runs alone, so that a second death has one culprit; the others are cleared by their first token or
-//! answer. Deaths without a culprit slow the restarts down, and too many of them end in [`State::Offline`].
+//! suspect then runs alone, so that a second death has one culprit (`culprit.rs` says what that costs it); the others are
+//! cleared by their first token or answer. Deaths that are no user's slow the restarts down, and too many of them, in a row
+//! or within ten minutes, end in [`State::Offline`].
 
 use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Event, Fault};
@@ -16,10 +17,16 @@ use super::super::memory::{Resident, loading};
 use super::super::sched::{InFlight, died_twice};
 use super::{Model, State};
 
-/// How long deaths count, in microseconds.
-const DEATHS_COUNT_US: u64 = 60_000_000;
+/// How long deaths count towards pauses, in microseconds.
+const PAUSES_COUNT_US: u64 = 60_000_000;
 
-/// Deaths in a row that end the restarting.
+/// How long they count towards the end of the restarting: ten minutes.
+const DEATHS_COUNT_US: u64 = 600_000_000;
+
+/// Deaths in that time that do not end it yet. One that is worth restarting dies less often than every twenty seconds.
+const DEATHS_MAX: usize = 30;
+
+/// Deaths in a row that do not end it yet.
 const DEATHS_IN_A_ROW_MAX: u32 = 5;
 
 /// Pauses before the first, second, third and every further restart within a minute, in milliseconds. A single
@@ -64,7 +71,6 @@ impl Kernel {
         let step = model.in_flight.take();
         let rows = step.as_ref().map_or(vec![], |step| step.groups.clone());
         let questions_asked = model.questions.any_asked();
-        let delay_ms = model.count_death(now);
         let name = model.name.clone();
         let subject = Subject::of_model(&name, Happening::WorkerDied);
         let line = format!("the worker of model {name} died: {how}; restarting");
@@ -72,17 +78,20 @@ impl Kernel {
         self.count_rows(&rows, -1);
         self.worker_changed(id, WorkerChange::Died, how);
         self.lose_pages(id);
-        self.accuse_questions(id);
+        let asked = self.accuse_questions(id);
         let with_rows = step.iter().flat_map(|s| &s.rows).map(|r| r.context);
         let in_step: Vec<ContextId> = with_rows.chain(step.iter().flat_map(|s| loading(&s.pages))).collect();
-        self.accuse_contexts(id, step, questions_asked);
+        let charged = asked.or(self.accuse_contexts(id, step, questions_asked));
         // Calls that waited for the step to be over.
         in_step.into_iter().for_each(|context| self.advance(context));
         let Some(model) = self.models.get_mut(&id) else { return };
-        if model.deaths_in_a_row > DEATHS_IN_A_ROW_MAX {
-            let trouble = format!("its worker died {} times in a row, last: {how}", model.deaths_in_a_row);
+        if charged.is_none() {
+            model.culprits.begin();
+        }
+        let delay_ms = if charged == Some(true) { 0 } else { model.count_death(now) };
+        if let Some(often) = model.dies_too_often() {
             model.incarnation += 1;
-            return self.take_offline(id, trouble);
+            return self.take_offline(id, format!("its worker died {often}, last: {how}"));
         }
         model.counters.worker_restarts += 1;
         self.counters.worker_restarts += 1;
@@ -122,22 +131,28 @@ impl Kernel {
         model.sched.throttled_until = None;
     }
 
-    fn accuse_questions(&mut self, id: ModelId) {
-        let Some(model) = self.models.get_mut(&id) else { return };
-        let Some((call, context)) = model.questions.worker_died() else { return };
-        model.deaths_in_a_row = 0;
-        let message = "the worker died twice of this call; try another text";
+    /// Gives whether the deaths are charged to somebody, where a question was found to have caused them.
+    fn accuse_questions(&mut self, id: ModelId) -> Option<bool> {
+        let (call, context) = self.models.get_mut(&id)?.questions.worker_died()?;
+        let verdict = self.convict(id, self.calls.get(call).map(|pending| pending.pid));
+        let message = format!("the worker died twice of this call; try another text{}", verdict.sentence);
         self.fail_question(call, context, &Fault::new(syscalls::Errno::EIO, message));
+        Some(verdict.charged)
     }
 
-    fn accuse_contexts(&mut self, id: ModelId, step: Option<InFlight>, questions_asked: bool) {
-        let Some(step) = step else { return };
-        let Some(model) = self.models.get_mut(&id) else { return };
+    /// Gives whether the deaths are charged to somebody, where a context was found to have caused them.
+    fn accuse_contexts(
+        &mut self,
+        id: ModelId,
+        step: Option<InFlight>,
+        questions_asked: bool,
+    ) -> Option<bool> {
+        let step = step?;
+        let model = self.models.get_mut(&id)?;
         if let ([row], false) = (step.rows.as_slice(), questions_asked)
-            && model.suspects.contains(&row.context)
+            && model.suspects.remove(&row.context)
         {
-            model.deaths_in_a_row = 0;
-            return self.condemn(row.context);
+            return self.condemn(id, row.context);
         }
         let alive = step.rows.iter().map(|r| r.context).filter(|c| self.contexts.contains_key(c));
         let accused: Vec<ContextId> = alive.collect();
@@ -145,27 +160,48 @@ impl Kernel {
         let accused =
             accused.into_iter().filter(|c| self.contexts.get(c).is_some_and(|c| c.generation.is_some()));
         model.suspects.extend(accused);
+        None
     }
 
     /// A context has killed two workers, the second one alone.
-    fn condemn(&mut self, id: ContextId) {
-        let Some(context) = self.contexts.get_mut(&id) else { return };
-        let length = context.length();
+    fn condemn(&mut self, model: ModelId, id: ContextId) -> Option<bool> {
+        let context = self.contexts.get_mut(&id)?;
+        let (owner, length) = (context.owner, context.length());
         context.condemned = Some(length);
         self.touch(id);
-        self.fail_generation(id, died_twice(id, length));
+        let verdict = self.convict(model, Some(owner));
+        let mut fault = died_twice(id, length);
+        fault.message.push_str(&verdict.sentence);
+        self.fail_generation(id, fault);
+        Some(verdict.charged)
     }
 }
 
 impl Model {
+    /// The last death that was counted turns out to be a user's.
+    pub(super) fn uncount_death(&mut self) {
+        self.deaths_in_a_row = 0;
+        self.deaths.pop();
+    }
+
+    /// How often it has died, if that was too often.
+    fn dies_too_often(&self) -> Option<String> {
+        let (in_a_row, all) = (self.deaths_in_a_row, self.deaths.len());
+        if in_a_row > DEATHS_IN_A_ROW_MAX {
+            return Some(format!("{in_a_row} times in a row; {DEATHS_IN_A_ROW_MAX} are the limit"));
+        }
+        let minutes = DEATHS_COUNT_US / 60_000_000;
+        (all > DEATHS_MAX)
+            .then(|| format!("{all} times within {minutes} minutes; {DEATHS_MAX} are the limit"))
+    }
+
     /// Counts a death, and tells the pause before the next start in milliseconds.
     fn count_death(&mut self, now: Now) -> u64 {
         self.deaths_in_a_row += 1;
         self.deaths.retain(|at| now.0.saturating_sub(at.0) < DEATHS_COUNT_US);
         self.deaths.push(now);
-        // A list that only its last entries matter of.
-        let surplus = self.deaths.len().saturating_sub(PAUSES_MS.len());
-        self.deaths.drain(..surplus);
-        PAUSES_MS[self.deaths.len() - 1]
+        let lately = |at: &&Now| now.0.saturating_sub(at.0) < PAUSES_COUNT_US;
+        let lately = self.deaths.iter().filter(lately).count();
+        PAUSES_MS[lately.min(PAUSES_MS.len()) - 1]
     }
 }

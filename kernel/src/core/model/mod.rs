@@ -4,13 +4,14 @@
 //! |------------|---------------------------------------------|--------------|
 //! | loading    | it is inspected, waits for memory, or its first worker loads it | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline; a refusal for lack of memory, which undoes a mount or leaves it unloaded |
 //! | ready      | the worker takes steps and questions         | its death    |
-//! | restarting | the worker died and another one is starting  | `Ready`; `Refused` or deaths in a row, which make it offline |
+//! | restarting | the worker died and another one is starting  | `Ready`; `Refused` or too many deaths, which make it offline |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
 //! | unloaded   | nothing runs and there are no contexts: its memory is another model's | a call that uses it, which loads it again; `unmount` |
 //!
 //! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
 //! its log, and no call fails for it, but those that kill it twice.
 
+mod culprit;
 mod death;
 mod hang;
 mod mount;
@@ -35,6 +36,7 @@ use super::memory::{Memory, PageSent, PagingCost, Slots, Tree, WriteBehind};
 use super::registration::Digest;
 use super::sched::{InFlight, Sched};
 
+pub(super) use culprit::Culprits;
 pub(super) use questions::Questions;
 
 /// What a model is doing.
@@ -95,10 +97,12 @@ pub(super) struct Model {
     pub contexts: BTreeSet<ContextId>,
     /// Contexts that were in a step in which a worker died; each runs alone until it has a token.
     pub suspects: BTreeSet<ContextId>,
-    /// When workers died, within the last minute.
+    /// When workers died within the last ten minutes of what is no user's, ...
     pub deaths: Vec<Now>,
-    /// Deaths since a worker last did anything.
+    /// ... and such deaths since one last did anything.
     pub deaths_in_a_row: u32,
+    /// Who killed workers.
+    pub culprits: Culprits,
     /// Calls of `mount` and `open` that wait until it is loaded.
     pub waiters: Vec<(CallNo, Option<Box<Opening>>)>,
 }
@@ -137,6 +141,7 @@ impl Model {
             suspects: BTreeSet::new(),
             deaths: Vec::new(),
             deaths_in_a_row: 0,
+            culprits: Culprits::default(),
             waiters: Vec::new(),
         }
     }

@@ -50,18 +50,19 @@ impl Questions {
         self.waiting.insert(self.next);
     }
 
-    /// Forgets the question of a call; one that the worker has is answered to nobody.
-    pub(in crate::core) fn withdraw(&mut self, call: CallNo) {
-        let Some(number) = self.by_call.remove(&call) else { return };
+    /// Forgets the question of a call; one that the worker has is answered to nobody. Tells whether it was suspected to
+    /// have killed a worker.
+    fn withdraw(&mut self, call: CallNo) -> bool {
+        let Some(number) = self.by_call.remove(&call) else { return false };
         if self.asked.contains(&number) {
             if let Some(question) = self.open.get_mut(&number) {
                 question.call = None;
             }
-            return;
+            return self.on_trial == Some(number);
         }
         self.waiting.remove(&number);
-        self.suspects.remove(&number);
         self.open.remove(&number);
+        self.suspects.remove(&number)
     }
 
     /// Whether suspects are to be asked before a step may begin, or have been and are not answered.
@@ -136,7 +137,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// ENODEV where the model is offline.
+    /// ENODEV where the model is offline, EAGAIN where the caller's user has killed its workers too often.
     pub(in crate::core) fn ask(
         &mut self,
         model: ModelId,
@@ -144,13 +145,26 @@ impl Kernel {
         context: Option<ContextId>,
         question: Question,
     ) -> Result<(), Fault> {
-        self.model(model)?.check_usable()?;
+        let asked = self.model(model)?;
+        asked.check_usable()?;
+        if let Some(pending) = self.calls.get(call) {
+            self.check_harmless(asked, pending.pid)?;
+        }
         let now = self.now;
         let Some(of) = self.models.get_mut(&model) else { return Ok(()) };
         of.questions.insert(question, call, context);
         of.last_use = now;
         self.demand(model);
         Ok(())
+    }
+
+    /// Takes a question back whose call is withdrawn.
+    pub(in crate::core) fn withdraw_question(&mut self, model: ModelId, call: CallNo) {
+        let suspected = self.models.get_mut(&model).is_some_and(|model| model.questions.withdraw(call));
+        let pid = self.calls.get(call).map(|pending| pending.pid);
+        if let Some(pid) = pid.filter(|_| suspected) {
+            self.suspect_left(model, pid);
+        }
     }
 
     /// Sends the questions that are due.

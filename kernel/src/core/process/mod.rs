@@ -42,6 +42,10 @@ use recent::RecentCalls;
 /// The status of a process whose connection ended: 128 + the number of HUP.
 pub(super) const STATUS_HANGUP: u8 = 128 + 1;
 
+/// The status of a process whose calls have killed workers again and again: 128 + the number of SYS, which systems end
+/// a process with for a call that must not be made.
+pub(super) const STATUS_DEADLY: u8 = 128 + 31;
+
 /// What stays of a process when it has ended.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -121,6 +125,8 @@ pub(super) struct Process {
     /// How long it usually rests.
     pub idle_us: Option<u64>,
     pub mailbox: VecDeque<(Pid, serde_json::Value)>,
+    /// Calls of it that have killed two workers each.
+    pub deadly_calls: u32,
     /// Tokens in its contexts.
     pub context_tokens: u64,
     /// Frames that its contexts map, shared ones counted for each context.
@@ -155,6 +161,7 @@ impl Process {
             idle_since: None,
             idle_us: None,
             mailbox: VecDeque::new(),
+            deadly_calls: 0,
             context_tokens: 0,
             frames: 0,
             swap_pages: 0,

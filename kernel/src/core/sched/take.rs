@@ -54,6 +54,10 @@ impl Kernel {
             RowDone::Failed(fault) if fault.errno != Errno::ENOMEM => {
                 let goes_on = |c: &&Context| c.generating() == Some(row.call);
                 if self.contexts.get(&id).filter(goes_on).is_some() {
+                    // The worker has lived through it.
+                    if let Some(model) = self.models.get_mut(&model) {
+                        model.suspects.remove(&id);
+                    }
                     let message = std::mem::take(&mut fault.message);
                     self.fail_generation(id, Fault::new(fault.errno, message));
                 }

@@ -15,7 +15,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syscalls::Pid;
 use syscalls::limits::REQUEST_BYTES_WAITING_MAX;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc};
@@ -23,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
 use super::digest::Digests;
+use super::groups::Groups;
 use super::input::Input;
 use super::inspect::Inspector;
 use super::programs::Programs;
@@ -57,6 +57,8 @@ pub struct Means {
     pub programs: Programs,
     /// Which files models are.
     pub digests: Arc<Digests>,
+    /// Where the acceptor is told of process groups that are gone.
+    pub gone: mpsc::Sender<u32>,
     /// What starts workers.
     pub starter: Arc<Starter>,
     /// The line of newcomers, and of those who ask and are not brisk.
@@ -81,8 +83,9 @@ pub struct Reactor {
     spoken_to: BTreeSet<ConnId>,
     workers: Workers,
     programs: Programs,
-    /// The processes of programs that run, by the leaders of their process groups.
-    program_groups: BTreeMap<u32, Pid>,
+    groups: Groups,
+    /// Where the acceptor is told of groups that are gone.
+    gone: mpsc::Sender<u32>,
     inspector: Inspector,
     swaps: Swaps,
     wake_at: Option<Instant>,
@@ -122,6 +125,7 @@ impl Reactor {
             driver,
             programs,
             digests,
+            gone,
             starter,
             turns,
             flags,
@@ -139,7 +143,8 @@ impl Reactor {
             spoken_to: BTreeSet::new(),
             inspector: Inspector::new(urgent.clone(), Arc::clone(&digests)),
             programs,
-            program_groups: BTreeMap::new(),
+            groups: Groups::default(),
+            gone,
             workers: Workers::new(driver, starter, digests, urgent),
             swaps,
             wake_at: None,

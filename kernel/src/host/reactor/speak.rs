@@ -78,6 +78,8 @@ impl Reactor {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let flushed = connection.flush();
         match connection.level() {
+            // Its reader waits until somebody reads the answers, and nobody will.
+            Some(Level::High) if connection.bereft => return self.disconnect(conn),
             Some(Level::High) => self.pending.push_back(Event::OutputHigh { conn }),
             Some(Level::Low) => self.pending.push_back(Event::OutputLow { conn }),
             None => {}

@@ -4,13 +4,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use syscalls::limits::CALLS_IN_FLIGHT_MAX;
-use syscalls::{CallId, Errno, Fault, Frame, Request};
+use syscalls::{CallId, Errno, Fault, Frame, Pid, Request};
 use tokio::time::Instant;
 
 use super::super::connection::{Connection, Reader, answer_id};
+use super::super::groups;
 use super::super::input::Input;
 use super::super::log;
 use super::super::settings::Settings;
+use super::super::watch::PeerNo;
 use super::Reactor;
 use crate::core::event::{ConnId, Credentials, Event};
 
@@ -19,7 +21,7 @@ impl Reactor {
         match input {
             Input::Connected { socket, credentials, group_leader, process, place, turn } => {
                 let connection = Connection::new(Arc::new(socket), place);
-                let program = self.program_groups.get(&group_leader).copied();
+                let program = self.groups.process_of(group_leader);
                 let credentials = Credentials { program, ..credentials };
                 self.connected(connection, credentials, process).await;
                 drop(turn);
@@ -40,7 +42,7 @@ impl Reactor {
                 self.disconnect(conn);
                 self.step_pending().await;
             }
-            Input::PeerDied { os_pid } => self.peer_died(os_pid).await,
+            Input::PeerDied { peer } => self.peer_died(peer).await,
             Input::Writable { conn } => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.writable();
@@ -48,10 +50,11 @@ impl Reactor {
                 }
             }
             Input::ProgramStarted { pid, os_pid, socket, place } => {
-                self.program_groups.insert(os_pid, pid);
+                self.groups.started(os_pid, pid);
                 let conn = self.connect(Connection::new(Arc::new(socket), place));
                 self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
             }
+            Input::GroupGone { leader } => self.groups.gone(leader),
             Input::ProgramPrinted { pid, lines, room } => {
                 self.step(Event::ProgramPrinted { pid, lines }).await;
                 drop(room);
@@ -62,7 +65,7 @@ impl Reactor {
                 match &event {
                     Event::WorkerDied { worker, .. } => self.workers.died(*worker),
                     Event::ProgramRefused { pid, .. } | Event::ProgramEnded { pid, .. } => {
-                        self.program_groups.retain(|_, of| of != pid);
+                        self.leave_group(*pid);
                         self.programs.ended(*pid)
                     }
                     _ => {}
@@ -93,6 +96,17 @@ impl Reactor {
         self.manager.ready();
     }
 
+    /// A program has ended. Its group is remembered until nothing can come from it any more.
+    fn leave_group(&mut self, pid: Pid) {
+        let Some(leader) = self.groups.left(pid) else { return };
+        let gone = self.gone.clone();
+        tokio::spawn(async move {
+            groups::is_gone(leader).await;
+            // The acceptor is gone only when the daemon ends.
+            let _ = gone.send(leader).await;
+        });
+    }
+
     async fn connected(&mut self, connection: Connection, credentials: Credentials, process: OwnedFd) {
         let conn = self.connect(connection);
         self.watch.connected(credentials.os_pid, process, conn);
@@ -100,11 +114,14 @@ impl Reactor {
     }
 
     /// Ends the connections of a process that has died, after what it has sent was read. Of one that did not read nothing
-    /// is read either.
-    async fn peer_died(&mut self, os_pid: u32) {
-        for conn in self.watch.of(os_pid) {
-            match self.connections.get(&conn) {
-                Some(connection) if connection.is_read() => connection.end_reading(),
+    /// is read either, and of one that does not read the answers no more is (`flush`).
+    async fn peer_died(&mut self, peer: PeerNo) {
+        for conn in self.watch.of(peer) {
+            match self.connections.get_mut(&conn) {
+                Some(connection) if connection.is_read() => {
+                    connection.bereft = true;
+                    connection.end_reading();
+                }
                 Some(_) | None => self.disconnect(conn),
             }
         }
