@@ -16,6 +16,9 @@ use syscalls::{ContextId, Pid, Reply, Token, Tokens};
 /// Kills of a normal run.
 const KILLS: usize = 40;
 
+/// What a restart may take until it serves.
+const RESTART_MAX: Duration = Duration::from_secs(2);
+
 /// Persistent processes that generate at once, and tokens of each.
 const PROCESSES: u64 = 6;
 const TOKENS: u32 = 150;
@@ -149,6 +152,7 @@ fn streams_after_kills_of_the_daemon_equal_the_uninterrupted_ones() {
         rounds * PROCESSES
     );
     harness::figure("kills of the daemon", &value);
+    harness::promised("a restart", slowest, RESTART_MAX);
     assert_eq!(orphans, 0);
     let stats = daemon.client().stat(None, None).unwrap();
     assert_eq!((stats.contexts, stats.frames_free + stats.frames_cached), (0, stats.frames_total));
@@ -201,7 +205,7 @@ fn journal_of_a_newer_version_is_kept_and_said() {
     bytes[12] += 1;
     fs::write(&path, &bytes).unwrap();
     daemon.restart();
-    assert!(daemon.log().contains("has version 2 and this daemon knows 1"), "{}", daemon.log());
+    assert!(daemon.log().contains("has version 3 and this daemon knows 2"), "{}", daemon.log());
     assert_eq!(fs::read(daemon.data().join("processes.damaged-1")).unwrap(), bytes);
     wait_for("the model", || {
         let models = daemon.client().models().unwrap();

@@ -1,11 +1,14 @@
 //! How the host starts what is not itself: through the jail's helper, with an environment of its own.
 //!
-//! Workers get their model to read, the folder of measurements to write, and the swap files open. Where the jail is
-//! off, or its helper is missing and not required, they are started as they are.
+//! Workers get their model to read, a folder for its measurements to write, and the swap files open. Where the jail is
+//! off, or its helper is missing and not required, they are started as they are. Programs run as whom they belong to in any
+//! case; without the helper nothing ends what they have started when the daemon is killed.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +18,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::log;
 use crate::core::MAIN_MEMORY;
+use crate::core::registration::Digest;
 use crate::jail::{self, Orders, Policy, Strictness, User};
 
 /// Files that a model may be split into, as for the reader of headers.
@@ -30,9 +34,9 @@ const WORKER_VARIABLES: &[&str] =
 /// Starts programs.
 #[derive(Clone, Debug)]
 pub struct Starter {
-    /// The jail's helper, none where the jail is off.
+    /// The jail's helper, where there is one.
     helper: Option<PathBuf>,
-    required: bool,
+    strictness: Strictness,
     /// What every worker may reach beside the built-in.
     worker: Policy,
     /// What every program may reach.
@@ -44,7 +48,7 @@ pub struct Starter {
 impl Default for Starter {
     fn default() -> Self {
         let (worker, program) = (Policy::default(), Policy::default());
-        Starter { helper: None, required: false, worker, program, umask: Mode::empty() }
+        Starter { helper: None, strictness: Strictness::Off, worker, program, umask: Mode::empty() }
     }
 }
 
@@ -56,6 +60,8 @@ pub struct Start<'a> {
     pub folder: &'a Path,
     pub policy: Policy,
     pub user: Option<User>,
+    /// Nothing that it starts outlives it, or the daemon.
+    pub guarded: bool,
     /// Descriptors that it inherits beside the first three.
     pub keep: Vec<RawFd>,
 }
@@ -71,8 +77,8 @@ impl Starter {
     ) -> Self {
         Starter {
             umask,
-            helper: (strictness != Strictness::Off).then_some(helper),
-            required: strictness == Strictness::Required,
+            helper: helper.is_file().then_some(helper),
+            strictness,
             worker: Policy::worker().with(worker),
             program: Policy::program().with(program),
         }
@@ -80,7 +86,11 @@ impl Starter {
 
     /// What the jail is made of, or `off`.
     pub fn describe(&self) -> String {
-        self.helper.as_ref().map_or_else(|| "off".into(), |_| jail::support().to_string())
+        if self.jails() { jail::support().to_string() } else { "off".into() }
+    }
+
+    fn jails(&self) -> bool {
+        self.helper.is_some() && self.strictness != Strictness::Off
     }
 
     /// What programs may reach.
@@ -96,7 +106,8 @@ impl Starter {
     pub fn worker(&self, program: &Path, load: &LoadRequest) -> io::Result<Command> {
         let mut policy = self.worker.clone();
         policy.execute.push(program.into());
-        policy.read.extend(program.parent().map(Into::into));
+        policy.list.extend(program.parent().map(Into::into));
+        policy.read.extend(libraries_beside(program));
         policy.read.extend(files_of(&load.path));
         policy.write.extend(load.cache_dir.as_ref().map(Into::into));
         if load.device.as_deref().is_some_and(|device| device != MAIN_MEMORY) {
@@ -107,15 +118,17 @@ impl Starter {
         // What is made there is measured and removed.
         environment.extend(load.cache_dir.as_ref().map(|folder| ("TMPDIR".into(), folder.clone())));
         let swap = load.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
-        self.start(&Start {
+        let start = Start {
             program,
             arguments: ["run".into(), "--load".into(), serde_json::to_string(load)?.into()].into(),
             environment,
             folder: Path::new("/"),
             policy,
             user: None,
+            guarded: false,
             keep: swap.collect(),
-        })
+        };
+        if self.jails() { self.command(&start) } else { Ok(bare(&start)) }
     }
 
     /// The command that runs a program.
@@ -124,8 +137,11 @@ impl Starter {
     ///
     /// A path of its policy is no UTF-8.
     pub fn command(&self, start: &Start) -> io::Result<Command> {
-        let mut command = self.start(start)?;
-        if self.helper.is_none() {
+        let mut command = match &self.helper {
+            Some(helper) => jail::command(helper, &self.orders(start), start.program, &start.arguments)?,
+            None => bare(start),
+        };
+        if !self.jails() {
             let mask = self.umask;
             // SAFETY: between fork and exec the closure makes one system call.
             unsafe {
@@ -138,29 +154,49 @@ impl Starter {
         Ok(command)
     }
 
-    fn start(&self, start: &Start) -> io::Result<Command> {
-        let Some(helper) = &self.helper else {
-            let mut command = Command::new(start.program);
-            command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));
-            command.current_dir(start.folder);
-            return Ok(command);
-        };
-        let orders = Orders {
+    fn orders(&self, start: &Start) -> Orders {
+        Orders {
             policy: start.policy.clone(),
             user: start.user.clone(),
             environment: start.environment.clone(),
             folder: start.folder.into(),
             keep: start.keep.clone(),
             parent: std::process::id(),
-            required: self.required,
-        };
-        jail::command(helper, &orders, start.program, &start.arguments)
+            guarded: start.guarded,
+            strictness: self.strictness,
+        }
     }
+}
+
+/// The command that runs a program without the helper.
+fn bare(start: &Start) -> Command {
+    let mut command = Command::new(start.program);
+    command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));
+    command.current_dir(start.folder);
+    if let Some(user) = start.user.clone() {
+        jail::run_as(&mut command, &user);
+    }
+    command
 }
 
 /// Those of the daemon's variables that have these names.
 pub fn inherited(names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))).collect()
+}
+
+/// The libraries that a portable build has in the folder of its executables, and looks for there.
+fn libraries_beside(program: &Path) -> Vec<PathBuf> {
+    let entries = program.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
+    let is_library = |name: &str| name.starts_with("lib") && name.contains(".so");
+    entries.filter(|e| e.file_name().to_str().is_some_and(is_library)).map(|e| e.path()).collect()
+}
+
+/// The folder of measurements of one model, within that of all; made, since the worker may make nothing beside it. None
+/// where it cannot be: then the worker measures again.
+pub fn own_cache(all: &str, digest: Option<&Digest>) -> Option<String> {
+    let folder = Path::new(all).join(digest.map_or_else(|| "none".into(), Digest::to_string));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.ok().and_then(|()| folder.to_str().map(Into::into))
 }
 
 /// The files of a model: one, or by llama.cpp's names the parts of one (`…-00001-of-00003.gguf`), or the answers that a
@@ -206,6 +242,50 @@ mod tests {
             log::change(wanted);
             assert_eq!(level(), wanted);
         }
+    }
+
+    #[test]
+    fn program_of_another_user_is_his_without_the_helper() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let start = Start {
+            program: Path::new("/bin/sh"),
+            arguments: ["-c", "echo $(id -u) $(id -g) $(id -G)"].map(Into::into).into(),
+            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            folder: Path::new("/"),
+            policy: Policy::default(),
+            user: Some(User { uid: 61_236, gid: 61_237, groups: vec![61_237, 61_238] }),
+            guarded: true,
+            keep: vec![],
+        };
+        let output = Starter::default().command(&start).and_then(|mut c| c.output()).expect("runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "61236 61237 61237 61238\n");
+    }
+
+    #[test]
+    fn worker_reads_libraries_beside_it_and_writes_measurements_of_its_own_model() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["worker", "libggml-cpu-x64.so", "libllama.so.0", "secret", "library.txt"] {
+            std::fs::write(path(name), "").expect("writes");
+        }
+        let all = path("cache").display().to_string();
+        let own = own_cache(&all, Some(&Digest([7; 32]))).expect("there is room");
+        let other = own_cache(&all, Some(&Digest([8; 32]))).expect("there is room");
+        assert!(own != other && Path::new(&own).is_dir());
+        let load =
+            LoadRequest { path: "/m/a.gguf".into(), cache_dir: Some(own.clone()), ..Default::default() };
+        let none = Policy::default();
+        let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none, Mode::empty());
+        let command = starter.worker(&path("worker"), &load).expect("it has a form");
+        let orders = command.get_args().nth(1).and_then(|json| json.to_str()).expect("they are JSON");
+        let policy = serde_json::from_str::<Orders>(orders).expect("they are orders").policy;
+        assert_eq!(policy.write, [PathBuf::from(own)]);
+        assert_eq!(policy.list, [folder.path()]);
+        let mut beside: Vec<_> = policy.read.iter().filter(|read| read.starts_with(folder.path())).collect();
+        beside.sort();
+        assert_eq!(beside, [&path("libggml-cpu-x64.so"), &path("libllama.so.0")]);
     }
 
     #[test]

@@ -20,9 +20,12 @@ use super::input::Input;
 use super::output::Output;
 use super::starter::Starter;
 use super::swap::SwapFiles;
-use super::worker::{EXIT_PATIENCE, Supervisor};
+use super::worker::{EXIT_PATIENCE, Kill, Supervisor};
 use crate::core::event::{Event, WorkerId};
 use crate::core::registration::Digest;
+
+/// How long workers may take to be gone when the daemon ends.
+pub const END_PATIENCE: Duration = EXIT_PATIENCE.saturating_add(Duration::from_secs(1));
 
 /// All workers that have not died.
 #[derive(Debug)]
@@ -43,8 +46,8 @@ struct Worker {
     link: Option<Arc<UnixStream>>,
     output: Output,
     awaits_writable: bool,
-    /// Dropped to stop it.
-    stop: Option<oneshot::Sender<()>>,
+    /// Dropped to stop it, used to kill it.
+    stop: Option<oneshot::Sender<Kill>>,
 }
 
 impl Workers {
@@ -100,6 +103,14 @@ impl Workers {
     pub fn stop(&mut self, worker: WorkerId) {
         if let Some(worker) = self.alive.get_mut(&worker) {
             drop(worker.stop.take());
+        }
+    }
+
+    /// Kills a worker; its death will be reported.
+    pub fn kill(&mut self, worker: WorkerId) {
+        if let Some(stop) = self.alive.get_mut(&worker).and_then(|worker| worker.stop.take()) {
+            // It fails where the worker has just ended.
+            let _ = stop.send(Kill);
         }
     }
 
@@ -166,7 +177,7 @@ impl Workers {
         for worker in self.alive.values_mut() {
             drop(worker.stop.take());
         }
-        let deadline = Instant::now() + EXIT_PATIENCE + Duration::from_secs(1);
+        let deadline = Instant::now() + END_PATIENCE;
         while !self.alive.is_empty() {
             match timeout_at(deadline, inputs.recv()).await {
                 Ok(Some(Input::Worker(Event::WorkerDied { worker, .. }))) => self.died(worker),

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, Uid, access, getgrouplist, getuid};
 use syscalls::{Errno, Fault, paths};
 use tokio::net::UnixStream;
@@ -30,7 +32,7 @@ pub(super) fn launch(
     socket: &Path,
     program: &Program,
 ) -> Result<(Child, UnixStream), Fault> {
-    let user = user(program.uid)?;
+    let user = user(program.uid, &program.argv[0])?;
     let path = find(&program.argv[0])?;
     let fault = |e: io::Error| Fault::new(Errno::EIO, format!("cannot start {}: {e}", path.display()));
     let (near, far) = std::os::unix::net::UnixStream::pair().map_err(fault)?;
@@ -66,6 +68,7 @@ pub(super) fn launch(
         folder: Path::new("/"),
         policy,
         user,
+        guarded: true,
         keep: vec![CONNECTION_FD],
     };
     let command = starter.command(&start).map_err(fault)?;
@@ -86,6 +89,8 @@ fn spawn(command: std::process::Command, far: OwnedFd) -> io::Result<Child> {
     // until the command was spawned.
     unsafe {
         command.pre_exec(move || {
+            // The helper does it, too, and knows whether it came too late.
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
             let moved = if fd == CONNECTION_FD {
                 libc::fcntl(fd, libc::F_SETFD, 0)
             } else {
@@ -98,12 +103,16 @@ fn spawn(command: std::process::Command, far: OwnedFd) -> io::Result<Child> {
 }
 
 /// Whom a program runs as: its caller, and nobody else.
-fn user(uid: u32) -> Result<Option<User>, Fault> {
+fn user(uid: u32, program: &str) -> Result<Option<User>, Fault> {
     if uid == getuid().as_raw() {
         return Ok(None);
     }
     if !getuid().is_root() {
-        let message = format!("the daemon runs as user {}, and can start programs for no other", getuid());
+        let message = format!(
+            "the daemon runs as user {}, and can start {program} for no other, as for user {uid}; start it yourself, and \
+             it connects to the daemon by its socket, or run a daemon of your own (`llmasos daemon`)",
+            getuid()
+        );
         return Err(Fault::new(Errno::EPERM, message));
     }
     let unknown = || Fault::new(Errno::EPERM, format!("the system does not know user {uid}"));
