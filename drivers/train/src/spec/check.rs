@@ -8,6 +8,12 @@ use crate::token::Family;
 /// Tokens of the shortest rows that questions are asked in: three are around, and a question and a text need some.
 const QUESTION_LENGTH_MIN: usize = 8;
 
+/// Tokens of the shortest rows: what stands around a text, and some of it.
+const LENGTH_MIN: usize = 4;
+
+/// Tokens of a text that is written while a model learns: more than any is read of.
+const SAMPLE_TOKENS_MAX: usize = 1 << 16;
+
 impl TrainSpec {
     /// Whether all values are in their ranges and go together.
     ///
@@ -32,6 +38,9 @@ impl TrainSpec {
         between("checkpoint.every", self.checkpoint.every as f64, 1.0, f64::MAX)?;
         between("checkpoint.keep", self.checkpoint.keep as f64, 1.0, 1000.0)?;
         between("samples.temperature", self.samples.temperature, 0.0, 100.0)?;
+        between("samples.tokens", self.samples.tokens as f64, 1.0, SAMPLE_TOKENS_MAX as f64)?;
+        between("evaluation.batches", self.evaluation.batches.unwrap_or(1) as f64, 1.0, f64::MAX)?;
+        between("evaluation.patience", self.evaluation.patience.unwrap_or(1).into(), 1.0, f64::MAX)?;
         if let ValidationSpec::Share(share) = self.data.validation {
             between("data.validation.Share", share, 0.0001, 0.9)?;
         }
@@ -47,9 +56,11 @@ impl TrainSpec {
                 return Err(SpecError::Unfit("it has both `steps` and `epochs`; give one of them".into()));
             }
         }
+        self.model.check()?;
         self.loss.check()?;
         self.tune.check()?;
         self.ranks.check()?;
+        self.schedule.check()?;
         self.optimiser.check()
     }
 

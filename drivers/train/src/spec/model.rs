@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
+use super::optimiser::below_one;
 use crate::ModelConfig;
 use crate::data::Task;
 use crate::import::Pretrained;
@@ -47,6 +48,15 @@ pub enum ModelSpec {
     /// One that was trained before: a folder in the Hugging Face layout, or a GGUF whose weights are not quantised.
     Pretrained(PathBuf),
 }
+
+/// Blocks of a model: more than any has.
+const LAYERS_MAX: usize = 10_000;
+
+/// A width, or a number of heads: more than any model has.
+const SIZE_MAX: usize = 1 << 20;
+
+/// Tokens of a row: more than any model reads.
+const CONTEXT_MAX: usize = 1 << 24;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,7 +133,55 @@ impl ModelSpec {
         Ok(Some(Pretrained::open(path)?.config()?))
     }
 
-    /// Tokens of a row.
+    /// Whether its sizes can be meant.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot, with its range.
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        let count = |field, value: usize, most: usize| match (1..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(SpecError::Range {
+                field,
+                value: value.to_string(),
+                range: format!("within 1 and {most}"),
+            }),
+        };
+        let (layers, heads, width, inner, context, dropout) = match self {
+            ModelSpec::Gpt(sizes)
+            | ModelSpec::Bert(sizes)
+            | ModelSpec::Transformer(sizes)
+            | ModelSpec::T5(sizes) => {
+                (sizes.layers, sizes.heads, sizes.width, sizes.inner, sizes.context, sizes.dropout)
+            }
+            ModelSpec::Llama { layers, heads, kv_heads, width, inner, context, dropout, .. } => {
+                count("model.kv_heads", kv_heads.unwrap_or(1), SIZE_MAX)?;
+                (*layers, *heads, *width, *inner, *context, *dropout)
+            }
+            ModelSpec::Pretrained(_) => return Ok(()),
+        };
+        count("model.layers", layers, LAYERS_MAX)?;
+        count("model.heads", heads, SIZE_MAX)?;
+        count("model.width", width, SIZE_MAX)?;
+        count("model.inner", inner.unwrap_or(1), SIZE_MAX)?;
+        count("model.context", context, CONTEXT_MAX)?;
+        below_one("model.dropout", dropout)
+    }
+
+    /// How many tokens a row can have; `usize::MAX` where there is no limit.
+    ///
+    /// # Errors
+    ///
+    /// The folder of a trained model cannot be read.
+    pub fn positions(&self) -> Result<usize, SpecError> {
+        match self {
+            ModelSpec::T5(_) => Ok(usize::MAX),
+            ModelSpec::Pretrained(_) => Ok(self.pretrained()?.expect("it is one").positions()),
+            _ => self.context(),
+        }
+    }
+
+    /// Tokens of a row where the specification does not say.
     ///
     /// # Errors
     ///

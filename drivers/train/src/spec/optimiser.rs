@@ -217,6 +217,16 @@ impl Default for ScheduleSpec {
 
 impl ScheduleSpec {
     /// The schedule of a run of so many steps.
+    /// Whether the rate stays one that trains: a floor is a share of it.
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        match self {
+            ScheduleSpec::Constant { .. } => Ok(()),
+            ScheduleSpec::Linear { floor, .. } | ScheduleSpec::Cosine { floor, .. } => {
+                range("schedule.floor", *floor, (0.0..=1.0).contains(floor), "within 0 and 1")
+            }
+        }
+    }
+
     pub fn build(&self, peak: f64, steps: u64) -> Schedule {
         let (decay, warmup, floor) = match *self {
             ScheduleSpec::Constant { warmup } => (Decay::Constant, warmup, 1.0),

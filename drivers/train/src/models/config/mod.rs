@@ -121,6 +121,7 @@ impl ModelConfig {
                         c.head_size()
                     ))),
                 }
+        self.check_dropouts()?;
             }
             ModelConfig::Bert(c) => heads("bert", c.hidden_size, c.num_attention_heads),
             ModelConfig::Marian(c) => {
@@ -150,6 +151,34 @@ pub enum Activation {
     Relu,
     /// x · sigmoid(x)
     #[serde(rename = "silu", alias = "swish")]
+impl ModelConfig {
+    /// What is not dropped is divided by its share, which must not be nothing.
+    fn check_dropouts(&self) -> Result<()> {
+        let shares: &[(&str, f64)] = match self {
+            ModelConfig::Gpt2(c) => {
+                &[("resid_pdrop", c.resid_pdrop), ("embd_pdrop", c.embd_pdrop), ("attn_pdrop", c.attn_pdrop)]
+            }
+            ModelConfig::Llama(c) => &[("attention_dropout", c.attention_dropout)],
+            ModelConfig::Bert(c) => &[
+                ("hidden_dropout_prob", c.hidden_dropout_prob),
+                ("attention_probs_dropout_prob", c.attention_probs_dropout_prob),
+            ],
+            ModelConfig::Marian(c) => &[
+                ("dropout", c.dropout),
+                ("attention_dropout", c.attention_dropout),
+                ("activation_dropout", c.activation_dropout),
+            ],
+            ModelConfig::T5(c) => &[("dropout_rate", c.dropout_rate)],
+        };
+        match shares.iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
+            Some((name, share)) => {
+                Err(Error::Config(format!("`{name}` is {share}; it must be from 0 on, below 1")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
     Silu,
     /// The hyperbolic tangent.
     #[serde(rename = "tanh")]
