@@ -70,14 +70,7 @@ impl TrainSpec {
     ///
     /// The data are not for this model.
     pub fn task(&self) -> Result<Task, SpecError> {
-        let length = self.model.context()?;
-        if length < 4 {
-            return Err(SpecError::Range {
-                field: "model.context",
-                value: length.to_string(),
-                range: "4 at least".into(),
-            });
-        }
+        let length = self.row_length()?;
         let task = self.task_of(length)?;
         match (self.data.packing, &task) {
             (Packing::Together, _) | (_, Task::NextToken { .. } | Task::Masked { .. }) => Ok(task),
@@ -85,6 +78,23 @@ impl TrainSpec {
                 "`data.packing: Apart` is for texts that a decoder or an encoder reads; leave it out".into(),
             )),
         }
+    }
+
+    /// Tokens of a row.
+    fn row_length(&self) -> Result<usize, SpecError> {
+        let most = self.model.positions()?;
+        let (field, length) = match self.context {
+            Some(length) => ("context", length),
+            None => ("model.context", self.model.context()?),
+        };
+        if (LENGTH_MIN..=most).contains(&length) {
+            return Ok(length);
+        }
+        let range = match most < length {
+            true => format!("within {LENGTH_MIN} and {most}, the tokens that the model has places for"),
+            false => format!("{LENGTH_MIN} at least"),
+        };
+        Err(SpecError::Range { field, value: length.to_string(), range })
     }
 
     fn task_of(&self, length: usize) -> Result<Task, SpecError> {

@@ -37,6 +37,10 @@ use crate::token::Kind;
 #[serde(deny_unknown_fields)]
 pub struct TrainSpec {
     pub model: ModelSpec,
+    /// Tokens of a row, where they are to be fewer than the model has places for. Of a model that was trained before
+    /// rows have 1,024 at most where it is not said.
+    #[serde(default)]
+    pub context: Option<usize>,
     /// Which parts of it are trained.
     #[serde(default)]
     pub tune: TuneSpec,

@@ -9,7 +9,7 @@ use super::optimiser::below_one;
 use crate::ModelConfig;
 use crate::data::Task;
 use crate::import::Pretrained;
-use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, MarianConfig, Problem, T5Config};
+use crate::models::config::{BertConfig, Ends, Gpt2Config, LlamaConfig, MarianConfig, Problem, T5Config};
 use crate::token::{Family, Special, Tokeniser};
 
 /// Which model is trained. What is left out has the value of nanoGPT's small configuration for CPUs.
@@ -189,6 +189,8 @@ impl ModelSpec {
     pub fn context(&self) -> Result<usize, SpecError> {
         /// Rows for models without a limit of their own.
         const UNLIMITED: usize = 512;
+        /// Rows for models that read much more than is trained at a time, as in transformers' `run_clm.py`.
+        const LONG: usize = 1024;
         Ok(match self {
             ModelSpec::Gpt(sizes)
             | ModelSpec::Bert(sizes)
@@ -197,7 +199,7 @@ impl ModelSpec {
             ModelSpec::Llama { context, .. } => *context,
             ModelSpec::Pretrained(_) => {
                 let positions = self.pretrained()?.expect("it is one").positions();
-                if positions == usize::MAX { UNLIMITED } else { positions }
+                if positions == usize::MAX { UNLIMITED } else { positions.min(LONG) }
             }
         })
     }
@@ -254,7 +256,7 @@ impl ModelSpec {
                     attention_dropout: *dropout,
                     tie_word_embeddings: true,
                     bos_token_id: end,
-                    eos_token_id: end,
+                    eos_token_id: end.map(Ends::One),
                     ..LlamaConfig::default()
                 })
             }

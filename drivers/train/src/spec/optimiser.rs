@@ -158,16 +158,17 @@ impl OptimiserSpec {
                 from_zero("optimiser.weight_decay", *weight_decay)?;
             }
         }
-        self.groups().iter().try_for_each(|group| group.check(self.rate()))
+        let adam = !matches!(self, OptimiserSpec::Sgd { .. });
+        self.groups().iter().try_for_each(|group| group.check(self.rate(), adam))
     }
 }
 
-/// Refuses a number that is none, or for which `fits` does not hold.
 /// Refuses what is not from 0 on and below 1.
 pub(super) fn below_one(field: &'static str, value: f64) -> Result<(), SpecError> {
     range(field, value, (0.0..1.0).contains(&value), "from 0 on, below 1")
 }
 
+/// Refuses a number that is none, or for which `fits` does not hold.
 pub(super) fn range(
     field: &'static str,
     value: f64,
@@ -216,7 +217,6 @@ impl Default for ScheduleSpec {
 }
 
 impl ScheduleSpec {
-    /// The schedule of a run of so many steps.
     /// Whether the rate stays one that trains: a floor is a share of it.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         match self {
@@ -227,6 +227,7 @@ impl ScheduleSpec {
         }
     }
 
+    /// The schedule of a run of so many steps.
     pub fn build(&self, peak: f64, steps: u64) -> Schedule {
         let (decay, warmup, floor) = match *self {
             ScheduleSpec::Constant { warmup } => (Decay::Constant, warmup, 1.0),

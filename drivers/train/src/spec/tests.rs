@@ -86,6 +86,32 @@ fn settings_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
+fn rows_are_as_long_as_is_said_within_what_the_model_has_places_for() {
+    let length = |setting: &str| {
+        let task = set(setting).unwrap().task();
+        task.map(|task| task.length()).map_err(|error| error.to_string())
+    };
+    assert_eq!((length("context=null"), length("context=16")), (Ok(64), Ok(16)));
+    let error = length("context=65").unwrap_err();
+    assert!(
+        error.contains("`context` is 65; it must be within 4 and 64, the tokens that the model"),
+        "{error}"
+    );
+    assert!(length("context=3").unwrap_err().contains("`context` is 3"));
+    assert_eq!(length("model={\"T5\":{\"context\":32}}"), Ok(32));
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+        "intermediate_size": 16, "vocab_size": 50, "max_position_embeddings": 131072}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let of = |more: &str| {
+        let text = SMALL.replace("Gpt(layers: 2)", &format!("Pretrained({:?}){more}", folder.path()));
+        TrainSpec::parse(&text, "a.ron").unwrap().task().unwrap().length()
+    };
+    assert_eq!((of(""), of(", context: 4096"), of(", context: 131072")), (1024, 4096, 131_072));
+}
+
+#[test]
 fn loss_for_other_data_is_refused_with_what_it_is_for() {
     let labelled = SMALL.replace("Gpt", "Bert").replace("Text([\"a.txt\"])", "Labelled(file: \"a.tsv\")");
     let of = |text: &str, loss: &str| {
