@@ -44,7 +44,7 @@ pub use loader::{Loaded, Loader};
 pub use named::{DATASETS_VARIABLE, MIRROR_VARIABLE, Search, find};
 pub use order::Order;
 pub use prepare::prepare;
-pub use record::{Record, Records};
+pub use record::{Mark, Marked, Record, Records};
 pub use source::{Shape, Source};
 pub use tokens::{About, TokenFile, TokenWriter};
 pub(crate) use windows::{QUESTION_TOKENS_MAX, stride_default, windows};

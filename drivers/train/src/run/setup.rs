@@ -204,8 +204,8 @@ fn tokeniser(spec: &TrainSpec, files: &[PathBuf]) -> Result<Tokeniser, RunError>
         None => usual(family).iter().map(|token| (*token).to_owned()).collect(),
     };
     let records = spec.data.train.records(files)?;
-    let texts = records.flat_map(|record| match record {
-        Ok(record) => record.into_texts().map(Ok).collect::<Vec<_>>(),
+    let texts = records.flat_map(|marked| match marked {
+        Ok(marked) => marked.record.into_texts().map(Ok).collect::<Vec<_>>(),
         Err(error) => vec![Err(error)],
     });
     Ok(train(kind, &special, texts)?)
