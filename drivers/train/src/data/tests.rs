@@ -351,6 +351,29 @@ fn second_text_is_marked_as_such() {
     assert_eq!(batch.input.types.unwrap(), [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
 }
 
+#[test]
+fn longer_one_of_two_texts_is_cut_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file =
+        write(folder.path(), "a.tsv", "abcdefghij\txy\tno\nab\tstuvwxyz\tno\nabcdefgh\tstuvwxyz\tyes\n");
+    let source = Source::Labelled { file, text: "0".into(), second: Some("1".into()), label: "2".into() };
+    let collator = collator(folder.path(), &source, Task::Classify { length: 10 }, Family::Encoder);
+    let (batch, _) = collator.batch(Position::default(), 3);
+    let (class, separator) = (batch.input.tokens[0], batch.input.tokens[9]);
+    let id = |byte: u8| 5 + u32::from(byte);
+    let row = |first: &[u8], second: &[u8]| {
+        let mut row = vec![class];
+        row.extend(first.iter().map(|byte| id(*byte)));
+        row.push(separator);
+        row.extend(second.iter().map(|byte| id(*byte)));
+        row.push(separator);
+        row
+    };
+    let wanted = [row(b"abcde", b"xy"), row(b"ab", b"stuvw"), row(b"abc", b"stuv")];
+    assert_eq!(batch.input.tokens, wanted.concat());
+    assert_eq!(batch.input.types.unwrap()[..10], [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
+}
+
 /// Both forms of questions: SQuAD's own, and that of hubs. The second has no answer.
 fn questions(folder: &Path) -> [Source; 2] {
     let context = "über abcdefghijklmnopqrstuvwxyz";
@@ -391,6 +414,14 @@ fn answer_that_stands_elsewhere_is_refused_with_its_place() {
     let file = write(folder.path(), "a.jsonl", text);
     let error = refusal(&Source::Questions { file, stride: None }, folder.path());
     assert!(error.contains("a.jsonl:1") && error.contains("\"b\" does not stand"), "{error}");
+    let nested = "{\"data\": [{\"paragraphs\": [{\"context\": \"abc\",\n\"qas\": [\n{\"question\": \"q\", \"id\": \"x\",\n\
+                  \"answers\": [{\"text\": \"b\", \"answer_start\": 2}]}]}]}]}";
+    let file = write(folder.path(), "a.json", nested);
+    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
+    assert!(error.contains("a.json:3: question x: ") && error.contains("\"b\" does not stand"), "{error}");
+    let file = write(folder.path(), "c.json", "{\"data\": [\n{\"paragraphs\": 7}]}");
+    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
+    assert!(error.contains("c.json:2: "), "{error}");
     let text = text.replace("context", "contxt");
     let file = write(folder.path(), "b.jsonl", text);
     let error = refusal(&Source::Questions { file, stride: None }, folder.path());
@@ -414,14 +445,6 @@ fn classes_of_words_stand_at_their_first_tokens() {
         assert_eq!(batch.targets, [IGNORE, 0, IGNORE, 1, IGNORE, IGNORE, 0, IGNORE, IGNORE, IGNORE]);
     }
     let file = write(folder.path(), "b.conll", "ab O\nc\n");
-    let nested = "{\"data\": [{\"paragraphs\": [{\"context\": \"abc\",\n\"qas\": [\n{\"question\": \"q\", \"id\": \"x\",\n\
-                  \"answers\": [{\"text\": \"b\", \"answer_start\": 2}]}]}]}]}";
-    let file = write(folder.path(), "a.json", nested);
-    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
-    assert!(error.contains("a.json:3: question x: ") && error.contains("\"b\" does not stand"), "{error}");
-    let file = write(folder.path(), "c.json", "{\"data\": [\n{\"paragraphs\": 7}]}");
-    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
-    assert!(error.contains("c.json:2: "), "{error}");
     let source = Source::Tagged { file, words: "tokens".into(), tags: "tags".into() };
     let error = refusal(&source, folder.path());
     assert!(error.contains("b.conll:2") && error.contains("no class"), "{error}");
