@@ -35,7 +35,7 @@ mod tokens;
 mod windows;
 
 pub use collate::{Collator, Packing};
-pub use download::{Fetch, FetchError, fetch, sha256_of};
+pub use download::{Fetch, FetchError, PATIENCE, fetch, sha256_of};
 pub use error::DataError;
 pub use examples::{Examples, Place, Position, Task};
 pub use folder::Split;

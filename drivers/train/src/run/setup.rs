@@ -81,7 +81,7 @@ impl Setup {
             false => (None, Vec::new()),
         };
         let search = Search::from_environment(cache);
-        let files = spec.data.train.files(Split::Train, &search)?;
+        let files = in_turn(&mesh, || spec.data.train.files(Split::Train, &search))?;
         let tokeniser = match &resumed {
             Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
             None => first(&mesh, || tokeniser(spec, &files))?,
@@ -96,7 +96,7 @@ impl Setup {
             ValidationSpec::None => (all, None),
             ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
             ValidationSpec::From(source) => {
-                let files = source.files(Split::Validation, &search)?;
+                let files = in_turn(&mesh, || source.files(Split::Validation, &search))?;
                 let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, reading, cache))?;
                 check_labels(&tokens, &other)?;
                 let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
