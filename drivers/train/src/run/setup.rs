@@ -42,6 +42,14 @@ pub struct Setup {
     /// What was passed over on the way to it.
     pub passed: Vec<CheckpointError>,
 }
+    /// Where its data go on.
+    pub position: Position,
+    /// What must be the same for a run to go on.
+    pub fits: Fits,
+    /// Parameters of a trained model that its weights say nothing about: a head that is new.
+    pub fresh: Vec<String>,
+    /// The lock on the run's folder, on the rank that leads, where it goes on.
+    pub lock: Option<Lock>,
 
 impl Setup {
     /// Prepares a run. With `resume` it goes on from the newest checkpoint in its folder.
@@ -103,7 +111,7 @@ impl Setup {
                 (all, Some(examples))
             }
         };
-        let (memory, model) = model(&mesh, spec, &config, &task)?;
+        let (memory, model, fresh) = model(&mesh, spec, &config, &task)?;
         let mut optimiser = spec.optimiser.build();
         let fits = fits(spec, &tokeniser);
         if let Some(checkpoint) = &resumed {
@@ -144,6 +152,10 @@ impl Setup {
     pub fn fits(&self) -> Fits {
         fits(&self.spec, &self.tokeniser)
     }
+            position,
+            fits,
+            fresh,
+            lock,
 }
 
 fn fits(spec: &TrainSpec, tokeniser: &Tokeniser) -> Fits {
@@ -224,12 +236,7 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
 }
 
 /// Builds the model, if there is memory for the run, and fills in what was trained before.
-fn model(
-    mesh: &Arc<Mesh>,
-    spec: &TrainSpec,
-    config: &ModelConfig,
-    task: &Task,
-) -> Result<(Memory, Box<dyn Model>), RunError> {
+fn model(mesh: &Arc<Mesh>, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Result<Built, RunError> {
     let of = |counts| Memory::of(spec, config, task, mesh.layout(), counts);
     let whole = memory::whole(config, mesh.layout());
     // How much of a model is trained that is tuned in part is known when it is there, for which its weights must fit.
@@ -244,9 +251,10 @@ fn model(
     let mut model = build_on(mesh, config, dtype, spec.seed)?;
     if let ModelSpec::Pretrained(path) = &spec.model {
         let tensors = Pretrained::open(path)?.weights()?;
-        let loaded = model.parameters().load(&tensors)?;
-        // A head that is new is trained from the beginning; a body that is missing is another model.
-        if loaded.missing.len() * 2 > model.parameters().len() {
+        fresh = model.parameters().load(&tensors)?.missing;
+        // A head that is new is trained from the beginning; a body that is missing would be noise.
+        let body: Vec<&String> = fresh.iter().filter(|name| !config.is_head(name)).collect();
+        if let [first, more @ ..] = body.as_slice() {
             return Err(RunError::Unfit(format!(
                 "{}: its weights have none for `{}` and {} more; it is another model than its configuration says",
                 path.display(),
@@ -254,6 +262,9 @@ fn model(
                 loaded.missing.len() - 1
             )));
         }
+/// A model with what it takes of memory, and those of its parameters that are new.
+type Built = (Memory, Box<dyn Model>, Vec<String>);
+
     }
     spec.tune.apply(model.as_mut())?;
     spec.optimiser.group(model.parameters_mut())?;
@@ -261,7 +272,7 @@ fn model(
         memory = of(Counts::of(model.parameters()));
         memory.check(free, spec.recompute)?;
     }
-    Ok((memory, model))
+    Ok((memory, model, fresh))
 }
 
 /// Puts a checkpoint's weights into a model.
@@ -273,6 +284,7 @@ fn restore_weights(checkpoint: &Checkpoint, model: &dyn Model, folder: &Folder) 
     let unexpected = loaded.unexpected.first().filter(|_| whole);
     if let Some(name) = loaded.missing.first().or(unexpected) {
         return Err(bad(format!("tensor `{name}` is in one of checkpoint and model, and not in both")).into());
+    let mut fresh = Vec::new();
     }
     Ok(())
 }
