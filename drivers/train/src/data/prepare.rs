@@ -20,7 +20,7 @@ use super::windows::{QUESTION_TOKENS_MAX, covering, stride_default, windows};
 use crate::token::{Frame, Special, Tokeniser, hex};
 
 /// Part of the digest: another number where the same text becomes other tokens.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The class of a text whose label is ignored.
 pub(super) const NO_CLASS: u32 = u32::MAX;
@@ -64,7 +64,7 @@ pub fn prepare(
     if !some {
         return Err(DataError::Empty { path: files[0].clone(), wanted: "text" });
     }
-    writer.finish(&About { labels, sources: files.to_vec() }).map(Arc::new)
+    writer.finish(&About { labels, sources: files.to_vec(), ..About::default() }).map(Arc::new)
 }
 
 fn digest(

@@ -7,9 +7,10 @@ use candle_core::DType;
 
 use super::counts::Counts;
 use super::error::RunError;
+use super::lock::Lock;
 use super::memory::{self, Memory};
-use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
-use crate::data::{Collator, Examples, Order, Reading, Search, Split, Task, TokenFile, prepare};
+use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, RunState};
+use crate::data::{Collator, Examples, Order, Position, Reading, Search, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
@@ -41,7 +42,6 @@ pub struct Setup {
     pub resumed: Option<Checkpoint>,
     /// What was passed over on the way to it.
     pub passed: Vec<CheckpointError>,
-}
     /// Where its data go on.
     pub position: Position,
     /// What must be the same for a run to go on.
@@ -50,6 +50,7 @@ pub struct Setup {
     pub fresh: Vec<String>,
     /// The lock on the run's folder, on the rank that leads, where it goes on.
     pub lock: Option<Lock>,
+}
 
 impl Setup {
     /// Prepares a run. With `resume` it goes on from the newest checkpoint in its folder.
@@ -84,6 +85,10 @@ impl Setup {
             )));
         }
         let folder = Folder::of(&spec.out);
+        let lock = match resume && mesh.leads() && spec.out.is_dir() {
+            true => Some(Lock::take(&spec.out)?),
+            false => None,
+        };
         let (resumed, passed) = match resume {
             true => folder.newest().map(|(checkpoint, passed)| (Some(checkpoint), passed))?,
             false => (None, Vec::new()),
@@ -113,10 +118,12 @@ impl Setup {
         };
         let (memory, model, fresh) = model(&mesh, spec, &config, &task)?;
         let mut optimiser = spec.optimiser.build();
-        let fits = fits(spec, &tokeniser);
+        let fits = fits(spec, &tokeniser, &train);
+        let mut position = Position::default();
         if let Some(checkpoint) = &resumed {
             checkpoint.check(&config, &fits, folder.path())?;
             restore_weights(checkpoint, model.as_ref(), &folder)?;
+            position = position_of(&checkpoint.state, &fits, &train, spec)?;
         }
         let team = Team::new(mesh, spec.ranks.plans(), model.parameters())?;
         if let Some(checkpoint) = &resumed {
@@ -145,25 +152,49 @@ impl Setup {
             steps,
             resumed,
             passed,
-        })
-    }
-
-    /// What must be the same for a run to go on.
-    pub fn fits(&self) -> Fits {
-        fits(&self.spec, &self.tokeniser)
-    }
             position,
             fits,
             fresh,
             lock,
+        })
+    }
 }
 
-fn fits(spec: &TrainSpec, tokeniser: &Tokeniser) -> Fits {
+fn fits(spec: &TrainSpec, tokeniser: &Tokeniser, train: &Examples) -> Fits {
     Fits {
+        data: train.digest(),
         optimiser: spec.optimiser.name().into(),
         precision: format!("{:?}", spec.precision),
         tokeniser: tokeniser.digest().into(),
         seed: spec.seed,
+    }
+}
+
+/// Where the data go on: where the checkpoint says, in the data that it was made with. Others, if they are meant, begin
+/// with an epoch of their own.
+fn position_of(
+    state: &RunState,
+    fits: &Fits,
+    train: &Examples,
+    spec: &TrainSpec,
+) -> Result<Position, RunError> {
+    let position = state.position;
+    // Checkpoints that say nothing of their data can only be asked whether the position is there.
+    let same = match state.fits.data.is_empty() {
+        true => position.place < train.count(position.epoch),
+        false => state.fits.data == fits.data,
+    };
+    match (same, spec.data.changed) {
+        (true, _) => Ok(position),
+        (false, true) => Ok(Position { epoch: position.epoch + 1, place: 0, ..position }),
+        (false, false) => Err(RunError::OtherData {
+            path: spec.out.clone(),
+            why: format!(
+                "the run was trained for {} steps on other training data than `data.train` now gives, or with rows or an \
+                 order of them that are others",
+                state.step
+            ),
+        }),
     }
 }
 
@@ -235,6 +266,9 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
     }
 }
 
+/// A model with what it takes of memory, and those of its parameters that are new.
+type Built = (Memory, Box<dyn Model>, Vec<String>);
+
 /// Builds the model, if there is memory for the run, and fills in what was trained before.
 fn model(mesh: &Arc<Mesh>, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Result<Built, RunError> {
     let of = |counts| Memory::of(spec, config, task, mesh.layout(), counts);
@@ -249,6 +283,7 @@ fn model(mesh: &Arc<Mesh>, spec: &TrainSpec, config: &ModelConfig, task: &Task) 
         PrecisionSpec::F64 => DType::F64,
     };
     let mut model = build_on(mesh, config, dtype, spec.seed)?;
+    let mut fresh = Vec::new();
     if let ModelSpec::Pretrained(path) = &spec.model {
         let tensors = Pretrained::open(path)?.weights()?;
         fresh = model.parameters().load(&tensors)?.missing;
@@ -256,15 +291,12 @@ fn model(mesh: &Arc<Mesh>, spec: &TrainSpec, config: &ModelConfig, task: &Task) 
         let body: Vec<&String> = fresh.iter().filter(|name| !config.is_head(name)).collect();
         if let [first, more @ ..] = body.as_slice() {
             return Err(RunError::Unfit(format!(
-                "{}: its weights have none for `{}` and {} more; it is another model than its configuration says",
+                "{}: its weights have none for `{first}` and {} more; a file of them is missing, or it is another model \
+                 than its configuration says",
                 path.display(),
-                loaded.missing[0],
-                loaded.missing.len() - 1
+                more.len()
             )));
         }
-/// A model with what it takes of memory, and those of its parameters that are new.
-type Built = (Memory, Box<dyn Model>, Vec<String>);
-
     }
     spec.tune.apply(model.as_mut())?;
     spec.optimiser.group(model.parameters_mut())?;
@@ -284,7 +316,6 @@ fn restore_weights(checkpoint: &Checkpoint, model: &dyn Model, folder: &Folder) 
     let unexpected = loaded.unexpected.first().filter(|_| whole);
     if let Some(name) = loaded.missing.first().or(unexpected) {
         return Err(bad(format!("tensor `{name}` is in one of checkpoint and model, and not in both")).into());
-    let mut fresh = Vec::new();
     }
     Ok(())
 }

@@ -131,6 +131,9 @@ pub struct DataSpec {
     /// Whether documents that share a row see each other.
     #[serde(default)]
     pub packing: Packing,
+    /// Whether a run may go on with training data that are not those it began with. It begins them anew.
+    #[serde(default)]
+    pub changed: bool,
 }
 
 /// What is evaluated on.
