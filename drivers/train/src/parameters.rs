@@ -23,6 +23,8 @@ pub struct Parameter {
     pub rate: f64,
     /// Its group's own weight decay, in place of the optimiser's.
     pub weight_decay: Option<f64>,
+    /// Its group's own betas, in place of Adam's.
+    pub betas: Option<[f64; 2]>,
     /// Which part of the whole it is.
     pub part: Part,
     /// Whether several stages of a pipeline have it: a table of tokens that is the output layer, too.
@@ -178,15 +180,24 @@ impl Parameters {
     /// If there is one of its name.
     pub(crate) fn take(&mut self, like: &Parameter, values: &Tensor) -> Result<Id> {
         let id = self.push(like.name.clone(), values, like.decay, Part::all(values.dims()))?;
-        (self.list[id.0].rate, self.list[id.0].weight_decay) = (like.rate, like.weight_decay);
+        let own = &mut self.list[id.0];
+        (own.rate, own.weight_decay, own.betas) = (like.rate, like.weight_decay, like.betas);
         Ok(id)
     }
 
     fn push(&mut self, name: String, values: &Tensor, decay: bool, part: Part) -> Result<Id> {
         let var = Var::from_tensor(values)?;
-        let (rate, weight_decay, shared) = (1.0, None, false);
-        let parameter =
-            Parameter { var, trainable: true, decay, rate, weight_decay, name: name.clone(), part, shared };
+        let parameter = Parameter {
+            var,
+            trainable: true,
+            decay,
+            rate: 1.0,
+            weight_decay: None,
+            betas: None,
+            name: name.clone(),
+            part,
+            shared: false,
+        };
         let place = self.list.len();
         let former = self.places.insert(name, place);
         assert!(former.is_none(), "two parameters are called {}", parameter.name);

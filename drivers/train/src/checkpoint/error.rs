@@ -22,6 +22,10 @@ pub enum CheckpointError {
     #[error("{}: there is no whole checkpoint to go on from; start without --resume", path.display())]
     None { path: PathBuf },
 
+    /// The best one was taken away.
+    #[error("{}: the best checkpoint is not there any more; take the newest with --last", path.display())]
+    Lost { path: PathBuf },
+
     /// It was made by another run.
     #[error("{}: is a checkpoint of another {what}: its `{name}` is {theirs}, and here it is {ours}", path.display())]
     Other { path: PathBuf, what: &'static str, name: String, theirs: String, ours: String },

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::CheckpointError;
+use super::state::RunState;
 use super::whole::{Checkpoint, read_all, write_all};
 
 /// What names of checkpoints begin with; those of unfinished ones begin with a dot.
@@ -33,7 +34,7 @@ impl Folder {
     ///
     /// [`CheckpointError::Write`]; what was there before is as it was.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
-        fs::create_dir_all(&self.path).map_err(CheckpointError::write(&self.path))?;
+        self.create().map_err(CheckpointError::write(&self.path))?;
         self.sweep();
         let place = self.place(checkpoint.state.step);
         let unfinished = self.path.join(format!(".{}", name_of(checkpoint.state.step)));
@@ -97,16 +98,32 @@ impl Folder {
         }
     }
 
-    /// Reads the best checkpoint, or the newest where nothing was evaluated.
+    /// Makes `last` and `best` say what a run goes on from: a crash may have come between a checkpoint and them.
+    pub fn settle(&self, state: &RunState) {
+        let best = state.best.map(|best| best.step);
+        for (name, step) in [("last", Some(state.step)), ("best", best)] {
+            let Some(step) = step.filter(|step| self.place(*step).is_dir()) else { continue };
+            let right = fs::read_link(self.path.join(name)).is_ok_and(|to| to == Path::new(&name_of(step)));
+            if !right {
+                // They are for people and scripts: a disk that refuses them stops no run.
+                let _ = self.point(name, step);
+            }
+        }
+    }
+
+    /// Reads the best checkpoint, as the newest one knows it; the newest itself where nothing was evaluated.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with it; [`CheckpointError::Lost`] where it is not there.
     pub fn best(&self) -> Result<Checkpoint, CheckpointError> {
-        let best = self.path.join("best");
-        match best.is_dir() {
-            true => read_all(&best),
-            false => self.newest().map(|(checkpoint, _)| checkpoint),
+        let (newest, _) = self.newest()?;
+        match newest.state.best.map(|best| best.step) {
+            Some(step) if step != newest.state.step => {
+                let path = self.place(step);
+                if path.is_dir() { read_all(&path) } else { Err(CheckpointError::Lost { path }) }
+            }
+            _ => Ok(newest),
         }
     }
 
@@ -119,6 +136,22 @@ impl Folder {
         let mut steps: Vec<u64> = entries.filter_map(step).collect();
         steps.sort_unstable();
         steps
+    }
+
+    /// Makes the folder, so that it is there after a crash, too.
+    fn create(&self) -> io::Result<()> {
+        if self.path.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.path)?;
+        // Its name stands in the run's folder, and that one's in the folder above.
+        let above = |path: &Path| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let run = above(&self.path);
+        File::open(&run)?.sync_all()?;
+        File::open(above(&run))?.sync_all()
     }
 
     fn place(&self, step: u64) -> PathBuf {

@@ -30,7 +30,8 @@ pub struct RunState {
     /// The best evaluation, and how many there were since.
     pub best: Option<Best>,
     pub evaluations_since: u32,
-    /// What must be the same to go on: the optimiser, the type of number, the vocabulary's digest, the seed.
+    /// What must be the same to go on: the optimiser, the type of number, the vocabulary's digest, the seed; and the data,
+    /// unless others are meant.
     pub fits: Fits,
 }
 
@@ -41,6 +42,9 @@ pub struct Fits {
     pub precision: String,
     pub tokeniser: String,
     pub seed: u64,
+    /// A digest of the training data and of how examples are cut out of them. Who goes on looks at it: others may be meant.
+    #[serde(default)]
+    pub data: String,
 }
 
 impl Fits {

@@ -30,7 +30,13 @@ fn checkpoint(step: u64) -> Checkpoint {
 }
 
 fn fits(optimiser: &str) -> Fits {
-    Fits { optimiser: optimiser.into(), precision: "F32".into(), tokeniser: "abc".into(), seed: 1 }
+    Fits {
+        optimiser: optimiser.into(),
+        precision: "F32".into(),
+        tokeniser: "abc".into(),
+        seed: 1,
+        data: "d".into(),
+    }
 }
 
 fn config(layers: usize) -> ModelConfig {
@@ -100,6 +106,35 @@ fn newest_and_best_are_kept() {
     (1..=5).for_each(|step| drop(folder.save(&checkpoint(step)).unwrap()));
     folder.prune(2, Some(1));
     assert_eq!(folder.steps(), [1, 4, 5]);
+}
+
+/// A checkpoint of a run whose best one is that of `best`.
+fn with_best(step: u64, best: u64) -> Checkpoint {
+    let mut checkpoint = checkpoint(step);
+    checkpoint.state.best = Some(Best { step: best, loss: 1.0 });
+    checkpoint
+}
+
+#[test]
+fn best_is_what_the_newest_knows_and_never_another_one() {
+    let run = tempfile::tempdir().unwrap();
+    let folder = Folder::of(run.path());
+    folder.save(&with_best(1, 1)).unwrap();
+    folder.point("best", 1).unwrap();
+    // A kill came before the name pointed to it.
+    folder.save(&with_best(2, 2)).unwrap();
+    folder.save(&with_best(3, 2)).unwrap();
+    assert_eq!(folder.best().unwrap().state.step, 2);
+    let link = |name: &str| fs::read_link(folder.path().join(name)).unwrap().display().to_string();
+    assert_eq!(link("best"), "step-00000001");
+    folder.point("last", 2).unwrap();
+    folder.settle(&folder.newest().unwrap().0.state);
+    assert_eq!([link("best"), link("last")], ["step-00000002", "step-00000003"]);
+    folder.prune(1, Some(2));
+    assert_eq!((folder.steps(), folder.best().unwrap().state.step), (vec![2, 3], 2));
+    fs::remove_dir_all(folder.path().join("step-00000002")).unwrap();
+    let error = folder.best().unwrap_err().to_string();
+    assert!(error.contains("step-00000002") && error.contains("--last"), "{error}");
 }
 
 #[test]

@@ -200,12 +200,18 @@ impl Collator {
                 }
             }
             task => {
-                tokens.truncate(length - Frame::AROUND_ONE);
                 // Two texts are one record, with what stands between them.
                 let between = tokens.iter().position(|token| *token == frame.separator());
                 let framed = match between {
-                    Some(at) => frame.around(&tokens[..at], Some(&tokens[at + 1..])),
-                    None => frame.around(&tokens, None),
+                    Some(at) => {
+                        let (first, second) = (&tokens[..at], &tokens[at + 1..]);
+                        let [a, b] = longest_first([first.len(), second.len()], length - Frame::AROUND_TWO);
+                        frame.around(&first[..a], Some(&second[..b]))
+                    }
+                    None => {
+                        tokens.truncate(length - Frame::AROUND_ONE);
+                        frame.around(&tokens, None)
+                    }
                 };
                 let targets = match task {
                     Task::Rate { .. } => {
@@ -256,6 +262,16 @@ impl Collator {
         }
         (framed, targets)
     }
+}
+
+/// What is left of two texts that have room for so many tokens together: the longer one is cut first, and where both are
+/// longer than half, both to half, as `longest_first` of the tokenizers library does.
+fn longest_first(lengths: [usize; 2], room: usize) -> [usize; 2] {
+    let [first, second] = lengths;
+    let (short, long) = (first.min(second), first.max(second));
+    let short = if short + long <= room { short } else { short.min(room / 2) };
+    let long = long.min(room - short);
+    if first <= second { [short, long] } else { [long, short] }
 }
 
 /// A row without anything around it.

@@ -2,21 +2,25 @@
 //!
 //! Hubs tell the SHA-256 of large files in the header `X-Linked-ETag` of their first answer, before they redirect. A
 //! file that is not whole lies beside its place under a name that has this digest in it, so that a new version on the
-//! server never continues an old one.
+//! server never continues an old one. Who writes to it has its lock: of several programs that want the same file one
+//! fetches it, and the others wait and find it done.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 
 use super::limits::DOWNLOAD_BYTES_MAX;
 use crate::token::hex;
 
-/// How long a server may take to accept or to begin an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server may take to accept, to begin an answer, or to go on with it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Tries at one file; each goes on where the one before stopped.
 const TRIES: u32 = 3;
@@ -28,6 +32,8 @@ pub struct Fetch<'a> {
     pub to: &'a Path,
     /// What it must hash to, where that is known beforehand.
     pub sha256: Option<&'a str>,
+    /// How long the server may be silent.
+    pub patience: Duration,
 }
 
 /// Why a file did not come.
@@ -39,6 +45,8 @@ pub enum FetchError {
     Status(StatusCode),
     #[error("it ended after {got} of {wanted} bytes")]
     Short { got: u64, wanted: u64 },
+    #[error("it broke off after {got} bytes: {why}")]
+    Broken { got: u64, why: String },
     #[error("it has more than {DOWNLOAD_BYTES_MAX} bytes, which is the limit")]
     TooLarge,
     #[error("its SHA-256 is {found} and must be {wanted}; it was damaged on the way and is not kept")]
@@ -47,28 +55,61 @@ pub enum FetchError {
     Disk { path: PathBuf, error: std::io::Error },
 }
 
-/// Fetches a file to its place.
+/// Fetches a file to its place. One that is there is not fetched again.
 ///
 /// # Errors
 ///
 /// The last try's. What came stays, and the next call goes on from there.
 pub fn fetch(what: &Fetch<'_>) -> Result<(), FetchError> {
+    if what.to.exists() {
+        return Ok(());
+    }
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
+        .timeout_connect(Some(what.patience))
+        .timeout_recv_response(Some(what.patience))
+        .timeout_per_read(Some(what.patience))
         .build()
         .into();
     let folder = what.to.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(disk(folder))?;
     let told = digest_told(&agent, what.url)?;
     let wanted = what.sha256.map(str::to_owned).or(told);
+    let partial = partial_path(what.to, wanted.as_deref());
+    let mut file = claim(&partial).map_err(disk(&partial))?;
+    if what.to.exists() {
+        // Another one has fetched it while this one waited.
+        return std::fs::remove_file(&partial).map_err(disk(&partial));
+    }
     let mut tries = 0;
     loop {
         tries += 1;
-        match try_once(&agent, what, wanted.as_deref()) {
-            Err(FetchError::Unreachable(_) | FetchError::Short { .. }) if tries < TRIES => {}
-            outcome => return outcome,
+        let outcome = try_once(&agent, what, (&partial, &mut *file), wanted.as_deref());
+        let again = matches!(
+            outcome,
+            Err(FetchError::Unreachable(_) | FetchError::Short { .. } | FetchError::Broken { .. })
+        );
+        if !again || tries == TRIES {
+            return outcome;
+        }
+    }
+}
+
+/// Opens the file that is not whole, when nobody else writes to it.
+fn claim(partial: &Path) -> std::io::Result<Flock<File>> {
+    loop {
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(partial)?;
+        let locked = loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(locked) => break locked,
+                Err((same, Errno::EINTR)) => file = same,
+                Err((_, errno)) => return Err(errno.into()),
+            }
+        };
+        // The one before may have given it its name, or removed it: then this is no longer the file of this name.
+        let own = locked.metadata()?.ino();
+        if std::fs::metadata(partial).is_ok_and(|named| named.ino() == own) {
+            return Ok(locked);
         }
     }
 }
@@ -89,16 +130,13 @@ fn digest_told(agent: &ureq::Agent, url: &str) -> Result<Option<String>, FetchEr
     Ok(tag.filter(|tag| tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())))
 }
 
-fn try_once(agent: &ureq::Agent, what: &Fetch<'_>, wanted: Option<&str>) -> Result<(), FetchError> {
-    let partial = partial_path(what.to, wanted);
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&partial)
-        .map_err(disk(&partial))?;
-    let have = file.seek(SeekFrom::End(0)).map_err(disk(&partial))?;
+fn try_once(
+    agent: &ureq::Agent,
+    what: &Fetch<'_>,
+    (partial, file): (&Path, &mut File),
+    wanted: Option<&str>,
+) -> Result<(), FetchError> {
+    let have = file.seek(SeekFrom::End(0)).map_err(disk(partial))?;
     let mut request = agent.get(what.url);
     if have > 0 {
         request = request.header("range", format!("bytes={have}-"));
@@ -109,7 +147,7 @@ fn try_once(agent: &ureq::Agent, what: &Fetch<'_>, wanted: Option<&str>) -> Resu
         // The server knows no ranges: all of it comes again.
         StatusCode::OK => 0,
         // All of it was there already.
-        StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return keep(what, &partial, wanted),
+        StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return keep(what, partial, wanted),
         status => return Err(FetchError::Status(status)),
     };
     let length =
@@ -117,23 +155,26 @@ fn try_once(agent: &ureq::Agent, what: &Fetch<'_>, wanted: Option<&str>) -> Resu
     if length.is_some_and(|length| from.saturating_add(length) > DOWNLOAD_BYTES_MAX) {
         return Err(FetchError::TooLarge);
     }
-    file.set_len(from).map_err(disk(&partial))?;
-    file.seek(SeekFrom::Start(from)).map_err(disk(&partial))?;
-    let got = from + copy(&mut answer.body_mut().as_reader(), &mut file, &partial)?;
+    file.set_len(from).map_err(disk(partial))?;
+    file.seek(SeekFrom::Start(from)).map_err(disk(partial))?;
+    let got = copy(&mut answer.body_mut().as_reader(), (file, partial), from)?;
     match length {
         Some(length) if got < from + length => Err(FetchError::Short { got, wanted: from + length }),
-        _ => keep(what, &partial, wanted),
+        _ => keep(what, partial, wanted),
     }
 }
 
-/// Copies what comes, as far as it comes: a connection that breaks is seen by the length.
-fn copy(from: &mut impl Read, to: &mut File, path: &Path) -> Result<u64, FetchError> {
+/// Copies what comes behind the bytes that are there, and says how many there are then. What came stays when the
+/// connection breaks.
+fn copy(from: &mut impl Read, (to, path): (&mut File, &Path), have: u64) -> Result<u64, FetchError> {
     let mut buffer = vec![0; 1 << 16];
-    let mut total = 0;
+    let mut total = have;
     loop {
         let count = match from.read(&mut buffer) {
-            Ok(0) | Err(_) => return Ok(total),
+            Ok(0) => return Ok(total),
             Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(FetchError::Broken { got: total, why: error.to_string() }),
         };
         total += count as u64;
         if total > DOWNLOAD_BYTES_MAX {

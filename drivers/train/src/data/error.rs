@@ -45,10 +45,6 @@ pub enum DataError {
     )]
     Vocabulary { tokeniser: u32, model: u32 },
 
-    /// A text that has no tokens, with its place.
-    #[error("{}: {error}", path.display())]
-    Token { path: PathBuf, error: TokenError },
-
     /// A tokeniser that cannot be made.
     #[error(transparent)]
     Tokeniser(#[from] TokenError),

@@ -7,11 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::error::DataError;
 use super::labels::Targets;
 use super::order::{Order, Permutation, draw};
 use super::tokens::TokenFile;
+use crate::token::hex;
 
 /// What is to be learned from the tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,6 +186,23 @@ impl Examples {
     /// The file.
     pub fn file(&self) -> &TokenFile {
         &self.file
+    }
+
+    /// A digest of what the examples are cut out of, and how: where two have the same, a position means the same.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&self.file.about().content);
+        let order = match self.order {
+            Order::Shuffled => 0,
+            Order::Sequential => 1,
+            Order::Random => 2,
+        };
+        let (block, behind) = self.task.block().unwrap_or((0, 0));
+        let (tokens, records) = (&self.tokens, &self.records);
+        for number in [tokens.start, tokens.end, records.start, records.end, order, block, behind] {
+            hash.update(number.to_le_bytes());
+        }
+        hex(&hash.finalize()[..16])
     }
 
     /// The task.

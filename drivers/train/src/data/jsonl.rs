@@ -1,16 +1,16 @@
 //! JSON lines: an object on each line, or one array of objects in a `.json` file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::error::DataError;
 use super::lines::Lines;
+use super::record::Mark;
 
 /// An object with the place where it stands.
 pub struct Object {
-    pub path: PathBuf,
-    pub line: u64,
+    pub mark: Mark,
     pub fields: Map<String, Value>,
 }
 
@@ -43,7 +43,7 @@ impl Object {
     }
 
     fn bad(&self, why: String) -> DataError {
-        DataError::line(&self.path, self.line, why)
+        self.mark.error(why)
     }
 }
 
@@ -64,14 +64,13 @@ impl Objects {
             if line.trim().is_empty() {
                 continue;
             }
-            let (path, number) = (self.lines.path(), self.lines.number());
+            let mark = self.lines.mark();
             let value = serde_json::from_str(&line).map_err(|error| {
-                let why = format!("broken JSON at column {}: {}", error.column(), without_place(&error));
-                DataError::line(path, number, why)
+                mark.error(format!("broken JSON at column {}: {}", error.column(), without_place(&error)))
             })?;
             return match value {
-                Value::Object(fields) => Ok(Some(Object { path: path.to_owned(), line: number, fields })),
-                _ => Err(DataError::line(path, number, "it is JSON but no object; begin it with `{`")),
+                Value::Object(fields) => Ok(Some(Object { mark, fields })),
+                _ => Err(mark.error("it is JSON but no object; begin it with `{`")),
             };
         }
     }

@@ -1,13 +1,11 @@
 //! What stands beside a text: the name of a class, several of them, or a number.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 use super::error::DataError;
 use super::limits::LABELS_MAX;
-use super::record::{Record, Records};
+use super::record::{Mark, Record, Records};
 
 /// The label that counts for nothing where the specification names none, as in PyTorch and Hugging Face.
 const IGNORED: &str = "-100";
@@ -51,25 +49,26 @@ impl Reading {
     }
 
     /// All classes: numbers in their order, otherwise names in theirs; none where labels are numbers to come near to.
-    pub fn labels(&self, records: Records, file: &Path) -> Result<Vec<String>, DataError> {
+    pub fn labels(&self, records: Records) -> Result<Vec<String>, DataError> {
         if matches!(self.targets, Targets::Number | Targets::Nearness) {
             return Ok(Vec::new());
         }
         let mut found = BTreeSet::new();
-        for record in records {
+        for marked in records {
+            let marked = marked?;
             let mut add = |label: &str| {
                 if !self.ignores(label) && !found.contains(label) {
                     found.insert(label.to_owned());
                 }
             };
-            match record? {
+            match marked.record {
                 Record::Labelled { label, .. } if self.targets == Targets::Classes => {
                     split(&label).for_each(add)
                 }
                 Record::Labelled { label, .. } if label.contains(BEHIND) => {
                     let why =
                         "has a list of classes for a text; `loss: BinaryCrossEntropy` learns from these";
-                    return Err(DataError::file(file, why));
+                    return Err(marked.mark.error(why));
                 }
                 Record::Labelled { label, .. } => add(&label),
                 Record::Tagged { tags, .. } => tags.iter().for_each(|tag| add(tag)),
@@ -77,9 +76,9 @@ impl Reading {
             }
             if found.len() > LABELS_MAX {
                 let why = format!(
-                    "has more than {LABELS_MAX} different labels, which is the limit; is it the right column?"
+                    "there are more than {LABELS_MAX} different labels, which is the limit; is it the right column?"
                 );
-                return Err(DataError::file(file, why));
+                return Err(marked.mark.error(why));
             }
         }
         let mut labels: Vec<String> = found.into_iter().collect();
@@ -104,13 +103,13 @@ pub(super) fn split(label: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The number that a label is.
-pub(super) fn number(label: &str, file: &Path) -> Result<f32, DataError> {
+pub(super) fn number(label: &str, mark: &Mark) -> Result<f32, DataError> {
     let number = label.trim().parse::<f32>().ok().filter(|number| number.is_finite());
     number.ok_or_else(|| {
         let why = format!(
             "has the label {label:?} where a number is to be learned; give numbers, or learn classes"
         );
-        DataError::file(file, why)
+        mark.error(why)
     })
 }
 

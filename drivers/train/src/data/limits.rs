@@ -3,6 +3,9 @@
 /// Bytes of one line of text, JSON or a table. Longer ones are no lines but files of another kind.
 pub const LINE_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of one row of a table. A quoted cell may hold line ends, so a quote that was never meant takes all that follows.
+pub const ROW_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of text that are tokenised at once: enough for each call to be cheap, few enough to stay in caches.
 pub const PIECE_BYTES: usize = 64 << 10;
 

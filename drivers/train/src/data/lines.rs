@@ -2,14 +2,19 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::error::DataError;
 use super::limits::LINE_BYTES_MAX;
+use super::record::Mark;
+
+/// What some programs put before UTF-8 to say that it is that; no part of the text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads lines with their ends.
 pub struct Lines {
-    path: PathBuf,
+    path: Arc<Path>,
     file: BufReader<File>,
     line: u64,
 }
@@ -29,7 +34,7 @@ impl Lines {
         if about.is_file() && about.len() == 0 {
             return Err(DataError::Empty { path: path.to_owned(), wanted });
         }
-        Ok(Lines { path: path.to_owned(), file: BufReader::with_capacity(1 << 20, file), line: 0 })
+        Ok(Lines { path: path.into(), file: BufReader::with_capacity(1 << 20, file), line: 0 })
     }
 
     /// The number of the line that was read last, counted from 1.
@@ -40,6 +45,11 @@ impl Lines {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The line that was read last.
+    pub fn mark(&self) -> Mark {
+        Mark::line(&self.path, self.line)
     }
 
     /// The next line with its end, or none at the end of the file.
@@ -59,6 +69,9 @@ impl Lines {
             let why =
                 format!("the line has more than {LINE_BYTES_MAX} bytes, which is the limit; break it up");
             return Err(DataError::line(&self.path, self.line, why));
+        }
+        if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
         }
         String::from_utf8(bytes).map(Some).map_err(|error| {
             let at = error.utf8_error().valid_up_to();

@@ -75,3 +75,36 @@ impl Drop for Loader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::data::{About, Examples, Order, Task, TokenWriter};
+    use crate::token::{Family, Kind, train, usual};
+
+    #[test]
+    fn batches_that_are_ready_are_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let special: Vec<String> = usual(Family::Decoder).iter().map(|token| (*token).to_owned()).collect();
+        let none = std::iter::empty::<Result<String, crate::data::DataError>>();
+        let tokeniser = train(Kind::Byte, &special, none).unwrap();
+        let mut writer = TokenWriter::create(&folder.path().join("a"), tokeniser.size(), [0; 24]).unwrap();
+        writer.push(&[1; 100]).unwrap();
+        writer.end(0);
+        let file = Arc::new(writer.finish(&About::default()).unwrap());
+        let examples = Examples::new(file, Task::NextToken { length: 8 }, Order::Sequential, 1).unwrap();
+        let collator = Collator::new(examples, &tokeniser).unwrap();
+        let mut loader = Loader::start(collator, 2, Position::default()).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while loader.batches.as_ref().unwrap().len() < BATCHES_AHEAD {
+            assert!(Instant::now() < until, "the loader makes {BATCHES_AHEAD} batches ahead");
+            std::thread::yield_now();
+        }
+        (0..BATCHES_AHEAD).for_each(|_| drop(loader.take()));
+        assert_eq!(loader.waited(), 0);
+    }
+}

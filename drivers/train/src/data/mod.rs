@@ -35,7 +35,7 @@ mod tokens;
 mod windows;
 
 pub use collate::{Collator, Packing};
-pub use download::{Fetch, FetchError, fetch, sha256_of};
+pub use download::{Fetch, FetchError, PATIENCE, fetch, sha256_of};
 pub use error::DataError;
 pub use examples::{Examples, Place, Position, Task};
 pub use folder::Split;
@@ -44,7 +44,7 @@ pub use loader::{Loaded, Loader};
 pub use named::{DATASETS_VARIABLE, MIRROR_VARIABLE, Search, find};
 pub use order::Order;
 pub use prepare::prepare;
-pub use record::{Record, Records};
+pub use record::{Mark, Marked, Record, Records};
 pub use source::{Shape, Source};
 pub use tokens::{About, TokenFile, TokenWriter};
 pub(crate) use windows::{QUESTION_TOKENS_MAX, stride_default, windows};

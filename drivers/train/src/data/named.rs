@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::download::{self, Fetch};
+use super::download::{self, Fetch, PATIENCE};
 use super::error::DataError;
 
 /// The variable with the folders that are searched first, separated as in `PATH`.
@@ -126,7 +126,7 @@ fn fetch(known: &Known, folder: &Path, mirror: &str) -> Result<(), String> {
             continue;
         }
         let url = format!("{}/{}/resolve/main/{file}", mirror.trim_end_matches('/'), known.repository);
-        download::fetch(&Fetch { url: &url, to: &to, sha256: None })
+        download::fetch(&Fetch { url: &url, to: &to, sha256: None, patience: PATIENCE })
             .map_err(|error| format!("{url}: {error}"))?;
     }
     Ok(())

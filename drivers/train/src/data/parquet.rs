@@ -7,7 +7,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 
 use super::error::DataError;
-use super::record::{Record, Records};
+use super::record::{Mark, Record, Records};
 
 /// Reads a column of text.
 pub fn read(path: &Path, column: &str) -> Result<Records, DataError> {
@@ -26,12 +26,13 @@ pub fn read(path: &Path, column: &str) -> Result<Records, DataError> {
     let projection = projection.build().map_err(bad)?;
     let rows = parquet::record::reader::RowIter::from_file_into(Box::new(reader));
     let rows = rows.project(Some(projection)).map_err(bad)?;
-    let path = path.to_owned();
+    let path: std::sync::Arc<Path> = path.into();
     Ok(Box::new(rows.zip(1..).map(move |(row, number)| {
-        let row = row.map_err(|error| DataError::file(&path, format!("row {number}: {error}")))?;
+        let mark = Mark::row(&path, number);
+        let row = row.map_err(|error| mark.error(error.to_string()))?;
         match text(&row) {
-            Some(text) => Ok(Record::Text { text, ends: true }),
-            None => Err(DataError::file(&path, format!("row {number}: the column is no text"))),
+            Some(text) => Ok(Record::Text { text, ends: true }.at(mark)),
+            None => Err(mark.error("the column is no text")),
         }
     })))
 }

@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 use super::error::DataError;
 use super::labels::{self, Reading, Targets};
 use super::limits::PIECES_AT_ONCE;
-use super::record::Record;
+use super::record::{Mark, Marked, Record};
 use super::source::{Shape, Source};
 use super::tokens::{About, TokenFile, TokenWriter};
 use super::windows::{QUESTION_TOKENS_MAX, covering, stride_default, windows};
 use crate::token::{Frame, Special, Tokeniser, hex};
 
 /// Part of the digest: another number where the same text becomes other tokens.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The class of a text whose label is ignored.
 pub(super) const NO_CLASS: u32 = u32::MAX;
@@ -45,7 +45,7 @@ pub fn prepare(
         return Ok(Arc::new(file));
     }
     let labels = match source.shape() {
-        Shape::Labelled | Shape::Tagged => reading.labels(source.records(files)?, &files[0])?,
+        Shape::Labelled | Shape::Tagged => reading.labels(source.records(files)?)?,
         _ => Vec::new(),
     };
     let mut writer = TokenWriter::create(&path, tokeniser.size(), digest)?;
@@ -54,7 +54,7 @@ pub fn prepare(
     let mut some = false;
     let mut records = source.records(files)?;
     loop {
-        let batch: Vec<Record> = records.by_ref().take(PIECES_AT_ONCE).collect::<Result<_, _>>()?;
+        let batch: Vec<Marked> = records.by_ref().take(PIECES_AT_ONCE).collect::<Result<_, _>>()?;
         if batch.is_empty() {
             break;
         }
@@ -64,7 +64,7 @@ pub fn prepare(
     if !some {
         return Err(DataError::Empty { path: files[0].clone(), wanted: "text" });
     }
-    writer.finish(&About { labels, sources: files.to_vec() }).map(Arc::new)
+    writer.finish(&About { labels, sources: files.to_vec(), ..About::default() }).map(Arc::new)
 }
 
 fn digest(
@@ -103,18 +103,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn write(&mut self, records: Vec<Record>) -> Result<(), DataError> {
+    fn write(&mut self, records: Vec<Marked>) -> Result<(), DataError> {
         let end = self.tokeniser.find(Special::End);
-        let mut texts = Vec::new();
-        let mut kinds = Vec::new();
-        for record in records {
+        let (mut texts, mut marks, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        for Marked { record, mark } in records {
             let record = match record {
                 Record::Question { question, context, answer } => {
-                    self.question(&question, &context, answer.as_ref())?;
+                    self.question([&question, &context], answer.as_ref(), &mark)?;
                     continue;
                 }
                 Record::Tagged { words, tags } => {
-                    self.tagged(&words, &tags)?;
+                    self.tagged(&words, &tags, &mark)?;
                     continue;
                 }
                 other => other,
@@ -122,12 +121,15 @@ impl Work<'_> {
             kinds.push(match &record {
                 Record::Text { ends, .. } => Kind::Text { ends: *ends },
                 Record::Pair { .. } => Kind::Pair,
-                Record::Labelled { second, label, .. } => self.labelled(second.is_some(), label)?,
+                Record::Labelled { second, label, .. } => self.labelled(second.is_some(), label, &mark)?,
                 Record::Question { .. } | Record::Tagged { .. } => unreachable!("they were written"),
             });
-            texts.extend(record.into_texts());
+            for text in record.into_texts() {
+                texts.push(text);
+                marks.push(mark.clone());
+            }
         }
-        let mut encoded = self.encoded(&texts)?.into_iter();
+        let mut encoded = self.encoded(&texts, &marks)?.into_iter();
         for kind in kinds {
             let tokens = encoded.next().expect("one for each text");
             self.writer.push(&tokens)?;
@@ -166,12 +168,12 @@ impl Work<'_> {
 
 impl Work<'_> {
     /// What is written of a label: the number of its class, or the bits of the number that it is.
-    fn labelled(&self, two: bool, label: &str) -> Result<Kind, DataError> {
-        let number = |label| labels::number(label, self.file).map(f32::to_bits);
+    fn labelled(&self, two: bool, label: &str, mark: &Mark) -> Result<Kind, DataError> {
+        let number = |label| labels::number(label, mark).map(f32::to_bits);
         Ok(match self.reading.targets {
             Targets::Nearness if !two => {
                 let why = "has one text in a record, and how near two are is to be learned; name the column `second`";
-                return Err(DataError::file(self.file, why));
+                return Err(mark.error(why));
             }
             Targets::Nearness => Kind::Near { value: number(label)? },
             Targets::Number => Kind::Labelled { two, class: number(label)?, classes: None },
@@ -205,25 +207,33 @@ impl Work<'_> {
         }
     }
 
-    fn encoded(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, DataError> {
-        let encoded = self.tokeniser.encode_all(texts);
-        encoded.map_err(|error| DataError::Token { path: self.file.to_owned(), error })
+    /// The tokens of texts, of which each stands where its mark says.
+    fn encoded(&self, texts: &[String], marks: &[Mark]) -> Result<Vec<Vec<u32>>, DataError> {
+        let error = match self.tokeniser.encode_all(texts) {
+            Ok(encoded) => return Ok(encoded),
+            Err(error) => error,
+        };
+        // All of them together do not say which one it was.
+        let each = texts.iter().zip(marks).map(|(text, mark)| {
+            self.tokeniser.encode(text).map_err(|error| mark.token_error(text, &error)).map(drop)
+        });
+        each.collect::<Result<(), _>>().and(Err(DataError::Tokeniser(error)))
     }
 
     /// Writes a question and a part of its text, for each part; their classes are the first and the last token of the
     /// answer in a row, which both are those of the row's first token in a part that has not all of the answer.
     fn question(
         &mut self,
-        question: &str,
-        context: &str,
+        [question, context]: [&str; 2],
         answer: Option<&Range<usize>>,
+        mark: &Mark,
     ) -> Result<(), DataError> {
-        let mut asked = self.encoded(&[question.to_owned()])?.remove(0);
+        let asked = self.tokeniser.encode(question);
+        let mut asked = asked.map_err(|error| mark.token_error(question, &error))?;
         asked.truncate(QUESTION_TOKENS_MAX.min((self.reading.length - Frame::AROUND_TWO) / 2));
         let room = self.reading.length - Frame::AROUND_TWO - asked.len();
         let placed = self.tokeniser.encode_with_places(context);
-        let (tokens, places) =
-            placed.map_err(|error| DataError::Token { path: self.file.to_owned(), error })?;
+        let (tokens, places) = placed.map_err(|error| mark.token_error(context, &error))?;
         let answer = answer.and_then(|answer| covering(&places, answer));
         for part in windows(tokens.len(), room, self.stride.unwrap_or_else(|| stride_default(room))) {
             let inside = answer.as_ref().filter(|it| it.start >= part.start && it.end <= part.end);
@@ -240,9 +250,9 @@ impl Work<'_> {
 
     /// Writes the tokens of words, and behind them one more than the class of each word at its first token, and 0 at
     /// the others.
-    fn tagged(&mut self, words: &[String], tags: &[String]) -> Result<(), DataError> {
+    fn tagged(&mut self, words: &[String], tags: &[String], mark: &Mark) -> Result<(), DataError> {
         self.check_vocabulary()?;
-        let pieces = self.encoded(words)?;
+        let pieces = self.encoded(words, &vec![mark.clone(); words.len()])?;
         let mut classes = Vec::new();
         for (pieces, tag) in pieces.iter().zip(tags) {
             let first = self.class(tag).map_or(0, |class| class + 1);

@@ -9,31 +9,53 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::DataError;
 use super::jsonl;
 use super::limits::QUESTIONS_BYTES_MAX;
-use super::record::{Record, Records};
+use super::lines::BYTE_ORDER_MARK;
+use super::record::{Mark, Record, Records};
+
+/// SQuAD's own file, as far as it is read. Questions stay as they are written, which says on which line they stand.
+#[derive(Deserialize)]
+struct Whole<'t> {
+    #[serde(borrow)]
+    data: Vec<Article<'t>>,
+}
+
+#[derive(Deserialize)]
+struct Article<'t> {
+    #[serde(borrow, default)]
+    paragraphs: Vec<Paragraph<'t>>,
+}
+
+#[derive(Deserialize)]
+struct Paragraph<'t> {
+    context: Option<String>,
+    #[serde(borrow, default)]
+    qas: Vec<&'t RawValue>,
+}
 
 /// Reads the questions of a file.
 pub fn read(path: &Path) -> Result<Records, DataError> {
-    if let Some(tree) = whole(path)? {
-        return nested(path, &tree);
+    if let Some(text) = one_object(path)? {
+        return nested(path, &text);
     }
-    let file = path.to_owned();
     Ok(Box::new(jsonl::read(path)?.map(move |object| {
         let object = object?;
         let (question, context) = (object.text("question")?, object.text("context")?);
-        let answer = answer(&object.fields, &context);
-        let answer = answer.map_err(|why| DataError::line(&file, object.line, why))?;
-        Ok(Record::Question { question, context, answer })
+        let answer = answer(&object.fields, &context).map_err(|why| object.mark.error(why))?;
+        Ok(Record::Question { question, context, answer }.at(object.mark))
     })))
 }
 
-/// The file as one object with `data`, where it is one.
-fn whole(path: &Path) -> Result<Option<Value>, DataError> {
+/// The text of a file that is one object with `data`.
+fn one_object(path: &Path) -> Result<Option<String>, DataError> {
     let bytes = std::fs::metadata(path).map_err(DataError::io(path))?.len();
     if path.extension().is_none_or(|ending| ending != "json") {
         return Ok(None);
@@ -44,30 +66,49 @@ fn whole(path: &Path) -> Result<Option<Value>, DataError> {
         );
         return Err(DataError::file(path, why));
     }
-    let text = std::fs::read(path).map_err(DataError::io(path))?;
+    #[derive(Deserialize)]
+    struct Top<'t> {
+        #[serde(borrow, rename = "data")]
+        _data: &'t RawValue,
+    }
+    let mut text = std::fs::read(path).map_err(DataError::io(path))?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
     // What is no single object is read line by line, which says where it is broken.
-    Ok(serde_json::from_slice::<Value>(&text).ok().filter(|tree| tree["data"].is_array()))
+    let text = String::from_utf8(text).ok();
+    Ok(text.filter(|text| serde_json::from_str::<Top<'_>>(text).is_ok()))
 }
 
-fn nested(path: &Path, tree: &Value) -> Result<Records, DataError> {
-    fn list(value: &Value) -> &[Value] {
-        value.as_array().map_or(&[], Vec::as_slice)
-    }
-    let mut found = Vec::new();
-    for paragraph in list(&tree["data"]).iter().flat_map(|article| list(&article["paragraphs"])) {
-        for asked in list(&paragraph["qas"]) {
-            let name = asked["id"].as_str().map_or_else(|| format!("number {}", found.len()), str::to_owned);
-            let bad = |why: &str| DataError::file(path, format!("question {name}: {why}"));
-            let (Some(question), Some(context), Some(fields)) =
-                (asked["question"].as_str(), paragraph["context"].as_str(), asked.as_object())
-            else {
-                return Err(bad("it has no `question`, or its paragraph no `context`"));
-            };
-            let answer = answer(fields, context).map_err(|why| bad(&why))?;
-            found.push(Ok(Record::Question { question: question.into(), context: context.into(), answer }));
+fn nested(path: &Path, text: &str) -> Result<Records, DataError> {
+    let whole: Whole<'_> = serde_json::from_str(text)
+        .map_err(|error| DataError::line(path, error.line() as u64, error.to_string()))?;
+    let file: Arc<Path> = path.into();
+    let (mut found, mut line, mut before) = (Vec::new(), 1, 0);
+    for paragraph in whole.data.iter().flat_map(|article| &article.paragraphs) {
+        for asked in &paragraph.qas {
+            let at = asked.get().as_ptr() as usize - text.as_ptr() as usize;
+            line += text.as_bytes()[before..at].iter().filter(|byte| **byte == b'\n').count() as u64;
+            before = at;
+            let mark = Mark::line(&file, line);
+            let record =
+                question(asked.get(), paragraph.context.as_deref()).map_err(|why| mark.error(why))?;
+            found.push(Ok(record.at(mark)));
         }
     }
     Ok(Box::new(found.into_iter()))
+}
+
+/// One question of SQuAD's own file; what is wrong with it is told with its id.
+fn question(text: &str, context: Option<&str>) -> Result<Record, String> {
+    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| "a question is no object")?;
+    let name = fields.get("id").and_then(Value::as_str).map_or_else(String::new, |id| format!(" {id}"));
+    let asked = fields.get("question").and_then(Value::as_str);
+    let (Some(question), Some(context)) = (asked, context) else {
+        return Err(format!("question{name}: it has no `question`, or its paragraph no `context`"));
+    };
+    let answer = answer(&fields, context).map_err(|why| format!("question{name}: {why}"))?;
+    Ok(Record::Question { question: question.into(), context: context.into(), answer })
 }
 
 /// Where the first answer stands in the text, in bytes.

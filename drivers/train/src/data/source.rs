@@ -152,8 +152,9 @@ impl Source {
             Source::Pairs { file, source, target } => {
                 let rows = table::read(file, &[source.clone(), target.clone()])?;
                 Ok(Box::new(rows.map(|row| {
-                    let [source, target] = row?.try_into().expect("two columns were asked for");
-                    Ok(Record::Pair { source, target })
+                    let (cells, mark) = row?;
+                    let [source, target] = cells.try_into().expect("two columns were asked for");
+                    Ok(Record::Pair { source, target }.at(mark))
                 })))
             }
             Source::Questions { file, .. } => questions::read(file),
@@ -162,10 +163,11 @@ impl Source {
                 let columns: Vec<String> = [text, label].into_iter().chain(second).cloned().collect();
                 let rows = table::read_with_list(file, &columns, label)?;
                 Ok(Box::new(rows.map(|row| {
-                    let mut cells = row?.into_iter();
+                    let (cells, mark) = row?;
+                    let mut cells = cells.into_iter();
                     let mut cell = || cells.next().expect("the columns that were asked for");
                     let (text, label) = (cell(), cell());
-                    Ok(Record::Labelled { text, label, second: cells.next() })
+                    Ok(Record::Labelled { text, label, second: cells.next() }.at(mark))
                 })))
             }
         }
@@ -181,7 +183,10 @@ fn each(files: &[PathBuf], open: impl Fn(&Path) -> Result<Records, DataError>) -
 fn documents(path: &Path, field: &str) -> Result<Records, DataError> {
     let field = field.to_owned();
     let objects = jsonl::read(path)?;
-    Ok(Box::new(objects.map(move |object| Ok(Record::Text { text: object?.text(&field)?, ends: true }))))
+    Ok(Box::new(objects.map(move |object| {
+        let object = object?;
+        Ok(Record::Text { text: object.text(&field)?, ends: true }.at(object.mark))
+    })))
 }
 
 /// A file of a data set, read as its ending says.
@@ -191,8 +196,9 @@ fn shard(path: &Path, field: &str) -> Result<Records, DataError> {
         Some("csv" | "tsv") => {
             let rows = table::read(path, &[field.to_owned()])?;
             Ok(Box::new(rows.map(|row| {
-                let [text] = row?.try_into().expect("one column was asked for");
-                Ok(Record::Text { text, ends: true })
+                let (cells, mark) = row?;
+                let [text] = cells.try_into().expect("one column was asked for");
+                Ok(Record::Text { text, ends: true }.at(mark))
             })))
         }
         Some("parquet") => super::parquet::read(path, field),
@@ -205,7 +211,7 @@ fn parallel(source: &Path, target: &Path) -> Result<Records, DataError> {
     let mut targets = Lines::open(target, "their translations, line by line")?;
     let mut failed = false;
     let mut pair = move || match (sources.read_bare()?, targets.read_bare()?) {
-        (Some(source), Some(target)) => Ok(Some(Record::Pair { source, target })),
+        (Some(source), Some(target)) => Ok(Some(Record::Pair { source, target }.at(sources.mark()))),
         (None, None) => Ok(None),
         _ => {
             while sources.read_bare()?.is_some() {}

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::DataError;
 use super::jsonl::{self, Object};
 use super::lines::Lines;
-use super::record::{Record, Records};
+use super::record::{Marked, Record, Records};
 
 /// What stands in the place of a word where a document begins.
 const DOCUMENT: &str = "-DOCSTART-";
@@ -20,10 +20,10 @@ pub fn read(path: &Path, words: &str, tags: &str) -> Result<Records, DataError> 
                 let object = object?;
                 let (words, tags) = (list(&object, &words)?, list(&object, &tags)?);
                 match words.len() == tags.len() {
-                    true => Ok(Record::Tagged { words, tags }),
+                    true => Ok(Record::Tagged { words, tags }.at(object.mark)),
                     false => {
                         let why = format!("has {} words and {} classes", words.len(), tags.len());
-                        Err(DataError::line(&object.path, object.line, why))
+                        Err(object.mark.error(why))
                     }
                 }
             })))
@@ -45,7 +45,7 @@ fn list(object: &Object, field: &str) -> Result<Vec<String>, DataError> {
     let bad = || {
         let names: Vec<&str> = object.fields.keys().map(String::as_str).collect();
         let why = format!("has no list of texts `{field}`; it has {}", names.join(", "));
-        DataError::line(&object.path, object.line, why)
+        object.mark.error(why)
     };
     object.list(field).ok_or_else(bad)
 }
@@ -55,8 +55,9 @@ struct Texts {
 }
 
 impl Texts {
-    fn text(&mut self) -> Result<Option<Record>, DataError> {
-        let (mut words, mut tags) = (Vec::new(), Vec::new());
+    /// The next text, at the line of its first word.
+    fn text(&mut self) -> Result<Option<Marked>, DataError> {
+        let (mut words, mut tags, mut mark) = (Vec::new(), Vec::new(), None);
         while let Some(line) = self.lines.read_bare()? {
             let mut columns = line.split_whitespace();
             match (columns.next(), columns.next_back()) {
@@ -64,15 +65,16 @@ impl Texts {
                 (None, _) => break,
                 (Some(DOCUMENT), _) => {}
                 (Some(word), Some(tag)) => {
+                    mark.get_or_insert_with(|| self.lines.mark());
                     words.push(word.to_owned());
                     tags.push(tag.to_owned());
                 }
                 (Some(word), None) => {
                     let why = format!("the word {word:?} has no class behind it");
-                    return Err(DataError::line(self.lines.path(), self.lines.number(), why));
+                    return Err(self.lines.mark().error(why));
                 }
             }
         }
-        Ok((!words.is_empty()).then_some(Record::Tagged { words, tags }))
+        Ok(mark.map(|mark| Record::Tagged { words, tags }.at(mark)))
     }
 }

@@ -115,6 +115,63 @@ fn broken_files_are_refused_with_file_and_line() {
     assert!(sentence.contains("a.en has 3 lines") && sentence.contains("a.de has 1;"), "{sentence}");
 }
 
+/// A vocabulary of the characters a to z, and white space.
+fn characters() -> Tokeniser {
+    let special: Vec<String> = usual(Family::Encoder).iter().map(|token| (*token).to_owned()).collect();
+    let texts = std::iter::once(Ok::<_, DataError>(('a'..='z').chain(" \n".chars()).collect()));
+    train(Kind::Char, &special, texts).unwrap()
+}
+
+#[test]
+fn character_without_a_token_is_named_with_its_own_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let good = write(at, "good.txt", "a\nb\n");
+    let bad = write(at, "bad.txt", "a\nb\n\nc É d\n");
+    let lines = write(at, "bad.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\\nÉ\"}\n");
+    let pairs = write(at, "pairs.tsv", "a\tb\nc\tÉ\n");
+    let words = write(at, "bad.conll", "a X\n\nb X\nÉ X\n");
+    let squad = serde_json::json!({"data": [{"paragraphs": [
+        {"context": "a", "qas": [{"id": "1", "question": "b", "answers": []}]},
+        {"context": "É", "qas": [{"id": "2", "question": "b", "answers": []}]},
+    ]}]});
+    let squad = write(at, "bad.json", serde_json::to_string_pretty(&squad).unwrap());
+    let second = std::fs::read_to_string(&squad).unwrap();
+    let id = second.lines().position(|line| line.contains("\"2\"")).unwrap();
+    let brace =
+        1 + second.lines().take(id).collect::<Vec<_>>().iter().rposition(|line| line.trim() == "{").unwrap();
+    for (source, wanted) in [
+        (Source::Text(vec![good.clone(), bad]), "bad.txt:4: ".to_owned()),
+        (Source::Jsonl { files: vec![lines], field: "text".into() }, "bad.jsonl:2: ".into()),
+        (Source::Pairs { file: pairs, source: "0".into(), target: "1".into() }, "pairs.tsv:2: ".into()),
+        (Source::Tagged { file: words, words: "t".into(), tags: "t".into() }, "bad.conll:3: ".into()),
+        (Source::Questions { file: squad, stride: None }, format!("bad.json:{brace}: ")),
+    ] {
+        let sentence = prepared(&source, at, &characters()).unwrap_err().to_string();
+        assert!(
+            sentence.contains(&wanted) && sentence.contains("'É'"),
+            "{sentence:?} does not say {wanted:?}"
+        );
+    }
+}
+
+#[test]
+fn mark_of_the_order_of_bytes_is_no_part_of_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let tokeniser = bytes(Family::Encoder);
+    let read = |source: Source| texts(&prepared(&source, at, &tokeniser).unwrap(), &tokeniser);
+    let lines = write(at, "a.jsonl", "\u{feff}{\"text\": \"one\"}\n");
+    assert_eq!(read(Source::Jsonl { files: vec![lines], field: "text".into() }), ["one"]);
+    let file = write(at, "a.csv", "\u{feff}from,to\none,two\n");
+    assert_eq!(read(Source::Pairs { file, source: "from".into(), target: "to".into() }), ["one", "two"]);
+    let text = write(at, "a.txt", "\u{feff}one\n\u{feff}");
+    assert_eq!(read(Source::Text(vec![text])), ["one\n\u{feff}"]);
+    let json = "\u{feff}{\"data\": [{\"paragraphs\": [{\"context\": \"two\", \"qas\": [{\"question\": \"one\"}]}]}]}";
+    let file = write(at, "a.json", json);
+    assert_eq!(read(Source::Questions { file, stride: None }), ["one", "two"]);
+}
+
 #[test]
 fn pieces_of_a_long_text_have_the_tokens_of_the_whole() {
     let folder = tempfile::tempdir().unwrap();
@@ -258,17 +315,20 @@ fn labels_are_classes_sets_numbers_or_nearness_as_the_loss_asks() {
     let batch = labelled(at, sets, Task::Label { length: 9 }, None).unwrap();
     assert_eq!((batch.values.as_slice(), batch.counted()), (&[0.0, 1.0, 1.0, 0.0, 0.0, 0.0][..], 6));
     let error = labelled(at, sets, Task::Classify { length: 9 }, None).unwrap_err().to_string();
-    assert!(error.contains("BinaryCrossEntropy"), "{error}");
+    assert!(error.contains("labelled.jsonl:1: ") && error.contains("BinaryCrossEntropy"), "{error}");
     let numbers = "{\"text\": \"a\", \"label\": -0.5}\n{\"text\": \"b\", \"label\": \"2\"}\n";
     assert_eq!(labelled(at, numbers, Task::Rate { length: 9 }, None).unwrap().values, [-0.5, 2.0]);
     let error = labelled(at, sets, Task::Rate { length: 9 }, None).unwrap_err().to_string();
-    assert!(error.contains("where a number is to be learned"), "{error}");
+    assert!(
+        error.contains("labelled.jsonl:1: ") && error.contains("where a number is to be learned"),
+        "{error}"
+    );
     let near = "{\"text\": \"a\", \"second\": \"b\", \"label\": 0.25}\n";
     let batch = labelled(at, near, Task::Compare { length: 9 }, None).unwrap();
     assert_eq!((batch.rows(), batch.counted(), batch.paired), (4, 2, true));
     assert!(batch.values[0] == 0.25 && batch.values[1].is_nan(), "{:?}", batch.values);
     let error = labelled(at, numbers, Task::Compare { length: 9 }, None).unwrap_err().to_string();
-    assert!(error.contains("`second`"), "{error}");
+    assert!(error.contains("labelled.jsonl:1: ") && error.contains("`second`"), "{error}");
 }
 
 #[test]
@@ -289,6 +349,29 @@ fn second_text_is_marked_as_such() {
     let collator = collator(folder.path(), &source, Task::Classify { length: 9 }, Family::Encoder);
     let (batch, _) = collator.batch(Position::default(), 2);
     assert_eq!(batch.input.types.unwrap(), [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
+}
+
+#[test]
+fn longer_one_of_two_texts_is_cut_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file =
+        write(folder.path(), "a.tsv", "abcdefghij\txy\tno\nab\tstuvwxyz\tno\nabcdefgh\tstuvwxyz\tyes\n");
+    let source = Source::Labelled { file, text: "0".into(), second: Some("1".into()), label: "2".into() };
+    let collator = collator(folder.path(), &source, Task::Classify { length: 10 }, Family::Encoder);
+    let (batch, _) = collator.batch(Position::default(), 3);
+    let (class, separator) = (batch.input.tokens[0], batch.input.tokens[9]);
+    let id = |byte: u8| 5 + u32::from(byte);
+    let row = |first: &[u8], second: &[u8]| {
+        let mut row = vec![class];
+        row.extend(first.iter().map(|byte| id(*byte)));
+        row.push(separator);
+        row.extend(second.iter().map(|byte| id(*byte)));
+        row.push(separator);
+        row
+    };
+    let wanted = [row(b"abcde", b"xy"), row(b"ab", b"stuvw"), row(b"abc", b"stuv")];
+    assert_eq!(batch.input.tokens, wanted.concat());
+    assert_eq!(batch.input.types.unwrap()[..10], [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
 }
 
 /// Both forms of questions: SQuAD's own, and that of hubs. The second has no answer.
@@ -331,6 +414,14 @@ fn answer_that_stands_elsewhere_is_refused_with_its_place() {
     let file = write(folder.path(), "a.jsonl", text);
     let error = refusal(&Source::Questions { file, stride: None }, folder.path());
     assert!(error.contains("a.jsonl:1") && error.contains("\"b\" does not stand"), "{error}");
+    let nested = "{\"data\": [{\"paragraphs\": [{\"context\": \"abc\",\n\"qas\": [\n{\"question\": \"q\", \"id\": \"x\",\n\
+                  \"answers\": [{\"text\": \"b\", \"answer_start\": 2}]}]}]}]}";
+    let file = write(folder.path(), "a.json", nested);
+    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
+    assert!(error.contains("a.json:3: question x: ") && error.contains("\"b\" does not stand"), "{error}");
+    let file = write(folder.path(), "c.json", "{\"data\": [\n{\"paragraphs\": 7}]}");
+    let error = refusal(&Source::Questions { file, stride: None }, folder.path());
+    assert!(error.contains("c.json:2: "), "{error}");
     let text = text.replace("context", "contxt");
     let file = write(folder.path(), "b.jsonl", text);
     let error = refusal(&Source::Questions { file, stride: None }, folder.path());

@@ -9,38 +9,38 @@ use std::path::Path;
 use super::error::DataError;
 use super::limits::PIECE_BYTES;
 use super::lines::Lines;
-use super::record::Record;
+use super::record::{Mark, Marked, Record};
 
 /// Reads the pieces of a text file.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Record, DataError>> + use<>, DataError> {
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Marked, DataError>> + use<>, DataError> {
     Ok(Pieces { lines: Lines::open(path, "text")?, next: None, done: false })
 }
 
 struct Pieces {
     lines: Lines,
-    /// A line that was read to see how it begins.
-    next: Option<String>,
+    /// A line that was read to see how it begins, and where it stands.
+    next: Option<(String, Mark)>,
     done: bool,
 }
 
 impl Pieces {
-    fn piece(&mut self) -> Result<Option<Record>, DataError> {
-        let mut text = match self.next.take() {
+    fn piece(&mut self) -> Result<Option<Marked>, DataError> {
+        let (mut text, mark) = match self.next.take() {
             Some(line) => line,
             None => match self.lines.read()? {
-                Some(line) => line,
+                Some(line) => (line, self.lines.mark().and_on()),
                 None => return Ok(None),
             },
         };
         while let Some(line) = self.lines.read()? {
             if text.len() >= PIECE_BYTES && cuts(&text, &line) {
-                self.next = Some(line);
-                return Ok(Some(Record::Text { text, ends: false }));
+                self.next = Some((line, self.lines.mark().and_on()));
+                return Ok(Some(Record::Text { text, ends: false }.at(mark)));
             }
             text.push_str(&line);
         }
         self.done = true;
-        Ok(Some(Record::Text { text, ends: true }))
+        Ok(Some(Record::Text { text, ends: true }.at(mark)))
     }
 }
 
@@ -51,7 +51,7 @@ fn cuts(before: &str, after: &str) -> bool {
 }
 
 impl Iterator for Pieces {
-    type Item = Result<Record, DataError>;
+    type Item = Result<Marked, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {

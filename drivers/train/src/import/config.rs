@@ -7,7 +7,7 @@ use drivers::gguf::{Header, Value};
 use super::{ImportError, weights};
 use crate::ModelConfig;
 use crate::export::names::DIVISORS;
-use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, T5Config, T5FeedForward};
+use crate::models::config::{BertConfig, Ends, Gpt2Config, LlamaConfig, T5Config, T5FeedForward};
 use crate::models::rope::RopeScaling;
 use crate::ops::rope::Rotation;
 
@@ -119,7 +119,7 @@ fn llama(about: &About<'_>, path: &Path) -> Result<ModelConfig, String> {
         mlp_bias: about.has("blk.0.ffn_up.bias"),
         tie_word_embeddings: !about.has("output.weight"),
         bos_token_id: about.token("bos"),
-        eos_token_id: about.token("eos"),
+        eos_token_id: about.token("eos").map(Ends::One),
         ..LlamaConfig::default()
     };
     config.rope_scaling = scaling(about, path, &config)?.map(Box::new);

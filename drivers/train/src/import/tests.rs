@@ -98,6 +98,37 @@ fn vocabulary_that_comes_back_cuts_text_as_before() {
     }
 }
 
+#[test]
+fn mistral_and_llama_that_talks_are_llamas() {
+    let sizes = r#""hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
+        "intermediate_size": 64, "vocab_size": 300, "max_position_embeddings": 32768"#;
+    let read = |about: &str| ModelConfig::from_json(&format!("{{{about}, {sizes}}}")).unwrap();
+    let mistral = r#""model_type": "mistral", "architectures": ["MistralForCausalLM"]"#;
+    let plain = read(r#""model_type": "llama""#);
+    assert_eq!(read(&format!("{mistral}, \"sliding_window\": null")), plain);
+    assert_eq!(read(&format!("{mistral}, \"sliding_window\": 4096")).positions(), 4096);
+    assert!(plain.to_json().unwrap().contains("LlamaForCausalLM"));
+    let talks = read(r#""model_type": "llama", "eos_token_id": [300, 301]"#);
+    assert_eq!((talks.ends(), plain.ends()), (&[300, 301][..], &[2][..]));
+    assert_eq!(ModelConfig::from_json(&talks.to_json().unwrap()).unwrap(), talks);
+    let error = ModelConfig::from_json(r#"{"model_type": "qwen2"}"#).unwrap_err().to_string();
+    assert!(error.contains("qwen2") && error.contains("llama"), "{error}");
+}
+
+#[test]
+fn weights_that_lack_a_part_are_refused_by_its_name() {
+    let config = r#"{"model_type": "bert", "num_hidden_layers": 1}"#;
+    let config = ModelConfig::from_json(config).unwrap();
+    for (name, head) in [
+        ("classifier.weight", true),
+        ("cls.predictions.bias", true),
+        ("bert.pooler.dense.weight", true),
+        ("bert.encoder.layer.0.output.dense.bias", false),
+    ] {
+        assert_eq!(config.is_head(name), head, "{name}");
+    }
+}
+
 /// A model that another program has made, as far as this one can tell.
 fn made_up(family: Architecture, kind: TensorType, to: &Path) {
     let shape = Shape {

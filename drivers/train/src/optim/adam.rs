@@ -64,18 +64,19 @@ struct Factors<T> {
 impl Optimiser for Adam {
     fn step(&mut self, parameters: &Parameters, gradients: &Gradients, rate: f64) -> Result<()> {
         self.step += 1;
-        let corrections = self.betas.map(|beta| 1.0 - beta.powf(self.step as f64));
         for (place, parameter) in parameters.iter().enumerate() {
             if !parameter.trainable || !gradients.has(place) {
                 continue;
             }
             let (rate, decay) = (rate * parameter.rate, parameter.pulled(self.weight_decay));
+            let betas = parameter.betas.unwrap_or(self.betas);
+            let corrections = betas.map(|beta| 1.0 - beta.powf(self.step as f64));
             for_type!(parameter.var(), T => {
                 let factors = Factors::<T> {
                     keep: T::of(if self.decoupled { 1.0 - rate * decay } else { 1.0 }),
                     l2: T::of(if self.decoupled { 0.0 } else { decay }),
-                    betas: self.betas.map(T::of),
-                    rest: self.betas.map(|beta| T::of(1.0 - beta)),
+                    betas: betas.map(T::of),
+                    rest: betas.map(|beta| T::of(1.0 - beta)),
                     size: T::of(rate / corrections[0]),
                     root: T::of(corrections[1].sqrt().recip()),
                     epsilon: T::of(self.epsilon),

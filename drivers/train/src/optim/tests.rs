@@ -61,6 +61,45 @@ fn away(rule: &str, spec: &str) -> f64 {
     names.iter().map(off).fold(0.0, f64::max)
 }
 
+/// What comes of a parameter of each name when both are trained with these gradients.
+fn trained(spec: &str) -> [Vec<f64>; 2] {
+    let spec: OptimiserSpec = ron::Options::default()
+        .with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
+        .from_str(spec)
+        .unwrap();
+    let mut parameters = Parameters::new(DType::F64, 5);
+    for name in ["own", "rest"] {
+        parameters.add(name, &[2, 3], Init::Normal(1.0)).unwrap();
+    }
+    spec.group(&mut parameters).unwrap();
+    let (mut optimiser, mut gradients) = (spec.build(), Gradients::new(&parameters).unwrap());
+    for step in 0..STEPS {
+        for place in 0..2 {
+            let gradient: Vec<f64> = (0..6).map(|n| ((step * 7 + n) as f64).sin()).collect();
+            gradients.set(place, &gradient);
+        }
+        optimiser.step(&parameters, &gradients, spec.rate()).unwrap();
+    }
+    ["own", "rest"].map(|name| numbers(parameters.get(name).unwrap().var()))
+}
+
+#[test]
+fn group_with_betas_of_its_own_is_trained_as_an_optimiser_with_these_trains() {
+    for rule in ["Adam", "AdamW"] {
+        let of = |betas: &str, groups: &str| trained(&format!("{rule}(lr: 0.01, betas: {betas}{groups})"));
+        let grouped = of("(0.9, 0.95)", ", groups: [(names: [\"own\"], betas: (0.5, 0.7))]");
+        let (usual, own) = (of("(0.9, 0.95)", ""), of("(0.5, 0.7)", ""));
+        assert_eq!(grouped, [own[0].clone(), usual[1].clone()], "{rule}");
+        assert_ne!(own[0], usual[0]);
+    }
+}
+
+#[test]
+fn adam_has_the_betas_of_pytorch() {
+    assert_eq!(trained("Adam(lr: 0.01)"), trained("Adam(lr: 0.01, betas: (0.9, 0.999))"));
+    assert_ne!(trained("Adam(lr: 0.01)"), trained("Adam(lr: 0.01, betas: (0.9, 0.99))"));
+}
+
 #[test]
 fn groups_of_parameters_are_trained_as_pytorch_trains_them() {
     for (rule, spec) in [

@@ -51,8 +51,14 @@ pub enum Question {
     },
     /// Tells the class of each word of a text.
     Tag { text: String },
-    /// Finds the answer to a question in a text.
-    Answer { question: String, context: String },
+    /// Finds the answer to a question in a text, or that it has none.
+    Answer {
+        question: String,
+        context: String,
+        /// Whether the text has the answer: then the best one is given, however unlikely it is.
+        #[serde(default)]
+        answerable: bool,
+    },
     /// Turns texts into vectors of length 1.
     Embed { texts: Vec<String> },
 }
@@ -97,7 +103,7 @@ pub enum Answer {
     Words {
         words: Vec<Word>,
     },
-    /// Where the answer stands in the text, in characters.
+    /// Where the answer stands in the text, in characters; an empty one at 0 says that the text has none.
     Span {
         answer: String,
         start: usize,
@@ -182,7 +188,9 @@ impl Predictor {
             Question::FillMask { text, top_k } => encoder::fill_mask(self, text, *top_k, turn),
             Question::Classify { text, second } => encoder::classify(self, text, second.as_deref(), turn),
             Question::Tag { text } => encoder::tag(self, text, turn),
-            Question::Answer { question, context } => span::answer(self, question, context, turn),
+            Question::Answer { question, context, answerable } => {
+                span::answer(self, [question, context], *answerable, turn)
+            }
             Question::Embed { texts } => encoder::embed(self, texts, turn),
         }
     }

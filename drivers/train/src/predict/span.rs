@@ -1,4 +1,7 @@
 //! Answers in a text: the first and the last token that are likeliest together (Devlin et al., 2019).
+//!
+//! Where a text has no answer, both are the row's first token, which is what is learned of such questions. A long text has
+//! none where no part of it has one.
 
 use super::encoder::{frame, rows, softmax};
 use super::{Answer, Predictor};
@@ -15,13 +18,15 @@ struct Best {
     score: f64,
     /// Its bytes in the text.
     place: (usize, usize),
+    /// The same of there being none.
+    none: [f64; 2],
 }
 
-/// Finds the answer. A text that is longer than the model reads is looked at in parts that overlap by half.
+/// Finds the answer, or, unless the text is `answerable`, that there is none. A text that is longer than the model reads is looked at in parts that overlap by half.
 pub(super) fn answer(
     predictor: &Predictor,
-    question: &str,
-    context: &str,
+    [question, context]: [&str; 2],
+    answerable: bool,
     turn: &mut dyn Turn,
 ) -> Result<Answer, RunError> {
     predictor.need_head("BertForQuestionAnswering", "answer")?;
@@ -41,18 +46,24 @@ pub(super) fn answer(
     if ids.is_empty() {
         return Err(RunError::Unfit("the text is empty; give one that may have the answer".into()));
     }
-    let mut best: Option<Best> = None;
+    let (mut best, mut none): (Option<Best>, _) = (None, [f64::INFINITY, 0.0]);
     for part in windows(ids.len(), room, stride_default(room)) {
         let side = frame(tokeniser, &question, Some(&ids[part.clone()]))?;
         let logits = rows(predictor.model.as_ref(), side, turn)?;
         // The part stands behind [CLS], the question and [SEP].
         let places_of = around - 1..around - 1 + part.len();
         let found = best_of(&logits, places_of, |at| places[part.start + at]);
+        if found.none[0] < none[0] {
+            none = found.none;
+        }
         if best.as_ref().is_none_or(|best| best.logit < found.logit) {
             best = Some(found);
         }
     }
-    let Best { score, place: (start, end), .. } = best.expect("there is one part at least");
+    let Best { logit, score, place: (start, end), .. } = best.expect("there is one part at least");
+    if !answerable && none[0] > logit {
+        return Ok(Answer::Span { answer: String::new(), start: 0, end: 0, score: none[1] });
+    }
     let characters = |bytes: usize| context[..bytes].chars().count();
     let (first, last) = (characters(start), characters(end));
     Ok(Answer::Span { answer: context[start..end].into(), start: first, end: last, score })
@@ -74,8 +85,14 @@ fn best_of(
             }
         }
     }
-    let score = softmax(&starts)[span.0] * softmax(&ends)[span.1];
-    Best { logit, score, place: (place(span.0 - text.start).0, place(span.1 - text.start).1) }
+    let (likely_starts, likely_ends) = (softmax(&starts), softmax(&ends));
+    let score = |first: usize, last: usize| likely_starts[first] * likely_ends[last];
+    Best {
+        logit,
+        score: score(span.0, span.1),
+        place: (place(span.0 - text.start).0, place(span.1 - text.start).1),
+        none: [starts[0] + ends[0], score(0, 0)],
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +104,8 @@ mod tests {
         let place = |at: usize| (10 * at, 10 * at + 5);
         // The likeliest start is behind the likeliest end, and the best of all lies outside of the text.
         let logits = [[9.0, 9.0], [1.0, 4.0], [5.0, 0.0], [0.0, 3.0]].map(Vec::from);
-        assert_eq!(best_of(&logits, 1..4, place).place, (10, 25));
+        let best = best_of(&logits, 1..4, place);
+        assert_eq!((best.place, best.none[0]), ((10, 25), 18.0));
         let mut long = vec![vec![0.0, 0.0]; 80];
         (long[0][0], long[70][1], long[29][1]) = (9.0, 9.0, 1.0);
         assert_eq!(best_of(&long, 0..80, place).place, (0, 295));

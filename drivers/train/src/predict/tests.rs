@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use candle_core::DType;
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 use super::{Answer, Predictor, Question};
@@ -48,12 +50,38 @@ fn answer_is_the_characters_that_it_says_it_is() {
     // In one part, and in parts that overlap.
     for positions in [256, 24] {
         let mut model = encoder("BertForQuestionAnswering", positions);
-        let question = json!({"task": "answer", "question": "der Tee", "context": TEXT});
+        let question = json!({"task": "answer", "question": "der Tee", "context": TEXT, "answerable": true});
         let Answer::Span { answer, start, end, score } = ask(&mut model, question).unwrap() else { panic!() };
         let characters: String = TEXT.chars().skip(start).take(end - start).collect();
         assert_eq!(characters, answer);
         assert!(!answer.is_empty() && score > 0.0 && score <= 1.0, "{answer} {score}");
     }
+}
+
+#[test]
+fn text_without_the_answer_has_none() {
+    let mut model = encoder("BertForQuestionAnswering", 24);
+    let mut told = |head: Vec<f32>, answerable: bool| {
+        let head = Tensor::from_vec(head, (2, 16), &Device::Cpu).unwrap();
+        model.model.parameters().load(&BTreeMap::from([("qa_outputs.weight".to_owned(), head)])).unwrap();
+        let question =
+            json!({"task": "answer", "question": "Tee", "context": TEXT, "answerable": answerable});
+        match ask(&mut model, question) {
+            Ok(Answer::Span { answer, start, end, score }) => (answer, start, end, score),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Where no place is likelier than another, none is as likely as any.
+    assert!(!told(vec![0.0; 32], false).0.is_empty());
+    let mut none = Vec::new();
+    for seed in 0..64u32 {
+        let head = || (0..32).map(|n| if (seed >> (n % 6)) & 1 == 1 { 4.0 } else { -4.0 }).collect();
+        let ((answer, start, end, score), (forced, ..)) = (told(head(), false), told(head(), true));
+        assert!(!forced.is_empty() && (0.0..=1.0).contains(&score), "{score}");
+        assert!(if answer.is_empty() { (start, end) == (0, 0) } else { answer == forced }, "{answer}");
+        none.push(answer.is_empty());
+    }
+    assert!(none.contains(&true) && none.contains(&false), "some heads find none, and some do: {none:?}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) fn generate(
         top_p: *top_p,
         seed: *seed,
         max_tokens: *max_tokens,
-        stop: end.into_iter().chain(predictor.model.config().end()).collect(),
+        stop: end.into_iter().chain(predictor.model.config().ends().iter().copied()).collect(),
     };
     let mut written = Vec::with_capacity(texts.len());
     for texts in texts.chunks(TOGETHER) {

@@ -1,4 +1,4 @@
-//! One step: forward, backward, and the change of the parameters.
+//! One step: forward and backward, and then the change of the parameters.
 
 use super::blame::blame;
 use super::error::RunError;
@@ -6,18 +6,18 @@ use super::setup::Setup;
 use super::turn::{MicroStep, Turn};
 use crate::{Batch, Gradients, Loss, Pass};
 
-/// Computes a step and changes the parameters; says the loss, the gradients' norm and the rate.
+/// Computes the gradients of a step; says the loss and the gradients' norm, to which they are cut.
 ///
 /// # Errors
 ///
-/// [`RunError::NotFinite`] before anything is changed.
-pub(super) fn compute(
+/// [`RunError::NotFinite`].
+pub(super) fn learn(
     setup: &mut Setup,
     batches: Vec<Batch>,
     step: u64,
     gradients: &mut Gradients,
     turn: &mut dyn Turn,
-) -> Result<(Loss, f64, f64), RunError> {
+) -> Result<(Loss, f64), RunError> {
     let batches = setup.team.share(batches)?;
     let weights = setup.criterion.class_weights.as_deref();
     let counted = setup.team.sum(batches.iter().map(|batch| batch.weight(weights)).sum())?;
@@ -38,7 +38,7 @@ pub(super) fn compute(
         what,
         value,
         step: step + 1,
-        place: blame(parameters, gradients),
+        place: blame(parameters, Some(gradients)),
         kept: String::new(),
     };
     if !loss.mean().is_finite() {
@@ -51,7 +51,16 @@ pub(super) fn compute(
     if !norm.is_finite() {
         return Err(bad("gradients' norm", norm, gradients));
     }
+    Ok((loss, norm))
+}
+
+/// Changes the parameters by the gradients of a step; says the rate.
+///
+/// # Errors
+///
+/// A rank is gone.
+pub(super) fn change(setup: &mut Setup, step: u64, gradients: &Gradients) -> Result<f64, RunError> {
     let rate = setup.schedule.rate(step);
-    setup.team.step(setup.optimiser.as_mut(), parameters, gradients, rate)?;
-    Ok((loss, norm, rate))
+    setup.team.step(setup.optimiser.as_mut(), setup.model.parameters(), gradients, rate)?;
+    Ok(rate)
 }

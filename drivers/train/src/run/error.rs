@@ -57,6 +57,14 @@ pub enum RunError {
     #[error("{}: has a run already; go on with --resume, or name another folder in `out`", path.display())]
     Exists { path: PathBuf },
 
+    /// Another program trains there.
+    #[error("{}: {who} trains there now; wait until it is done, or name another folder in `out`", path.display())]
+    Busy { path: PathBuf, who: String },
+
+    /// The data are not those that the run began with.
+    #[error("{}: {why}; give it those it began with, or set `data.changed: true` to begin anew with these", path.display())]
+    OtherData { path: PathBuf, why: String },
+
     /// Too little memory, before the first step.
     #[error(
         "the run takes {sum}, and {free_mib} MiB are free; make `batch`, the context or the model smaller{advice}"

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::compute::compute;
+use super::compute::{change, learn};
 use super::error::RunError;
 use super::memory::Memory;
 use super::progress::duration;
@@ -49,7 +49,8 @@ pub fn expect(mut setup: Setup) -> Result<Expectation, RunError> {
         }
         let begun = Instant::now();
         let count = batches.iter().map(|batch: &crate::Batch| batch.input.tokens.len() as u64).sum();
-        compute(&mut setup, batches, step, &mut gradients, &mut Always)?;
+        learn(&mut setup, batches, step, &mut gradients, &mut Always)?;
+        change(&mut setup, step, &gradients)?;
         gradients.clear();
         if step > 0 {
             seconds += begun.elapsed().as_secs_f64();

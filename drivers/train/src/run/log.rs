@@ -1,16 +1,12 @@
 //! `log.jsonl`: what happened, one JSON object on each line.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::RunError;
-
-/// How old an entry may become before others can read it. They follow the log of a run that computes.
-const FLUSH_EVERY: Duration = Duration::from_millis(250);
+use super::patient::PatientFile;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,17 +16,23 @@ pub enum Entry {
     Step {
         step: u64,
         steps: u64,
+        #[serde(deserialize_with = "number")]
         loss: f64,
         rate: f64,
         norm: f64,
         tokens: u64,
         tokens_per_s: f64,
         eta_s: f64,
+        /// Batches since then that were not ready when the step wanted them.
+        #[serde(default)]
+        waited: u64,
     },
     /// The model was evaluated.
     Evaluation {
         step: u64,
+        #[serde(deserialize_with = "number")]
         loss: f64,
+        #[serde(deserialize_with = "number")]
         perplexity: f64,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         accuracy: Option<f64>,
@@ -46,6 +48,11 @@ pub enum Entry {
     },
     /// The run is over.
     End { step: u64, reason: String },
+}
+
+/// A number that JSON may have as null, because it is none.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 impl Entry {
@@ -65,8 +72,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
-    file: BufWriter<File>,
-    flushed: Instant,
+    file: PatientFile,
     /// Losses by step, for the curve.
     pub curve: Vec<(u64, f64)>,
     /// Losses of evaluations by step.
@@ -89,25 +95,17 @@ impl Log {
             .collect();
         let partial = run.join(".log.jsonl");
         let file = File::create(&partial).map_err(RunError::io(&partial))?;
-        let mut log = Log {
-            path,
-            file: BufWriter::new(file),
-            flushed: Instant::now(),
-            curve: Vec::new(),
-            evaluations: Vec::new(),
-        };
-        kept.iter().try_for_each(|entry| log.write(entry))?;
-        log.flush()?;
+        let mut log = Log { path, file: PatientFile::new(file), curve: Vec::new(), evaluations: Vec::new() };
+        for entry in &kept {
+            log.write(entry);
+            log.flush()?;
+        }
         fs::rename(&partial, &log.path).map_err(RunError::io(&log.path))?;
         Ok(log)
     }
 
-    /// Adds an entry, and hands all to the system where that was not done for a while.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
-    pub fn write(&mut self, entry: &Entry) -> Result<(), RunError> {
+    /// Adds an entry.
+    pub fn write(&mut self, entry: &Entry) {
         match entry {
             Entry::Step { step, loss, .. } => self.curve.push((*step, *loss)),
             Entry::Evaluation { step, loss, .. } => self.evaluations.push((*step, *loss)),
@@ -115,20 +113,44 @@ impl Log {
         }
         let mut line = serde_json::to_string(entry).expect("entries are numbers and text");
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(RunError::io(&self.path))?;
-        match self.flushed.elapsed() < FLUSH_EVERY {
-            true => Ok(()),
-            false => self.flush(),
-        }
+        self.file.put(line.as_bytes());
     }
 
     /// Hands all entries to the system.
     ///
     /// # Errors
     ///
-    /// The file cannot be written.
+    /// The file cannot be written; what it did not take waits.
     pub fn flush(&mut self) -> Result<(), RunError> {
-        self.flushed = Instant::now();
         self.file.flush().map_err(RunError::io(&self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn entry_whose_number_is_none_is_kept_when_a_run_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let loss = |step: u64, loss: f64| Entry::Evaluation {
+            step,
+            loss,
+            perplexity: loss.exp(),
+            accuracy: None,
+            best: false,
+        };
+        let mut log = Log::open(folder.path(), 0).unwrap();
+        [loss(1, 2.0), loss(2, f64::NAN), loss(3, f64::INFINITY), loss(9, 1.0)]
+            .iter()
+            .for_each(|e| log.write(e));
+        log.flush().unwrap();
+        let before = fs::read_to_string(&path).unwrap();
+        assert!(before.contains("null"), "{before}");
+        drop(Log::open(folder.path(), 3).unwrap());
+        let lines: Vec<&str> = before.lines().take(3).collect();
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().collect::<Vec<_>>(), lines);
     }
 }

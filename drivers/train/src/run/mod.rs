@@ -11,7 +11,10 @@
 //!
 //! [`Setup`] prepares everything and refuses what cannot work; [`run`] does the steps. A signal ends it behind the step
 //! that it is at, with a checkpoint. Everything that a step computes depends on the specification, the step's number and
-//! the position in the data, so a run that was stopped goes on bit for bit.
+//! the position in the data, so a run that was stopped goes on bit for bit. One program at a time trains in a folder.
+//!
+//! A checkpoint is written when the step behind it has been computed, up to the change of the weights: from weights that
+//! have diverged no loss and no gradients come that are numbers, so they never take the place of good ones.
 
 mod bitmap;
 mod blame;
@@ -22,8 +25,10 @@ mod error;
 mod evaluate;
 mod expect;
 mod feed;
+mod lock;
 mod log;
 mod memory;
+mod patient;
 mod progress;
 mod sample;
 mod setup;
@@ -36,6 +41,7 @@ pub use error::RunError;
 pub use evaluate::{Evaluation, evaluate};
 pub use expect::{Expectation, expect};
 pub use feed::Feed;
+pub use lock::Lock;
 pub use log::Entry;
 pub use memory::Memory;
 pub use progress::{Progress, duration};

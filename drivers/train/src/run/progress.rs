@@ -42,6 +42,15 @@ impl Progress {
         }
     }
 
+    /// Says something that is no part of the run's log.
+    pub fn say(&self, what: &str) {
+        match &self.bar {
+            _ if self.quiet => {}
+            Some(bar) => bar.println(what),
+            None => eprintln!("{what}"),
+        }
+    }
+
     /// Takes the bar away.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {

@@ -7,9 +7,10 @@ use candle_core::DType;
 
 use super::counts::Counts;
 use super::error::RunError;
+use super::lock::Lock;
 use super::memory::{self, Memory};
-use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
-use crate::data::{Collator, Examples, Order, Reading, Search, Split, Task, TokenFile, prepare};
+use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, RunState};
+use crate::data::{Collator, Examples, Order, Position, Reading, Search, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
@@ -41,6 +42,14 @@ pub struct Setup {
     pub resumed: Option<Checkpoint>,
     /// What was passed over on the way to it.
     pub passed: Vec<CheckpointError>,
+    /// Where its data go on.
+    pub position: Position,
+    /// What must be the same for a run to go on.
+    pub fits: Fits,
+    /// Parameters of a trained model that its weights say nothing about: a head that is new.
+    pub fresh: Vec<String>,
+    /// The lock on the run's folder, on the rank that leads, where it goes on.
+    pub lock: Option<Lock>,
 }
 
 impl Setup {
@@ -76,12 +85,16 @@ impl Setup {
             )));
         }
         let folder = Folder::of(&spec.out);
+        let lock = match resume && mesh.leads() && spec.out.is_dir() {
+            true => Some(Lock::take(&spec.out)?),
+            false => None,
+        };
         let (resumed, passed) = match resume {
             true => folder.newest().map(|(checkpoint, passed)| (Some(checkpoint), passed))?,
             false => (None, Vec::new()),
         };
         let search = Search::from_environment(cache);
-        let files = spec.data.train.files(Split::Train, &search)?;
+        let files = in_turn(&mesh, || spec.data.train.files(Split::Train, &search))?;
         let tokeniser = match &resumed {
             Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
             None => first(&mesh, || tokeniser(spec, &files))?,
@@ -96,19 +109,21 @@ impl Setup {
             ValidationSpec::None => (all, None),
             ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
             ValidationSpec::From(source) => {
-                let files = source.files(Split::Validation, &search)?;
+                let files = in_turn(&mesh, || source.files(Split::Validation, &search))?;
                 let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, reading, cache))?;
                 check_labels(&tokens, &other)?;
                 let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
                 (all, Some(examples))
             }
         };
-        let (memory, model) = model(&mesh, spec, &config, &task)?;
+        let (memory, model, fresh) = model(&mesh, spec, &config, &task)?;
         let mut optimiser = spec.optimiser.build();
-        let fits = fits(spec, &tokeniser);
+        let fits = fits(spec, &tokeniser, &train);
+        let mut position = Position::default();
         if let Some(checkpoint) = &resumed {
             checkpoint.check(&config, &fits, folder.path())?;
             restore_weights(checkpoint, model.as_ref(), &folder)?;
+            position = position_of(&checkpoint.state, &fits, &train, spec)?;
         }
         let team = Team::new(mesh, spec.ranks.plans(), model.parameters())?;
         if let Some(checkpoint) = &resumed {
@@ -137,21 +152,49 @@ impl Setup {
             steps,
             resumed,
             passed,
+            position,
+            fits,
+            fresh,
+            lock,
         })
-    }
-
-    /// What must be the same for a run to go on.
-    pub fn fits(&self) -> Fits {
-        fits(&self.spec, &self.tokeniser)
     }
 }
 
-fn fits(spec: &TrainSpec, tokeniser: &Tokeniser) -> Fits {
+fn fits(spec: &TrainSpec, tokeniser: &Tokeniser, train: &Examples) -> Fits {
     Fits {
+        data: train.digest(),
         optimiser: spec.optimiser.name().into(),
         precision: format!("{:?}", spec.precision),
         tokeniser: tokeniser.digest().into(),
         seed: spec.seed,
+    }
+}
+
+/// Where the data go on: where the checkpoint says, in the data that it was made with. Others, if they are meant, begin
+/// with an epoch of their own.
+fn position_of(
+    state: &RunState,
+    fits: &Fits,
+    train: &Examples,
+    spec: &TrainSpec,
+) -> Result<Position, RunError> {
+    let position = state.position;
+    // Checkpoints that say nothing of their data can only be asked whether the position is there.
+    let same = match state.fits.data.is_empty() {
+        true => position.place < train.count(position.epoch),
+        false => state.fits.data == fits.data,
+    };
+    match (same, spec.data.changed) {
+        (true, _) => Ok(position),
+        (false, true) => Ok(Position { epoch: position.epoch + 1, place: 0, ..position }),
+        (false, false) => Err(RunError::OtherData {
+            path: spec.out.clone(),
+            why: format!(
+                "the run was trained for {} steps on other training data than `data.train` now gives, or with rows or an \
+                 order of them that are others",
+                state.step
+            ),
+        }),
     }
 }
 
@@ -204,8 +247,8 @@ fn tokeniser(spec: &TrainSpec, files: &[PathBuf]) -> Result<Tokeniser, RunError>
         None => usual(family).iter().map(|token| (*token).to_owned()).collect(),
     };
     let records = spec.data.train.records(files)?;
-    let texts = records.flat_map(|record| match record {
-        Ok(record) => record.into_texts().map(Ok).collect::<Vec<_>>(),
+    let texts = records.flat_map(|marked| match marked {
+        Ok(marked) => marked.record.into_texts().map(Ok).collect::<Vec<_>>(),
         Err(error) => vec![Err(error)],
     });
     Ok(train(kind, &special, texts)?)
@@ -223,13 +266,11 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
     }
 }
 
+/// A model with what it takes of memory, and those of its parameters that are new.
+type Built = (Memory, Box<dyn Model>, Vec<String>);
+
 /// Builds the model, if there is memory for the run, and fills in what was trained before.
-fn model(
-    mesh: &Arc<Mesh>,
-    spec: &TrainSpec,
-    config: &ModelConfig,
-    task: &Task,
-) -> Result<(Memory, Box<dyn Model>), RunError> {
+fn model(mesh: &Arc<Mesh>, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Result<Built, RunError> {
     let of = |counts| Memory::of(spec, config, task, mesh.layout(), counts);
     let whole = memory::whole(config, mesh.layout());
     // How much of a model is trained that is tuned in part is known when it is there, for which its weights must fit.
@@ -242,16 +283,18 @@ fn model(
         PrecisionSpec::F64 => DType::F64,
     };
     let mut model = build_on(mesh, config, dtype, spec.seed)?;
+    let mut fresh = Vec::new();
     if let ModelSpec::Pretrained(path) = &spec.model {
         let tensors = Pretrained::open(path)?.weights()?;
-        let loaded = model.parameters().load(&tensors)?;
-        // A head that is new is trained from the beginning; a body that is missing is another model.
-        if loaded.missing.len() * 2 > model.parameters().len() {
+        fresh = model.parameters().load(&tensors)?.missing;
+        // A head that is new is trained from the beginning; a body that is missing would be noise.
+        let body: Vec<&String> = fresh.iter().filter(|name| !config.is_head(name)).collect();
+        if let [first, more @ ..] = body.as_slice() {
             return Err(RunError::Unfit(format!(
-                "{}: its weights have none for `{}` and {} more; it is another model than its configuration says",
+                "{}: its weights have none for `{first}` and {} more; a file of them is missing, or it is another model \
+                 than its configuration says",
                 path.display(),
-                loaded.missing[0],
-                loaded.missing.len() - 1
+                more.len()
             )));
         }
     }
@@ -261,7 +304,7 @@ fn model(
         memory = of(Counts::of(model.parameters()));
         memory.check(free, spec.recompute)?;
     }
-    Ok((memory, model))
+    Ok((memory, model, fresh))
 }
 
 /// Puts a checkpoint's weights into a model.

@@ -1,10 +1,13 @@
 //! The loop.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use super::compute::compute;
+use super::compute::{change, learn};
 use super::error::RunError;
 use super::feed::Feed;
+use super::lock::Lock;
 use super::log::Log;
 use super::progress::Progress;
 use super::setup::Setup;
@@ -40,11 +43,12 @@ pub enum End {
 ///
 /// # Errors
 ///
-/// Numbers that are none, or files of the run that cannot be written. A checkpoint that cannot be written is reported,
-/// and the run goes on: the one before is still there.
+/// Numbers that are none, a folder in which another program trains, or files that cannot be begun. A checkpoint that
+/// cannot be written later is reported, and the run goes on: the one before is still there. Only the last one must be
+/// written. A log or a plot that cannot be written is reported, too, and written when there is room again.
 pub fn run(setup: Setup, hooks: Hooks<'_>) -> Result<End, RunError> {
     let mut running = Running::begin(setup, hooks)?;
-    let end = running.go();
+    let end = running.go().map_err(|error| running.with_checkpoint(error));
     if let Some(record) = &running.record {
         record.progress.finish();
     }
@@ -53,9 +57,14 @@ pub fn run(setup: Setup, hooks: Hooks<'_>) -> Result<End, RunError> {
 
 /// The files and the terminal that a run is told in.
 pub(super) struct Record {
+    pub(super) out: PathBuf,
     pub(super) log: Log,
     pub(super) board: EventFile,
     pub(super) progress: Progress,
+    /// When all of it was handed to the system.
+    pub(super) flushed: Instant,
+    /// What cannot be written at present.
+    pub(super) refused: BTreeSet<&'static str>,
 }
 
 /// A run that is under way.
@@ -68,16 +77,21 @@ pub(super) struct Running<'a> {
     pub(super) record: Option<Record>,
     /// The step of the newest checkpoint.
     pub(super) saved: Option<u64>,
+    /// Whether one is to be written when the next step has shown that the weights are good.
+    due: bool,
+    /// The step whose weights an evaluation has shown to be good.
+    pub(super) proven: Option<u64>,
     /// What the next entry of steps is the mean of.
     pub(super) loss: Loss,
     pub(super) since: Instant,
     pub(super) tokens_since: u64,
+    /// Batches that were not ready, up to the last entry of steps.
+    pub(super) waited: u64,
 }
 
 impl Record {
     fn begin(setup: &Setup, step: u64, quiet: bool) -> Result<Record, RunError> {
         let out = &setup.spec.out;
-        std::fs::create_dir_all(out).map_err(RunError::io(out))?;
         for (name, text) in [
             ("spec.ron", setup.spec.to_ron()),
             ("config.json", setup.config.to_json()?),
@@ -91,19 +105,30 @@ impl Record {
             log: Log::open(out, step)?,
             board: EventFile::create(&board).map_err(RunError::io(&board))?,
             progress: Progress::new(step, setup.steps, quiet),
+            out: out.clone(),
+            flushed: Instant::now(),
+            refused: BTreeSet::new(),
         })
     }
 }
 
 impl<'a> Running<'a> {
-    fn begin(setup: Setup, hooks: Hooks<'a>) -> Result<Running<'a>, RunError> {
+    fn begin(mut setup: Setup, hooks: Hooks<'a>) -> Result<Running<'a>, RunError> {
         let out = setup.spec.out.clone();
         let folder = Folder::of(&out);
+        let leads = setup.team.mesh().leads();
+        if leads && setup.lock.is_none() {
+            std::fs::create_dir_all(&out).map_err(RunError::io(&out))?;
+            setup.lock = Some(Lock::take(&out)?);
+        }
         if setup.resumed.is_none() && !folder.steps().is_empty() {
             return Err(RunError::Exists { path: out });
         }
         let state = match &setup.resumed {
-            Some(checkpoint) => checkpoint.state.clone(),
+            // The data may be others that are meant.
+            Some(checkpoint) => {
+                RunState { position: setup.position, fits: setup.fits.clone(), ..checkpoint.state.clone() }
+            }
             None => RunState {
                 step: 0,
                 position: Position::default(),
@@ -111,14 +136,23 @@ impl<'a> Running<'a> {
                 seconds: 0.0,
                 best: None,
                 evaluations_since: 0,
-                fits: setup.fits(),
+                fits: setup.fits.clone(),
             },
         };
-        let leads = setup.team.mesh().leads();
         let record = leads.then(|| Record::begin(&setup, state.step, hooks.quiet)).transpose()?;
+        if let Some(record) = &record {
+            folder.settle(&state);
+            if setup.resumed.is_none() && !setup.fresh.is_empty() {
+                let names = setup.fresh.join("`, `");
+                record.progress.say(&format!("the weights have none for `{names}`, which begin anew"));
+            }
+        }
         Ok(Running {
             folder,
             record,
+            due: false,
+            proven: None,
+            waited: 0,
             saved: setup.resumed.as_ref().map(|checkpoint| checkpoint.state.step),
             loss: Loss::default(),
             since: Instant::now(),
@@ -148,8 +182,7 @@ impl<'a> Running<'a> {
                 self.sample()?;
             }
             if self.is_time(self.setup.spec.checkpoint.every) {
-                // The one before is still there, and there may be room again when the next is due.
-                let _ = self.save();
+                self.due = true;
             }
         };
         self.finish(end)?;
@@ -169,7 +202,7 @@ impl<'a> Running<'a> {
     }
 
     fn step(&mut self, loader: &mut Loader, gradients: &mut Gradients) -> Result<(), RunError> {
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let mut batches = Vec::with_capacity(self.setup.spec.accumulate);
         let mut position = self.state.position;
         for _ in 0..self.setup.spec.accumulate {
@@ -178,8 +211,15 @@ impl<'a> Running<'a> {
             batches.push(loaded.batch);
         }
         let tokens: u64 = batches.iter().map(|batch: &Batch| batch.input.tokens.len() as u64).sum();
-        let done = compute(&mut self.setup, batches, self.state.step, gradients, self.hooks.turn);
-        let (loss, norm, rate) = done.map_err(|error| self.with_checkpoint(error))?;
+        let (loss, norm) = learn(&mut self.setup, batches, self.state.step, gradients, self.hooks.turn)?;
+        if std::mem::take(&mut self.due) {
+            // The weights have shown to be good. Where the disk refuses, the checkpoint before is still there, and there
+            // may be room again when the next is due.
+            let paused = Instant::now();
+            self.save()?;
+            begun += paused.elapsed();
+        }
+        let rate = change(&mut self.setup, self.state.step, gradients)?;
         gradients.clear();
         self.state.step += 1;
         self.state.position = position;
@@ -188,7 +228,7 @@ impl<'a> Running<'a> {
         self.loss += loss;
         self.tokens_since += tokens;
         if self.is_time(self.setup.steps.div_ceil(ENTRIES_MAX)) {
-            self.tell_steps(norm, rate)?;
+            self.tell_steps(norm, rate, loader.waited());
         }
         Ok(())
     }

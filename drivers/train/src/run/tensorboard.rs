@@ -4,9 +4,11 @@
 //! `Summary.Value` only 1 `tag` and 2 `simple_value`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::patient::PatientFile;
 
 /// The constant that TFRecord adds to a rotated checksum.
 const MASK_DELTA: u32 = 0xa282_ead8;
@@ -14,7 +16,7 @@ const MASK_DELTA: u32 = 0xa282_ead8;
 /// A file that is being written.
 #[derive(Debug)]
 pub struct EventFile {
-    file: BufWriter<File>,
+    file: PatientFile,
 }
 
 impl EventFile {
@@ -26,20 +28,16 @@ impl EventFile {
     pub fn create(folder: &Path) -> io::Result<EventFile> {
         std::fs::create_dir_all(folder)?;
         let name = format!("events.out.tfevents.{:010}.llmasos.{}", now() as u64, std::process::id());
-        let mut events = EventFile { file: BufWriter::new(File::create(folder.join(name))?) };
+        let mut events = EventFile { file: PatientFile::new(File::create(folder.join(name))?) };
         let mut event = wall_time();
         put_bytes(&mut event, 3, b"brain.Event:2");
-        events.record(&event)?;
+        events.record(&event);
         events.flush()?;
         Ok(events)
     }
 
     /// Adds a number under a tag.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f64) -> io::Result<()> {
+    pub fn scalar(&mut self, tag: &str, step: u64, value: f64) {
         let mut number = Vec::new();
         put_bytes(&mut number, 1, tag.as_bytes());
         number.push(2 << 3 | 5);
@@ -50,24 +48,22 @@ impl EventFile {
         event.push(2 << 3);
         put_varint(&mut event, step);
         put_bytes(&mut event, 5, &summary);
-        self.record(&event)
+        self.record(&event);
     }
 
     /// Hands all records to the system.
     ///
     /// # Errors
     ///
-    /// The file cannot be written.
+    /// The file cannot be written; what it did not take waits.
     pub fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
 
-    fn record(&mut self, data: &[u8]) -> io::Result<()> {
+    fn record(&mut self, data: &[u8]) {
         let length = (data.len() as u64).to_le_bytes();
-        self.file.write_all(&length)?;
-        self.file.write_all(&masked(&length).to_le_bytes())?;
-        self.file.write_all(data)?;
-        self.file.write_all(&masked(data).to_le_bytes())
+        let sums = [masked(&length), masked(data)].map(u32::to_le_bytes);
+        self.file.put(&[&length, &sums[0][..], data, &sums[1][..]].concat());
     }
 }
 
@@ -122,7 +118,7 @@ mod tests {
     fn numbers_stand_in_records_with_their_sums() {
         let folder = tempfile::tempdir().unwrap();
         let mut events = EventFile::create(folder.path()).unwrap();
-        events.scalar("loss", 300, 1.5).unwrap();
+        events.scalar("loss", 300, 1.5);
         events.flush().unwrap();
         let path = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let records = records(&std::fs::read(path).unwrap());

@@ -8,6 +8,12 @@ use crate::token::Family;
 /// Tokens of the shortest rows that questions are asked in: three are around, and a question and a text need some.
 const QUESTION_LENGTH_MIN: usize = 8;
 
+/// Tokens of the shortest rows: what stands around a text, and some of it.
+const LENGTH_MIN: usize = 4;
+
+/// Tokens of a text that is written while a model learns: more than any is read of.
+const SAMPLE_TOKENS_MAX: usize = 1 << 16;
+
 impl TrainSpec {
     /// Whether all values are in their ranges and go together.
     ///
@@ -32,6 +38,9 @@ impl TrainSpec {
         between("checkpoint.every", self.checkpoint.every as f64, 1.0, f64::MAX)?;
         between("checkpoint.keep", self.checkpoint.keep as f64, 1.0, 1000.0)?;
         between("samples.temperature", self.samples.temperature, 0.0, 100.0)?;
+        between("samples.tokens", self.samples.tokens as f64, 1.0, SAMPLE_TOKENS_MAX as f64)?;
+        between("evaluation.batches", self.evaluation.batches.unwrap_or(1) as f64, 1.0, f64::MAX)?;
+        between("evaluation.patience", self.evaluation.patience.unwrap_or(1).into(), 1.0, f64::MAX)?;
         if let ValidationSpec::Share(share) = self.data.validation {
             between("data.validation.Share", share, 0.0001, 0.9)?;
         }
@@ -47,9 +56,11 @@ impl TrainSpec {
                 return Err(SpecError::Unfit("it has both `steps` and `epochs`; give one of them".into()));
             }
         }
+        self.model.check()?;
         self.loss.check()?;
         self.tune.check()?;
         self.ranks.check()?;
+        self.schedule.check()?;
         self.optimiser.check()
     }
 
@@ -59,14 +70,7 @@ impl TrainSpec {
     ///
     /// The data are not for this model.
     pub fn task(&self) -> Result<Task, SpecError> {
-        let length = self.model.context()?;
-        if length < 4 {
-            return Err(SpecError::Range {
-                field: "model.context",
-                value: length.to_string(),
-                range: "4 at least".into(),
-            });
-        }
+        let length = self.row_length()?;
         let task = self.task_of(length)?;
         match (self.data.packing, &task) {
             (Packing::Together, _) | (_, Task::NextToken { .. } | Task::Masked { .. }) => Ok(task),
@@ -74,6 +78,23 @@ impl TrainSpec {
                 "`data.packing: Apart` is for texts that a decoder or an encoder reads; leave it out".into(),
             )),
         }
+    }
+
+    /// Tokens of a row.
+    fn row_length(&self) -> Result<usize, SpecError> {
+        let most = self.model.positions()?;
+        let (field, length) = match self.context {
+            Some(length) => ("context", length),
+            None => ("model.context", self.model.context()?),
+        };
+        if (LENGTH_MIN..=most).contains(&length) {
+            return Ok(length);
+        }
+        let range = match most < length {
+            true => format!("within {LENGTH_MIN} and {most}, the tokens that the model has places for"),
+            false => format!("{LENGTH_MIN} at least"),
+        };
+        Err(SpecError::Range { field, value: length.to_string(), range })
     }
 
     fn task_of(&self, length: usize) -> Result<Task, SpecError> {

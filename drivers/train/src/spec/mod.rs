@@ -37,6 +37,10 @@ use crate::token::Kind;
 #[serde(deny_unknown_fields)]
 pub struct TrainSpec {
     pub model: ModelSpec,
+    /// Tokens of a row, where they are to be fewer than the model has places for. Of a model that was trained before
+    /// rows have 1,024 at most where it is not said.
+    #[serde(default)]
+    pub context: Option<usize>,
     /// Which parts of it are trained.
     #[serde(default)]
     pub tune: TuneSpec,
@@ -127,6 +131,9 @@ pub struct DataSpec {
     /// Whether documents that share a row see each other.
     #[serde(default)]
     pub packing: Packing,
+    /// Whether a run may go on with training data that are not those it began with. It begins them anew.
+    #[serde(default)]
+    pub changed: bool,
 }
 
 /// What is evaluated on.

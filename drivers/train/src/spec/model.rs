@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
+use super::optimiser::below_one;
 use crate::ModelConfig;
 use crate::data::Task;
 use crate::import::Pretrained;
-use crate::models::config::{BertConfig, Gpt2Config, LlamaConfig, MarianConfig, Problem, T5Config};
+use crate::models::config::{BertConfig, Ends, Gpt2Config, LlamaConfig, MarianConfig, Problem, T5Config};
 use crate::token::{Family, Special, Tokeniser};
 
 /// Which model is trained. What is left out has the value of nanoGPT's small configuration for CPUs.
@@ -47,6 +48,15 @@ pub enum ModelSpec {
     /// One that was trained before: a folder in the Hugging Face layout, or a GGUF whose weights are not quantised.
     Pretrained(PathBuf),
 }
+
+/// Blocks of a model: more than any has.
+const LAYERS_MAX: usize = 10_000;
+
+/// A width, or a number of heads: more than any model has.
+const SIZE_MAX: usize = 1 << 20;
+
+/// Tokens of a row: more than any model reads.
+const CONTEXT_MAX: usize = 1 << 24;
 
 /// The sizes of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,7 +133,55 @@ impl ModelSpec {
         Ok(Some(Pretrained::open(path)?.config()?))
     }
 
-    /// Tokens of a row.
+    /// Whether its sizes can be meant.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot, with its range.
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        let count = |field, value: usize, most: usize| match (1..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(SpecError::Range {
+                field,
+                value: value.to_string(),
+                range: format!("within 1 and {most}"),
+            }),
+        };
+        let (layers, heads, width, inner, context, dropout) = match self {
+            ModelSpec::Gpt(sizes)
+            | ModelSpec::Bert(sizes)
+            | ModelSpec::Transformer(sizes)
+            | ModelSpec::T5(sizes) => {
+                (sizes.layers, sizes.heads, sizes.width, sizes.inner, sizes.context, sizes.dropout)
+            }
+            ModelSpec::Llama { layers, heads, kv_heads, width, inner, context, dropout, .. } => {
+                count("model.kv_heads", kv_heads.unwrap_or(1), SIZE_MAX)?;
+                (*layers, *heads, *width, *inner, *context, *dropout)
+            }
+            ModelSpec::Pretrained(_) => return Ok(()),
+        };
+        count("model.layers", layers, LAYERS_MAX)?;
+        count("model.heads", heads, SIZE_MAX)?;
+        count("model.width", width, SIZE_MAX)?;
+        count("model.inner", inner.unwrap_or(1), SIZE_MAX)?;
+        count("model.context", context, CONTEXT_MAX)?;
+        below_one("model.dropout", dropout)
+    }
+
+    /// How many tokens a row can have; `usize::MAX` where there is no limit.
+    ///
+    /// # Errors
+    ///
+    /// The folder of a trained model cannot be read.
+    pub fn positions(&self) -> Result<usize, SpecError> {
+        match self {
+            ModelSpec::T5(_) => Ok(usize::MAX),
+            ModelSpec::Pretrained(_) => Ok(self.pretrained()?.expect("it is one").positions()),
+            _ => self.context(),
+        }
+    }
+
+    /// Tokens of a row where the specification does not say.
     ///
     /// # Errors
     ///
@@ -131,6 +189,8 @@ impl ModelSpec {
     pub fn context(&self) -> Result<usize, SpecError> {
         /// Rows for models without a limit of their own.
         const UNLIMITED: usize = 512;
+        /// Rows for models that read much more than is trained at a time, as in transformers' `run_clm.py`.
+        const LONG: usize = 1024;
         Ok(match self {
             ModelSpec::Gpt(sizes)
             | ModelSpec::Bert(sizes)
@@ -139,7 +199,7 @@ impl ModelSpec {
             ModelSpec::Llama { context, .. } => *context,
             ModelSpec::Pretrained(_) => {
                 let positions = self.pretrained()?.expect("it is one").positions();
-                if positions == usize::MAX { UNLIMITED } else { positions }
+                if positions == usize::MAX { UNLIMITED } else { positions.min(LONG) }
             }
         })
     }
@@ -196,7 +256,7 @@ impl ModelSpec {
                     attention_dropout: *dropout,
                     tie_word_embeddings: true,
                     bos_token_id: end,
-                    eos_token_id: end,
+                    eos_token_id: end.map(Ends::One),
                     ..LlamaConfig::default()
                 })
             }

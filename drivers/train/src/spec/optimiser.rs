@@ -7,8 +7,8 @@ use super::groups::{self, GroupSpec};
 use crate::optim::{Adam, Decay, Optimiser, Schedule, Sgd};
 use crate::parameters::Parameters;
 
-/// A rule that changes parameters. The defaults are PyTorch's, apart from AdamW's second beta, which is what language
-/// models are trained with.
+/// A rule that changes parameters. The defaults are PyTorch's, apart from AdamW's second beta and decay, which are what
+/// small language models are trained with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum OptimiserSpec {
@@ -27,7 +27,7 @@ pub enum OptimiserSpec {
     /// Adam; its decay adds to the gradients.
     Adam {
         lr: f64,
-        #[serde(default = "betas_default")]
+        #[serde(default = "betas_of_adam")]
         betas: (f64, f64),
         #[serde(default = "epsilon_default")]
         epsilon: f64,
@@ -50,6 +50,12 @@ pub enum OptimiserSpec {
     },
 }
 
+/// PyTorch's.
+fn betas_of_adam() -> (f64, f64) {
+    (0.9, 0.999)
+}
+
+/// nanoGPT's for small models.
 fn betas_default() -> (f64, f64) {
     (0.9, 0.99)
 }
@@ -138,8 +144,6 @@ impl OptimiserSpec {
     /// Whether its numbers can be trained with.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         let from_zero = |field, value: f64| range(field, value, value >= 0.0, "a number from 0 on");
-        let below_one =
-            |field, value: f64| range(field, value, (0.0..1.0).contains(&value), "from 0 on, below 1");
         from_zero("optimiser.lr", self.rate())?;
         match self {
             OptimiserSpec::Sgd { momentum, weight_decay, .. } => {
@@ -154,8 +158,14 @@ impl OptimiserSpec {
                 from_zero("optimiser.weight_decay", *weight_decay)?;
             }
         }
-        self.groups().iter().try_for_each(|group| group.check(self.rate()))
+        let adam = !matches!(self, OptimiserSpec::Sgd { .. });
+        self.groups().iter().try_for_each(|group| group.check(self.rate(), adam))
     }
+}
+
+/// Refuses what is not from 0 on and below 1.
+pub(super) fn below_one(field: &'static str, value: f64) -> Result<(), SpecError> {
+    range(field, value, (0.0..1.0).contains(&value), "from 0 on, below 1")
 }
 
 /// Refuses a number that is none, or for which `fits` does not hold.
@@ -207,6 +217,16 @@ impl Default for ScheduleSpec {
 }
 
 impl ScheduleSpec {
+    /// Whether the rate stays one that trains: a floor is a share of it.
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        match self {
+            ScheduleSpec::Constant { .. } => Ok(()),
+            ScheduleSpec::Linear { floor, .. } | ScheduleSpec::Cosine { floor, .. } => {
+                range("schedule.floor", *floor, (0.0..=1.0).contains(floor), "within 0 and 1")
+            }
+        }
+    }
+
     /// The schedule of a run of so many steps.
     pub fn build(&self, peak: f64, steps: u64) -> Schedule {
         let (decay, warmup, floor) = match *self {

@@ -62,12 +62,53 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ("batch.size=2", "nothing below it"),
         ("optimiser.betas=[0.9,1]", "`optimiser.betas` is 1; it must be from 0 on, below 1"),
         ("optimiser.groups=[{\"names\":[]}]", "names no parameters"),
+        ("optimiser.groups=[{\"names\":[\"a\"],\"betas\":[0.9,1.5]}]", "`optimiser.groups.betas` is 1.5"),
+        (
+            "optimiser={\"Sgd\":{\"lr\":1,\"groups\":[{\"names\":[\"a\"],\"betas\":[0,0]}]}}",
+            "for Adam and AdamW",
+        ),
+        ("model.dropout=1", "`model.dropout` is 1; it must be from 0 on, below 1"),
+        ("model.dropout=-0.1", "`model.dropout` is -0.1"),
+        ("model.layers=0", "`model.layers` is 0; it must be within 1 and"),
+        ("model.heads=0", "`model.heads` is 0"),
+        ("model.width=18446744073709551615", "`model.width` is 18446744073709551615"),
+        ("model.context=18446744073709551615", "`model.context` is"),
+        ("schedule.floor=-0.1", "`schedule.floor` is -0.1; it must be within 0 and 1"),
+        ("schedule={\"Linear\":{\"floor\":1.5}}", "`schedule.floor` is 1.5"),
+        ("evaluation.patience=0", "`evaluation.patience` is 0"),
+        ("samples.tokens=0", "`samples.tokens` is 0"),
         ("optimiser.groups=[{\"names\":[\"a\"],\"lr\":-1}]", "`optimiser.groups.lr` is -1"),
         ("optimiser.groups=[{\"names\":[\"a\"],\"rate\":1}]", "`rate`"),
     ] {
         let sentence = set(setting).unwrap_err().to_string();
         assert!(sentence.contains(wanted), "{setting}: {sentence}");
     }
+}
+
+#[test]
+fn rows_are_as_long_as_is_said_within_what_the_model_has_places_for() {
+    let length = |setting: &str| {
+        let task = set(setting).unwrap().task();
+        task.map(|task| task.length()).map_err(|error| error.to_string())
+    };
+    assert_eq!((length("context=null"), length("context=16")), (Ok(64), Ok(16)));
+    let error = length("context=65").unwrap_err();
+    assert!(
+        error.contains("`context` is 65; it must be within 4 and 64, the tokens that the model"),
+        "{error}"
+    );
+    assert!(length("context=3").unwrap_err().contains("`context` is 3"));
+    assert_eq!(length("model={\"T5\":{\"context\":32}}"), Ok(32));
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+        "intermediate_size": 16, "vocab_size": 50, "max_position_embeddings": 131072}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let of = |more: &str| {
+        let text = SMALL.replace("Gpt(layers: 2)", &format!("Pretrained({:?}){more}", folder.path()));
+        TrainSpec::parse(&text, "a.ron").unwrap().task().unwrap().length()
+    };
+    assert_eq!((of(""), of(", context: 4096"), of(", context: 131072")), (1024, 4096, 131_072));
 }
 
 #[test]

@@ -107,3 +107,60 @@ fn damaged_checkpoint_is_passed_over_and_named() {
     assert!(said.contains("step-00000060/model.safetensors") && said.contains("damaged"), "{said}");
     assert!(place.last() == wanted, "it was trained again from the one before");
 }
+
+#[test]
+fn names_of_last_and_best_are_mended_after_a_kill_between() {
+    let place = Place::default();
+    place.succeed(&["--set", "steps=40", "--set", "schedule.warmup=1000", "--set", "checkpoint.keep=9"]);
+    let link =
+        |name: &str| fs::read_link(place.path("run/checkpoints").join(name)).unwrap().display().to_string();
+    assert_eq!([link("best"), link("last")], ["step-00000040", "step-00000040"]);
+    // As a kill leaves them that comes when the checkpoint has its name.
+    for name in ["best", "last"] {
+        let path = place.path("run/checkpoints").join(name);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("step-00000020", path).unwrap();
+    }
+    place.succeed(&["--resume", "--set", "steps=40", "--set", "schedule.warmup=1000"]);
+    assert_eq!([link("best"), link("last")], ["step-00000040", "step-00000040"]);
+}
+
+#[test]
+fn folder_in_which_a_run_trains_takes_no_second_one() {
+    let place = Place::default();
+    let mut started = place.start(&["--set", "steps=100000", "--set", "checkpoint.every=1"]);
+    started.wait_for(|event| event["event"] == "checkpoint").expect("there is a checkpoint");
+    for arguments in [&["--resume"][..], &[], &["--resume", "--ranks", "2"]] {
+        let said = place.refused(arguments);
+        let who = format!("process {} trains there now", started.child.id());
+        assert!(said.contains(&who), "{arguments:?}: {said}");
+    }
+    started.wait_for(|event| event["event"] == "checkpoint").expect("the first goes on");
+    started.child.kill().unwrap();
+    started.child.wait().unwrap();
+    let steps = fs::read_dir(place.path("run/checkpoints")).unwrap().flatten();
+    let newest =
+        steps.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
+    let steps = format!("steps={}", newest.max().unwrap() + 1);
+    place.succeed(&["--resume", "--set", &steps]);
+}
+
+#[test]
+fn data_that_changed_are_refused_unless_they_are_meant() {
+    let place = Place::default();
+    let longer = ["--set", "steps=40", "--set", "schedule.warmup=1000"];
+    place.succeed(&["--set", "steps=20", "--set", "schedule.warmup=1000"]);
+    let text = fs::read_to_string(place.path("text.txt")).unwrap();
+    let resume = [&["--resume"], &longer[..]].concat();
+    // The same text under another name, or touched, is the same.
+    fs::write(place.path("text.txt"), &text).unwrap();
+    place.succeed(&resume);
+    let other = text.replace("line 3 ", "line x ");
+    for (steps, changed) in [("steps=60", &text[..text.len() / 20]), ("steps=80", other.as_str())] {
+        fs::write(place.path("text.txt"), changed).unwrap();
+        let resume = ["--resume", "--set", steps, "--set", "schedule.warmup=1000"];
+        let said = place.refused(&resume);
+        assert!(said.contains("on other training data") && said.contains("`data.changed: true`"), "{said}");
+        place.succeed(&[&resume[..], &["--set", "data.changed=true"]].concat());
+    }
+}

@@ -2,15 +2,16 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use sha2::{Digest, Sha256};
-use train::data::{Fetch, Search, Split, fetch, find};
+use train::data::{Fetch, PATIENCE, Search, Split, fetch, find};
 
 use super::Place;
 
@@ -60,13 +61,17 @@ fn digest(body: &[u8]) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn of<'a>(url: &'a str, to: &'a Path) -> Fetch<'a> {
+    Fetch { url, to, sha256: None, patience: PATIENCE }
+}
+
 #[test]
 fn fetching_goes_on_where_it_broke_off() {
     let place = Place::default();
     let body: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     let server = serve(body.clone(), digest(&body), 2);
     let to = place.path("got/file");
-    fetch(&Fetch { url: &format!("{}/a", server.address), to: &to, sha256: None }).unwrap();
+    fetch(&of(&format!("{}/a", server.address), &to)).unwrap();
     assert!(std::fs::read(&to).unwrap() == body);
     let asked = server.asked.lock().unwrap().clone();
     assert_eq!(asked, ["HEAD /a None", "GET /a None", "GET /a Some(200000)", "GET /a Some(300000)"]);
@@ -78,9 +83,76 @@ fn file_that_was_damaged_on_the_way_is_not_kept() {
     let place = Place::default();
     let server = serve(b"damaged".to_vec(), digest(b"sound"), 0);
     let to = place.path("got/file");
-    let error = fetch(&Fetch { url: &server.address, to: &to, sha256: None }).unwrap_err().to_string();
+    let error = fetch(&of(&server.address, &to)).unwrap_err().to_string();
     assert!(error.contains("SHA-256") && error.contains("not kept"), "{error}");
     assert_eq!(std::fs::read_dir(place.path("got")).unwrap().count(), 0);
+}
+
+/// A server that answers each GET with these bytes, and then is silent or hangs up.
+fn answers(bytes: Vec<u8>, hangs_up: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            lines.map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
+            if first.starts_with("HEAD") {
+                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                stream.write_all(head).unwrap();
+                continue;
+            }
+            let _ = stream.write_all(&bytes);
+            if !hangs_up {
+                silent.push(stream);
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn answer_without_a_length_that_breaks_off_is_not_kept() {
+    let place = Place::default();
+    let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nhalf\r\n";
+    let address = answers(chunked.to_vec(), true);
+    let to = place.path("got/file");
+    let error = fetch(&of(&address, &to)).unwrap_err().to_string();
+    assert!(error.contains("broke off after 4 bytes"), "{error}");
+    assert!(!to.exists());
+    let whole = [&chunked[..], b"0\r\n\r\n"].concat();
+    fetch(&of(&answers(whole, true), &place.path("other/file"))).unwrap();
+    assert_eq!(std::fs::read(place.path("other/file")).unwrap(), b"half");
+}
+
+#[test]
+fn server_that_falls_silent_is_given_up() {
+    let place = Place::default();
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf";
+    let address = answers(head.to_vec(), false);
+    let to = place.path("got/file");
+    let begun = Instant::now();
+    let error = fetch(&Fetch { patience: Duration::from_millis(300), ..of(&address, &to) }).unwrap_err();
+    assert!(error.to_string().contains("broke off after 4 bytes"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(20) && !to.exists(), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn file_that_several_want_at_once_is_fetched_once() {
+    let place = Place::default();
+    let body: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let server = serve(body.clone(), digest(&body), 0);
+    let (url, to) = (format!("{}/a", server.address), place.path("got/file"));
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| fetch(&of(&url, &to)))).collect();
+        all.into_iter().for_each(|one| one.join().unwrap().unwrap());
+    });
+    assert!(std::fs::read(&to).unwrap() == body);
+    let asked = server.asked.lock().unwrap().clone();
+    assert_eq!(asked.iter().filter(|line| line.starts_with("GET")).count(), 1, "{asked:?}");
+    assert_eq!(std::fs::read_dir(place.path("got")).unwrap().count(), 1, "nothing is left beside it");
 }
 
 fn parquet_of(rows: &[&str]) -> Vec<u8> {
@@ -121,8 +193,12 @@ fn wikitext_is_fetched_by_its_name_once_and_trained_on() {
     let end = begin + spec[begin..].find(")),").unwrap() + 2;
     let spec = format!("{}{data}{}", &spec[..begin], &spec[end..]);
     std::fs::write(place.path("spec.ron"), spec.replace("context: 16", "context: 8")).unwrap();
-    let mut command = place.command(&["--set", "steps=10"]);
+    std::fs::remove_dir_all(place.path("cache")).unwrap();
+    server.asked.lock().unwrap().clear();
+    let mut command = place.command(&["--set", "steps=10", "--ranks", "2"]);
     command.env("LLMASOS_MIRROR", &server.address).env_remove("LLMASOS_DATASETS");
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let asked = server.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 6, "ranks that want the same fetch it once: {asked:?}");
 }

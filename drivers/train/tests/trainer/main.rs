@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod disk;
 mod durable;
 mod fetching;
 #[cfg(feature = "mpi")]
@@ -144,7 +145,7 @@ pub struct Started {
 
 impl Started {
     /// Waits for an event that is wanted; none if the program ends before.
-    pub fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+    pub fn wait_for(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Option<Value> {
         let mut line = String::new();
         loop {
             line.clear();
@@ -169,6 +170,16 @@ impl Drop for Started {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a program is there that a test needs.
+pub fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found {
+        eprintln!("skipped: there is no {program}");
+    }
+    found
 }
 
 pub fn exists(path: &Path) -> bool {

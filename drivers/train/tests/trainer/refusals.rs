@@ -86,3 +86,37 @@ fn data_that_are_broken_are_refused_with_file_and_line() {
     let said = place.refused(&[]);
     assert!(said.contains("one example takes 17"), "{said}");
 }
+
+#[test]
+fn weights_that_have_diverged_take_no_place_of_good_ones() {
+    let place = Place::default();
+    place.succeed(&["--set", "steps=10"]);
+    let good = place.last();
+    // A checkpoint is due after every step, and one alone is kept.
+    let resume = ["--resume", "--set", "checkpoint.every=1", "--set", "checkpoint.keep=1"];
+    let diverges =
+        ["--set", "optimiser.lr=1e30", "--set", "schedule.warmup=0", "--set", "evaluation.every=1000"];
+    let last = ["--set", "steps=11"];
+    let alone = [&last[..], &["--set", "data.validation=None", "--set", "data.changed=true"]].concat();
+    for steps in [&["--set", "steps=30"][..], &last, &alone] {
+        let said = place.refused(&[&resume[..], &diverges, steps].concat());
+        assert!(
+            said.contains("it began in ") && said.contains("the checkpoint of step 10 is kept"),
+            "{said}"
+        );
+        assert!(place.last() == good, "{steps:?}");
+        let names: Vec<_> = fs::read_dir(place.path("run/checkpoints")).unwrap().flatten().collect();
+        assert!(
+            names.iter().all(|entry| !entry.file_name().to_string_lossy().contains("00000011")),
+            "{names:?}"
+        );
+    }
+    // An evaluation sees it first.
+    let each = ["--set", "evaluation.every=1", "--set", "steps=30"];
+    let said = place.refused(&[&resume[..], &diverges[..4], &each].concat());
+    assert!(said.contains("the validation loss is ") && said.contains("step 10 is kept"), "{said}");
+    assert!(place.last() == good);
+    let log = fs::read_to_string(place.path("run/log.jsonl")).unwrap();
+    assert!(!log.contains("null"), "{log}");
+    place.succeed(&["--resume", "--set", "steps=12"]);
+}

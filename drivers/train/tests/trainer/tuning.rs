@@ -107,3 +107,49 @@ fn what_cannot_be_tuned_is_refused_by_name() {
     assert!(error.contains("model.gguf") && error.contains("truncated"), "{error}");
     assert!(Pretrained::open(&place.path("model.gguf")).is_err());
 }
+
+/// Takes the tensors of these names out of the folder of a model.
+fn without(place: &Place, folder: &str, gone: &str) {
+    let path = place.path(folder).join("model.safetensors");
+    let mut tensors = read_tensors(&path).unwrap();
+    let before = tensors.len();
+    tensors.retain(|name, _| !name.contains(gone));
+    assert!(tensors.len() < before);
+    train::checkpoint::write_tensors(&path, &tensors).unwrap();
+}
+
+#[test]
+fn body_that_lacks_a_weight_is_refused_and_a_new_head_is_told() {
+    let place = Place::default();
+    place.succeed(&["--set", "steps=5"]);
+    place.export("run", "hf", "model");
+    let labels = place.path("labels.tsv");
+    fs::write(&labels, (0..40).map(|n| format!("text {n}\t{}\n", n % 2)).collect::<String>()).unwrap();
+    let go_on = |folder: &str, data: &str, out: &str| {
+        place.spec(&format!(
+            "(model: Pretrained({:?}), data: (train: {data}), batch: 4, steps: 2, threads: 1, out: {:?})",
+            place.path(folder),
+            place.path(out)
+        ));
+    };
+    go_on("model", "Text([\"TEXT\"])", "more");
+    place.succeed(&[]);
+    fs::remove_dir_all(place.path("more")).unwrap();
+    without(&place, "model", "h.1.mlp.c_proj.weight");
+    let said = place.refused(&[]);
+    assert!(said.contains("h.1.mlp.c_proj.weight") && said.contains("a file of them is missing"), "{said}");
+
+    place.spec(
+        "(model: Bert(layers: 1, heads: 2, width: 32, context: 24), data: (train: Text([\"TEXT\"])), batch: 4,
+          tokeniser: (kind: Train(WordPiece(100))), steps: 2, threads: 1, out: \"OUT\")",
+    );
+    fs::remove_dir_all(place.path("run")).unwrap();
+    place.succeed(&[]);
+    place.export("run", "hf", "bert");
+    go_on("bert", &format!("Labelled(file: {labels:?})"), "classes");
+    let said = place.succeed(&[]);
+    assert!(said.contains("`classifier.weight`") && said.contains("begin anew"), "{said}");
+    without(&place, "bert", "layer.0.output");
+    let said = place.refused(&["--set", &format!("out={}", place.path("other").display())]);
+    assert!(said.contains("layer.0.output"), "{said}");
+}

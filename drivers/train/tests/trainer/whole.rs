@@ -27,6 +27,9 @@ fn run_learns_and_leaves_everything_in_its_folder() {
     let log = place.log();
     let of = |kind: &str| log.iter().filter(|entry| entry["event"] == kind).collect::<Vec<_>>();
     assert_eq!(of("step").len(), 60);
+    let waited: u64 = of("step").iter().map(|entry| entry["waited"].as_u64().unwrap()).sum();
+    // Of 120 batches; the first ones find nothing ready.
+    assert!(waited <= 60, "steps had to wait for {waited} batches");
     assert_eq!(of("sample").len(), 2);
     assert_eq!(of("end")[0]["reason"], "all steps are done");
     let losses: Vec<f64> = of("evaluation").iter().map(|entry| entry["loss"].as_f64().unwrap()).collect();

@@ -35,6 +35,9 @@ pub struct About {
     pub labels: Vec<String>,
     /// The files.
     pub sources: Vec<PathBuf>,
+    /// A digest of tokens, ends and classes. Two files with the same one hold the same, wherever it came from.
+    #[serde(default)]
+    pub content: String,
 }
 
 /// A file of tokens, mapped.
@@ -167,7 +170,7 @@ mod tests {
         writer.push(&[3]).unwrap();
         writer.push(&[4]).unwrap();
         writer.end(6);
-        let about = About { labels: vec!["a".into()], sources: vec!["b".into()] };
+        let about = About { labels: vec!["a".into()], sources: vec!["b".into()], ..About::default() };
         writer.finish(&about).unwrap()
     }
 
@@ -185,6 +188,7 @@ mod tests {
             assert_eq!((file.class(0), file.class(1)), (5, 6));
             assert_eq!([0, 2, 3, 4, 5].map(|token| file.record_of(token)), [0, 0, 1, 1, 2]);
             assert_eq!(file.about().labels, ["a"]);
+            assert_eq!(file.about().content, written(folder.path(), vocabulary).about().content);
         }
     }
 

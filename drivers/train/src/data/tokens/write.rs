@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::{About, HEADER_BYTES, MAGIC, TokenFile};
 use crate::data::error::DataError;
+use crate::token::hex;
 
 /// Writes a file of tokens.
 pub struct TokenWriter {
@@ -15,6 +18,7 @@ pub struct TokenWriter {
     wide: bool,
     vocabulary: u32,
     digest: [u8; 24],
+    content: Sha256,
     tokens: u64,
     ends: Vec<u64>,
     classes: Vec<u32>,
@@ -42,6 +46,7 @@ impl TokenWriter {
             wide,
             vocabulary,
             digest,
+            content: Sha256::new(),
             tokens: 0,
             ends: Vec::new(),
             classes: Vec::new(),
@@ -60,11 +65,9 @@ impl TokenWriter {
                 "token {token} is beyond the vocabulary of {}",
                 self.vocabulary
             );
-            let written = match self.wide {
-                true => self.out.write_all(&token.to_le_bytes()),
-                false => self.out.write_all(&(*token as u16).to_le_bytes()),
-            };
-            written.map_err(DataError::io(&self.path))?;
+            let bytes = &token.to_le_bytes()[..self.width() as usize];
+            self.out.write_all(bytes).map_err(DataError::io(&self.path))?;
+            self.content.update(bytes);
         }
         self.tokens += tokens.len() as u64;
         Ok(())
@@ -82,7 +85,10 @@ impl TokenWriter {
     ///
     /// The file cannot be written.
     pub fn finish(mut self, about: &About) -> Result<TokenFile, DataError> {
-        let json = serde_json::to_vec(about).expect("texts become JSON");
+        self.ends.iter().for_each(|end| self.content.update(end.to_le_bytes()));
+        self.classes.iter().for_each(|class| self.content.update(class.to_le_bytes()));
+        let content = hex(&self.content.finalize_reset());
+        let json = serde_json::to_vec(&About { content, ..about.clone() }).expect("texts become JSON");
         let header = self.header(json.len() as u64);
         let path = self.path.clone();
         let written = (|| {

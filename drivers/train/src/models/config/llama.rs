@@ -36,10 +36,44 @@ pub struct LlamaConfig {
     pub mlp_bias: bool,
     pub tie_word_embeddings: bool,
     pub bos_token_id: Option<u32>,
-    pub eos_token_id: Option<u32>,
+    pub eos_token_id: Option<Ends>,
+    /// Of Mistral, how far back a token sees, which is read and not written: rows are no longer than that.
+    #[serde(skip_serializing)]
+    pub sliding_window: Option<usize>,
+}
+
+/// The tokens that end a text: one, or in files of models that talk several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Ends {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl Ends {
+    /// All of them.
+    pub fn all(&self) -> &[u32] {
+        match self {
+            Ends::One(end) => std::slice::from_ref(end),
+            Ends::Several(ends) => ends,
+        }
+    }
+}
+
+impl From<u32> for Ends {
+    fn from(end: u32) -> Ends {
+        Ends::One(end)
+    }
 }
 
 impl LlamaConfig {
+    /// Makes a Llama of what has its form under another name. Within its window a Mistral is one; no row is longer.
+    pub(super) fn become_llama(&mut self) {
+        self.architectures = LlamaConfig::default().architectures;
+        let window = self.sliding_window.take().unwrap_or(usize::MAX);
+        self.max_position_embeddings = self.max_position_embeddings.min(window);
+    }
+
     /// Heads of keys and values.
     pub fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
@@ -112,7 +146,8 @@ impl Default for LlamaConfig {
             mlp_bias: false,
             tie_word_embeddings: false,
             bos_token_id: Some(1),
-            eos_token_id: Some(2),
+            eos_token_id: Some(Ends::One(2)),
+            sliding_window: None,
         }
     }
 }

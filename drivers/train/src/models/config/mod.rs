@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bert::{BertConfig, Problem};
 pub use gpt2::Gpt2Config;
-pub use llama::{LlamaConfig, RopeParameters};
+pub use llama::{Ends, LlamaConfig, RopeParameters};
 pub use marian::MarianConfig;
 pub use t5::{T5Config, T5FeedForward};
 
@@ -22,7 +22,8 @@ use crate::{Error, Result};
 pub enum ModelConfig {
     /// GPT in the form of GPT-2.
     Gpt2(Gpt2Config),
-    /// GPT in the form of Llama.
+    /// GPT in the form of Llama. Mistral has the same form, and becomes a Llama.
+    #[serde(alias = "mistral")]
     Llama(LlamaConfig),
     /// BERT.
     Bert(BertConfig),
@@ -38,7 +39,10 @@ impl ModelConfig {
     /// # Errors
     /// If it is no JSON, or describes no model of this library.
     pub fn from_json(text: &str) -> Result<Self> {
-        let config: ModelConfig = serde_json::from_str(text)?;
+        let mut config: ModelConfig = serde_json::from_str(text)?;
+        if let ModelConfig::Llama(llama) = &mut config {
+            llama.become_llama();
+        }
         config.check()?;
         Ok(config)
     }
@@ -84,14 +88,25 @@ impl ModelConfig {
         }
     }
 
-    /// The token that ends a text, where there is one.
-    pub fn end(&self) -> Option<u32> {
+    /// Whether a parameter is of the head, which a model for another task has anew.
+    pub fn is_head(&self, name: &str) -> bool {
+        let heads: &[&str] = match self {
+            ModelConfig::Bert(_) => &["cls.", "classifier.", "qa_outputs.", "bert.pooler."],
+            ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Marian(_) | ModelConfig::T5(_) => {
+                &["lm_head.", "final_logits_bias"]
+            }
+        };
+        heads.iter().any(|head| name.starts_with(head))
+    }
+
+    /// The tokens that end a text.
+    pub fn ends(&self) -> &[u32] {
         match self {
-            ModelConfig::Gpt2(c) => c.eos_token_id,
-            ModelConfig::Llama(c) => c.eos_token_id,
-            ModelConfig::Bert(_) => None,
-            ModelConfig::Marian(c) => c.eos_token_id,
-            ModelConfig::T5(c) => c.eos_token_id,
+            ModelConfig::Gpt2(c) => c.eos_token_id.as_slice(),
+            ModelConfig::Llama(c) => c.eos_token_id.as_ref().map_or(&[], Ends::all),
+            ModelConfig::Bert(_) => &[],
+            ModelConfig::Marian(c) => c.eos_token_id.as_slice(),
+            ModelConfig::T5(c) => c.eos_token_id.as_slice(),
         }
     }
 
@@ -106,6 +121,7 @@ impl ModelConfig {
                 Err(Error::Config(format!("{name}: a width of {width} is not divided by {heads} heads")))
             }
         };
+        self.check_dropouts()?;
         match self {
             ModelConfig::Gpt2(c) => heads("gpt2", c.n_embd, c.n_head),
             ModelConfig::Llama(c) => {
@@ -131,6 +147,34 @@ impl ModelConfig {
                 true => Ok(()),
                 false => Err(Error::Config(format!("t5: {} heads of {}", c.num_heads, c.d_kv))),
             },
+        }
+    }
+}
+
+impl ModelConfig {
+    /// What is not dropped is divided by its share, which must not be nothing.
+    fn check_dropouts(&self) -> Result<()> {
+        let shares: &[(&str, f64)] = match self {
+            ModelConfig::Gpt2(c) => {
+                &[("resid_pdrop", c.resid_pdrop), ("embd_pdrop", c.embd_pdrop), ("attn_pdrop", c.attn_pdrop)]
+            }
+            ModelConfig::Llama(c) => &[("attention_dropout", c.attention_dropout)],
+            ModelConfig::Bert(c) => &[
+                ("hidden_dropout_prob", c.hidden_dropout_prob),
+                ("attention_probs_dropout_prob", c.attention_probs_dropout_prob),
+            ],
+            ModelConfig::Marian(c) => &[
+                ("dropout", c.dropout),
+                ("attention_dropout", c.attention_dropout),
+                ("activation_dropout", c.activation_dropout),
+            ],
+            ModelConfig::T5(c) => &[("dropout_rate", c.dropout_rate)],
+        };
+        match shares.iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
+            Some((name, share)) => {
+                Err(Error::Config(format!("`{name}` is {share}; it must be from 0 on, below 1")))
+            }
+            None => Ok(()),
         }
     }
 }
