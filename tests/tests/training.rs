@@ -6,9 +6,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use harness::process;
 use harness::{Daemon, exit_code, wait_until};
+use nix::sys::signal::Signal as SystemSignal;
 use syscalls::Pid;
-use syscalls::call::{Class, Setpriority, Signal};
+use syscalls::call::{AtLimit, Class, Limit, Setlimit, Setpriority, Signal};
 use syscalls::client::blocking::Client;
 use syscalls::reply::{ProcessInfo, ProcessState};
 
@@ -118,6 +120,123 @@ fn run_outlives_the_daemon() {
     computes(&mut client, pid, 20_000);
     daemon.kill9();
     assert_eq!(exit_code(child.wait().unwrap()), 0);
+}
+
+/// The run sees nothing of the time between: when it asks for its next turn, another daemon answers.
+#[test]
+fn run_becomes_a_process_of_the_daemon_that_was_started_again() {
+    let mut daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut child = train(&daemon, "run", 1_000_000, &["--nice", "3"]);
+    wait_until("the run is listed", || runs(&mut client).len() == 1);
+    let pid = runs(&mut client)[0].pid;
+    for _ in 0..2 {
+        computes(&mut client, pid, 20_000);
+        process::kill(child.id(), SystemSignal::SIGSTOP);
+        daemon.kill9();
+        daemon.restart();
+        process::kill(child.id(), SystemSignal::SIGCONT);
+        client = daemon.client();
+        wait_until("the run is listed again", || runs(&mut client).len() == 1);
+        let run = runs(&mut client)[0].clone();
+        assert_eq!((run.class, run.nice), (Class::Batch, 3));
+        computes(&mut client, run.pid, 20_000);
+        assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    }
+    let run = runs(&mut client)[0].clone();
+    client.kill(run.pid, Signal::Kill).unwrap();
+    assert_eq!(exit_code(child.wait().unwrap()), 143, "this daemon has ended it");
+}
+
+/// Two runs, of which one is to get more; what each of them has computed when that one has had a second.
+fn shares(options: [&[&str]; 2]) -> [u64; 2] {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut children = ["more", "less"].map(|name| {
+        let options = options[usize::from(name == "less")];
+        train(&daemon, name, 1_000_000, options)
+    });
+    wait_until("both are listed", || runs(&mut client).len() == 2);
+    let pids = children.each_ref().map(|child| {
+        let of = |run: &ProcessInfo| run.os_pid == child.id();
+        runs(&mut client).into_iter().find(of).unwrap().pid
+    });
+    let service = |client: &mut Client| {
+        let list = runs(client);
+        pids.map(|pid| list.iter().find(|p| p.pid == pid).unwrap().service_us)
+    };
+    pids.iter().for_each(|pid| computes(&mut client, *pid, 20_000));
+    let before = service(&mut client);
+    computes(&mut client, pids[0], 1_000_000);
+    let after = service(&mut client);
+    children.iter_mut().for_each(|child| child.kill().unwrap());
+    children.iter_mut().for_each(|child| drop(child.wait().unwrap()));
+    [0, 1].map(|run| after[run] - before[run])
+}
+
+/// Each step of a nice value is about a quarter of what a process gets, so twelve are fourteen times.
+#[test]
+fn run_with_a_lower_nice_value_gets_more_of_the_device() {
+    let [more, less] = shares([&["--nice", "0"], &["--nice", "12"]]);
+    assert!(more > 5 * less, "{more} µs against {less}");
+}
+
+/// A class below others that have something to compute is owed a twentieth.
+#[test]
+fn run_of_a_higher_class_goes_before_one_of_batch() {
+    let [more, less] = shares([&["--class", "normal"], &[]]);
+    assert!(more > 5 * less, "{more} µs against {less}");
+}
+
+#[test]
+fn run_that_has_used_up_its_time_is_stopped_or_ended_with_a_checkpoint() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut child = train(&daemon, "run", 1_000_000, &[]);
+    wait_until("the run is listed", || runs(&mut client).len() == 1);
+    let pid = runs(&mut client)[0].pid;
+    computes(&mut client, pid, 50_000);
+    let limit = |client: &mut Client, more: u64, then: AtLimit| {
+        let value = runs(client)[0].service_us + more;
+        client.call(Setlimit { pid, limit: Limit::ServiceUs, value: Some(value), then: Some(then) }).unwrap();
+        value
+    };
+    let most = limit(&mut client, 300_000, AtLimit::Stop);
+    wait_until("it is stopped", || runs(&mut client)[0].state == ProcessState::Stopped);
+    let had = runs(&mut client)[0].service_us;
+    assert!(had >= most, "{had} of {most}");
+    limit(&mut client, 300_000, AtLimit::Signal);
+    client.kill(pid, Signal::Cont).unwrap();
+    assert_eq!(exit_code(child.wait().unwrap()), 143);
+    assert!(daemon.dir().join("run/checkpoints/last").exists(), "it can be gone on from");
+}
+
+/// What a run over ranks is, is said by its command line alone: a specification that needs two would be refused by one.
+#[test]
+fn run_over_ranks_is_started_by_the_daemon_and_goes_on_when_it_was_killed() {
+    let mut daemon = Daemon::start();
+    let mut client = daemon.client();
+    let spec = spec(&daemon, "run", 1_000_000);
+    let spec = spec.to_str().unwrap();
+    let two = ["train", "--detach", spec, "--set", "ranks.tensor=2", "--ranks", "2", "--nice", "4"];
+    let started = daemon.llmasos(two);
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let pid = Pid(String::from_utf8_lossy(&started.stdout).trim().parse().unwrap());
+    computes(&mut client, pid, 50_000);
+    let run = runs(&mut client)[0].clone();
+    assert_eq!((run.class, run.nice), (Class::Batch, 4));
+    let last = daemon.dir().join("run/checkpoints/last");
+    wait_until("there is a checkpoint", || last.exists());
+    daemon.kill9();
+    daemon.restart();
+    let mut client = daemon.client();
+    wait_until("the run is there again", || runs(&mut client).iter().any(|p| p.pid == pid));
+    computes(&mut client, pid, 50_000);
+    client.kill(pid, Signal::Term).unwrap();
+    wait_until("it has ended", || runs(&mut client).is_empty());
+    let refused = daemon.llmasos(["train", "--detach", spec, "--ranks", "0"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("--ranks"), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::tensorboard::EventFile;
 use super::turn::{Stop, Turn};
 use crate::checkpoint::{Folder, RunState};
 use crate::data::{Loader, Position};
+use crate::ranks::together;
 use crate::{Batch, Gradients, Loss};
 
 /// Entries of steps that a log gets at most; those of longer runs are means over several steps.
@@ -47,7 +48,8 @@ pub enum End {
 /// cannot be written later is reported, and the run goes on: the one before is still there. Only the last one must be
 /// written. A log or a plot that cannot be written is reported, too, and written when there is room again.
 pub fn run(setup: Setup, hooks: Hooks<'_>) -> Result<End, RunError> {
-    let mut running = Running::begin(setup, hooks)?;
+    let mesh = setup.team.mesh().clone();
+    let mut running = together(mesh.world(), Running::begin(setup, hooks))?;
     let end = running.go().map_err(|error| running.with_checkpoint(error));
     if let Some(record) = &running.record {
         record.progress.finish();
