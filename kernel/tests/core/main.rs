@@ -32,6 +32,7 @@ mod resting;
 mod scheduling;
 mod segments;
 mod services;
+mod sharing_tiers;
 mod shortage;
 mod signals;
 mod sleeping;
