@@ -216,6 +216,7 @@ impl Kernel {
             self.next_look_for_hung(),
             self.services.next_pause(),
             self.turns.next_look(),
+            self.devices.next_look(),
         ];
         throttled.chain(others.into_iter().flatten()).min()
     }

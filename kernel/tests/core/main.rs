@@ -11,6 +11,7 @@ mod computing;
 mod contexts;
 mod devices;
 mod drafting;
+mod evacuation;
 mod fairness;
 mod generation;
 mod groups;

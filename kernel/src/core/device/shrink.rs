@@ -18,17 +18,22 @@ impl Kernel {
     /// The smallest pool that a model can do with; none where it has no smaller one, or its mount fixed it.
     pub(super) fn pool_floor(&self, model: &Model) -> Option<u32> {
         let (placement, estimate) = (model.placement?, model.estimate.as_ref()?);
-        let fixed = model.mount.context.is_some() || model.resize.is_some() || model.keeps_pool;
+        let fixed =
+            model.mount.context.is_some() || model.resize.is_some() || model.keeps_pool || model.evacuate;
         if fixed || !model.is_ready() {
             return None;
         }
-        let open = model.contexts.iter().filter_map(|c| self.contexts.get(c)).map(|c| c.tokens_max);
-        let floor = open
-            .max()
-            .unwrap_or(0)
+        let floor = self
+            .contexts_tokens_max(model)
             .max(self.config.pool_tokens_min)
             .next_multiple_of(estimate.pool_multiple.max(1));
         (floor < placement.pool_tokens).then_some(floor)
+    }
+
+    /// The tokens of the largest context that is open on a model: in a smaller pool it could not be computed.
+    pub(super) fn contexts_tokens_max(&self, model: &Model) -> u32 {
+        let open = model.contexts.iter().filter_map(|c| self.contexts.get(c)).map(|c| c.tokens_max);
+        open.max().unwrap_or(0)
     }
 
     /// Has the pool of a model made smaller after the step that runs.
@@ -55,7 +60,7 @@ impl Kernel {
 
     /// Takes the pages of all contexts of a model and of what closed ones have left. What can be saved is saved; the
     /// rest is computed again from the logs.
-    fn empty_pool(&mut self, id: ModelId) {
+    pub(super) fn empty_pool(&mut self, id: ModelId) {
         let Some(model) = self.models.get(&id) else { return };
         let resident = |c: &ContextId| self.contexts.get(c).is_some_and(|c| c.resident.is_some());
         let resident: Vec<ContextId> = model.contexts.iter().copied().filter(resident).collect();

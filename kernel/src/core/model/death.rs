@@ -32,12 +32,13 @@ impl Kernel {
         self.devices.release(Holder::Leaving(worker));
         let Some(model) = self.live_model(worker) else { return };
         match model.state {
-            State::Loading => {
+            // One that was loaded before has what a first one has not: contexts, perhaps.
+            State::Loading if model.description.is_none() => {
                 let message = format!("the worker died while it loaded the model: {how}");
                 let fault = Fault::new(syscalls::Errno::EIO, message);
                 self.cannot_load(worker.model, fault);
             }
-            State::Ready | State::Restarting => self.restart_worker(worker.model, how),
+            State::Loading | State::Ready | State::Restarting => self.restart_worker(worker.model, how),
             State::Offline(_) | State::Unloaded => {}
         }
     }
@@ -78,6 +79,9 @@ impl Kernel {
         self.accuse_contexts(id, step, questions_asked);
         // Calls that waited for the step to be over.
         in_step.into_iter().for_each(|context| self.advance(context));
+        if self.is_evacuated_by_death(id) {
+            return;
+        }
         let Some(model) = self.models.get_mut(&id) else { return };
         if model.deaths_in_a_row > DEATHS_IN_A_ROW_MAX {
             let trouble = format!("its worker died {} times in a row, last: {how}", model.deaths_in_a_row);

@@ -6,7 +6,7 @@
 //! | ready      | the worker takes steps and questions         | its death    |
 //! | restarting | the worker died and another one is starting  | `Ready`; `Refused` or deaths in a row, which make it offline |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
-//! | unloaded   | nothing runs and there are no contexts: its memory is another model's | a call that uses it, which loads it again; `unmount` |
+//! | unloaded   | nothing runs: its memory is another model's; its contexts, if it has some, keep their logs and the pages that are saved | a call that uses it, or a generation on one of its contexts, which load it again when there is room; `unmount` |
 //!
 //! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
 //! its log, and no call fails for it, but those that kill it twice.
@@ -67,6 +67,11 @@ pub(super) struct Model {
     pub heard: Now,
     /// The tokens that its pool is to have after the step that runs.
     pub resize: Option<u32>,
+    /// It is to be unloaded when its pool is empty, if its contexts rest until then.
+    pub evacuate: bool,
+    /// When its worker was last started, and how long that one, or one before, took to be ready, in microseconds.
+    pub started: Now,
+    pub load_us: u64,
     /// Its worker cannot change its pool.
     pub keeps_pool: bool,
     /// From the worker, when it has loaded for the first time.
@@ -117,6 +122,9 @@ impl Model {
             last_use: Now(0),
             heard: Now(0),
             resize: None,
+            evacuate: false,
+            started: Now(0),
+            load_us: 0,
             keeps_pool: false,
             description: None,
             incarnation: 0,
@@ -163,7 +171,7 @@ impl Model {
 
     /// Whether somebody waits for it to be loaded.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.waiters.is_empty() || self.questions.any()
+        !self.waiters.is_empty() || self.questions.any() || !self.sched.line.is_empty()
     }
 
     /// Whether it may generate, as far as is known.

@@ -150,8 +150,10 @@ impl History {
         let compacted =
             frames.filter(|frame| matches!(frame, Frame::Event(_, Event::Compacted { .. }))).count();
         let (unloaded, shrunk, short) = (said("is unloaded"), said("tokens now"), said("less than it said"));
+        let evacuated = said("contexts rest");
         let seen = &mut self.seen;
         seen.models_unloaded += unloaded;
+        seen.models_evacuated += evacuated;
         seen.pools_shrunk += shrunk;
         seen.workers_short += short;
         seen.compacted += compacted;
@@ -162,11 +164,12 @@ impl History {
 
 impl Seen {
     /// With their names.
-    pub(super) fn figures(&self) -> [(&'static str, usize); 8] {
+    pub(super) fn figures(&self) -> [(&'static str, usize); 9] {
         [
             ("tokens checked", self.tokens_checked),
             ("values checked", self.values_checked),
             ("models unloaded", self.models_unloaded),
+            ("models evacuated", self.models_evacuated),
             ("pools made smaller", self.pools_shrunk),
             ("workers with less memory than they said", self.workers_short),
             ("contexts compacted", self.compacted),

@@ -112,6 +112,7 @@ struct Seen {
     tokens_checked: usize,
     values_checked: usize,
     models_unloaded: usize,
+    models_evacuated: usize,
     pools_shrunk: usize,
     workers_short: usize,
     compacted: usize,
