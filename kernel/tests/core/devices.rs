@@ -240,6 +240,54 @@ fn pool_of_a_model_in_use_makes_room_and_its_contexts_lose_nothing() {
 }
 
 #[test]
+fn pool_grows_again_when_the_other_model_is_unmounted_and_its_contexts_lose_nothing() {
+    let swapping = KernelConfig { swap_host_bytes: 100 * 4096, ..config(&[("cpu", 2000)]) };
+    let mut machine = Machine::new(swapping);
+    let conn = machine.connect(ADMIN);
+    machine.mount(conn, "a", "pool=1024,context=256,kv=1,compute=100,weights=300").expect("room");
+    let context = machine.context_on(conn, "a", None);
+    machine.append(conn, context, "one").expect("it fits");
+    let whole = reference("", "one", 240);
+    assert_eq!(machine.generate(conn, context, 100).text, whole[..100]);
+    let fixed = Mount { context: Some(Tokens(256)), ..mount("b", &script(644)) };
+    machine.call(conn, fixed.clone()).expect("a makes room");
+    assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
+    let computed = machine.stat(conn).tokens_recomputed;
+    machine.call(conn, Unmount { name: "b".into(), force: false }).expect("nobody uses it");
+    machine.run();
+    assert_eq!(machine.model(conn, "a").frames_total, 1024 / 64);
+    assert_eq!(machine.free(conn), [2000 - 300 - 100 - 1024]);
+    assert_eq!(machine.generate(conn, context, 140).text, whole[100..]);
+    assert_eq!(machine.stat(conn).tokens_recomputed, computed, "its pages were saved");
+    machine.call(conn, fixed).expect("a makes room once more");
+    assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
+}
+
+#[test]
+fn pool_that_rests_without_swap_stays_and_grows_when_generations_wait_for_frames() {
+    let (mut machine, conn) = machine(&[("cpu", 2000)]);
+    machine.mount(conn, "a", "pool=1024,context=256,kv=1,compute=100,weights=300").expect("room");
+    let contexts: Vec<_> = (0..4).map(|_| machine.context_on(conn, "a", None)).collect();
+    let prompts = ["one", "two", "three", "four"];
+    for (context, prompt) in contexts.iter().zip(prompts) {
+        machine.append(conn, *context, prompt).expect("it fits");
+        machine.generate(conn, *context, 150);
+    }
+    let fixed = Mount { context: Some(Tokens(256)), ..mount("b", &script(644)) };
+    machine.call(conn, fixed).expect("a makes room");
+    // So that something would be lost.
+    machine.generate(conn, contexts[0], 1);
+    machine.call(conn, Unmount { name: "b".into(), force: false }).expect("nobody uses it");
+    machine.run();
+    assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
+    let calls: Vec<_> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 80))).collect();
+    for (call, prompt) in calls.into_iter().zip(prompts).skip(1) {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", prompt, 230)[150..], "{prompt}");
+    }
+    assert_eq!(machine.model(conn, "a").frames_total, 1024 / 64);
+}
+
+#[test]
 fn pool_gets_no_smaller_than_the_largest_context_that_is_open() {
     let (mut machine, conn) = machine(&[("cpu", 1500)]);
     machine.mount(conn, "a", "pool=1024,context=1024,kv=1,compute=100,weights=300").expect("room");

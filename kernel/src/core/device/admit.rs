@@ -74,6 +74,7 @@ impl Kernel {
                     break;
                 }
             }
+            self.enlarge_pools();
         }
     }
 

@@ -28,6 +28,7 @@
 mod admit;
 mod evacuate;
 mod fit;
+mod grow;
 mod report;
 mod room;
 mod shrink;

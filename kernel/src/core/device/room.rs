@@ -39,7 +39,7 @@ impl Kernel {
         for model in self.models.values() {
             match model.resize {
                 _ if model.evacuate => give_all(&mut free, model),
-                Some(tokens) => give_part(&mut free, model, tokens),
+                Some(resize) => give_part(&mut free, model, resize.to),
                 None => {}
             }
         }
@@ -154,7 +154,7 @@ impl Kernel {
         for measure in plan.0 {
             match measure {
                 Measure::Unload(id) => self.unload(id),
-                Measure::Shrink(id, tokens) => self.shrink(id, tokens),
+                Measure::Shrink(id, tokens) => self.resize_pool(id, tokens),
                 Measure::Evacuate(id) => self.evacuate(id),
             }
         }
@@ -179,7 +179,7 @@ impl Model {
 }
 
 /// Adds to what is free all that a model takes.
-fn give_all(free: &mut [u64], model: &Model) {
+pub(super) fn give_all(free: &mut [u64], model: &Model) {
     if let (Some(placement), Some(estimate)) = (&model.placement, &model.estimate) {
         add(free, placement.shares(estimate), [(0, Needs::default()); 2]);
     }

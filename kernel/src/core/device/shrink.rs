@@ -11,7 +11,7 @@ use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
 use super::super::event::ModelId;
 use super::super::memory::{PageSent, Pool, loading};
-use super::super::model::Model;
+use super::super::model::{Model, Resize};
 use super::Placement;
 
 impl Kernel {
@@ -36,16 +36,18 @@ impl Kernel {
         open.max().unwrap_or(0)
     }
 
-    /// Has the pool of a model made smaller after the step that runs.
-    pub(super) fn shrink(&mut self, id: ModelId, tokens: u32) {
+    /// Has the pool of a model changed after the step that runs.
+    pub(super) fn resize_pool(&mut self, id: ModelId, tokens: u32) {
         if let Some(model) = self.models.get_mut(&id) {
-            model.resize = Some(tokens);
+            model.resize = model.placement.map(|now| Resize { from: now.pool_tokens, to: tokens });
         }
     }
 
-    /// Empties the pool that is to be made smaller and asks for the operation. False where there is none.
+    /// Empties the pool that is to be changed and asks for the operation. False where there is none.
     pub(in crate::core) fn begin_resize(&mut self, id: ModelId) -> bool {
-        let Some(tokens) = self.models.get(&id).and_then(|m| m.resize) else { return false };
+        let Some(Resize { to: tokens, .. }) = self.models.get(&id).and_then(|m| m.resize) else {
+            return false;
+        };
         // Pages that are on their way in come first.
         if self.models.get(&id).is_none_or(|m| !loading(&m.page_ops).is_empty()) {
             return false;
@@ -69,10 +71,10 @@ impl Kernel {
         all.into_iter().for_each(|holder| self.swap_out(id, holder));
     }
 
-    /// A worker has made its pool smaller, or could not.
+    /// A worker has changed its pool, or could not.
     pub(in crate::core) fn resized(&mut self, id: ModelId, outcome: Result<u64, DriverFault>) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        let Some(tokens) = model.resize.take() else { return };
+        let Some(Resize { from, to: tokens }) = model.resize.take() else { return };
         let name = model.name.clone();
         match outcome {
             Ok(_) => {
@@ -82,15 +84,16 @@ impl Kernel {
                     description.pool_tokens = tokens;
                 }
                 self.enter_pool(id, tokens);
-                let message =
-                    format!("the pool of model {name} has {tokens} tokens now: another model needs room");
+                let why = if tokens < from { "another model needs room" } else { "there is room for them" };
+                let message = format!("the pool of model {name} has {tokens} tokens now: {why}");
                 self.out.push(Effect::Log(LogLevel::Info, message));
             }
             Err(fault) => {
                 // It is not asked again, and whoever waits for the memory has to look elsewhere.
                 model.keeps_pool = true;
+                self.enter_pool(id, from);
                 self.devices.changed = true;
-                let message = format!("the pool of model {name} cannot be made smaller: {}", fault.message);
+                let message = format!("the pool of model {name} stays at {from} tokens: {}", fault.message);
                 self.out.push(Effect::Log(LogLevel::Warn, message));
             }
         }
@@ -99,13 +102,13 @@ impl Kernel {
     /// A worker that starts gets the pool that the one before was about to get.
     pub(in crate::core) fn resize_at_start(&mut self, id: ModelId) {
         let resize = self.models.get_mut(&id).and_then(|m| m.resize.take());
-        if let Some(tokens) = resize {
-            self.enter_pool(id, tokens);
+        if let Some(Resize { to, .. }) = resize {
+            self.enter_pool(id, to);
         }
     }
 
     /// Enters the pool of a model as it is now.
-    fn enter_pool(&mut self, id: ModelId, tokens: u32) {
+    pub(super) fn enter_pool(&mut self, id: ModelId, tokens: u32) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let (Some(placement), Some(estimate)) = (model.placement, model.estimate.clone()) else { return };
         let placement = Placement { pool_tokens: tokens, ..placement };

@@ -47,6 +47,13 @@ pub(super) enum State {
     Unloaded,
 }
 
+/// A change of a pool, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resize {
+    pub from: u32,
+    pub to: u32,
+}
+
 /// One mounted model.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -65,8 +72,8 @@ pub(super) struct Model {
     pub last_use: Now,
     /// When its worker last said something, or was first given something to do.
     pub heard: Now,
-    /// The tokens that its pool is to have after the step that runs.
-    pub resize: Option<u32>,
+    /// The change of its pool that is to come after the step that runs.
+    pub resize: Option<Resize>,
     /// It is to be unloaded when its pool is empty, if its contexts rest until then.
     pub evacuate: bool,
     /// When its worker was last started, and how long that one, or one before, took to be ready, in microseconds.

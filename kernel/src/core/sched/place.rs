@@ -82,7 +82,7 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let generation = context.generation.as_ref().map(|g| (g.call, g.deadline));
         let Some(model) = self.models.get_mut(&context.model) else { return };
-        let unloaded = model.placement.is_none();
+        let lacks_room = model.lacks_room();
         let sched = &mut model.sched;
         let length = context.length();
         context.place = place;
@@ -108,7 +108,7 @@ impl Kernel {
         }
         self.count_place(id, 1);
         if place == Place::Waiting {
-            if unloaded {
+            if lacks_room {
                 self.devices.reconsider();
             }
             self.pages_changed(id, PageChange::Waits, length);

@@ -114,6 +114,7 @@ struct Seen {
     models_unloaded: usize,
     models_evacuated: usize,
     pools_shrunk: usize,
+    pools_grown: usize,
     workers_short: usize,
     compacted: usize,
     restarts: usize,
