@@ -56,6 +56,11 @@ impl SimSwap {
         SimSwap(Arc::new(Mutex::new(left)))
     }
 
+    /// Forgets what a slot has.
+    pub fn clear(&self, slot: Slot) {
+        self.area().slots.remove(&slot);
+    }
+
     /// Damages the pages on disk that are chosen, by their slots. Gives how many they are.
     pub fn damage(&self, mut chosen: impl FnMut(u32) -> bool) -> usize {
         let mut area = self.area();

@@ -1,6 +1,6 @@
 //! All that the kernel can want done.
 
-use drivers::wire::{LoadRequest, Question, Step};
+use drivers::wire::{LoadRequest, Question, Slot, Step};
 use serde::{Deserialize, Serialize};
 use syscalls::call::{Message, Mount, Signal, StoreDelete, StoreGet, StoreList, StorePut, StoreSearch};
 use syscalls::{CallId, Event, Frame, Pid, Token};
@@ -28,6 +28,8 @@ pub enum Effect {
     StopWorker { worker: WorkerId },
     /// Kill a worker that cannot be relied on. `WorkerDied` follows.
     KillWorker { worker: WorkerId },
+    /// Another model has the room of this slot, which has so many bytes: give it back to the system.
+    ClearSlot { model: ModelId, slot: Slot, bytes: u64 },
     /// A model is mounted no more: remove what was swapped out for it.
     DropSwap { model: ModelId },
     /// Have a worker run a step.

@@ -126,7 +126,7 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel without processes and models. `seed` is where the seeds of generations without one come from.
     pub fn new(config: KernelConfig, seed: u64) -> Self {
-        let swap = Budget { host: config.swap_host_bytes, disk: config.swap_disk_bytes };
+        let swap = Budget::new(config.swap_host_bytes, config.swap_disk_bytes);
         Kernel {
             devices: Devices::new(&config.devices, config.devices_to_come),
             services: Services::new(config.services.clone()),
@@ -221,6 +221,7 @@ impl Kernel {
             self.next_look_at_late_steps(),
             self.services.next_pause(),
             self.turns.next_look(),
+            self.devices.next_look(),
         ];
         throttled.chain(others.into_iter().flatten()).min()
     }

@@ -27,12 +27,22 @@ pub fn memory_bytes() -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
-/// Bytes of main memory that models may take where nobody says: four fifths of what this process may use, by the
-/// machine and by its control group; without bounds where the system does not say. The rest is for the system, for programs, and for pages that are swapped out.
-pub fn device_memory_bytes() -> u64 {
-    let limit = control_group_limit().unwrap_or(u64::MAX);
-    let all = Some(memory_bytes()).filter(|bytes| *bytes > 0).unwrap_or(u64::MAX);
-    all.min(limit) / 5 * 4
+/// Bytes of main memory that this process may use, by the machine, by its control group and by those around it; none
+/// where the system does not say.
+pub fn usable_bytes() -> Option<u64> {
+    let all = Some(memory_bytes()).filter(|bytes| *bytes > 0);
+    all.into_iter().chain(control_group_limit()).min()
+}
+
+/// Bytes that models may take where nobody says: four fifths of what may be used; without bounds where that is not known.
+/// The rest is for the system, for programs, and for pages that are swapped out.
+pub fn device_share(usable: Option<u64>) -> u64 {
+    usable.unwrap_or(u64::MAX) / 5 * 4
+}
+
+/// Bytes for pages that are swapped out where nobody says: a quarter of what models leave; none where that is not known.
+pub fn host_tier_share(usable: Option<u64>, devices: u64) -> u64 {
+    usable.unwrap_or(0).saturating_sub(devices) / 4
 }
 
 /// The least limit of memory of this process's control group and those around it (version 2), if there is any.
@@ -89,10 +99,24 @@ mod tests {
     fn machine_describes_itself() {
         assert!(cpus() >= 1);
         assert!(memory_bytes() > 1 << 20);
-        assert!((1 << 20..memory_bytes()).contains(&device_memory_bytes()));
+        let usable = usable_bytes().expect("the system says");
+        assert!((1 << 20..=memory_bytes()).contains(&usable));
         assert!(!cpu_name().is_empty());
         assert!(!executable_of(std::process::id()).is_empty());
         assert_eq!(executable_of(u32::MAX), "");
+    }
+
+    #[test]
+    fn shares_of_main_memory_are_no_more_than_there_is() {
+        const GIB: u64 = 1 << 30;
+        for usable in [4 * GIB, 64 * GIB, 1 << 20] {
+            let devices = device_share(Some(usable));
+            let tier = host_tier_share(Some(usable), devices);
+            assert!(devices >= usable / 5 * 3 && tier > 0 && devices + tier < usable, "{devices} and {tier}");
+        }
+        assert_eq!(host_tier_share(Some(64 * GIB), 4 * GIB), 15 * GIB, "models were given less");
+        assert_eq!(host_tier_share(Some(4 * GIB), 64 * GIB), 0, "models were given more than there is");
+        assert_eq!((device_share(None) > 1 << 60, host_tier_share(None, 0)), (true, 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The swap area of each mounted model: a file in memory for the host tier, and one in the data folder for the disk
 //! tier. They are the daemon's and outlive every worker, which inherits their descriptors and cuts them into slots;
-//! which slot holds what is the kernel's to know. The daemon itself reads and writes nothing of them.
+//! which slot holds what is the kernel's to know. The daemon itself reads nothing of them, and clears slots whose room another
+//! model has been given.
 //!
 //! A model that is unmounted loses both. When the daemon ends the files on disk stay, since every page in them says
 //! what it is, and the next daemon's workers find there what its contexts had. Where a file cannot be made there is no such tier; the first time that this happens is told in the
@@ -10,12 +11,12 @@ use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drivers::wire::{SWAP_SLOTS_AT, SwapArea};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use drivers::wire::{SWAP_PLACE_BYTES, SWAP_PLACES, SWAP_SLOTS_AT, Slot, SwapArea};
+use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::core::event::ModelId;
@@ -112,6 +113,21 @@ impl Swaps {
         }
     }
 
+    /// Gives the room of a slot back to the system. A file system without holes keeps it until the slot is used again.
+    pub fn clear(&self, model: ModelId, slot: Slot, bytes: u64) {
+        let Some(files) = self.models.get(&model) else { return };
+        let cleared = match (slot, &files.host, &files.disk) {
+            (Slot::Host(number), Some(file), _) => punch(file, u64::from(number) * bytes, bytes),
+            (Slot::Disk(number), _, Some((file, _))) => {
+                forget_place(file, number).and(punch(file, SWAP_SLOTS_AT + u64::from(number) * bytes, bytes))
+            }
+            _ => Ok(()),
+        };
+        if let Err(e) = cleared {
+            tracing::debug!("a slot that another model has been given could not be cleared: {e}");
+        }
+    }
+
     fn told_once(&mut self, tier: usize, place: &str, made: io::Result<File>) -> Option<File> {
         let told = &mut self.told[tier];
         match made {
@@ -143,6 +159,23 @@ fn disk_file(folder: &Path, path: &Path, slots_bytes: u64) -> io::Result<File> {
         file.set_len(SWAP_SLOTS_AT + slots_bytes)?;
     }
     Ok(file)
+}
+
+fn punch(file: &File, at: u64, bytes: u64) -> io::Result<()> {
+    let (Ok(at), Ok(bytes)) = (i64::try_from(at), i64::try_from(bytes)) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, hole, at, bytes)?)
+}
+
+/// Takes a slot out of the table before the slots, so that no worker finds a page there.
+fn forget_place(file: &File, slot: u32) -> io::Result<()> {
+    let at = SWAP_SLOTS_AT - (SWAP_PLACES.saturating_sub(slot.into())) * SWAP_PLACE_BYTES;
+    match u64::from(slot) < SWAP_PLACES && at < file.metadata()?.len() {
+        true => file.write_all_at(&[0; SWAP_PLACE_BYTES as usize], at),
+        false => Ok(()),
+    }
 }
 
 /// A file's name for a model's, another one for each: what could mean something to the system is spelt out.
@@ -183,6 +216,36 @@ mod tests {
         assert_ne!(swaps.of(ModelId(2), "n").area(), files.area());
         swaps.remove(ModelId(1));
         assert!(!path.exists() && data.path().join("swap/n.pages").exists());
+        swaps.remove(ModelId(1));
+    }
+
+    #[test]
+    fn slot_that_is_cleared_takes_no_room_and_is_found_by_nobody() {
+        let data = tempfile::tempdir().expect("a folder");
+        let mut swaps = Swaps::new(data.path(), 1 << 30);
+        let files = swaps.of(ModelId(1), "m");
+        let (host, disk) = (files.host.as_ref().expect("one"), &files.disk.as_ref().expect("one").0);
+        let (room, place) = (65536, 4096 + SWAP_PLACE_BYTES);
+        host.write_all_at(&[1; 3 * 65536], 0).expect("writes");
+        disk.write_all_at(&[1; 3 * 65536], SWAP_SLOTS_AT).expect("writes");
+        disk.write_all_at(&[1; 3 * SWAP_PLACE_BYTES as usize], place - SWAP_PLACE_BYTES).expect("writes");
+        let blocks = |file: &File| file.metadata().expect("it is open").blocks();
+        let before = [host, disk].map(blocks);
+        swaps.clear(ModelId(1), Slot::Host(1), room);
+        swaps.clear(ModelId(1), Slot::Disk(1), room);
+        swaps.clear(ModelId(2), Slot::Disk(1), room);
+        assert_eq!([host, disk].map(blocks), before.map(|had| had - room / 512));
+        let read = |file: &File, at: u64| {
+            let mut bytes = [9; 3];
+            [at - 1, at, at + 1].iter().zip(&mut bytes).for_each(|(at, byte)| {
+                file.read_exact_at(std::slice::from_mut(byte), *at).expect("reads");
+            });
+            bytes
+        };
+        assert_eq!(read(host, room), [1, 0, 0]);
+        assert_eq!(read(disk, SWAP_SLOTS_AT + room), [1, 0, 0]);
+        assert_eq!(read(disk, place), [1, 0, 0]);
+        assert_eq!(read(disk, place + SWAP_PLACE_BYTES), [0, 1, 1], "its neighbour stays");
         swaps.remove(ModelId(1));
     }
 

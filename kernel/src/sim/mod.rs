@@ -120,6 +120,7 @@ impl Simulation {
             Effect::StartProgram { pid, .. } => self.jobs.push_back(Job::Program(pid)),
             // A step that is to be withdrawn runs through, which is as good; and nothing is kept.
             Effect::Withdraw { .. }
+            | Effect::ClearSlot { .. }
             | Effect::DropSwap { .. }
             | Effect::SignalProgram { .. }
             | Effect::EndProgram { .. }

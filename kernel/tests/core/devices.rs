@@ -97,7 +97,9 @@ fn mount_without_room_is_refused_with_the_sum_before_anything_is_loaded() {
     let (mut machine, conn) = machine(&[("cpu", 8 << 30)]);
     let large = |weights: u64| format!("context=1024,kv={},compute={},weights={weights}", 1 << 20, 200 << 20);
     machine.mount(conn, "a", &large(4 << 30)).expect("there is room");
-    machine.context_on(conn, "a", None);
+    let context = machine.context_on(conn, "a", None);
+    machine.append(conn, context, "in use").expect("it fits");
+    machine.begin(conn, generate(context, 1000));
     let call = Mount { context: Some(Tokens(1024)), ..mount("b", &large(4 << 30)) };
     let fault = machine.call(conn, call).expect_err("no room");
     assert_eq!(fault.errno, Errno::ENOMEM);
@@ -169,16 +171,19 @@ fn unloaded_model_is_loaded_again_when_it_is_used() {
 }
 
 #[test]
-fn model_with_an_open_context_stays_and_the_other_is_refused_until_it_is_closed() {
+fn model_that_runs_stays_and_the_other_is_refused_until_its_last_context_is_closed() {
     let (mut machine, conn) = machine(&[("cpu", 800)]);
     machine.mount_of(conn, "a", 300).expect("room");
     machine.mount_of(conn, "b", 300).expect("a makes room");
     let context = machine.context_on(conn, "b", None);
+    machine.append(conn, context, "in use").expect("it fits");
+    let call = machine.begin(conn, generate(context, 200));
     let fault = machine.open_on(conn, "a").expect_err("b is in use");
     assert_eq!(fault.errno, Errno::ENOMEM);
     assert!(fault.message.contains("taken by b (656)"), "{fault}");
     assert_eq!(machine.model_state(conn, "a"), ModelState::Unloaded, "it is still mounted");
     machine.call(conn, Close { context }).expect("own context");
+    assert!(machine.reply(conn, call).is_some());
     assert!(machine.open_on(conn, "a").is_ok());
 }
 
@@ -235,10 +240,60 @@ fn pool_of_a_model_in_use_makes_room_and_its_contexts_lose_nothing() {
 }
 
 #[test]
+fn pool_grows_again_when_the_other_model_is_unmounted_and_its_contexts_lose_nothing() {
+    let swapping = KernelConfig { swap_host_bytes: 100 * 4096, ..config(&[("cpu", 2000)]) };
+    let mut machine = Machine::new(swapping);
+    let conn = machine.connect(ADMIN);
+    machine.mount(conn, "a", "pool=1024,context=256,kv=1,compute=100,weights=300").expect("room");
+    let context = machine.context_on(conn, "a", None);
+    machine.append(conn, context, "one").expect("it fits");
+    let whole = reference("", "one", 240);
+    assert_eq!(machine.generate(conn, context, 100).text, whole[..100]);
+    let fixed = Mount { context: Some(Tokens(256)), ..mount("b", &script(644)) };
+    machine.call(conn, fixed.clone()).expect("a makes room");
+    assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
+    let computed = machine.stat(conn).tokens_recomputed;
+    machine.call(conn, Unmount { name: "b".into(), force: false }).expect("nobody uses it");
+    machine.run();
+    assert_eq!(machine.model(conn, "a").frames_total, 1024 / 64);
+    assert_eq!(machine.free(conn), [2000 - 300 - 100 - 1024]);
+    assert_eq!(machine.generate(conn, context, 140).text, whole[100..]);
+    assert_eq!(machine.stat(conn).tokens_recomputed, computed, "its pages were saved");
+    machine.call(conn, fixed).expect("a makes room once more");
+    assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
+}
+
+#[test]
+fn pool_that_rests_without_swap_stays_and_grows_when_generations_wait_for_frames() {
+    let (mut machine, conn) = machine(&[("cpu", 2000)]);
+    machine.mount(conn, "a", "pool=1024,context=256,kv=1,compute=100,weights=300").expect("room");
+    let contexts: Vec<_> = (0..4).map(|_| machine.context_on(conn, "a", None)).collect();
+    let prompts = ["one", "two", "three", "four"];
+    for (context, prompt) in contexts.iter().zip(prompts) {
+        machine.append(conn, *context, prompt).expect("it fits");
+        machine.generate(conn, *context, 150);
+    }
+    let fixed = Mount { context: Some(Tokens(256)), ..mount("b", &script(644)) };
+    machine.call(conn, fixed).expect("a makes room");
+    // So that something would be lost.
+    machine.generate(conn, contexts[0], 1);
+    machine.call(conn, Unmount { name: "b".into(), force: false }).expect("nobody uses it");
+    machine.run();
+    assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
+    let calls: Vec<_> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 80))).collect();
+    for (call, prompt) in calls.into_iter().zip(prompts).skip(1) {
+        assert_eq!(generated(machine.finish(conn, call)).text, reference("", prompt, 230)[150..], "{prompt}");
+    }
+    assert_eq!(machine.model(conn, "a").frames_total, 1024 / 64);
+}
+
+#[test]
 fn pool_gets_no_smaller_than_the_largest_context_that_is_open() {
     let (mut machine, conn) = machine(&[("cpu", 1500)]);
     machine.mount(conn, "a", "pool=1024,context=1024,kv=1,compute=100,weights=300").expect("room");
     let context = machine.context_on(conn, "a", Some(900));
+    machine.append(conn, context, "in use").expect("it fits");
+    machine.begin(conn, generate(context, 800));
     let fixed = |weights| Mount { context: Some(Tokens(64)), ..mount("b", &script(weights)) };
     let fault = machine.call(conn, fixed(100)).expect_err("a needs its pool");
     assert_eq!(fault.errno, Errno::ENOMEM);

@@ -4,27 +4,10 @@ use syscalls::call::*;
 use syscalls::{CallId, Errno, Pid, Reply};
 
 use kernel::core::Event;
-use kernel::core::event::ConnId;
 
 use crate::machine::{ADMIN, Machine, generate, generated, reference};
 
 const TIMED: &str = "step_us=9000,row_us=1000,token_us=100,pool=65536,context=8192";
-
-impl Machine {
-    /// Runs until a call is answered, and lets time pass where the kernel waits for nothing else.
-    fn finish_in_time(&mut self, conn: ConnId, id: CallId) -> Result<Reply, syscalls::Fault> {
-        loop {
-            if let Some(reply) = self.reply(conn, id) {
-                return reply;
-            }
-            if !self.turn() {
-                let wake = self.wake.expect("nothing would ever happen again");
-                self.now = self.now.max(wake.0);
-                self.event(Event::Tick);
-            }
-        }
-    }
-}
 
 #[test]
 fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {

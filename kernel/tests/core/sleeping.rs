@@ -27,21 +27,33 @@ fn open_on(machine: &mut Machine, conn: ConnId, model: &str, tokens_max: u32) ->
 }
 
 /// A machine with room for models a and b that was killed: on each a persistent process, which on a is in the middle of
-/// a generation if it is to be, has a context of so many tokens. The process on a is told. Of the two, b is loaded first after the restart.
+/// a generation if it is to be, has a context of so many tokens, b's first. The process on a is told. Of the two, b is
+/// loaded first after the restart.
 fn killed(tokens_max: [u32; 2], generates: bool) -> (Machine, Pid, ContextId) {
+    killed_while(tokens_max, [false, generates])
+}
+
+/// The same, where the process on b is in the middle of a generation, too.
+fn killed_while_b_runs(tokens_max: [u32; 2], generates: bool) -> (Machine, Pid, ContextId) {
+    killed_while(tokens_max, [true, generates])
+}
+
+fn killed_while(tokens_max: [u32; 2], generates: [bool; 2]) -> (Machine, Pid, ContextId) {
     let mut machine = Machine::new(config(2000));
     let admin = machine.connect(ADMIN);
     for name in ["a", "b"] {
         machine.mount(admin, name, SCRIPT).expect("there is room");
     }
     let on_b = machine.connect_lasting(7, Lifetime::Persistent);
-    open_on(&mut machine, on_b, "b", tokens_max[0]);
+    let others = open_on(&mut machine, on_b, "b", tokens_max[0]);
+    machine.append(on_b, others, "another one").expect("it fits");
     let on_a = machine.connect_lasting(7, Lifetime::Persistent);
     let context = open_on(&mut machine, on_a, "a", tokens_max[1]);
     machine.append(on_a, context, "a long story").expect("it fits");
-    if generates {
-        let call = machine.begin(on_a, generate(context, 60));
-        while machine.events(on_a, call).len() < 10 {
+    let calls = [(on_b, others, 100), (on_a, context, 60)].into_iter().zip(generates);
+    for ((conn, context, tokens), _) in calls.filter(|(_, generates)| *generates) {
+        let call = machine.begin(conn, generate(context, tokens));
+        while machine.events(conn, call).len() < 10 {
             assert!(machine.turn());
         }
     }
@@ -61,6 +73,13 @@ fn answer(machine: &mut Machine, conn: ConnId, pid: Pid) -> Result<Reply, Fault>
     };
     let call = attached.calls[0].ticket;
     machine.call_as(conn, Some(pid), Follow { call, replay: true })
+}
+
+/// Runs until the model that is loaded first has taken a step.
+fn run_up_to_a_step(machine: &mut Machine) {
+    while machine.steps.is_empty() {
+        assert!(machine.turn());
+    }
 }
 
 fn goes_on(mut machine: Machine, pid: Pid) {
@@ -89,9 +108,9 @@ fn model_that_is_left_without_contexts_makes_room_for_a_generation_that_sleeps()
 
 #[test]
 fn generation_that_sleeps_goes_on_when_another_model_is_unmounted() {
-    let (mut before, pid, context) = killed([256, 256], true);
+    let (mut before, pid, context) = killed_while_b_runs([256, 256], true);
     let mut machine = before.crashed(config(800));
-    machine.run();
+    run_up_to_a_step(&mut machine);
     let admin = machine.connect(ADMIN);
     assert_eq!(model_state(&mut machine, admin, "a"), ModelState::Unloaded);
     assert!(machine.logs.iter().any(|l| l.starts_with("model a is not loaded: model a needs")));
@@ -100,6 +119,16 @@ fn generation_that_sleeps_goes_on_when_another_model_is_unmounted() {
     machine.call(admin, Unmount { name: "b".into(), force: true }).expect("it is not needed");
     machine.run();
     goes_on(machine, pid);
+}
+
+#[test]
+fn generation_that_sleeps_goes_on_when_the_model_beside_it_rests() {
+    for before in [killed([256, 256], true), killed_while_b_runs([256, 256], true)] {
+        let (mut before, pid, _) = before;
+        let mut machine = before.crashed(config(800));
+        machine.run();
+        goes_on(machine, pid);
+    }
 }
 
 #[test]
@@ -134,12 +163,11 @@ fn context_that_sleeps_without_calls_has_its_model_loaded_when_its_process_is_at
 
 #[test]
 fn call_on_a_context_that_sleeps_for_lack_of_room_says_so() {
-    let (mut before, pid, context) = killed([256, 256], false);
+    let (mut before, pid, context) = killed_while_b_runs([256, 256], false);
     let mut machine = before.crashed(config(800));
-    machine.run();
+    run_up_to_a_step(&mut machine);
     let user = machine.connect(7);
     machine.call(user, Attach { pid, force: false }).expect("his own");
-    machine.run();
     let fault = machine.call_as(user, Some(pid), append_bytes(context, "x")).expect_err("no room");
     assert_eq!(fault.errno, Errno::EAGAIN);
     assert!(fault.message.contains("has no room beside those that are used"), "{fault}");
@@ -147,9 +175,9 @@ fn call_on_a_context_that_sleeps_for_lack_of_room_says_so() {
 
 #[test]
 fn pool_gets_no_smaller_than_the_largest_context_that_sleeps() {
-    let (mut before, pid, _) = killed([128, 256], true);
+    let (mut before, pid, _) = killed_while_b_runs([128, 256], true);
     let mut machine = before.crashed(config(800 + 300));
-    machine.run();
+    run_up_to_a_step(&mut machine);
     let admin = machine.connect(ADMIN);
     assert_eq!(model_state(&mut machine, admin, "a"), ModelState::Unloaded, "128 and 256 are too much");
     machine.call(admin, Unmount { name: "b".into(), force: true }).expect("it is not needed");

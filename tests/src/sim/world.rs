@@ -223,6 +223,7 @@ impl<A> World<A> {
                 }
             }
             Effect::Hangup { .. }
+            | Effect::ClearSlot { .. }
             | Effect::DropSwap { .. }
             | Effect::StartProgram { .. }
             | Effect::SignalProgram { .. }

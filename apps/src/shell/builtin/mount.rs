@@ -25,9 +25,9 @@ pub const BUILTIN: Builtin =
 /// Makes a model available under a name
 ///
 /// FILE is a GGUF. `sim:` and a script mounts the driver without a model, for tests of programs. The mount stays
-/// over restarts of the daemon, until `umount`. Where memory is short, models that nobody uses are unloaded until
-/// they are used again; a model that has no room even so is refused, and told why. --context fixes the size of the
-/// pool; without it the pool may get smaller.
+/// over restarts of the daemon, until `umount`. Where memory is short, models that nobody uses, and those whose contexts
+/// rest, are unloaded until they are used again; a model that has no room even so is refused, and told why. --context
+/// fixes the size of the pool; without it the pool may get smaller.
 #[derive(Debug, Parser)]
 struct Args {
     /// The model's file

@@ -63,6 +63,9 @@ impl Kernel {
     /// Places those in line as far as there is room. Called after every event; it does nothing unless one of them
     /// came, or memory did.
     pub(in crate::core) fn place_waiting(&mut self) {
+        if self.devices.look_again.is_some_and(|at| at <= self.now) {
+            (self.devices.look_again, self.devices.changed) = (None, true);
+        }
         while self.devices.known && std::mem::take(&mut self.devices.changed) {
             self.call_up_wanted();
             while let Some(id) = self.devices.line.pop_front() {
@@ -71,6 +74,7 @@ impl Kernel {
                     break;
                 }
             }
+            self.enlarge_pools();
         }
     }
 
@@ -81,7 +85,7 @@ impl Kernel {
         let wish = match self.wish(model, &estimate) {
             Ok(wish) => wish,
             Err(fault) => {
-                self.no_place(id, fault);
+                self.no_place(id, fault, false);
                 return true;
             }
         };
@@ -98,17 +102,21 @@ impl Kernel {
                 self.leave_unloaded(id);
                 true
             }
-            (_, None) => match self.room_for(id, &wish) {
+            (_, None) => match self.room_for(id, &wish, self.now) {
                 Some(room) => {
                     // It is there when workers have ended, or a step has.
                     self.make_room(room);
                     false
                 }
-                None if self.room_may_come(id, &wish) => false,
                 None => {
+                    let (comes, fits) =
+                        (self.room_may_come(id, &wish), wish.fits_at_least(&self.devices.sizes()));
                     let fault = self.refusal(id, &wish);
-                    self.no_place(id, fault);
-                    true
+                    self.look_when_others_rested();
+                    if !comes {
+                        self.no_place(id, fault, fits);
+                    }
+                    !comes
                 }
             },
         }
@@ -134,8 +142,9 @@ impl Kernel {
         let may_fuse = model.mount.attention == Attention::Auto;
         let wish =
             Wish { estimate, device, gpu_layers: model.mount.gpu_layers, may_fuse, pool_min, pool_tokens };
-        let awake = self.sleepers_tokens_max(model).next_multiple_of(estimate.pool_multiple.max(1));
-        let roomy = Wish { pool_min: pool_min.max(awake.min(pool_tokens)), ..wish };
+        let largest = self.sleepers_tokens_max(model).max(self.contexts_tokens_max(model));
+        let largest = largest.next_multiple_of(estimate.pool_multiple.max(1));
+        let roomy = Wish { pool_min: pool_min.max(largest.min(pool_tokens)), ..wish };
         // On devices that have become smaller those go on that can.
         Ok(if roomy.fits_at_least(&self.devices.sizes()) { roomy } else { wish })
     }
@@ -159,8 +168,9 @@ impl Kernel {
         self.out.push(Effect::Log(LogLevel::Warn, message));
     }
 
-    /// A model cannot be had now. A first mount is undone; one that was there before stays mounted.
-    fn no_place(&mut self, id: ModelId, fault: Fault) {
+    /// A model cannot be had now. A first mount is undone; one that was there before stays mounted. What contexts on it wait
+    /// for waits on if it `fits` the devices: others rest some time.
+    fn no_place(&mut self, id: ModelId, fault: Fault, fits: bool) {
         let Some(model) = self.models.get_mut(&id) else { return };
         if model.description.is_none() && model.waiters.iter().any(|(_, open)| open.is_none()) {
             return self.cannot_load(id, fault);
@@ -171,7 +181,10 @@ impl Kernel {
         for (call, _) in std::mem::take(&mut model.waiters) {
             self.finish(call, Err(fault.clone()));
         }
-        self.fail_calls(id, &fault);
+        match fits {
+            true => self.fail_questions_without_context(id, &fault),
+            false => self.fail_calls(id, &fault),
+        }
     }
 
     pub(in crate::core) fn no_such_device(&self, name: &str) -> Fault {

@@ -11,8 +11,11 @@
 //!    the mount's own pool is made smaller, if it does not fix the context (`KernelConfig::pool_tokens_min`);
 //! 2. models are *unloaded* that have no contexts and no calls, least recently used first. They stay mounted, and
 //!    are loaded again when somebody uses them;
-//! 3. pools of other models are made smaller, down to the largest context that is open on them;
-//! 4. the mount is refused with the sum (ENOMEM).
+//! 3. pools of models that rest are made smaller, down to the largest context that is open on them;
+//! 4. models that rest are *evacuated*, least recently used first: their pages are saved, and they are unloaded with
+//!    their contexts (`evacuate.rs`);
+//! 5. pools of models that run are made smaller in the same way;
+//! 6. the mount is refused with the sum (ENOMEM). Contexts that are there already wait.
 //!
 //! A worker that is told to stop keeps its entry until it is dead, and a restarted one has that of its model. Models
 //! are placed one after another, in the order of asking. What was mounted before the daemon started pushes nobody
@@ -23,7 +26,9 @@
 //! could go above the device.
 
 mod admit;
+mod evacuate;
 mod fit;
+mod grow;
 mod report;
 mod room;
 mod shrink;
@@ -34,7 +39,7 @@ use std::collections::{BTreeMap, VecDeque};
 use drivers::estimate::{Estimate, Needs, Split};
 
 use super::config::DeviceConfig;
-use super::event::{ModelId, WorkerId};
+use super::event::{ModelId, Now, WorkerId};
 
 /// The name of main memory.
 pub const MAIN_MEMORY: &str = "cpu";
@@ -93,13 +98,20 @@ pub(super) struct Devices {
     line: VecDeque<ModelId>,
     /// Something has changed for those in line.
     changed: bool,
+    /// When others have rested long enough for them.
+    look_again: Option<Now>,
 }
 
 impl Devices {
     /// The devices of the configuration. Without main memory among them, that is there and without bounds.
     pub(super) fn new(configured: &[DeviceConfig], more_to_come: bool) -> Devices {
-        let mut devices =
-            Devices { list: vec![], known: !more_to_come, line: VecDeque::new(), changed: false };
+        let mut devices = Devices {
+            list: vec![],
+            known: !more_to_come,
+            line: VecDeque::new(),
+            changed: false,
+            look_again: None,
+        };
         let main = DeviceConfig { name: MAIN_MEMORY.into(), memory_bytes: u64::MAX };
         let is_main = |d: &&DeviceConfig| d.name == MAIN_MEMORY;
         devices.add(configured.iter().find(is_main).unwrap_or(&main));
@@ -127,6 +139,11 @@ impl Devices {
     /// Those in line are looked at again: somebody may have room for them who had not.
     pub(super) fn reconsider(&mut self) {
         self.changed = true;
+    }
+
+    /// When those in line are to be looked at again without an event.
+    pub(super) fn next_look(&self) -> Option<Now> {
+        self.look_again
     }
 
     /// Bytes of each device.

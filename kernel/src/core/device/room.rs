@@ -1,133 +1,170 @@
-//! Making room for a model: which others are unloaded or give a part of their pools, so that nobody is disturbed
-//! in vain and nobody more than need be.
+//! Making room for a model: which others are unloaded, evacuated or give a part of their pools, so that nobody is
+//! disturbed in vain and nobody more than need be.
 
 use drivers::estimate::Needs;
 
 use super::super::Kernel;
-use super::super::effect::{Effect, LogLevel};
-use super::super::event::ModelId;
-use super::super::model::{Model, State};
+use super::super::event::{ModelId, Now};
+use super::super::model::Model;
 use super::Placement;
 use super::fit::Wish;
 
-/// What makes room for a model.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    unload: Vec<ModelId>,
-    /// Pools that get so many tokens.
-    shrink: Vec<(ModelId, u32)>,
+/// Something that makes room for a model.
+#[derive(Clone, Copy, Debug)]
+enum Measure {
+    /// A model that nobody uses gives all.
+    Unload(ModelId),
+    /// A pool gets so many tokens.
+    Shrink(ModelId, u32),
+    /// A model whose contexts rest gives all.
+    Evacuate(ModelId),
 }
+
+impl Measure {
+    fn model(self) -> ModelId {
+        match self {
+            Measure::Unload(id) | Measure::Shrink(id, _) | Measure::Evacuate(id) => id,
+        }
+    }
+}
+
+/// What makes room for a model, in the order of how much it disturbs.
+#[derive(Debug, Default)]
+pub(super) struct Plan(Vec<Measure>);
 
 impl Kernel {
     /// Bytes of each device that are free, or will be when all that was begun is done.
     pub(super) fn free_soon(&self) -> Vec<u64> {
         let mut free = self.devices.free_soon();
         for model in self.models.values() {
-            if let Some(tokens) = model.resize {
-                give_part(&mut free, model, tokens);
+            match model.resize {
+                _ if model.evacuate => give_all(&mut free, model),
+                Some(resize) => give_part(&mut free, model, resize.to),
+                None => {}
             }
         }
         free
     }
 
-    /// The least that makes room for the smallest pool that will do; none where nothing does.
-    pub(super) fn room_for(&self, id: ModelId, wish: &Wish) -> Option<Plan> {
-        let mut plan = Plan { unload: self.idle_models(id), ..Plan::default() };
-        let mut free = self.free_soon();
-        let mut enough = 0;
-        while enough < plan.unload.len() && !wish.fits_at_least(&free) {
-            give_all(&mut free, &self.models[&plan.unload[enough]]);
-            enough += 1;
-        }
-        plan.unload.truncate(enough);
-        let found = wish.fits_at_least(&free) || self.shrink_until(id, wish, &mut free, &mut plan);
-        if !found {
-            return None;
-        }
-        self.spare_who_can_stay(wish, &mut plan);
-        Some(plan)
+    /// The least that makes room for the smallest pool that will do, where models rest on until a time; none where
+    /// nothing does.
+    pub(super) fn room_for(&self, id: ModelId, wish: &Wish, by: Now) -> Option<Plan> {
+        let mut plan = Plan::default();
+        let found = self.unload_until(id, wish, &mut plan)
+            || self.shrink_until(id, wish, &mut plan, Model::rests)
+            || self.evacuate_until(id, wish, &mut plan, by)
+            || self.shrink_until(id, wish, &mut plan, |model| !model.rests());
+        found.then(|| self.without_surplus(wish, plan))
     }
 
-    /// Whether others may still make room that cannot now: they are being loaded, or end what was begun before they are
-    /// idle. The devices suffice for the model alone.
+    /// Whether others may still make room that cannot now: they are being loaded, end what was begun before they are
+    /// idle, or have not rested long enough. The devices suffice for the model alone.
     pub(super) fn room_may_come(&self, id: ModelId, wish: &Wish) -> bool {
-        let changing =
-            |m: &Model| m.placement.is_some() && (!m.is_ready() || m.resize.is_some() || m.ends_soon());
-        wish.fits_at_least(&self.devices.sizes()) && self.models.values().any(|m| m.id != id && changing(m))
+        let begun = |m: &Model| !m.is_ready() || m.resize.is_some() || m.evacuate || m.ends_soon();
+        let changing = |m: &Model| m.id != id && m.placement.is_some() && begun(m);
+        wish.fits_at_least(&self.devices.sizes())
+            && (self.models.values().any(changing) || self.room_for(id, wish, Now(u64::MAX)).is_some())
     }
 
-    /// Models that nobody uses, the one that was used longest ago first.
-    fn idle_models(&self, but: ModelId) -> Vec<ModelId> {
+    /// Bytes of each device that are free when a plan is carried out.
+    fn free_with(&self, plan: &Plan) -> Vec<u64> {
+        let mut free = self.free_soon();
+        for measure in &plan.0 {
+            match measure {
+                Measure::Unload(id) | Measure::Evacuate(id) => give_all(&mut free, &self.models[id]),
+                Measure::Shrink(id, tokens) => give_part(&mut free, &self.models[id], *tokens),
+            }
+        }
+        free
+    }
+
+    fn suffices(&self, wish: &Wish, plan: &Plan) -> bool {
+        wish.fits_at_least(&self.free_with(plan))
+    }
+
+    /// Unloads models that nobody uses, the one that was used longest ago first.
+    fn unload_until(&self, but: ModelId, wish: &Wish, plan: &mut Plan) -> bool {
         let idle = self.models.values().filter(|m| m.id != but && m.is_idle());
         let mut idle: Vec<_> = idle.map(|m| (m.last_use, m.id)).collect();
         idle.sort_unstable();
-        idle.into_iter().map(|(_, id)| id).collect()
+        for (_, id) in idle {
+            if self.suffices(wish, plan) {
+                return true;
+            }
+            plan.0.push(Measure::Unload(id));
+        }
+        self.suffices(wish, plan)
     }
 
-    /// Takes from the pools of models in use, the one with most to give first, and from the last one no more than
+    /// Takes from the pools of some models in use, the one with most to give first, and from the last one no more than
     /// is needed.
-    fn shrink_until(&self, but: ModelId, wish: &Wish, free: &mut Vec<u64>, plan: &mut Plan) -> bool {
-        let floors = self.models.values().filter(|m| m.id != but && !plan.unload.contains(&m.id));
-        let floors = floors.filter_map(|m| Some((m, self.pool_floor(m)?)));
+    fn shrink_until(
+        &self,
+        but: ModelId,
+        wish: &Wish,
+        plan: &mut Plan,
+        which: impl Fn(&Model) -> bool,
+    ) -> bool {
+        let planned = |id| plan.0.iter().any(|measure| measure.model() == id);
+        let others = self.models.values().filter(|m| m.id != but && !planned(m.id) && which(m));
+        let floors = others.filter_map(|m| Some((m, self.pool_floor(m)?)));
         let mut givers: Vec<_> = floors.map(|(m, floor)| (gain(m, floor), m, floor)).collect();
         givers.sort_by_key(|(gain, m, _)| (std::cmp::Reverse(*gain), m.id));
         for (_, model, floor) in givers {
-            let mut given = free.clone();
-            give_part(&mut given, model, floor);
-            if !wish.fits_at_least(&given) {
-                *free = given;
-                plan.shrink.push((model.id, floor));
-                continue;
+            plan.0.push(Measure::Shrink(model.id, floor));
+            if self.suffices(wish, plan) {
+                return true;
             }
-            plan.shrink.push((model.id, largest_that_helps(model, floor, wish, free)));
-            return true;
         }
         false
     }
 
-    /// Leaves those loaded whose memory turned out not to be needed, the most recently used first.
-    fn spare_who_can_stay(&self, wish: &Wish, plan: &mut Plan) {
-        for at in (0..plan.unload.len()).rev() {
-            let mut free = self.free_soon();
-            let others = plan.unload.iter().enumerate().filter(|(n, _)| *n != at);
-            others.for_each(|(_, id)| give_all(&mut free, &self.models[id]));
-            plan.shrink.iter().for_each(|(id, tokens)| give_part(&mut free, &self.models[id], *tokens));
-            if wish.fits_at_least(&free) {
-                plan.unload.remove(at);
+    /// Evacuates models that have rested long enough by a time, the one that was used longest ago first.
+    fn evacuate_until(&self, but: ModelId, wish: &Wish, plan: &mut Plan, by: Now) -> bool {
+        for id in self.resting_models(but, by) {
+            plan.0.retain(|measure| measure.model() != id);
+            plan.0.push(Measure::Evacuate(id));
+            if self.suffices(wish, plan) {
+                return true;
             }
         }
+        false
+    }
+
+    /// Leaves out what turned out not to be needed, what disturbs most first and of models the one that was used last;
+    /// pools give no more than they have to.
+    fn without_surplus(&self, wish: &Wish, mut plan: Plan) -> Plan {
+        for at in (0..plan.0.len()).rev() {
+            let measure = plan.0.remove(at);
+            let free = self.free_with(&plan);
+            match measure {
+                _ if wish.fits_at_least(&free) => {}
+                Measure::Shrink(id, floor) => {
+                    let tokens = largest_that_helps(&self.models[&id], floor, wish, &free);
+                    plan.0.insert(at, Measure::Shrink(id, tokens));
+                }
+                needed => plan.0.insert(at, needed),
+            }
+        }
+        plan
     }
 
     /// Carries a plan out.
     pub(super) fn make_room(&mut self, plan: Plan) {
-        plan.unload.into_iter().for_each(|id| self.unload(id));
-        for (id, tokens) in plan.shrink {
-            self.shrink(id, tokens);
+        for measure in plan.0 {
+            match measure {
+                Measure::Unload(id) => self.unload(id),
+                Measure::Shrink(id, tokens) => self.resize_pool(id, tokens),
+                Measure::Evacuate(id) => self.evacuate(id),
+            }
         }
-    }
-
-    /// Takes the memory of a model that nobody uses. It stays mounted.
-    fn unload(&mut self, id: ModelId) {
-        let Some(model) = self.models.get_mut(&id) else { return };
-        let worker = model.worker();
-        model.state = State::Unloaded;
-        model.placement = None;
-        model.resize = None;
-        // What its worker still says is not heard.
-        model.incarnation += 1;
-        model.worker_os_pid = 0;
-        let message = format!("model {} is unloaded: another one needs its memory", model.name);
-        self.lose_pages(id);
-        self.devices.leave(worker);
-        self.out.push(Effect::StopWorker { worker });
-        self.out.push(Effect::Log(LogLevel::Info, message));
     }
 }
 
 impl Model {
     /// Whether it could be unloaded without anybody noticing but by the time of the next call.
     fn is_idle(&self) -> bool {
-        self.is_ready() && self.is_left() && self.in_flight.is_none() && !self.questions.any()
+        self.rests() && self.contexts.is_empty()
     }
 
     /// Whether it is idle as soon as its worker has done what it was told.
@@ -142,7 +179,7 @@ impl Model {
 }
 
 /// Adds to what is free all that a model takes.
-fn give_all(free: &mut [u64], model: &Model) {
+pub(super) fn give_all(free: &mut [u64], model: &Model) {
     if let (Some(placement), Some(estimate)) = (&model.placement, &model.estimate) {
         add(free, placement.shares(estimate), [(0, Needs::default()); 2]);
     }

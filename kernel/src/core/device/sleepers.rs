@@ -1,7 +1,9 @@
-//! Models that contexts from an earlier daemon sleep for, and that found no room when this one began.
+//! Models that are wanted and have no room: those that contexts from an earlier daemon sleep for, and those that gave
+//! their memory to others and whose contexts go on.
 //!
-//! Nobody makes a call for such a model: whoever waits for it made his with the last daemon, or has only just come back
-//! to his contexts. So its place is looked for again whenever memory is given back, or somebody could give more of his.
+//! Nobody makes a call that could be refused for such a model: whoever waits for it made his with the last daemon, has
+//! only just come back to his contexts, or had his context before. So its place is looked for again whenever memory is
+//! given back, or somebody could give more of his.
 
 use syscalls::ContextId;
 
@@ -18,14 +20,12 @@ impl Kernel {
 
     /// Puts those in line for which there may be a place now.
     pub(super) fn call_up_wanted(&mut self) {
-        if self.asleep.is_empty() {
-            return;
-        }
         let waits = |m: &&Model| m.state == State::Unloaded && self.is_wanted(m);
-        let waiting: Vec<ModelId> =
-            self.models.values().filter(waits).filter(|m| self.may_fit(m)).map(|m| m.id).collect();
+        let waiting: Vec<ModelId> = self.models.values().filter(waits).map(|m| m.id).collect();
         for id in waiting {
-            if let Some(model) = self.models.get_mut(&id) {
+            if !self.models.get(&id).is_some_and(|m| self.may_fit(m)) {
+                self.look_when_others_rested();
+            } else if let Some(model) = self.models.get_mut(&id) {
                 model.state = State::Loading;
                 self.devices.line.push_back(id);
             }
@@ -58,6 +58,6 @@ impl Kernel {
     fn may_fit(&self, model: &Model) -> bool {
         let Some(estimate) = model.estimate.clone() else { return false };
         let Ok(wish) = self.wish(model, &estimate) else { return false };
-        wish.fits_at_least(&self.free_soon()) || self.room_for(model.id, &wish).is_some()
+        wish.fits_at_least(&self.free_soon()) || self.room_for(model.id, &wish, self.now).is_some()
     }
 }

@@ -7,12 +7,13 @@ use syscalls::event::PageChange;
 use syscalls::{ContextId, Pid, Token};
 
 use super::super::Kernel;
+use super::super::effect::Effect;
 use super::super::event::ModelId;
 use super::super::group::Groups;
 use super::super::model::Model;
 use super::super::process::ProcessTable;
 use super::paging::PageSent;
-use super::slots::{Budget, Placed};
+use super::slots::{Budget, Placed, TierName};
 use super::tree::{NodeId, Saved, Space};
 use super::{PageRef, Resident};
 
@@ -39,14 +40,29 @@ pub(super) struct Payment<'a> {
     pub budget: &'a mut Budget,
     pub processes: &'a mut ProcessTable,
     pub groups: &'a Groups,
+    /// The other models, which share the budget.
+    pub rivals: Vec<&'a mut Model>,
+    pub out: &'a mut Vec<Effect>,
 }
 
 impl Kernel {
     /// A model, and what saving a page of it needs beside it.
     pub(super) fn model_and_payment(&mut self, id: ModelId) -> Option<(&mut Model, Payment<'_>)> {
-        let payment =
-            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
-        self.models.get_mut(&id).map(|model| (model, payment))
+        let (mut own, mut rivals) = (None, Vec::new());
+        for (other, model) in &mut self.models {
+            match *other == id {
+                true => own = Some(model),
+                false => rivals.push(model),
+            }
+        }
+        let payment = Payment {
+            budget: &mut self.swap,
+            processes: &mut self.processes,
+            groups: &self.groups,
+            rivals,
+            out: &mut self.out,
+        };
+        own.map(|model| (model, payment))
     }
 
     /// Takes pages from the end of a sequence until so many frames of its model are free, or it has none left.
@@ -87,7 +103,7 @@ impl Kernel {
         let path = share.and_then(|(giver, _)| self.resident(model_id, giver)).map(|r| r.path.as_slice());
         let mut parent = shared.checked_sub(1).and_then(|last| path?.get(last).copied());
         let Some(model) = self.models.get_mut(&model_id) else { return };
-        model.slots.keep();
+        model.slots.keep(&self.swap);
         let mut saved = Vec::new();
         for page in context.log.chunks_exact(PAGE_TOKENS as usize).skip(shared) {
             let found = model.tree.saved_behind(&context.space, parent, page);
@@ -97,7 +113,7 @@ impl Kernel {
         }
         for node in saved.into_iter().rev() {
             if let Some(saved) = model.tree.saved(node) {
-                model.touch(node, saved);
+                model.touch(node, saved, &mut self.swap);
             }
         }
     }
@@ -144,8 +160,12 @@ impl Model {
         let parent = (from / PAGE_TOKENS).checked_sub(1).map(|n| held.resident.path[n as usize]);
         let node = self.tree.child(&held.space, parent, &held.log[from as usize..to as usize]);
         match self.tree.saved(node) {
-            Some(saved) => self.touch(node, saved),
+            Some(saved) => self.touch(node, saved, payment.budget),
             None if payment.may_save(held.owner) => {
+                if held.lasting {
+                    payment.take_from_rivals(&self.slots, &[TierName::Disk]);
+                }
+                payment.take_from_rivals(&self.slots, &[TierName::Host, TierName::Disk]);
                 let placed = self.slots.place(payment.budget, held.lasting);
                 let asid = held.resident.lease.asid();
                 placed.into_iter().for_each(|placed| self.save(asid, held.owner, node, placed, payment));
@@ -165,7 +185,7 @@ impl Model {
         payment: &mut Payment,
     ) {
         self.make_way(&placed, payment);
-        let (slot, tick) = (placed.slot, self.slots.tick());
+        let (slot, tick) = (placed.slot, payment.budget.tick());
         let charged = payment.charge(owner);
         self.tree.set_saved(node, Some(Saved { slot, ready: false, tick, charged }));
         let op = Op::Save { asid, page: self.tree.label(node), slot };
@@ -188,11 +208,11 @@ impl Model {
     }
 
     /// Notes that a saved page has been used.
-    pub(super) fn touch(&mut self, node: NodeId, saved: Saved) {
+    pub(super) fn touch(&mut self, node: NodeId, saved: Saved, budget: &mut Budget) {
         if !saved.ready {
             return;
         }
-        let tick = self.slots.tick();
+        let tick = budget.tick();
         self.slots.unlist(saved.slot, saved.tick, node);
         self.slots.list(saved.slot, tick, node);
         self.tree.set_saved(node, Some(Saved { tick, ..saved }));

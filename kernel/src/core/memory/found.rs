@@ -49,6 +49,16 @@ impl Found {
         self.take(owner, digest)
     }
 
+    /// When the one was saved that was saved first.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.aged.first().map(|(tick, _, _)| *tick)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.aged.len()
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.pages.is_empty()

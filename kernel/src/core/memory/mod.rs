@@ -33,6 +33,7 @@ mod reclaim;
 mod remnant;
 mod report;
 mod residency;
+mod rivals;
 mod shortage;
 mod slots;
 mod tree;

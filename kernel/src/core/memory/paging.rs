@@ -170,7 +170,7 @@ impl Kernel {
     ) {
         let Some(model) = self.models.get_mut(&id) else { return };
         if let Some(saved) = model.tree.saved(node).filter(|s| s.slot == slot) {
-            model.touch(node, saved);
+            model.touch(node, saved, &mut self.swap);
         }
         let bytes = model.page_bytes();
         let Some(context) = self.contexts.get_mut(&context_id) else { return };
@@ -212,8 +212,13 @@ impl Kernel {
     /// Gives back what a model that goes had of the swap area.
     pub(in crate::core) fn give_slots_back(&mut self, model: &Model) {
         model.slots.give_all_back(&mut self.swap);
-        let mut payment =
-            Payment { budget: &mut self.swap, processes: &mut self.processes, groups: &self.groups };
+        let mut payment = Payment {
+            budget: &mut self.swap,
+            processes: &mut self.processes,
+            groups: &self.groups,
+            rivals: Vec::new(),
+            out: &mut self.out,
+        };
         model.tree.all_saved().for_each(|(_, saved)| payment.refund(Some(saved)));
     }
 
@@ -243,6 +248,14 @@ impl Model {
     /// Bytes of a saved page.
     pub(in crate::core) fn page_bytes(&self) -> u64 {
         self.description.as_ref().map_or(0, |d| d.page_bytes)
+    }
+}
+
+impl Model {
+    /// Whether its worker is to load a page from a slot.
+    pub(super) fn loads_from(&self, slot: Slot) -> bool {
+        let mut told = self.in_flight.iter().flat_map(|step| &step.pages).chain(&self.page_ops);
+        told.any(|sent| matches!(sent, PageSent::Load { slot: from, .. } if *from == slot))
     }
 }
 

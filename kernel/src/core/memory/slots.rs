@@ -7,7 +7,8 @@
 //! A slot that could not be written is never used again; where it was one that the file had to grow for, the tier stays
 //! as small as it is.
 //!
-//! All models share the budget of a tier.
+//! All models share the budget of a tier, and ticks count for all of them: where a page has to be gone, it is the one that
+//! was used longest ago, whichever model's it is (`rivals.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,14 +44,34 @@ impl TierName {
     }
 }
 
-/// Bytes that may still be given to slots, of each tier and of all models together.
+/// What all models have together: bytes that may still be given to slots of each tier, and the order of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::core) struct Budget {
     pub host: u64,
     pub disk: u64,
+    ticks: u64,
 }
 
 impl Budget {
+    /// With nothing given yet.
+    pub(in crate::core) fn new(host: u64, disk: u64) -> Self {
+        Budget { host, disk, ticks: 0 }
+    }
+
+    /// A number that is later than all before it.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    /// What is left of a tier.
+    pub(super) fn left(&self, tier: TierName) -> u64 {
+        match tier {
+            TierName::Host => self.host,
+            TierName::Disk => self.disk,
+        }
+    }
+
     fn of(&mut self, tier: TierName) -> &mut u64 {
         match tier {
             TierName::Host => &mut self.host,
@@ -105,6 +126,16 @@ impl Tier {
         (oldest.key().0 <= kept_since).then(|| oldest.remove_entry())
     }
 
+    /// When the page was used that [`Tier::give_way`] takes.
+    fn oldest(&self, kept_since: u64) -> Option<u64> {
+        self.used.first_key_value().map(|((tick, _), _)| *tick).filter(|tick| *tick <= kept_since)
+    }
+
+    /// Whether there is a number for one more slot, if the budget has room for it.
+    fn has_number(&self) -> bool {
+        !self.free.is_empty() || self.next < self.end
+    }
+
     /// Slots with a page, or with one on its way.
     fn taken(&self) -> u32 {
         self.next - self.free.len() as u32 - self.retired
@@ -120,7 +151,6 @@ pub(in crate::core) struct Slots {
     found: Found,
     /// Bytes of a slot; 0 where pages of the model cannot be saved.
     room: u64,
-    ticks: u64,
     /// Pages that were used later than this keep their slots.
     kept_since: u64,
 }
@@ -139,7 +169,7 @@ impl Slots {
     /// No slots yet.
     pub(in crate::core) fn new() -> Self {
         let (host, disk, found) = (Tier::new(), Tier::new(), Found::default());
-        Slots { host, disk, found, room: 0, ticks: 0, kept_since: u64::MAX }
+        Slots { host, disk, found, room: 0, kept_since: u64::MAX }
     }
 
     /// Learns how large a page of the model is.
@@ -162,8 +192,7 @@ impl Slots {
             if !slots.insert(saved.slot) {
                 continue;
             }
-            self.ticks += 1;
-            let page = FoundPage { slot: saved.slot, tick: self.ticks };
+            let page = FoundPage { slot: saved.slot, tick: budget.tick() };
             if let Some(older) = self.found.insert(saved.page.owner, saved.page.digest, page) {
                 slots.remove(&older.slot);
             }
@@ -196,15 +225,9 @@ impl Slots {
         self.room
     }
 
-    /// A number that is later than all before it.
-    pub(in crate::core) fn tick(&mut self) -> u64 {
-        self.ticks += 1;
-        self.ticks
-    }
-
     /// Lets all pages that are used from now on keep their slots, until [`Slots::keep_none`].
-    pub(super) fn keep(&mut self) {
-        self.kept_since = self.ticks;
+    pub(super) fn keep(&mut self, budget: &Budget) {
+        self.kept_since = budget.ticks;
     }
 
     /// Lets every page give its slot again.
@@ -217,7 +240,14 @@ impl Slots {
         (self.host.taken(), self.disk.taken())
     }
 
-    fn tier(&mut self, tier: TierName) -> &mut Tier {
+    fn tier(&self, tier: TierName) -> &Tier {
+        match tier {
+            TierName::Host => &self.host,
+            TierName::Disk => &self.disk,
+        }
+    }
+
+    fn tier_mut(&mut self, tier: TierName) -> &mut Tier {
         match tier {
             TierName::Host => &mut self.host,
             TierName::Disk => &mut self.disk,
@@ -265,6 +295,49 @@ impl Slots {
         Some(Placed { slot, lost, moved: None })
     }
 
+    /// Whether one of these tiers has a slot for which no page has to go that anybody has asked for.
+    pub(super) fn has_spare(&self, tiers: &[TierName], budget: &Budget) -> bool {
+        let free = |tier: &TierName| self.tier(*tier).free(budget.left(*tier), self.room) > 0;
+        tiers.iter().any(free) || (tiers.contains(&TierName::Disk) && !self.found.is_empty())
+    }
+
+    /// When the page was used that has to go for one more in these tiers, if one does.
+    pub(super) fn next_to_go(&self, tiers: &[TierName]) -> Option<u64> {
+        // From the host tier a page goes down, and from the disk tier it is gone.
+        tiers.iter().rev().find_map(|tier| self.tier(*tier).oldest(self.kept_since))
+    }
+
+    /// Whether a tier can have one more page of the model, where the budget has room for it.
+    pub(super) fn can_grow(&self, tier: TierName) -> bool {
+        self.room > 0 && self.tier(tier).has_number()
+    }
+
+    /// Bytes of a tier that the model could give to another one.
+    pub(super) fn could_give(&self, tier: TierName) -> u64 {
+        let found = if tier == TierName::Disk { self.found.len() } else { 0 };
+        (self.tier(tier).used.len() + found) as u64 * self.room
+    }
+
+    /// When the page of a tier was used that nobody has asked for and was saved first.
+    pub(super) fn oldest_found(&self, tier: TierName) -> Option<u64> {
+        self.found.oldest().filter(|_| tier == TierName::Disk)
+    }
+
+    /// The page of a tier that was used longest ago, but for those in slots that are `busy`.
+    pub(super) fn oldest(&self, tier: TierName, busy: impl Fn(Slot) -> bool) -> Option<(u64, NodeId)> {
+        let used = self.tier(tier).used.iter();
+        used.map(|(key, number)| (*key, tier.slot(*number)))
+            .find(|(_, slot)| !busy(*slot))
+            .map(|(key, _)| key)
+    }
+
+    /// Gives up what nobody has asked for and was saved first, and tells its slot.
+    pub(super) fn give_up_found(&mut self, budget: &mut Budget) -> Option<Slot> {
+        let slot = Slot::Disk(self.found.give_way()?.slot);
+        self.give_back(slot, budget);
+        Some(slot)
+    }
+
     /// Pages that can be saved without another one having to go.
     pub(in crate::core) fn free(&self, budget: &Budget) -> u64 {
         self.host.free(budget.host, self.room) + self.disk.free(budget.disk, self.room)
@@ -284,19 +357,19 @@ impl Slots {
 
     /// Lists a page that is written among those that may go.
     pub(in crate::core) fn list(&mut self, slot: Slot, tick: u64, node: NodeId) {
-        self.tier(TierName::of(slot)).used.insert((tick, node), number_of(slot));
+        self.tier_mut(TierName::of(slot)).used.insert((tick, node), number_of(slot));
     }
 
     /// Takes a page off that list.
     pub(in crate::core) fn unlist(&mut self, slot: Slot, tick: u64, node: NodeId) {
-        self.tier(TierName::of(slot)).used.remove(&(tick, node));
+        self.tier_mut(TierName::of(slot)).used.remove(&(tick, node));
     }
 
     /// Gives a slot back.
     pub(in crate::core) fn give_back(&mut self, slot: Slot, budget: &mut Budget) {
         let (tier, number) = (TierName::of(slot), number_of(slot));
         *budget.of(tier) += self.room;
-        self.tier(tier).free.push(number);
+        self.tier_mut(tier).free.push(number);
     }
 
     /// Never uses a slot again that could not be written. Tells whether the tier is smaller for good than it might
@@ -304,7 +377,7 @@ impl Slots {
     pub(in crate::core) fn retire(&mut self, slot: Slot, budget: &mut Budget) -> bool {
         let (name, number) = (TierName::of(slot), number_of(slot));
         *budget.of(name) += self.room;
-        let tier = self.tier(name);
+        let tier = self.tier_mut(name);
         tier.retired += 1;
         let grew = number + 1 == tier.next && tier.end == u32::MAX;
         if grew {

@@ -16,6 +16,7 @@ use super::super::Kernel;
 use super::super::event::ModelId;
 use super::super::model::Model;
 use super::paging::PageSent;
+use super::slots::TierName;
 use super::tree::{NodeId, Saved};
 
 /// Steps give one part in so many of their time to it.
@@ -145,6 +146,9 @@ impl Kernel {
         let Some((model, mut payment)) = self.model_and_payment(id) else { return false };
         let saved = model.tree.saved(node);
         let may = saved.is_some() || payment.may_save(owner);
+        if may {
+            payment.take_from_rivals(&model.slots, &[TierName::Disk]);
+        }
         let placed = may.then(|| model.slots.place_lasting(payment.budget, |oldest| path.contains(&oldest)));
         let Some(placed) = placed.flatten() else {
             model.behind.queue.remove(&sequence);

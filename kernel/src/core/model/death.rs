@@ -90,14 +90,16 @@ impl Kernel {
     /// Does what a worker's death costs. Gives the pause in milliseconds before the next one is started; none where the
     /// model is given up.
     fn count_as_dead(&mut self, worker: WorkerId, how: &str) -> Option<u64> {
-        match self.live_model(worker)?.state {
-            State::Loading => {
+        let model = self.live_model(worker)?;
+        match model.state {
+            // One that was loaded before has what a first one has not: contexts, perhaps.
+            State::Loading if model.description.is_none() => {
                 let message = format!("the worker died while it loaded the model: {how}");
                 self.devices.leave(worker);
                 self.cannot_load(worker.model, Fault::new(syscalls::Errno::EIO, message));
                 None
             }
-            State::Ready | State::Restarting => self.lose_worker(worker, how),
+            State::Loading | State::Ready | State::Restarting => self.lose_worker(worker, how),
             State::Offline(_) | State::Unloaded => None,
         }
     }
@@ -122,6 +124,9 @@ impl Kernel {
         let charged = asked.or(self.accuse_contexts(id, step, questions_asked));
         // Calls that waited for the step to be over.
         in_step.into_iter().for_each(|context| self.advance(context));
+        if self.is_evacuated_by_death(id) {
+            return None;
+        }
         let model = self.models.get_mut(&id)?;
         if charged.is_none() {
             model.culprits.begin();

@@ -6,7 +6,7 @@
 //! | ready      | the worker takes steps and questions         | its death    |
 //! | restarting | the worker died, or was killed and is about to, and another one is starting | `Ready`; `Refused` because of its file or too many deaths, which make it offline |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
-//! | unloaded   | nothing runs and there are no contexts: its memory is another model's | a call that uses it, which loads it again; `unmount` |
+//! | unloaded   | nothing runs: its memory is another model's; its contexts, if it has some, keep their logs and the pages that are saved | a call that uses it, or a generation on one of its contexts, which load it again when there is room; `unmount` |
 //!
 //! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
 //! its log, and no call fails for it, but those that kill it twice.
@@ -49,6 +49,13 @@ pub(super) enum State {
     Unloaded,
 }
 
+/// A change of a pool, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resize {
+    pub from: u32,
+    pub to: u32,
+}
+
 /// One mounted model.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -67,8 +74,13 @@ pub(super) struct Model {
     pub last_use: Now,
     /// When its worker last said something, or was first given something to do.
     pub heard: Now,
-    /// The tokens that its pool is to have after the step that runs.
-    pub resize: Option<u32>,
+    /// The change of its pool that is to come after the step that runs.
+    pub resize: Option<Resize>,
+    /// It is to be unloaded when its pool is empty, if its contexts rest until then.
+    pub evacuate: bool,
+    /// When its worker was last started, and how long that one, or one before, took to be ready, in microseconds.
+    pub started: Now,
+    pub load_us: u64,
     /// Its worker cannot change its pool.
     pub keeps_pool: bool,
     /// From the worker, when it has loaded for the first time.
@@ -125,6 +137,9 @@ impl Model {
             last_use: Now(0),
             heard: Now(0),
             resize: None,
+            evacuate: false,
+            started: Now(0),
+            load_us: 0,
             keeps_pool: false,
             description: None,
             incarnation: 0,
@@ -179,7 +194,7 @@ impl Model {
 
     /// Whether somebody waits for it to be loaded.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.waiters.is_empty() || self.questions.any()
+        !self.waiters.is_empty() || self.questions.any() || !self.sched.line.is_empty()
     }
 
     /// Whether it may generate, as far as is known.

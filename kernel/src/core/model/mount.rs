@@ -66,7 +66,8 @@ impl Kernel {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.incarnation += 1;
         model.worker_os_pid = 0;
-        model.heard = Now(now.0.saturating_add(delay_ms.saturating_mul(1000)));
+        model.started = Now(now.0.saturating_add(delay_ms.saturating_mul(1000)));
+        model.heard = model.started;
         let load = Box::new(model.load_request(&self.config, &self.devices));
         let (worker, digest) = (model.worker(), model.digest);
         self.out.push(Effect::StartWorker { worker, load, digest, delay_ms });
@@ -100,7 +101,7 @@ impl Kernel {
         os_pid: u32,
         description: Box<ModelDescription>,
     ) {
-        let sequences_max = self.config.sequences_max;
+        let (sequences_max, now) = (self.config.sequences_max, self.now);
         let Some(model) = self.live_model(worker) else { return };
         if model.is_ready() {
             return self.worker_broken(worker, "it said twice that it is ready");
@@ -117,6 +118,7 @@ impl Kernel {
         let first = model.state == State::Loading;
         model.state = State::Ready;
         model.shortages = 0;
+        (model.last_use, model.load_us) = (now, now.0.saturating_sub(model.started.0));
         model.memory = Some(Memory::new(&description));
         model.slots.describe(&description);
         model.description = Some(description);
@@ -202,6 +204,7 @@ impl Kernel {
         model.state = State::Offline(trouble);
         model.placement = None;
         model.resize = None;
+        model.evacuate = false;
         self.devices.release(Holder::Model(id));
         self.devices.reconsider();
         let Err(fault) = model.check_usable() else { return };
@@ -223,6 +226,14 @@ impl Kernel {
         let contexts: Vec<ContextId> = model.contexts.iter().copied().collect();
         for context in contexts {
             self.fail_generation(context, fault.clone());
+        }
+    }
+
+    /// Fails the questions to a model that are of no context's calls.
+    pub(in crate::core) fn fail_questions_without_context(&mut self, id: ModelId, fault: &Fault) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        for call in model.questions.take_calls_without_context() {
+            self.finish(call, Err(fault.clone()));
         }
     }
 

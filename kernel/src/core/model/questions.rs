@@ -130,6 +130,14 @@ impl Questions {
         let all = std::mem::replace(self, Questions { next: self.next, ..Questions::default() });
         all.open.into_values().filter_map(|q| Some((q.call?, q.context))).collect()
     }
+
+    /// Takes the calls out that are of no context. The worker has none of them.
+    pub(super) fn take_calls_without_context(&mut self) -> Vec<CallNo> {
+        let of_none = |question: &&Open| question.context.is_none();
+        let calls: Vec<CallNo> = self.open.values().filter(of_none).filter_map(|q| q.call).collect();
+        calls.iter().for_each(|call| self.withdraw(*call));
+        calls
+    }
 }
 
 impl Kernel {
@@ -188,13 +196,13 @@ impl Kernel {
         number: u64,
         answer: Result<Answer, DriverFault>,
     ) {
+        let now = self.now;
         let Some(model) = self.live_model(worker) else { return };
         let Some(asked) = model.questions.take_answered(number) else {
             return self.worker_broken(worker, "it answered a question that was not asked");
         };
-        if model.is_left() {
-            self.devices.reconsider();
-        }
+        model.last_use = now;
+        self.note_rest(worker.model);
         self.worker_progressed(worker.model);
         let Some(call) = asked.call else { return };
         let answer = answer.map_err(|fault| Fault::new(fault.errno, fault.message));

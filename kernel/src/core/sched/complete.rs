@@ -27,8 +27,8 @@ impl Kernel {
             let withdrawn = u64::from(model.sched.count_withdrawn(&step, &done.rows));
             model.counters.steps_withdrawn += withdrawn;
             self.counters.steps_withdrawn += withdrawn;
-            if model.is_left() {
-                self.devices.reconsider();
+            if !step.rows.is_empty() {
+                model.last_use = self.now;
             }
         }
         self.worker_progressed(worker.model);
@@ -44,6 +44,7 @@ impl Kernel {
             self.worker_short(worker.model, shortage);
         }
         self.step_ran(worker.model, &step, elapsed_us);
+        self.note_rest(worker.model);
         if let Some(model) = self.models.get_mut(&worker.model) {
             model.sched.rows = step.rows;
             model.sched.rows.clear();

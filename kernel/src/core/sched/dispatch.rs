@@ -38,8 +38,11 @@ impl Kernel {
         if !model.is_ready() || model.questions.suspects_go_first() {
             return;
         }
-        if self.begin_resize(id) {
+        if self.begin_evacuation(id) || self.begin_resize(id) {
             return self.submit(id, Plan::default());
+        }
+        if !self.models.get(&id).is_some_and(Model::is_ready) {
+            return;
         }
         let plan = self.plan(id);
         let written = self.write_behind(id, self.beside(id, &plan));
@@ -79,7 +82,9 @@ impl Kernel {
             }
         }
         model.steps_begun += 1;
-        model.last_use = self.now;
+        if !sent.is_empty() {
+            model.last_use = self.now;
+        }
         let step = Step { number: model.steps_begun, ops: std::mem::take(&mut model.ops), rows };
         assert_eq!(step.rows.len(), sent.len(), "every planned row has a sequence");
         let pages = std::mem::take(&mut model.page_ops);

@@ -97,7 +97,7 @@ impl Line {
     }
 
     /// Generations in line.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::core) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 

@@ -42,6 +42,9 @@ impl Kernel {
                 self.let_others_in(model);
             }
             self.enter_place(id, owner, wanted);
+            if before.runs() && !wanted.runs() {
+                self.note_rest(model);
+            }
         }
         self.enroll_context(id);
         self.stand_in_line(model, owner);
@@ -79,6 +82,7 @@ impl Kernel {
         let Some(context) = self.contexts.get_mut(&id) else { return };
         let generation = context.generation.as_ref().map(|g| (g.call, g.deadline));
         let Some(model) = self.models.get_mut(&context.model) else { return };
+        let lacks_room = model.lacks_room();
         let sched = &mut model.sched;
         let length = context.length();
         context.place = place;
@@ -107,6 +111,9 @@ impl Kernel {
         }
         self.count_place(id, 1);
         if place == Place::Waiting {
+            if lacks_room {
+                self.devices.reconsider();
+            }
             self.pages_changed(id, PageChange::Waits, length);
         }
     }

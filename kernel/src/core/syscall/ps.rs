@@ -125,6 +125,10 @@ impl Kernel {
         self.models.get(&context.model).is_some_and(|m| m.is_ready())
     }
 
+    fn is_loaded(&self, context: &Context) -> bool {
+        self.models.get(&context.model).is_some_and(|m| m.placement.is_some())
+    }
+
     pub(super) fn waits_for(&self, process: &Process, waits: &Waits) -> String {
         let name = |model| self.models.get(model).map_or("a model", |m| m.name.as_str());
         match waits {
@@ -143,6 +147,7 @@ impl Kernel {
             Waits::Mount(model) | Waits::Open(model, _) => format!("the loading of {}", name(model)),
             Waits::Context(id) => match self.contexts.get(id) {
                 Some(_) if !self.is_read(process) => "its reader".into(),
+                Some(c) if !self.is_loaded(c) => format!("the loading of {}", name(&c.model)),
                 Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
                 Some(c) if c.place == Place::Waiting && self.empty_until(process).is_some() => {
                     "tokens of its rate".into()

@@ -25,6 +25,7 @@ impl Reactor {
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
             Effect::KillWorker { worker } => self.workers.kill(worker),
+            Effect::ClearSlot { model, slot, bytes } => self.swaps.clear(model, slot, bytes),
             Effect::DropSwap { model } => self.swaps.remove(model),
             Effect::StartProgram { pid, program } => self.programs.start(pid, &program),
             Effect::SignalProgram { pid, signal } => self.programs.signal(pid, signal),

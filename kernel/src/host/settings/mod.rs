@@ -117,6 +117,10 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
     let mode = if flags.system { SYSTEM_SOCKET_MODE } else { USER_SOCKET_MODE };
     let socket = flags.socket.or(file.socket);
     let data = flags.data.or(file.data).unwrap_or_else(|| own(SYSTEM_DATA, paths::data));
+    let usable = machine::usable_bytes();
+    let devices_to_come = file.devices.is_none();
+    let devices = devices(flags.device_memory, file.devices.unwrap_or_default(), usable);
+    let main_memory = devices.iter().find(|device| device.name == MAIN_MEMORY).map_or(0, |d| d.memory_bytes);
     let settings = Settings {
         socket: socket.unwrap_or_else(|| own(paths::SYSTEM_SOCKET, paths::user_socket)),
         socket_mode: file.socket_mode.unwrap_or(mode),
@@ -129,8 +133,8 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
         admin_group: file.admin_group,
         values: Quota { values: file.store_values_max, bytes: file.store_bytes_max },
         kernel: KernelConfig {
-            devices_to_come: file.devices.is_none(),
-            devices: devices(flags.device_memory, file.devices.unwrap_or_default()),
+            devices_to_come,
+            devices,
             pool_tokens_min: file.pool_tokens_min,
             default_model: file.default_model,
             sequences_max: file.sequences_max,
@@ -148,7 +152,9 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
                 connections: file.user_limits.connections,
                 calls: file.user_limits.calls,
             },
-            swap_host_bytes: file.swap_host_bytes.unwrap_or(machine::memory_bytes() / 4),
+            swap_host_bytes: file
+                .swap_host_bytes
+                .unwrap_or_else(|| machine::host_tier_share(usable, main_memory)),
             swap_disk_bytes: file.swap_disk_bytes,
             services: services(file.services)?,
             save_at_end_ms: file.save_at_end_ms,
@@ -169,7 +175,7 @@ fn policy(name: &str) -> Result<Policy, SettingsError> {
 }
 
 /// The devices of the file, with main memory among them, of which the command line has the last word.
-fn devices(main_memory: Option<Bytes>, entries: Vec<DeviceEntry>) -> Vec<DeviceConfig> {
+fn devices(main_memory: Option<Bytes>, entries: Vec<DeviceEntry>, usable: Option<u64>) -> Vec<DeviceConfig> {
     let mut devices: Vec<DeviceConfig> = entries
         .into_iter()
         .map(|entry| DeviceConfig { name: entry.name, memory_bytes: entry.memory.0 })
@@ -179,7 +185,7 @@ fn devices(main_memory: Option<Bytes>, entries: Vec<DeviceEntry>) -> Vec<DeviceC
         (Some(at), Some(bytes)) => devices[at].memory_bytes = bytes.0,
         (Some(_), None) => {}
         (None, bytes) => {
-            let memory_bytes = bytes.map_or_else(machine::device_memory_bytes, |bytes| bytes.0);
+            let memory_bytes = bytes.map_or_else(|| machine::device_share(usable), |bytes| bytes.0);
             devices.insert(0, DeviceConfig { name: MAIN_MEMORY.into(), memory_bytes });
         }
     }

@@ -131,7 +131,7 @@ fn devices_of_the_file_are_all_there_are_and_main_memory_is_always_one() {
         (devices, kernel.devices_to_come)
     };
     let cpu = |bytes| ("cpu".to_owned(), bytes);
-    let default = machine::device_memory_bytes();
+    let default = machine::device_share(machine::usable_bytes());
     assert_eq!(settled(None, "()"), (vec![cpu(default)], true));
     assert_eq!(settled(Some("8MiB"), "()"), (vec![cpu(8 << 20)], true));
     let gpu = ("cuda:0".to_owned(), 24 << 30);
@@ -139,6 +139,20 @@ fn devices_of_the_file_are_all_there_are_and_main_memory_is_always_one() {
     assert_eq!(settled(None, text), (vec![cpu(default), gpu.clone()], false));
     let text = r#"(devices: [(name: "cpu", memory: 1000), (name: "cuda:0", memory: "24GiB")])"#;
     assert_eq!(settled(Some("3000"), text), (vec![cpu(3000), gpu], false));
+}
+
+#[test]
+fn main_memory_is_not_promised_twice() {
+    let usable = machine::usable_bytes().expect("the system says");
+    let settled = |device_memory: Option<u64>, text: &str| {
+        let flags = Flags { device_memory: device_memory.map(Bytes), ..Flags::default() };
+        let kernel = merge(flags, file(text).expect("valid")).expect("valid").kernel;
+        (kernel.devices[0].memory_bytes, kernel.swap_host_bytes)
+    };
+    let (models, pages) = settled(None, "()");
+    assert!(pages > 0 && models + pages < usable, "{models} and {pages} of {usable}");
+    assert_eq!(settled(Some(usable), "()"), (usable, 0));
+    assert_eq!(settled(Some(usable), "(swap_host_bytes: 4096)"), (usable, 4096), "whoever says so");
 }
 
 #[test]

@@ -75,6 +75,20 @@ impl Machine {
         }
     }
 
+    /// Runs until a call is answered, and lets time pass where the kernel waits for nothing else.
+    pub fn finish_in_time(&mut self, conn: ConnId, id: CallId) -> Result<Reply, Fault> {
+        loop {
+            if let Some(reply) = self.reply(conn, id) {
+                return reply;
+            }
+            if !self.turn() {
+                let wake = self.wake.unwrap_or_else(|| panic!("call {id} is never answered"));
+                self.now = self.now.max(wake.0);
+                self.event(Event::Tick);
+            }
+        }
+    }
+
     /// The reply of a call, if it is there.
     pub fn reply(&self, conn: ConnId, id: CallId) -> Option<Result<Reply, Fault>> {
         self.replies.get(&(conn, id)).cloned()

@@ -197,6 +197,9 @@ impl Machine {
                 self.jobs.push_back(Job::Ask(worker, number, question));
             }
             Effect::Store { number, uid, order } => self.jobs.push_back(Job::Store(number, uid, order)),
+            Effect::ClearSlot { model, slot, bytes: _ } => {
+                self.swap.get(&model).into_iter().for_each(|swap| swap.clear(slot));
+            }
             Effect::DropSwap { model } => {
                 if let Some(gone) = self.swap.remove(&model) {
                     self.disks.retain(|_, disk| !disk.is(&gone));

@@ -149,10 +149,14 @@ impl History {
         let frames = self.machine.frames.values().flatten();
         let compacted =
             frames.filter(|frame| matches!(frame, Frame::Event(_, Event::Compacted { .. }))).count();
-        let (unloaded, shrunk, short) = (said("is unloaded"), said("tokens now"), said("less than it said"));
+        let (unloaded, shrunk, short) =
+            (said("is unloaded"), said("another model needs room"), said("less than it said"));
+        let (evacuated, grown) = (said("contexts rest"), said("there is room for them"));
         let seen = &mut self.seen;
         seen.models_unloaded += unloaded;
+        seen.models_evacuated += evacuated;
         seen.pools_shrunk += shrunk;
+        seen.pools_grown += grown;
         seen.workers_short += short;
         seen.compacted += compacted;
         let conn = self.machine.connect(ADMIN);
@@ -162,12 +166,14 @@ impl History {
 
 impl Seen {
     /// With their names.
-    pub(super) fn figures(&self) -> [(&'static str, usize); 8] {
+    pub(super) fn figures(&self) -> [(&'static str, usize); 10] {
         [
             ("tokens checked", self.tokens_checked),
             ("values checked", self.values_checked),
             ("models unloaded", self.models_unloaded),
+            ("models evacuated", self.models_evacuated),
             ("pools made smaller", self.pools_shrunk),
+            ("pools made larger", self.pools_grown),
             ("workers with less memory than they said", self.workers_short),
             ("contexts compacted", self.compacted),
             ("restarts", self.restarts),
