@@ -4,6 +4,7 @@ use syscalls::call::*;
 use syscalls::{CallId, Errno, Pid, Reply};
 
 use kernel::core::Event;
+use kernel::core::event::ConnId;
 
 use crate::machine::{ADMIN, Machine, generate, generated, reference};
 

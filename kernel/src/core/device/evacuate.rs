@@ -15,7 +15,6 @@ use super::super::effect::{Effect, LogLevel};
 use super::super::event::{ModelId, Now};
 use super::super::memory::loading;
 use super::super::model::{Model, State};
-use super::Holder;
 
 impl Kernel {
     /// Has a model unloaded that rests, when its pool is empty.

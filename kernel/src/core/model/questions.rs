@@ -135,7 +135,9 @@ impl Questions {
     pub(super) fn take_calls_without_context(&mut self) -> Vec<CallNo> {
         let of_none = |question: &&Open| question.context.is_none();
         let calls: Vec<CallNo> = self.open.values().filter(of_none).filter_map(|q| q.call).collect();
-        calls.iter().for_each(|call| self.withdraw(*call));
+        for call in &calls {
+            self.withdraw(*call);
+        }
         calls
     }
 }
