@@ -31,6 +31,7 @@ pub(super) fn leave(daemon: u32) -> io::Result<()> {
     // SAFETY: the helper has one thread, so a child may do all that it may.
     match unsafe { fork() }? {
         // The guard's parent ends at once, which makes it a child of the system's first process.
+        // SAFETY: as above.
         ForkResult::Child => match unsafe { fork() } {
             Ok(ForkResult::Child) => stand(leader, &own, &daemon),
             Ok(ForkResult::Parent { .. }) => exit(0),
