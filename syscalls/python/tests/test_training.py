@@ -158,10 +158,11 @@ class Training(Place):
         early = [llmasos.callbacks.EarlyStopping(patience=9)]
         history = self.gpt().fit(self.small(), callbacks=early, folder="told", **told, **SHORT)
         self.assertEqual([entry["step"] for entry in history.evaluations], [15, 30, 40])
-        written = [entry["step"] for entry in history.entries if entry["event"] == "checkpoint"]
-        self.assertEqual(written, [10, 20, 30, 40])
+        written = {entry["step"] for entry in history.entries if entry["event"] == "checkpoint"}
+        # There is one with the best weights, too.
+        self.assertEqual(written - {15}, {10, 20, 30, 40})
         spec = Path("told/spec.ron").read_text()
-        for wanted in ("Bf16", "Random", "Apart", "recompute: true", "batches: Some(2)", "patience: Some(9)"):
+        for wanted in ("Bf16", "Random", "Apart", "recompute: true", "batches: 2", "patience: 9"):
             self.assertIn(wanted, spec)
         with self.assertRaisesRegex(llmasos.TrainingError, "Apart"):
             self.gpt().fit(self.small(), packing="Appart", **SHORT)

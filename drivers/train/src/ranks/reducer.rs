@@ -220,7 +220,7 @@ mod tests {
                     );
                 }
             }
-            crate::Result::Ok(())
+            Ok::<_, crate::Error>(())
         });
         ends.into_iter().for_each(|end| end.unwrap().unwrap());
     }

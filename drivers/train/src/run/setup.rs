@@ -236,7 +236,7 @@ fn first(mesh: &Mesh, make: impl FnOnce() -> Result<Tokeniser, RunError>) -> Res
     if mesh.is_alone() {
         return make();
     }
-    let learned = || -> Result<Vec<u8>, RunError> { Ok(make()?.to_json()?.into_bytes()) };
+    let learned = || Ok::<_, RunError>(make()?.to_json()?.into_bytes());
     let mut text = together(mesh.world(), if mesh.leads() { learned() } else { Ok(Vec::new()) })?;
     mesh.world().broadcast(&mut text, 0)?;
     Ok(Tokeniser::from_json(&String::from_utf8_lossy(&text))?)

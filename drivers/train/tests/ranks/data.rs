@@ -39,7 +39,7 @@ fn one_bucket_of_all_gradients_computes_what_one_process_does() {
     let buckets = |division| many(GPT2, DType::F64, division, |world| world, |team, _| team.buckets()).1;
     let small = division(2, 1, 1).plans.bucket_bytes;
     assert_eq!(buckets(with(BUCKET_BYTES)), [1, 1]);
-    assert!(buckets(with(small)).iter().all(|count| *count > 20), "{:?}", buckets(with(small)));
+    assert!(buckets(with(small)).iter().all(|count| *count > 10), "{:?}", buckets(with(small)));
     for text in [GPT2, MARIAN] {
         prove(text, with(BUCKET_BYTES));
         prove(text, zero(with(BUCKET_BYTES)));

@@ -262,9 +262,8 @@ pub fn prove_in(dtype: DType, tolerance: f64, text: &str, division: Division) {
     assert!(away <= tolerance, "{division:?} in {dtype:?} of {text}: {away:e} at {place}");
 }
 
-/// Whether a division computes in bf16 what one process computes in bf16. A number that is rounded the other way is away by
-/// its last bit of eight, so what is demanded is that the division is much nearer to one process in bf16 than that is to
-/// one in f32.
+/// Whether a division computes in bf16 what one process computes in bf16. Sums in another order have some numbers rounded
+/// the other way, so the two are apart as bf16 and f32 are in one process, and by no more than twice as much.
 pub fn prove_mixed(text: &str, division: Division) {
     let how = How { precision: Precision::Mixed, ..division.how };
     let division = Division { limit: limit(text), how, ..division };
@@ -273,6 +272,6 @@ pub fn prove_mixed(text: &str, division: Division) {
     let (got, _) = many(text, DType::F32, division, |world| world, |_, _| ());
     let (away, place) = difference(&wanted, &got);
     let (rounding, at) = difference(&wanted, &full);
-    println!("{:?}: {away:e} at {place}; {rounding:e} at {at}", division.layout);
-    assert!(away <= rounding / 2.0, "{division:?} of {text}: {away:e} at {place}, of {rounding:e} at {at}");
+    assert!(difference(&full, &got).0 >= rounding / 2.0, "{division:?} of {text} does not round");
+    assert!(away <= 2.0 * rounding, "{division:?} of {text}: {away:e} at {place}, of {rounding:e} at {at}");
 }
