@@ -12,7 +12,7 @@ use candle_core::DType;
 use train::models::build_on;
 use train::optim::{Adam, Optimiser};
 use train::random::Philox;
-use train::ranks::{Group, Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
+use train::ranks::{BUCKET_BYTES, Group, Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
 use train::{Batch, Gradients, Pass};
 
 use shapes::{SHAPES, Sizes, config};
@@ -85,7 +85,8 @@ fn run(sizes: Sizes, world: Arc<dyn Group>) -> train::Result<f64> {
     let batch = Batch::next_token(tokens, targets, length);
     let mesh = Mesh::new(world, Layout { data: ranks, ..Layout::ONE })?;
     let model = build_on(&mesh, &config(sizes), DType::F32, 1)?;
-    let plans = Plans { micro_batches: 1, schedule: PipelineSchedule::default(), zero: false };
+    let schedule = PipelineSchedule::default();
+    let plans = Plans { micro_batches: 1, schedule, zero: false, bucket_bytes: BUCKET_BYTES };
     let mut team = Team::new(mesh, plans, model.parameters())?;
     let own = team.share(vec![batch])?;
     let mut gradients = Gradients::new(model.parameters())?;

@@ -290,13 +290,17 @@ fn pairs(x: &Tensor, own: Range<usize>, scale: f64, weighing: Weighing) -> Resul
     let (a, b) = (a.squeeze(1)?.contiguous()?, b.squeeze(1)?.contiguous()?);
     let scores = (a.matmul(&b.t()?)? * scale)?;
     let targets: Vec<i32> = (0..rows as i32 / 2).collect();
-    let (mut loss, slopes) = cross_entropy(&scores, &targets, weighing)?;
-    if own.len() < rows {
-        let (first, count) = (own.start / 2, own.len() / 2);
-        let scores = scores.narrow(0, first, count)?.contiguous()?;
-        loss = cross_entropy(&scores, &targets[first..first + count], weighing)?.0;
+    let cuts = [0..own.start / 2, own.start / 2..own.end / 2, own.end / 2..rows / 2];
+    let (mut loss, mut slopes) = (crate::Loss::default(), Vec::new());
+    for pairs in cuts.into_iter().filter(|pairs| !pairs.is_empty()) {
+        let scores = scores.narrow(0, pairs.start, pairs.len())?.contiguous()?;
+        let (of_part, slopes_of_part) = cross_entropy(&scores, &targets[pairs.clone()], weighing)?;
+        if pairs.start == own.start / 2 {
+            loss = of_part;
+        }
+        slopes.push(slopes_of_part);
     }
-    let slopes = (slopes * scale)?;
+    let slopes = (Tensor::cat(&slopes, 0)? * scale)?;
     let gradients = [slopes.matmul(&b)?, slopes.t()?.matmul(&a)?];
     let gradient = Tensor::stack(&gradients, 1)?.reshape((rows, width))?;
     Ok((loss, gradient.narrow(0, own.start, own.len())?.contiguous()?))

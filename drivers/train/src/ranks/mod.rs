@@ -52,6 +52,7 @@ pub use mpi::Mpi;
 pub use nccl::Nccl;
 pub use part::Part;
 pub use pipeline::PipelineSchedule;
+pub use plan::BUCKET_BYTES;
 pub(crate) use rows::all_rows;
 pub use team::{Plans, Team};
 pub use tensor::{enter, gathered, leave};

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use crate::parameters::Parameters;
 
-/// Bytes of a bucket: enough that a message's fixed cost does not show, and few enough that the first is under way
-/// early.
-const BUCKET_BYTES: usize = 4 << 20;
+/// Bytes of a bucket, where nothing else is said: enough that a message's fixed cost does not show, and few enough that
+/// the first is under way early.
+pub const BUCKET_BYTES: usize = 4 << 20;
 
 /// A parameter in a bucket.
 #[derive(Clone, Debug)]
@@ -31,10 +31,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Buckets of the trainable ones of `parameters`, beginning with the last: going backwards finishes it first. One
-    /// that stages of a pipeline share is finished last.
-    pub fn new(parameters: &Parameters) -> Plan {
-        let numbers = BUCKET_BYTES / parameters.dtype().size_in_bytes();
+    /// Buckets of so many bytes of the trainable ones of `parameters`, beginning with the last: going backwards finishes
+    /// it first. One that stages of a pipeline share is finished last.
+    pub fn new(parameters: &Parameters, bytes: usize) -> Plan {
+        let numbers = bytes / parameters.dtype().size_in_bytes();
         let list: Vec<_> =
             parameters.iter().enumerate().filter(|(_, parameter)| parameter.trainable).collect();
         let (shared, own): (Vec<_>, Vec<_>) =

@@ -68,6 +68,11 @@ impl Reducer {
         Ok(Reducer { plan, jobs: Some(jobs), done, thread: Some(thread), group })
     }
 
+    /// In how many parts gradients are summed.
+    pub fn buckets(&self) -> usize {
+        self.plan.buckets.len()
+    }
+
     /// What this rank has sent for gradients.
     pub fn sent(&self) -> Traffic {
         self.group.sent()
@@ -176,5 +181,47 @@ fn give<T: Real>(
             T::slice_mut(&mut values).copy_from_slice(&flat[entry.range.clone()]);
         }
         let _ = done.send(Done::Buffer(entry.id, values));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{Init, Parameters};
+    use crate::ranks::on_threads;
+
+    /// Such as where a stage's shared table comes last on one rank, and the tape hands parameters over as it meets them.
+    #[test]
+    fn buckets_that_ranks_fill_in_other_orders_are_summed_in_one() {
+        let mut parameters = Parameters::new(DType::F64, 1);
+        let counts = [3, 5, 2, 7];
+        for (id, count) in counts.into_iter().enumerate() {
+            parameters.add(format!("p{id}"), &[count], Init::Zeros).unwrap();
+        }
+        let orders = [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]];
+        let ends = on_threads(orders.len(), 1, |world| {
+            let rank = world.rank();
+            let plan = Arc::new(Plan::new(&parameters, 1));
+            assert_eq!(plan.buckets.len(), counts.len());
+            let reducer = Reducer::start(plan, world.split(0)?, Reduce::All, DType::F64)?;
+            let mut gradients = Gradients::new(&parameters)?;
+            for step in 0..4 {
+                let own = |rank: usize, id: usize| (100 * step + 10 * rank + id) as f64;
+                counts.iter().enumerate().for_each(|(id, n)| gradients.set(id, &vec![own(rank, id); *n]));
+                reducer.watch(&mut gradients);
+                orders[rank].iter().for_each(|id| gradients.finished(*id));
+                reducer.finish(&mut gradients, |_, _| {})?;
+                for (id, count) in counts.into_iter().enumerate() {
+                    let sum: f64 = (0..orders.len()).map(|rank| own(rank, id)).sum();
+                    assert_eq!(
+                        gradients.slice::<f64>(id),
+                        Some(&vec![sum; count][..]),
+                        "{id} of rank {rank}"
+                    );
+                }
+            }
+            crate::Result::Ok(())
+        });
+        ends.into_iter().for_each(|end| end.unwrap().unwrap());
     }
 }

@@ -29,6 +29,8 @@ pub struct Plans {
     pub schedule: PipelineSchedule,
     /// Whether the optimiser's state is divided over the data ranks.
     pub zero: bool,
+    /// Bytes of gradients that are summed over the data ranks together.
+    pub bucket_bytes: usize,
 }
 
 /// This rank's part in the steps of a run.
@@ -54,7 +56,7 @@ impl Team {
         let place = [data.rank(), data.size()];
         let (mut reducer, mut zero) = (None, None);
         if data.size() > 1 {
-            let plan = Arc::new(Plan::new(parameters));
+            let plan = Arc::new(Plan::new(parameters, plans.bucket_bytes));
             let how = if plans.zero { Reduce::Scatter } else { Reduce::All };
             reducer = Some(Reducer::start(plan.clone(), data.split(0)?, how, parameters.dtype())?);
             zero = plans.zero.then(|| Zero::new(plan, parameters, place)).transpose()?;
@@ -298,6 +300,11 @@ impl Team {
             Some(zero) => zero.step(optimiser, parameters, self.mesh.data(), rate),
             None => optimiser.step(parameters, gradients, rate),
         }
+    }
+
+    /// In how many parts gradients are summed over the data ranks.
+    pub fn buckets(&self) -> usize {
+        self.reducer.as_ref().map_or(0, Reducer::buckets)
     }
 
     /// What this rank has sent to sum gradients.

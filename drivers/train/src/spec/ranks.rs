@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::SpecError;
-use crate::ranks::{Layout, PipelineSchedule, Plans, RankError};
+use crate::ranks::{BUCKET_BYTES, Layout, PipelineSchedule, Plans, RankError};
 
 /// The layout of ranks. A run computes the same in every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl RanksSpec {
     /// How the ranks work together.
     pub fn plans(&self) -> Plans {
         let micro_batches = self.micro_batches.unwrap_or(self.pipeline);
-        Plans { micro_batches, schedule: self.schedule, zero: self.zero }
+        Plans { micro_batches, schedule: self.schedule, zero: self.zero, bucket_bytes: BUCKET_BYTES }
     }
 
     /// Whether all numbers can be meant.

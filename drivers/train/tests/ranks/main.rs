@@ -9,4 +9,5 @@ mod groups;
 mod nccl;
 mod pipeline;
 mod proof;
+mod overlap;
 mod tensor;

@@ -3,7 +3,9 @@
 use candle_core::DType;
 use train::ranks::{Kind, PipelineSchedule, Plans};
 
-use super::proof::{BERT, Division, GPT2, LLAMA, MARIAN, ROWS, T5, division, many, prove, prove_in};
+use super::proof::{
+    BERT, Division, GPT2, LLAMA, MARIAN, ROWS, T5, again, division, many, prove, prove_in, prove_mixed,
+};
 
 fn gpipe(division: Division) -> Division {
     Division { plans: Plans { schedule: PipelineSchedule::GPipe, ..division.plans }, ..division }
@@ -31,8 +33,27 @@ fn eight_ranks_of_all_three_kinds_compute_what_one_process_does() {
     for text in [GPT2, LLAMA] {
         prove(text, eight);
     }
-    for text in [BERT, MARIAN] {
+    for text in [BERT, MARIAN, T5] {
         prove(text, Division { plans: Plans { zero: true, ..eight.plans }, ..gpipe(eight) });
+    }
+}
+
+#[test]
+fn stages_that_compute_blocks_again_compute_what_one_process_does() {
+    for text in [GPT2, LLAMA, BERT, MARIAN, T5] {
+        prove(text, again(division(1, 1, 2)));
+    }
+    let eight = division(2, 2, 2);
+    prove(LLAMA, again(eight));
+    prove(MARIAN, again(Division { plans: Plans { zero: true, ..eight.plans }, ..gpipe(eight) }));
+}
+
+#[test]
+fn ranks_compute_in_mixed_precision_what_one_process_does() {
+    for division in [division(2, 1, 1), division(1, 2, 1), division(1, 1, 2), division(2, 2, 2)] {
+        for text in [GPT2, LLAMA, BERT, MARIAN, T5] {
+            prove_mixed(text, division);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use train::models::{build, build_on};
 use train::nn::Lora;
+use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser};
 use train::ranks::{Group, Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
 use train::{Batch, Gradients, ModelConfig, Pass, Side};
@@ -31,7 +32,7 @@ pub fn adapted(text: &str) -> String {
 /// Rows of a step; eight ranks and microbatches have one each at least.
 pub const ROWS: usize = 8;
 const LENGTH: usize = 6;
-const STEPS: u64 = 20;
+pub const STEPS: u64 = 20;
 /// So small that rounding in f32 does not grow from step to step.
 const RATE: f64 = 1e-3;
 
@@ -78,8 +79,10 @@ pub fn batch(text: &str, step: u64) -> Batch {
     Batch { input, source, targets, samples, ..Batch::default() }
 }
 
-fn pass(step: u64, counted: f64) -> Pass {
-    Pass { denominator: Some(counted), label_smoothing: 0.1, ..Pass::training(3, step) }
+fn pass(step: u64, counted: f64, how: How) -> Pass {
+    let How { recompute: checkpoint, precision } = how;
+    let of_step = Pass::training(3, step);
+    Pass { denominator: Some(counted), label_smoothing: 0.1, checkpoint, precision, ..of_step }
 }
 
 fn optimiser() -> Adam {
@@ -103,13 +106,13 @@ fn tune(model: &mut dyn train::Model, text: &str) {
 
 /// A limit that cuts the gradients of some steps and not of others.
 pub fn limit(text: &str) -> f64 {
-    let mut norms = one(text, DType::F64, f64::MAX).norms;
+    let mut norms = one(text, DType::F64, f64::MAX, Precision::Full).norms;
     norms.sort_by(f64::total_cmp);
     norms[norms.len() / 2]
 }
 
 /// The training in one process, which knows nothing of ranks.
-pub fn one(text: &str, dtype: DType, limit: f64) -> Outcome {
+pub fn one(text: &str, dtype: DType, limit: f64, precision: Precision) -> Outcome {
     let mut model = build(&config(text), dtype, 11).unwrap();
     tune(model.as_mut(), text);
     let (parameters, mut adam) = (model.parameters(), optimiser());
@@ -117,7 +120,8 @@ pub fn one(text: &str, dtype: DType, limit: f64) -> Outcome {
     let mut outcome = Outcome::default();
     for step in 0..STEPS {
         let batch = batch(text, step);
-        let loss = model.gradients(&batch, &pass(step, batch.counted() as f64), &mut gradients).unwrap();
+        let pass = pass(step, batch.counted() as f64, How { precision, recompute: false });
+        let loss = model.gradients(&batch, &pass, &mut gradients).unwrap();
         outcome.losses.push(loss.mean());
         outcome.norms.push(gradients.clip(limit));
         adam.step(parameters, &gradients, RATE).unwrap();
@@ -132,18 +136,37 @@ fn copies(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     tensors.into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap())).collect()
 }
 
+/// How ranks compute their parts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Whether blocks are computed again on the way back; one process keeps what is inside of them.
+    pub recompute: bool,
+    pub precision: Precision,
+}
+
 /// How a training is divided.
 #[derive(Clone, Copy, Debug)]
 pub struct Division {
     pub layout: Layout,
     pub plans: Plans,
     pub limit: f64,
+    pub how: How,
 }
+
+/// So small that gradients of every model here travel in many buckets, none of which begins and ends with a parameter of
+/// all ranks' pieces.
+pub const SMALL_BUCKET_BYTES: usize = 1 << 10;
 
 pub fn division(data: usize, tensor: usize, pipeline: usize) -> Division {
     let micro_batches = if pipeline > 1 { ROWS / data / 2 } else { 1 };
-    let plans = Plans { micro_batches, schedule: PipelineSchedule::default(), zero: false };
-    Division { layout: Layout { data, tensor, pipeline }, plans, limit: 1.0 }
+    let schedule = PipelineSchedule::default();
+    let plans = Plans { micro_batches, schedule, zero: false, bucket_bytes: SMALL_BUCKET_BYTES };
+    Division { layout: Layout { data, tensor, pipeline }, plans, limit: 1.0, how: How::default() }
+}
+
+/// The same, whose ranks compute blocks again instead of keeping what is inside of them.
+pub fn again(division: Division) -> Division {
+    Division { how: How { recompute: true, ..division.how }, ..division }
 }
 
 /// One rank's part of the training. `look` sees the team at the end.
@@ -164,7 +187,7 @@ pub fn rank<R>(
     for step in 0..STEPS {
         let batches = team.share(vec![batch(text, step)])?;
         let counted = team.sum(batches.iter().map(Batch::counted).sum::<usize>() as f64)?;
-        let pass = pass(step, counted);
+        let pass = pass(step, counted, division.how);
         let loss = team.gradients(model.as_ref(), &batches, &pass, &mut gradients, |_| {})?;
         outcome.losses.push(loss.mean());
         outcome.norms.push(team.clip(parameters, &mut gradients, division.limit)?);
@@ -231,10 +254,24 @@ pub fn prove(text: &str, division: Division) {
 /// Whether a division computes what one process does, to a tolerance.
 pub fn prove_in(dtype: DType, tolerance: f64, text: &str, division: Division) {
     let division = Division { limit: limit(text), ..division };
-    let wanted = one(text, dtype, division.limit);
+    let wanted = one(text, dtype, division.limit, division.how.precision);
     let cut = wanted.norms.iter().filter(|norm| **norm > division.limit).count();
     assert!(cut > 0 && cut < wanted.norms.len(), "clipping acts on some steps: {:?}", wanted.norms);
     let (got, _) = many(text, dtype, division, |world| world, |_, _| ());
     let (away, place) = difference(&wanted, &got);
     assert!(away <= tolerance, "{division:?} in {dtype:?} of {text}: {away:e} at {place}");
+}
+
+/// Whether a division computes in bf16 what one process computes in bf16. Sums in another order have some numbers rounded
+/// the other way, so the two are apart as bf16 and f32 are in one process, and by no more than twice as much.
+pub fn prove_mixed(text: &str, division: Division) {
+    let how = How { precision: Precision::Mixed, ..division.how };
+    let division = Division { limit: limit(text), how, ..division };
+    let wanted = one(text, DType::F32, division.limit, Precision::Mixed);
+    let full = one(text, DType::F32, division.limit, Precision::Full);
+    let (got, _) = many(text, DType::F32, division, |world| world, |_, _| ());
+    let (away, place) = difference(&wanted, &got);
+    let (rounding, at) = difference(&wanted, &full);
+    assert!(difference(&full, &got).0 >= rounding / 2.0, "{division:?} of {text} does not round");
+    assert!(away <= 2.0 * rounding, "{division:?} of {text}: {away:e} at {place}, of {rounding:e} at {at}");
 }

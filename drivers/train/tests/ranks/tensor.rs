@@ -3,7 +3,7 @@
 use candle_core::DType;
 use train::ranks::{Kind, Layout, Mesh, on_threads};
 
-use super::proof::{BERT, GPT2, LLAMA, MARIAN, ROWS, T5, adapted, config, division, many, prove};
+use super::proof::{BERT, GPT2, LLAMA, MARIAN, ROWS, T5, adapted, again, config, division, many, prove};
 
 #[test]
 fn two_tensor_ranks_compute_what_one_process_does() {
@@ -18,6 +18,14 @@ fn adapters_over_tensor_ranks_compute_what_one_process_does() {
         prove(&adapted(text), division(1, 2, 1));
     }
     prove(&adapted(LLAMA), division(2, 2, 2));
+}
+
+/// Ranks sum within layers a second time for what they compute again.
+#[test]
+fn tensor_ranks_that_compute_blocks_again_compute_what_one_process_does() {
+    for text in [GPT2, LLAMA, BERT, MARIAN, T5] {
+        prove(text, again(division(1, 2, 1)));
+    }
 }
 
 /// Four ranks, of which two have more rows of the vocabulary and columns of layers than the others.
