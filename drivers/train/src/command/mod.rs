@@ -22,8 +22,8 @@ use syscalls::paths;
 
 use crate::checkpoint::Folder;
 use crate::export::{Exported, Format, Matrices};
-use crate::ranks::Mesh;
-use crate::run::{Always, End, Feed, Hooks, RunError, Setup, Stop, expect, run};
+use crate::ranks::{Mesh, together};
+use crate::run::{Always, End, Feed, Hooks, RunError, Setup, Stop, Turn, expect, run};
 use crate::spec::TrainSpec;
 use crate::trained::{Trained, Which};
 use turns::Turns;
@@ -199,20 +199,30 @@ fn train_on(mesh: Arc<Mesh>, given: &Given<'_>, feed: Feed) -> Result<End, RunEr
     let (arguments, stop, leads) = (given.arguments, given.stop.clone(), mesh.leads());
     let resume = arguments.resume || (arguments.go_on && !Folder::of(&given.spec.out).steps().is_empty());
     let setup = Setup::on(mesh, &given.spec, &given.cache, resume)?;
-    if arguments.dry_run {
-        let expectation = expect(setup)?;
-        if leads {
-            println!("{expectation}");
-        }
-        return Ok(End::Done);
-    }
     let quiet = arguments.quiet || !leads;
-    if !quiet {
+    if !quiet && !arguments.dry_run {
         setup.passed.iter().for_each(|error| eprintln!("llmasos-trainer: {error}"));
     }
-    if arguments.alone || !leads {
-        return run(setup, Hooks { turn: &mut Always, stop, feed, quiet });
+    let asks = leads && !arguments.alone;
+    let turns = asks.then(|| turns(arguments, &stop)).transpose();
+    // The others wait for the one that asks, and would wait for ever if it were refused alone.
+    let (mut turns, mut always) = (together(setup.team.mesh().world(), turns)?, Always);
+    let turn: &mut dyn Turn = match &mut turns {
+        Some(turns) => turns,
+        None => &mut always,
+    };
+    if !arguments.dry_run {
+        return run(setup, Hooks { turn, stop, feed, quiet });
     }
+    let expectation = expect(setup, turn)?;
+    if leads {
+        println!("{expectation}");
+    }
+    Ok(End::Done)
+}
+
+/// The run as a process of the daemon, where one listens.
+fn turns(arguments: &Run, stop: &Stop) -> Result<Turns, RunError> {
     let socket = arguments.socket.clone().unwrap_or_else(paths::socket);
     let mut turns = Turns::new(socket, arguments.class.into(), arguments.nice, stop.clone());
     turns.connect().map_err(|fault| RunError::Unfit(format!("the daemon refuses: {}", fault.message)))?;

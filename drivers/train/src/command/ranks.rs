@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Given, place, train_on};
 use crate::checkpoint::Folder;
-use crate::ranks::{Group, Mesh, RankError, on_threads};
+use crate::ranks::{Group, Mesh, RankError, on_threads, together};
 use crate::run::{End, Feed, RunError};
 
 /// Trains, over as many ranks as there are.
@@ -74,8 +74,8 @@ fn processes(given: &Given<'_>, feed: Feed, _: usize) -> Result<End, RunError> {
     let (rank, size) = (world.rank(), world.size());
     let threads = threads_of_each(given, world.here());
     let done = (|| {
-        place::threads(Some(threads)).map_err(RunError::Unfit)?;
-        let layout = given.spec.ranks.layout(size)?;
+        let begun = place::threads(Some(threads)).map_err(RunError::Unfit);
+        let layout = together(&*world, begun.and_then(|()| Ok(given.spec.ranks.layout(size)?)))?;
         let mesh = Mesh::new(collectives(given, world)?, layout)?;
         train_on(mesh, given, feed)
     })();
@@ -96,12 +96,12 @@ fn processes(_: &Given<'_>, _: Feed, found: usize) -> Result<End, RunError> {
     Err(RunError::Unfit(format!("this is one of {found} ranks, and {}", super::mpi::NONE)))
 }
 
-/// Whether all ranks see an error, in the same place.
+/// Whether all ranks see an error, in the same place: one that they have agreed on, or that is in what they have summed.
 #[cfg(feature = "mpi")]
 fn everywhere(error: &RunError) -> bool {
-    use RunError::{Exists, Memory, NotFinite, Ranks, Spec, Unfit};
-    let agreed = matches!(error, Ranks(RankError::World { .. } | RankError::Specification { .. }));
-    agreed || matches!(error, NotFinite { .. } | Spec(_) | Unfit(_) | Memory { .. } | Exists { .. })
+    use RunError::{NotFinite, Ranks};
+    let agreed = matches!(error, Ranks(RankError::Refused { .. } | RankError::Specification { .. }));
+    agreed || matches!(error, NotFinite { .. })
 }
 
 /// How a run ended whose ranks ended so: the first of them to fail says why. That others were lost follows from it.

@@ -1,4 +1,7 @@
-//! Ranks that were given different specifications would train nonsense together, so they say so before they begin.
+//! What ranks agree on before they go on together. Ranks that were given different specifications would train nonsense, and
+//! one that refuses alone would leave the others waiting for it.
+
+use std::fmt::Display;
 
 use sha2::{Digest, Sha256};
 
@@ -41,4 +44,27 @@ pub fn agree(mesh: &Mesh, spec: &TrainSpec) -> Result<()> {
             Err(RankError::Specification { rank, theirs, ours })
         }
     }
+}
+
+/// Has all ranks fail where one does, with its reason. All must call it in the same place, whatever has become of each.
+///
+/// # Errors
+/// [`RankError::Refused`] with the first rank that has failed, on every rank; one that is alone fails as it does.
+pub fn together<T, E>(world: &dyn Group, done: std::result::Result<T, E>) -> std::result::Result<T, E>
+where
+    E: Display + From<RankError>,
+{
+    let (rank, size) = (world.rank(), world.size());
+    if size == 1 {
+        return done;
+    }
+    let farthest = world.max(if done.is_err() { (size - rank) as f64 } else { 0.0 })? as usize;
+    if farthest == 0 {
+        return done;
+    }
+    let first = size - farthest;
+    let mut why = done.err().map(|error| error.to_string().into_bytes()).unwrap_or_default();
+    world.broadcast(&mut why, first)?;
+    let why = String::from_utf8_lossy(&why).into_owned();
+    Err(RankError::Refused { rank: first, why }.into())
 }

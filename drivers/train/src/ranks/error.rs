@@ -39,6 +39,14 @@ pub enum RankError {
         /// The digest of rank 0.
         ours: String,
     },
+    /// What one rank refuses, which all of them then do.
+    #[error("{}", refused(*.rank, .why))]
+    Refused {
+        /// The first that refuses.
+        rank: usize,
+        /// Its reason.
+        why: String,
+    },
     /// A model that cannot be divided as the layout says.
     #[error("{0}")]
     Unfit(String),
@@ -50,6 +58,11 @@ pub enum RankError {
         /// What it answered.
         why: String,
     },
+}
+
+/// What is told of a refusal. That of the first rank is most often that of all of them, and said as if there were no others.
+fn refused(rank: usize, why: &str) -> String {
+    if rank == 0 { why.to_owned() } else { format!("rank {rank}: {why}") }
 }
 
 /// A result between ranks.

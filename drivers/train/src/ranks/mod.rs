@@ -5,7 +5,7 @@
 //! threads.rs    ranks as threads of one process       part.rs      which part of a whole tensor a rank has
 //! mpi.rs        ranks as processes under MPI        nccl.rs      collectives on cards, for either
 //! ring.rs       collectives over sending alone        collect.rs   from parts to whole tensors, and back
-//! agree.rs      ranks with different specifications refuse each other
+//! agree.rs      what ranks agree on before they go on together
 //! plan.rs, reducer.rs    gradients are summed while others are still computed
 //! zero.rs       the optimiser's state, divided over data ranks
 //! tensor.rs     where layers that are divided over tensor ranks touch the others
@@ -41,7 +41,7 @@ mod threads;
 mod traffic;
 mod zero;
 
-pub use agree::agree;
+pub use agree::{agree, together};
 pub use cross_entropy::{Head, divided_cross_entropy};
 pub use error::RankError;
 pub use group::{Alone, Combine, Group, Message, Number, Numbers, piece};

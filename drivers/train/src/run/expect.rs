@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::progress::duration;
 use super::setup::Setup;
 
-use super::turn::Always;
+use super::turn::Turn;
 use crate::Gradients;
 use crate::data::Position;
 
@@ -31,12 +31,12 @@ pub struct Expectation {
     pub seconds_each: f64,
 }
 
-/// Measures a few steps and forgets them.
+/// Measures a few steps, in the turns that it is given, and forgets them.
 ///
 /// # Errors
 ///
 /// The model refuses its data.
-pub fn expect(mut setup: Setup) -> Result<Expectation, RunError> {
+pub fn expect(mut setup: Setup, turn: &mut dyn Turn) -> Result<Expectation, RunError> {
     let mut gradients = Gradients::new(setup.model.parameters())?;
     let mut position = Position::default();
     let (mut seconds, mut tokens) = (0.0, 0);
@@ -49,7 +49,7 @@ pub fn expect(mut setup: Setup) -> Result<Expectation, RunError> {
         }
         let begun = Instant::now();
         let count = batches.iter().map(|batch: &crate::Batch| batch.input.tokens.len() as u64).sum();
-        compute(&mut setup, batches, step, &mut gradients, &mut Always)?;
+        compute(&mut setup, batches, step, &mut gradients, turn)?;
         gradients.clear();
         if step > 0 {
             seconds += begun.elapsed().as_secs_f64();

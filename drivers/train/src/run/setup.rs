@@ -9,11 +9,11 @@ use super::counts::Counts;
 use super::error::RunError;
 use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder};
-use crate::data::{Collator, Examples, Order, Reading, Search, Split, Task, TokenFile, prepare};
+use crate::data::{Collator, Examples, Order, Reading, Search, Source, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
-use crate::ranks::{Mesh, Team, agree};
+use crate::ranks::{Mesh, Team, agree, together};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 use crate::{Criterion, Model, ModelConfig};
@@ -59,61 +59,58 @@ impl Setup {
     ///
     /// Whatever keeps the run from beginning, before the first step.
     pub fn on(mesh: Arc<Mesh>, spec: &TrainSpec, cache: &Path, resume: bool) -> Result<Setup, RunError> {
-        spec.check()?;
+        let group = mesh.clone();
+        let world = group.world();
+        together(world, spec.check().map_err(RunError::from))?;
         agree(&mesh, spec)?;
-        if spec.samples.every > 0 && mesh.layout().pipeline > 1 {
-            return Err(RunError::Unfit(format!(
-                "a pipeline of {} stages writes no samples while it trains; set `samples.every` to 0, or use tensor ranks",
-                mesh.layout().pipeline
-            )));
-        }
-        let task = spec.task()?;
-        let parts = spec.ranks.plans().micro_batches;
-        if matches!(task, Task::Similar { .. }) && parts > 1 {
-            return Err(RunError::Unfit(format!(
-                "pairs of texts are compared with all others of their batch, so it cannot be computed in {parts} parts \
-                 one after another; set `ranks.micro_batches` to 1"
-            )));
-        }
+        let task = together(world, task(&mesh, spec))?;
         let folder = Folder::of(&spec.out);
-        let (resumed, passed) = match resume {
-            true => folder.newest().map(|(checkpoint, passed)| (Some(checkpoint), passed))?,
-            false => (None, Vec::new()),
-        };
+        let (resumed, passed) = together(
+            world,
+            match resume {
+                true => folder
+                    .newest()
+                    .map(|(checkpoint, passed)| (Some(checkpoint), passed))
+                    .map_err(RunError::from),
+                false => Ok((None, Vec::new())),
+            },
+        )?;
         let search = Search::from_environment(cache);
-        let files = spec.data.train.files(Split::Train, &search)?;
+        let files =
+            |source: &Source, split| together(world, source.files(split, &search).map_err(RunError::from));
+        let train_files = files(&spec.data.train, Split::Train)?;
         let tokeniser = match &resumed {
-            Some(checkpoint) => Tokeniser::from_json(&checkpoint.tokeniser)?,
-            None => first(&mesh, || tokeniser(spec, &files))?,
+            Some(checkpoint) => {
+                together(world, Tokeniser::from_json(&checkpoint.tokeniser).map_err(RunError::from))?
+            }
+            None => first(&mesh, || tokeniser(spec, &train_files))?,
         };
         let (targets, ignore) = (task.targets(), spec.loss.ignore().cloned());
         let reading = &Reading { length: task.length(), targets, ignore };
-        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &files, &tokeniser, reading, cache))?;
-        let criterion = spec.loss.criterion(&tokens.about().labels)?;
-        let config = spec.model.config(&tokeniser, &task, &tokens.about().labels)?;
-        let all = Examples::new(tokens.clone(), task.clone(), spec.data.order, spec.seed)?;
-        let (train, validation) = match &spec.data.validation {
-            ValidationSpec::None => (all, None),
-            ValidationSpec::Share(share) => all.split(*share).map(|(train, rest)| (train, Some(rest)))?,
+        let tokens = in_turn(&mesh, || prepare(&spec.data.train, &train_files, &tokeniser, reading, cache))?;
+        let labels = &tokens.about().labels;
+        let criterion = together(world, spec.loss.criterion(labels).map_err(RunError::from))?;
+        let config = together(world, spec.model.config(&tokeniser, &task, labels).map_err(RunError::from))?;
+        let other = match &spec.data.validation {
             ValidationSpec::From(source) => {
-                let files = source.files(Split::Validation, &search)?;
-                let other = in_turn(&mesh, || prepare(source, &files, &tokeniser, reading, cache))?;
-                check_labels(&tokens, &other)?;
-                let examples = Examples::new(other, task.clone(), Order::Sequential, spec.seed)?;
-                (all, Some(examples))
+                let files = files(source, Split::Validation)?;
+                Some(in_turn(&mesh, || prepare(source, &files, &tokeniser, reading, cache))?)
             }
+            _ => None,
         };
-        let (memory, model) = model(&mesh, spec, &config, &task)?;
+        let (train, validation) = together(world, examples(spec, &task, tokens, other))?;
+        let (memory, model) = together(world, model(&mesh, spec, &config, &task))?;
         let mut optimiser = spec.optimiser.build();
         let fits = fits(spec, &tokeniser);
         if let Some(checkpoint) = &resumed {
-            checkpoint.check(&config, &fits, folder.path())?;
-            restore_weights(checkpoint, model.as_ref(), &folder)?;
+            let checked = checkpoint.check(&config, &fits, folder.path()).map_err(RunError::from);
+            together(world, checked.and_then(|()| restore_weights(checkpoint, model.as_ref(), &folder)))?;
         }
         let team = Team::new(mesh, spec.ranks.plans(), model.parameters())?;
         if let Some(checkpoint) = &resumed {
             let state = State { step: checkpoint.optimiser_step, tensors: checkpoint.optimiser.clone() };
-            team.load_state(optimiser.as_mut(), model.parameters(), &state)?;
+            let loaded = team.load_state(optimiser.as_mut(), model.parameters(), &state);
+            together(world, loaded.map_err(RunError::from))?;
         }
         let each = (spec.batch * spec.accumulate) as f64;
         let steps = match (spec.steps, spec.epochs) {
@@ -155,15 +152,50 @@ fn fits(spec: &TrainSpec, tokeniser: &Tokeniser) -> Fits {
     }
 }
 
+/// What the run's model learns, where it can over these ranks.
+fn task(mesh: &Mesh, spec: &TrainSpec) -> Result<Task, RunError> {
+    let stages = mesh.layout().pipeline;
+    if spec.samples.every > 0 && stages > 1 {
+        return Err(RunError::Unfit(format!(
+            "a pipeline of {stages} stages writes no samples while it trains; set `samples.every` to 0, or use tensor ranks"
+        )));
+    }
+    let task = spec.task()?;
+    let parts = spec.ranks.plans().micro_batches;
+    if matches!(task, Task::Similar { .. }) && parts > 1 {
+        return Err(RunError::Unfit(format!(
+            "pairs of texts are compared with all others of their batch, so it cannot be computed in {parts} parts \
+             one after another; set `ranks.micro_batches` to 1"
+        )));
+    }
+    Ok(task)
+}
+
+/// The examples that are trained on, and those that are not, which may be of a file of their own.
+fn examples(
+    spec: &TrainSpec,
+    task: &Task,
+    tokens: Arc<TokenFile>,
+    other: Option<Arc<TokenFile>>,
+) -> Result<(Examples, Option<Examples>), RunError> {
+    let all = Examples::new(tokens.clone(), task.clone(), spec.data.order, spec.seed)?;
+    if let Some(other) = other {
+        check_labels(&tokens, &other)?;
+        return Ok((all, Some(Examples::new(other, task.clone(), Order::Sequential, spec.seed)?)));
+    }
+    match spec.data.validation {
+        ValidationSpec::Share(share) => Ok(all.split(share).map(|(train, rest)| (train, Some(rest)))?),
+        _ => Ok((all, None)),
+    }
+}
+
 /// Has one rank learn the vocabulary, and gives it to all.
 fn first(mesh: &Mesh, make: impl FnOnce() -> Result<Tokeniser, RunError>) -> Result<Tokeniser, RunError> {
     if mesh.is_alone() {
         return make();
     }
-    let mut text = Vec::new();
-    if mesh.leads() {
-        text = make()?.to_json()?.into_bytes();
-    }
+    let learned = || Ok::<_, RunError>(make()?.to_json()?.into_bytes());
+    let mut text = together(mesh.world(), if mesh.leads() { learned() } else { Ok(Vec::new()) })?;
     mesh.world().broadcast(&mut text, 0)?;
     Ok(Tokeniser::from_json(&String::from_utf8_lossy(&text))?)
 }
@@ -173,13 +205,13 @@ fn in_turn<T, E>(mesh: &Mesh, make: impl FnOnce() -> Result<T, E>) -> Result<T, 
 where
     RunError: From<E>,
 {
-    if mesh.leads() {
-        let made = make()?;
-        mesh.world().barrier()?;
-        return Ok(made);
+    let mut make = Some(make);
+    let mut made = None;
+    for leads in [true, false] {
+        let now = make.take_if(|_| mesh.leads() == leads).map(|make| make().map_err(RunError::from));
+        made = together(mesh.world(), now.transpose())?.or(made);
     }
-    mesh.world().barrier()?;
-    Ok(make()?)
+    Ok(made.expect("every rank has its turn"))
 }
 
 /// The vocabulary that the specification names, or learns.

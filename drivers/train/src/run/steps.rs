@@ -12,6 +12,7 @@ use super::tensorboard::EventFile;
 use super::turn::{Stop, Turn};
 use crate::checkpoint::{Folder, RunState};
 use crate::data::{Loader, Position};
+use crate::ranks::together;
 use crate::{Batch, Gradients, Loss};
 
 /// Entries of steps that a log gets at most; those of longer runs are means over several steps.
@@ -43,7 +44,8 @@ pub enum End {
 /// Numbers that are none, or files of the run that cannot be written. A checkpoint that cannot be written is reported,
 /// and the run goes on: the one before is still there.
 pub fn run(setup: Setup, hooks: Hooks<'_>) -> Result<End, RunError> {
-    let mut running = Running::begin(setup, hooks)?;
+    let mesh = setup.team.mesh().clone();
+    let mut running = together(mesh.world(), Running::begin(setup, hooks))?;
     let end = running.go();
     if let Some(record) = &running.record {
         record.progress.finish();

@@ -1,6 +1,7 @@
 //! Collectives, and what becomes of a rank whose neighbour is gone.
 
-use train::ranks::{Combine, Layout, Mesh, Message, Numbers, RankError, on_threads, piece};
+use train::ranks::{Combine, Layout, Mesh, Message, Numbers, RankError, on_threads, piece, together};
+use train::run::{Memory, RunError};
 
 #[test]
 fn collectives_of_threads_give_what_they_promise() {
@@ -70,6 +71,30 @@ fn world_of_another_size_is_refused_with_both_numbers() {
             "{error}"
         );
     }
+}
+
+/// Each rank looks for itself how much memory is free, on a machine of its own or a moment later than the others.
+#[test]
+fn rank_that_has_too_little_memory_has_all_others_refuse_with_its_reason() {
+    let memory = Memory { weights: 3 << 20, gradients: 0, optimiser: 0, activations: 0, program: 0 };
+    for refusing in 0..3 {
+        let ends = on_threads(3, 1, |world| {
+            let free = if world.rank() == refusing { 1 << 20 } else { u64::MAX };
+            let begun = together(&*world, memory.check(free, false));
+            // Those that could go on would wait here for the one that cannot.
+            begun.and_then(|()| Ok(world.barrier()?))
+        });
+        for end in ends {
+            let Err(RunError::Ranks(RankError::Refused { rank, why })) = end.unwrap() else {
+                panic!("every rank is told")
+            };
+            assert_eq!(rank, refusing);
+            assert!(why.contains("1 MiB are free"), "{why}");
+        }
+    }
+    let ends = on_threads(3, 1, |world| together(&*world, Ok::<_, RunError>(world.rank())));
+    let all: Vec<usize> = ends.into_iter().map(|end| end.unwrap().unwrap()).collect();
+    assert_eq!(all, [0, 1, 2]);
 }
 
 #[test]
