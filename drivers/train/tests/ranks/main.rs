@@ -5,9 +5,11 @@
 
 mod data;
 mod groups;
+#[cfg(feature = "mpi")]
+mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod overlap;
 mod pipeline;
 mod proof;
-mod overlap;
 mod tensor;
