@@ -201,7 +201,7 @@ fn journal_of_a_newer_version_is_kept_and_said() {
     bytes[12] += 1;
     fs::write(&path, &bytes).unwrap();
     daemon.restart();
-    assert!(daemon.log().contains("has version 2 and this daemon knows 1"), "{}", daemon.log());
+    assert!(daemon.log().contains("has version 3 and this daemon knows 2"), "{}", daemon.log());
     assert_eq!(fs::read(daemon.data().join("processes.damaged-1")).unwrap(), bytes);
     wait_for("the model", || {
         let models = daemon.client().models().unwrap();

@@ -68,11 +68,70 @@ fn bit_flipped_ends_what_is_used_and_the_file_is_kept() {
     assert_eq!(pids(&path), [2], "and what is used is sound");
 }
 
+/// A file of a version with three batches, as large as they have to be.
+fn small(version: u32) -> Vec<u8> {
+    let mut bytes = header(version);
+    for pid in 2..5 {
+        batch(&[began(pid)], version, &mut bytes).expect("small");
+    }
+    bytes
+}
+
+#[test]
+fn bit_flipped_anywhere_loses_nothing_silently() {
+    for version in [1, VERSION] {
+        let whole = small(version);
+        assert_eq!(decode(&whole).images.running.len(), 3);
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let read = decode(&bytes);
+            assert!(read.trouble.is_some(), "bit {bit} of version {version}: {:?}", read.images.running);
+        }
+    }
+}
+
+#[test]
+fn batch_cut_anywhere_is_no_damage_in_any_version() {
+    for version in [1, VERSION] {
+        let whole = small(version);
+        for length in 0..whole.len() {
+            let read = decode(&whole[..length]);
+            assert_eq!(read.trouble, None, "{length} bytes of version {version}");
+        }
+    }
+}
+
+#[test]
+fn batch_larger_than_any_is_damage() {
+    let mut bytes = small(VERSION);
+    let head = [u32::MAX.to_le_bytes(), [0; 4]].concat();
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(&crc32fast::hash(&head).to_le_bytes());
+    let trouble = decode(&bytes).trouble.expect("nobody writes so much");
+    assert!(trouble.contains("4294967295 bytes; the limit is"), "{trouble}");
+}
+
+#[test]
+fn file_that_is_kept_is_the_damaged_one_itself_and_no_copy_that_the_disk_may_lack() {
+    use std::os::unix::fs::MetadataExt;
+    let (folder, path) = filled();
+    let mut bytes = fs::read(&path).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&path, &bytes).expect("writes");
+    let inode = |path: &Path| fs::metadata(path).expect("it is there").ino();
+    let damaged = inode(&path);
+    assert_eq!(pids(&path), [2]);
+    assert_eq!(inode(&folder.path().join("processes.damaged-1")), damaged);
+    assert_ne!(inode(&path), damaged, "nothing of it was cut off");
+}
+
 #[test]
 fn file_of_a_newer_version_is_kept_and_another_one_begun() {
     let (folder, path) = filled();
     let mut bytes = fs::read(&path).expect("reads");
-    bytes[MAGIC.len()] += 1;
+    bytes[HEADER_BYTES - 4] += 1;
     fs::write(&path, &bytes).expect("writes");
     assert!(pids(&path).is_empty());
     assert_eq!(fs::read(folder.path().join("processes.damaged-1")).expect("it is kept"), bytes);
@@ -139,6 +198,12 @@ fn journal_of_version_1_is_read() {
     let head = serde_json::to_value(context).expect("it has a form");
     assert!(head["generation"].is_object(), "{head}");
     assert!(images.running.values().any(|(_, name)| name == "passing"));
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    journal.append(&[began(99)]).expect("room");
+    assert!(pids(&path).contains(&99), "it goes on in its own version");
+    assert!(journal.is_long(), "and is written anew in the newest one");
+    journal.rewrite(&[began(9)]).expect("room");
+    assert!(!journal.is_long() && fs::read(&path).expect("reads").starts_with(&header(VERSION)));
 }
 
 #[test]
