@@ -167,7 +167,7 @@ fn worker_that_hangs_in_a_step_is_replaced_and_costs_no_token() {
     machine.pass_ms(119_000);
     assert_eq!(machine.stat(conn).worker_restarts, 0, "it may take so long");
     let wake = machine.wake.expect("the kernel looks at the clock").0;
-    assert!(wake <= machine.now + 121_000_000, "in time");
+    assert!(wake <= machine.now + 17_000_000, "in time: {wake} at {}", machine.now);
     machine.now = wake;
     machine.event(kernel::core::Event::Tick);
     assert_eq!(machine.stat(conn).worker_restarts, 1);
@@ -184,7 +184,9 @@ fn worker_that_hangs_over_a_question_gets_more_time_and_is_replaced() {
     machine.jobs.clear();
     machine.pass_ms(599_000);
     assert_eq!(machine.stat(conn).worker_restarts, 0);
-    machine.now = machine.wake.expect("the kernel looks at the clock").0;
+    let wake = machine.wake.expect("the kernel looks at the clock").0;
+    assert!(wake <= machine.now + 17_000_000, "in time: {wake} at {}", machine.now);
+    machine.now = wake;
     machine.event(kernel::core::Event::Tick);
     assert_eq!(machine.stat(conn).worker_restarts, 1);
     assert!(matches!(machine.finish(conn, asking), Ok(Reply::Tokens(_))), "the next one answers it");

@@ -2,7 +2,7 @@
 //!
 //! A step is planned to take no longer than `step_us_max`, so one that takes `worker_patience_ms` does not come to its
 //! end. Loading a file and embedding many texts may take longer, and get more. Whoever looks at the clock for that does
-//! it seldom: a hang is found within twice the time, and steps move no alarm.
+//! it seldom, so that steps hardly ever move an alarm: a hang is found an eighth of a step's patience later at most.
 
 use super::super::Kernel;
 use super::super::event::{ModelId, Now};
@@ -10,6 +10,9 @@ use super::{Model, State};
 
 /// How much longer than a step a file may take to load without a word, and a question to answer.
 const QUIET_FACTOR: u64 = 5;
+
+/// Looks at the clock within the patience with a step.
+const LOOKS: u64 = 8;
 
 impl Model {
     /// When its worker counts as hung, if it says nothing until then.
@@ -42,7 +45,8 @@ impl Kernel {
     pub(in crate::core) fn next_look_for_hung(&self) -> Option<Now> {
         let patience_us = self.patience_us();
         let first = self.models.values().filter_map(|m| m.hung_at(patience_us)).min()?;
-        Some(Now((first.0 / patience_us + 1).saturating_mul(patience_us)))
+        let every_us = (patience_us / LOOKS).max(1);
+        Some(Now((first.0 / every_us + 1).saturating_mul(every_us)))
     }
 
     fn patience_us(&self) -> u64 {
