@@ -76,6 +76,33 @@ fn files_that_are_used_up_make_newcomers_wait_and_nobody_else() {
     figure("files used up", &format!("{newcomers}, {TOKENS} tokens beside them unchanged"));
 }
 
+/// What the starter model says while its daemon may open no more files for a while, which takes a worker away.
+#[test]
+fn model_of_a_file_outlives_files_that_are_used_up() {
+    let daemon = Daemon::start();
+    let starter = harness::workspace().join("drivers/starter/starter.gguf");
+    let worker = daemon.mount(&starter, "m").worker_os_pid;
+    let mut client = daemon.client();
+    let model = |client: &mut Client| client.models().expect("lists").remove(0);
+    let files = process::open_files(daemon.os_pid()) as u64 - 8;
+    let enough = process::limit(daemon.os_pid(), libc::RLIMIT_NOFILE, files);
+    process::kill(worker, Signal::SIGKILL);
+    wait_until("the next worker cannot be started", || {
+        let log = daemon.log();
+        log.contains("no worker can be had for model m") && log.contains("Too many open files")
+    });
+    assert_eq!(model(&mut client).state, ModelState::Restarting, "{}", daemon.log());
+    process::limit(daemon.os_pid(), libc::RLIMIT_NOFILE, enough);
+    wait_until("the model is well", || {
+        let model = model(&mut client);
+        assert_ne!(model.state, ModelState::Offline, "{:?}", model.trouble);
+        model.state == ModelState::Ready
+    });
+    let context = client.open(Some("m")).expect("opens").context;
+    client.append_text(context, "Once upon a time").expect("appends");
+    client.generate(harness::output::greedy(context, 5), |_| {}).expect("it generates");
+}
+
 #[test]
 fn threads_that_are_used_up_refuse_a_mount_and_nobody_else() {
     let Some(daemon) = Daemon::start_as_user(NOBODY_ELSE) else { return };

@@ -26,6 +26,8 @@ pub enum Effect {
     StartWorker { worker: WorkerId, load: Box<LoadRequest>, digest: Option<Digest>, delay_ms: u64 },
     /// End a worker. `WorkerDied` follows.
     StopWorker { worker: WorkerId },
+    /// Kill a worker that cannot be relied on. `WorkerDied` follows.
+    KillWorker { worker: WorkerId },
     /// A model is mounted no more: remove what was swapped out for it.
     DropSwap { model: ModelId },
     /// Have a worker run a step.

@@ -9,6 +9,7 @@
 //! Devices are found by the worker's executable, which has the graphics libraries linked; a crash in one of those
 //! costs nothing but the devices.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -63,7 +64,8 @@ impl Inspector {
             let _place = places.acquire().await;
             let told = inputs.clone();
             let looked_at = on_its_own_thread(move || look_at(model, &load, &digests, &told)).await;
-            let (estimate, digest) = match looked_at.unwrap_or_else(Err) {
+            let no_thread = |e| DriverFault::new(Errno::EIO, format!("the model cannot be looked at: {e}"));
+            let (estimate, digest) = match looked_at.map_err(no_thread).and_then(|looked| looked) {
                 Ok((estimate, digest)) => (Ok(estimate), digest),
                 Err(fault) => (Err(fault), None),
             };
@@ -96,20 +98,13 @@ fn look_at(
 ///
 /// # Errors
 ///
-/// EIO where there is no thread to be had, or it died.
-pub async fn on_its_own_thread<T: Send + 'static>(
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, DriverFault> {
+/// There is no thread to be had, or it died.
+pub async fn on_its_own_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (answer, answered) = oneshot::channel();
     let thread = std::thread::Builder::new().name("inspect".into());
     // Whoever asked is gone only when the daemon ends.
-    let started = thread.spawn(move || drop(answer.send(job())));
-    let failed =
-        |why: String| Err(DriverFault::new(Errno::EIO, format!("the model cannot be looked at: {why}")));
-    match started {
-        Ok(_) => answered.await.or_else(|_| failed("its reader died".into())),
-        Err(e) => failed(e.to_string()),
-    }
+    thread.spawn(move || drop(answer.send(job())))?;
+    answered.await.map_err(|_| io::Error::other("its reader died"))
 }
 
 /// Has the worker's executable tell which graphics devices there are, and passes that on. Where it cannot, there are

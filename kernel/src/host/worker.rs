@@ -3,6 +3,9 @@
 //! A task of its own stands by each worker from the effect that asked for it until `WorkerDied`, which it always
 //! sends, and sends last. Restarts are the kernel's decision: each one is a new worker with its own task.
 //!
+//! What cannot be started for want of files, threads or memory was refused by the machine and by nobody else, and the
+//! kernel is told so.
+//!
 //! A worker runs foreign C++ on foreign files. So its words are read with bounds, nonsense ends it, and when it
 //! is told to stop and does not, it is killed. It dies with the daemon (it reads the end of its socket, and the
 //! system kills it), and a terminal's Ctrl-C does not reach it.
@@ -54,8 +57,50 @@ pub struct Supervisor {
     pub program: PathBuf,
     pub starter: Arc<Starter>,
     pub inputs: mpsc::Sender<Input>,
-    /// Ends the worker when something is sent, or the sender is dropped.
-    pub stop: oneshot::Receiver<()>,
+    /// Kills the worker when something is sent, and asks it to end when the sender is dropped.
+    pub stop: oneshot::Receiver<Kill>,
+}
+
+/// That a worker is to be killed at once.
+#[derive(Debug)]
+pub struct Kill;
+
+/// Why a worker was not started.
+enum NotStarted {
+    /// Its model's file is another one than the kernel means.
+    OtherFile(DriverFault),
+    /// The system refuses something.
+    System { what: String, source: io::Error },
+}
+
+impl NotStarted {
+    /// What the system refuses is about something.
+    fn about(what: &str) -> impl Fn(io::Error) -> NotStarted {
+        move |source| NotStarted::System { what: what.into(), source }
+    }
+
+    /// What the kernel is told, where that is more than a death.
+    fn fault(&self) -> Option<DriverFault> {
+        match self {
+            NotStarted::OtherFile(fault) => Some(fault.clone()),
+            NotStarted::System { source, .. } => {
+                let errno = match source.raw_os_error()? {
+                    libc::EMFILE | libc::ENFILE => Errno::EMFILE,
+                    libc::EAGAIN => Errno::EAGAIN,
+                    libc::ENOMEM => Errno::ENOMEM,
+                    _ => return None,
+                };
+                Some(DriverFault::new(errno, self.how()))
+            }
+        }
+    }
+
+    fn how(&self) -> String {
+        match self {
+            NotStarted::OtherFile(_) => "its model was refused".into(),
+            NotStarted::System { what, source } => format!("could not be started: {what}: {source}"),
+        }
+    }
 }
 
 /// Why the task stopped to listen to its worker.
@@ -70,30 +115,40 @@ enum End {
     OtherFile,
     /// It was told to stop.
     Stopped,
+    /// It is to be killed, since it hangs or cannot be relied on.
+    Killed,
 }
 
 impl Supervisor {
     /// Starts the worker, passes on what it says, and reports its end.
     pub async fn run(mut self) {
+        let worker = self.worker;
         let how = match self.live().await {
             Ok(how) => how,
-            Err(e) => format!("could not be started: {e}"),
+            Err(why) => {
+                if let Some(fault) = why.fault() {
+                    self.say(Event::WorkerRefused { worker, fault }).await;
+                }
+                why.how()
+            }
         };
-        self.say(Event::WorkerDied { worker: self.worker, how }).await;
+        self.say(Event::WorkerDied { worker, how }).await;
     }
 
-    async fn live(&mut self) -> io::Result<String> {
+    async fn live(&mut self) -> Result<String, NotStarted> {
+        let Supervisor { load, digest, digests, delay, stop, .. } = self;
+        let checked = async {
+            sleep(*delay).await;
+            check_file(load, *digest, digests).await
+        };
         tokio::select! {
-            _ = &mut self.stop => return Ok("stopped before it was started".into()),
-            () = sleep(self.delay) => {}
+            _ = stop => return Ok("stopped before it was started".into()),
+            checked = checked => checked?,
         }
-        if let Err(fault) = self.check_file().await {
-            self.say(Event::WorkerRefused { worker: self.worker, fault }).await;
-            return Ok("its model was refused".into());
-        }
-        let (near, far) = std::os::unix::net::UnixStream::pair()?;
-        near.set_nonblocking(true)?;
-        let link = Arc::new(UnixStream::from_std(near)?);
+        let refused = NotStarted::about("its connection");
+        let (near, far) = std::os::unix::net::UnixStream::pair().map_err(&refused)?;
+        near.set_nonblocking(true).map_err(&refused)?;
+        let link = Arc::new(UnixStream::from_std(near).map_err(&refused)?);
         self.load.swap = self.swap.area();
         let mut child = spawn(&self.starter, &self.program, &self.load, far.into())?;
         let os_pid = child.id().unwrap_or_default();
@@ -102,21 +157,6 @@ impl Supervisor {
         let _ = self.inputs.send(started).await;
         let end = self.listen(&mut child, &link, os_pid).await;
         Ok(conclude(end, child, &link, os_pid).await)
-    }
-
-    /// Checks that the model's file is the one that the kernel means. It is read again only where it was written to.
-    async fn check_file(&self) -> Result<(), DriverFault> {
-        let Some(wanted) = self.digest else { return Ok(()) };
-        let (digests, path) = (Arc::clone(&self.digests), self.load.path.clone());
-        let found = on_its_own_thread(move || digests.of(&path, |_| {})).await?;
-        match found {
-            Ok(Some(digest)) if digest != wanted => {
-                let message = changed(&self.load.name, &self.load.path, &wanted, &digest);
-                Err(DriverFault::new(Errno::EIO, message))
-            }
-            Ok(_) => Ok(()),
-            Err(e) => Err(DriverFault::new(Errno::EIO, format!("{} cannot be read: {e}", self.load.path))),
-        }
     }
 
     /// Whether the file is still what was checked, now that the worker has it open.
@@ -130,7 +170,7 @@ impl Supervisor {
         loop {
             let exited = tokio::select! {
                 biased;
-                _ = &mut self.stop => return End::Stopped,
+                stop = &mut self.stop => return if stop.is_ok() { End::Killed } else { End::Stopped },
                 _ = link.readable() => None,
                 status = child.wait() => status.ok(),
             };
@@ -174,9 +214,33 @@ impl Supervisor {
     }
 }
 
+/// Checks that the model's file is the one that the kernel means. It is read again only where it was written to.
+async fn check_file(
+    load: &LoadRequest,
+    wanted: Option<Digest>,
+    digests: &Arc<Digests>,
+) -> Result<(), NotStarted> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let (digests, path) = (Arc::clone(digests), load.path.clone());
+    let refused = NotStarted::about(&load.path);
+    let found = on_its_own_thread(move || digests.of(&path, |_| {})).await.map_err(&refused)?;
+    match found.map_err(&refused)? {
+        Some(digest) if digest != wanted => {
+            let message = changed(&load.name, &load.path, &wanted, &digest);
+            Err(NotStarted::OtherFile(DriverFault::new(Errno::EIO, message)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Starts the executable with one end of the socket pair as its standard input, and the swap files open.
-fn spawn(starter: &Starter, program: &Path, load: &LoadRequest, socket: OwnedFd) -> io::Result<Child> {
-    let mut command = Command::from(starter.worker(program, load)?);
+fn spawn(
+    starter: &Starter,
+    program: &Path,
+    load: &LoadRequest,
+    socket: OwnedFd,
+) -> Result<Child, NotStarted> {
+    let mut command = Command::from(starter.worker(program, load).map_err(NotStarted::about(&load.path))?);
     command.stdin(Stdio::from(socket)).stdout(Stdio::null()).process_group(0).kill_on_drop(true);
     let area = load.swap;
     // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
@@ -186,7 +250,7 @@ fn spawn(starter: &Starter, program: &Path, load: &LoadRequest, socket: OwnedFd)
             area.map_or(Ok(()), hand_over)
         });
     }
-    command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))
+    command.spawn().map_err(NotStarted::about(&program.display().to_string()))
 }
 
 /// Sees the worker off, and says how it ended.
@@ -196,6 +260,10 @@ async fn conclude(end: End, mut child: Child, link: &UnixStream, os_pid: u32) ->
         End::Hangup => None,
         End::Stopped => {
             close(link);
+            None
+        }
+        End::Killed => {
+            kill_group(os_pid);
             None
         }
         End::Nonsense(e) => {
@@ -290,7 +358,7 @@ mod tests {
     struct Scripted {
         _folder: tempfile::TempDir,
         inputs: mpsc::Receiver<Input>,
-        stop: Option<oneshot::Sender<()>>,
+        stop: Option<oneshot::Sender<Kill>>,
     }
 
     fn start(script: &str, words: &[FromWorker]) -> Scripted {
@@ -393,6 +461,43 @@ mod tests {
         assert!(matches!(worker.next().await, Some(Event::WorkerLoading { .. })));
         drop(worker.stop.take());
         assert_eq!(worker.death().await, "killed by SIGKILL");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_to_be_killed_is_asked_nothing() {
+        // One that is asked reads the end of its socket, and exits by itself.
+        let mut worker = start("cat words >&0; cat <&0 >/dev/null; exit 7", &[FromWorker::Loading(0.0)]);
+        assert!(matches!(worker.next().await, Some(Event::WorkerLoading { .. })));
+        worker.stop.take().expect("not stopped yet").send(Kill).expect("its task stands by it");
+        assert_eq!(worker.death().await, "killed by SIGKILL");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn model_that_cannot_be_read_is_a_death_and_no_refusal() {
+        let (inputs, mut received) = mpsc::channel(4);
+        let (_stop, stop) = oneshot::channel();
+        let mut load = load();
+        load.path = "/nonexistent/model.gguf".into();
+        let (worker, program, delay) = (WORKER, PathBuf::from("/bin/true"), Duration::ZERO);
+        let (digest, digests, swap) = (Some(Digest([0; 32])), Arc::default(), Arc::default());
+        let starter = Arc::default();
+        Supervisor { worker, load, digest, digests, swap, delay, program, starter, inputs, stop }.run().await;
+        let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
+            panic!("something else than a death")
+        };
+        assert!(how.contains("/nonexistent/model.gguf"), "{how}");
+    }
+
+    #[test]
+    fn want_of_files_threads_and_memory_is_told_as_such() {
+        let fault = |number| {
+            let source = io::Error::from_raw_os_error(number);
+            NotStarted::System { what: "worker".into(), source }.fault().map(|fault| fault.errno)
+        };
+        assert_eq!(fault(libc::EMFILE), Some(Errno::EMFILE));
+        assert_eq!(fault(libc::EAGAIN), Some(Errno::EAGAIN));
+        assert_eq!(fault(libc::ENOMEM), Some(Errno::ENOMEM));
+        assert_eq!(fault(libc::ENOENT), None);
     }
 
     #[tokio::test(flavor = "current_thread")]

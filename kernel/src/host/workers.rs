@@ -20,7 +20,7 @@ use super::input::Input;
 use super::output::Output;
 use super::starter::Starter;
 use super::swap::SwapFiles;
-use super::worker::{EXIT_PATIENCE, Supervisor};
+use super::worker::{EXIT_PATIENCE, Kill, Supervisor};
 use crate::core::event::{Event, WorkerId};
 use crate::core::registration::Digest;
 
@@ -43,8 +43,8 @@ struct Worker {
     link: Option<Arc<UnixStream>>,
     output: Output,
     awaits_writable: bool,
-    /// Dropped to stop it.
-    stop: Option<oneshot::Sender<()>>,
+    /// Dropped to stop it, used to kill it.
+    stop: Option<oneshot::Sender<Kill>>,
 }
 
 impl Workers {
@@ -106,6 +106,14 @@ impl Workers {
     /// Its death was reported.
     pub fn died(&mut self, worker: WorkerId) {
         self.alive.remove(&worker);
+    /// Kills a worker; its death will be reported.
+    pub fn kill(&mut self, worker: WorkerId) {
+        if let Some(stop) = self.alive.get_mut(&worker).and_then(|worker| worker.stop.take()) {
+            // It fails where the worker has just ended.
+            let _ = stop.send(Kill);
+        }
+    }
+
     }
 
     /// A worker that did not read can be written to again.

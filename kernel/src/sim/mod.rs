@@ -108,7 +108,9 @@ impl Simulation {
             Effect::Hangup { .. } | Effect::Exit => self.over = true,
             Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, load)),
             Effect::StartWorker { worker, load, .. } => self.jobs.push_back(Job::Start(worker, load)),
-            Effect::StopWorker { worker } => self.jobs.push_back(Job::Died(worker, "stopped".into())),
+            Effect::StopWorker { worker } | Effect::KillWorker { worker } => {
+                self.jobs.push_back(Job::Died(worker, "stopped".into()))
+            }
             Effect::Submit { worker, step } => self.jobs.push_back(Job::Step(worker, step)),
             Effect::Ask { worker, number, question } => {
                 self.jobs.push_back(Job::Ask(worker, number, question))
@@ -168,7 +170,10 @@ impl Simulation {
                 self.workers.insert(worker, started);
                 Event::WorkerReady { worker, os_pid: 0, description }
             }
-            Ok(Err(fault)) => Event::WorkerRefused { worker, fault },
+            Ok(Err(fault)) => {
+                self.jobs.push_back(Job::Died(worker, "exit status 1".into()));
+                Event::WorkerRefused { worker, fault }
+            }
             Err(Died(how)) => Event::WorkerDied { worker, how },
         }
     }

@@ -1,10 +1,11 @@
 //! Workers that die, fail and lie.
 
+use kernel::core::effect::Record;
 use syscalls::call::*;
 use syscalls::reply::{Finish, ModelState};
 use syscalls::{CallId, Errno, Event, Reply};
 
-use crate::machine::{Machine, append, generate, generated, reference};
+use crate::machine::{ADMIN, Job, Machine, append, generate, generated, reference};
 
 #[test]
 fn worker_killed_costs_no_token() {
@@ -190,4 +191,71 @@ fn worker_that_hangs_over_a_question_gets_more_time_and_is_replaced() {
     machine.event(kernel::core::Event::Tick);
     assert_eq!(machine.stat(conn).worker_restarts, 1);
     assert!(matches!(machine.finish(conn, asking), Ok(Reply::Tokens(_))), "the next one answers it");
+}
+
+#[test]
+fn worker_that_hangs_has_ended_before_its_successor_is_started() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "hang");
+    let running = machine.begin(conn, generate(context, 30));
+    machine.jobs.clear();
+    machine.pass_ms(140_000);
+    assert!(matches!(machine.jobs.front(), Some(Job::Died(..))), "it is killed");
+    assert_eq!((machine.jobs.len(), machine.delays.len()), (1, 1), "it may still have its memory");
+    machine.pass_ms(700_000);
+    assert_eq!(machine.jobs.len(), 1, "the one that is not there yet does not hang");
+    machine.turn();
+    assert_eq!(machine.delays, [0, 0]);
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "hang", 30));
+    assert_eq!(machine.stat(conn).worker_restarts, 1);
+}
+
+#[test]
+fn model_that_is_unmounted_while_its_worker_is_killed_leaves_nothing() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "hang");
+    machine.begin(conn, generate(context, 30));
+    machine.jobs.clear();
+    machine.pass_ms(140_000);
+    machine.call(conn, Unmount { name: "m".into(), force: true }).expect("it is mounted");
+    machine.run();
+    assert_eq!(machine.delays, [0], "nobody wants another worker");
+    machine.mount(conn, "m", "").expect("its memory is free");
+}
+
+#[test]
+fn worker_that_the_machine_has_too_little_for_is_tried_until_it_starts() {
+    for errno in [Errno::EMFILE, Errno::EAGAIN, Errno::ENOMEM] {
+        let (mut machine, conn) = Machine::with_model("");
+        let context = machine.open_with(conn, "short");
+        let running = machine.begin(conn, generate(context, 30));
+        machine.short_of = Some(errno);
+        machine.kill_worker();
+        while machine.delays.len() < 20 {
+            assert!(machine.turn(), "it is tried again: {:?}", machine.delays);
+        }
+        assert_eq!(machine.delays[..7], [0, 0, 200, 1000, 5000, 30_000, 30_000]);
+        let fault = machine.mount(conn, "other", "").expect_err("who waits for a mount is told");
+        assert_eq!(fault.errno, errno);
+        machine.short_of = None;
+        assert_eq!(generated(machine.finish(conn, running)).text, reference("", "short", 30));
+        let said = machine.logs.iter().filter(|line| line.contains("no worker can be had")).count();
+        assert_eq!(said, 1, "{:?}", machine.logs);
+        machine.mount(conn, "other", "").expect("there is enough again");
+    }
+}
+
+#[test]
+fn model_of_an_earlier_boot_waits_for_what_its_worker_takes() {
+    let mut machine = Machine::default();
+    machine.short_of = Some(Errno::EMFILE);
+    let records = vec![Record::Mount(syscalls::client::mount("sim:", "m"))];
+    machine.event(kernel::core::Event::Booted { records });
+    while machine.delays.len() < 20 {
+        assert!(machine.turn(), "it is tried again");
+    }
+    machine.short_of = None;
+    let conn = machine.connect(ADMIN);
+    let context = machine.open_with(conn, "late");
+    assert_eq!(machine.generate(conn, context, 9).text, reference("", "late", 9));
 }

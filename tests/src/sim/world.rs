@@ -206,7 +206,7 @@ impl<A> World<A> {
             Effect::StartWorker { worker, load, delay_ms, .. } => {
                 self.agenda.enter(self.now + delay_ms * 1000 + LOAD_US, Happening::Start(worker, load));
             }
-            Effect::StopWorker { worker } => {
+            Effect::StopWorker { worker } | Effect::KillWorker { worker } => {
                 self.agenda.enter(self.now, Happening::Died(worker, "stopped".into()));
             }
             Effect::Submit { worker, step } => self.submit(worker, step),
@@ -246,7 +246,10 @@ impl<A> World<A> {
                 self.workers.insert(worker, Working { worker: started, step: None, since: self.now });
                 Event::WorkerReady { worker, os_pid: worker.incarnation, description }
             }
-            Ok(Err(fault)) => Event::WorkerRefused { worker, fault },
+            Ok(Err(fault)) => {
+                self.event(Event::WorkerRefused { worker, fault });
+                Event::WorkerDied { worker, how: "exit status 1".into() }
+            }
             Err(Died(how)) => Event::WorkerDied { worker, how },
         };
         self.event(event);

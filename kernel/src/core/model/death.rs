@@ -4,7 +4,12 @@
 //! Whatever was under way when a worker died is a suspect: the contexts of the step and the questions. Each
 //! suspect then runs alone, so that a second death has one culprit; the others are cleared by their first token or
 //! answer. Deaths without a culprit slow the restarts down, and too many of them end in [`State::Offline`].
+//!
+//! A worker that is killed because it hangs or talks nonsense keeps its memory until it has ended, which a device may
+//! take a while for. So its pages count as lost at once, and its successor is started when it is gone. Nor does the model
+//! go offline where the system is short of what a start takes: that is nobody's fault, and is tried again until it works.
 
+use drivers::wire::DriverFault;
 use syscalls::event::WorkerChange;
 use syscalls::{ContextId, Event, Fault};
 
@@ -26,26 +31,44 @@ const DEATHS_IN_A_ROW_MAX: u32 = 5;
 /// crash costs nobody a pause; a worker that dies at once every time takes no more than a few starts a minute.
 const PAUSES_MS: [u64; 4] = [0, 200, 1000, 5000];
 
+/// Pauses before the first and every further try to start a worker that the system had no files, threads or memory for.
+/// Long at the end, because loading a model only to find that it does not fit may cost a device seconds.
+const SHORTAGE_PAUSES_MS: [u64; 4] = [200, 1000, 5000, 30_000];
+
 impl Kernel {
     /// The host says that a worker is gone.
     pub(in crate::core) fn worker_died(&mut self, worker: WorkerId, how: &str) {
+        let awaited = self.models.get_mut(&worker.model).filter(|m| m.worker() == worker);
+        let successor = awaited.and_then(|m| m.successor_delay_ms.take());
+        if let Some(delay_ms) = successor.or_else(|| self.count_as_dead(worker, how)) {
+            self.start_worker(worker.model, delay_ms);
+        }
         self.devices.release(Holder::Leaving(worker));
-        let Some(model) = self.live_model(worker) else { return };
-        match model.state {
-            State::Loading => {
-                let message = format!("the worker died while it loaded the model: {how}");
-                let fault = Fault::new(syscalls::Errno::EIO, message);
-                self.cannot_load(worker.model, fault);
-            }
-            State::Ready | State::Restarting => self.restart_worker(worker.model, how),
-            State::Offline(_) | State::Unloaded => {}
+    }
+
+    /// A worker hangs or talks nonsense, so nothing that it has can be relied on: it is killed, and counts as dead at once.
+    pub(in crate::core) fn worker_broken(&mut self, worker: WorkerId, why: &str) {
+        self.out.push(Effect::KillWorker { worker });
+        let delay_ms = self.count_as_dead(worker, why);
+        if let Some(model) = self.models.get_mut(&worker.model) {
+            model.successor_delay_ms = delay_ms;
         }
     }
 
-    /// A worker talks nonsense, so nothing that it has can be relied on: it is ended, and counts as dead at once.
-    pub(in crate::core) fn worker_broken(&mut self, worker: WorkerId, why: &str) {
-        self.out.push(Effect::StopWorker { worker });
-        self.worker_died(worker, why);
+    /// A worker could not be started, or not load its model, for want of files, threads or memory. It is tried again after
+    /// its end, for as long as it takes, unless somebody waits for the mount and had better know.
+    pub(in crate::core) fn worker_starved(&mut self, worker: WorkerId, fault: &DriverFault) {
+        let Some(model) = self.live_model(worker) else { return };
+        let pause = (model.shortages as usize).min(SHORTAGE_PAUSES_MS.len() - 1);
+        model.successor_delay_ms = Some(SHORTAGE_PAUSES_MS[pause]);
+        model.shortages += 1;
+        if model.shortages == 1 {
+            let line = format!(
+                "no worker can be had for model {}: {}; trying again until one can",
+                model.name, fault.message
+            );
+            self.out.push(Effect::Log(LogLevel::Warn, line));
+        }
     }
 
     /// A worker did what it was told.
@@ -57,9 +80,24 @@ impl Kernel {
         }
     }
 
-    fn restart_worker(&mut self, id: ModelId, how: &str) {
-        let now = self.now;
-        let Some(model) = self.models.get_mut(&id) else { return };
+    /// Does what a worker's death costs. Gives the pause in milliseconds before the next one is started; none where the
+    /// model is given up.
+    fn count_as_dead(&mut self, worker: WorkerId, how: &str) -> Option<u64> {
+        match self.live_model(worker)?.state {
+            State::Loading => {
+                let message = format!("the worker died while it loaded the model: {how}");
+                self.devices.leave(worker);
+                self.cannot_load(worker.model, Fault::new(syscalls::Errno::EIO, message));
+                None
+            }
+            State::Ready | State::Restarting => self.lose_worker(worker, how),
+            State::Offline(_) | State::Unloaded => None,
+        }
+    }
+
+    fn lose_worker(&mut self, worker: WorkerId, how: &str) -> Option<u64> {
+        let (now, id) = (self.now, worker.model);
+        let model = self.models.get_mut(&id)?;
         model.state = State::Restarting;
         let step = model.in_flight.take();
         let rows = step.as_ref().map_or(vec![], |step| step.groups.clone());
@@ -78,15 +116,17 @@ impl Kernel {
         self.accuse_contexts(id, step, questions_asked);
         // Calls that waited for the step to be over.
         in_step.into_iter().for_each(|context| self.advance(context));
-        let Some(model) = self.models.get_mut(&id) else { return };
+        let model = self.models.get_mut(&id)?;
         if model.deaths_in_a_row > DEATHS_IN_A_ROW_MAX {
             let trouble = format!("its worker died {} times in a row, last: {how}", model.deaths_in_a_row);
             model.incarnation += 1;
-            return self.take_offline(id, trouble);
+            self.devices.leave(worker);
+            self.take_offline(id, trouble);
+            return None;
         }
         model.counters.worker_restarts += 1;
         self.counters.worker_restarts += 1;
-        self.start_worker(id, delay_ms);
+        Some(delay_ms)
     }
 
     /// Everything that was in the pool of a worker that is gone is lost; the logs are not.

@@ -18,6 +18,9 @@ impl Model {
     /// When its worker counts as hung, if it says nothing until then.
     fn hung_at(&self, patience_us: u64) -> Option<Now> {
         let quiet = Now(self.heard.0.saturating_add(patience_us.saturating_mul(QUIET_FACTOR)));
+        if self.successor_delay_ms.is_some() {
+            return None;
+        }
         match (&self.in_flight, &self.state) {
             (Some(step), _) => Some(Now(step.since.0.saturating_add(patience_us))),
             (None, State::Loading | State::Restarting) => self.placement.map(|_| quiet),

@@ -2,9 +2,9 @@
 //!
 //! | state      | means                                       | leaves it by |
 //! |------------|---------------------------------------------|--------------|
-//! | loading    | it is inspected, waits for memory, or its first worker loads it | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline; a refusal for lack of memory, which undoes a mount or leaves it unloaded |
+//! | loading    | it is inspected, waits for memory, or its first worker loads it | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline; a refusal for lack of memory, which undoes a mount or leaves it unloaded; where the system has no files, threads or memory to start a worker, a mount that somebody waits for is undone, and any other tried again |
 //! | ready      | the worker takes steps and questions         | its death    |
-//! | restarting | the worker died and another one is starting  | `Ready`; `Refused` or deaths in a row, which make it offline |
+//! | restarting | the worker died, or was killed and is about to, and another one is starting | `Ready`; `Refused` because of its file or deaths in a row, which make it offline |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
 //! | unloaded   | nothing runs and there are no contexts: its memory is another model's | a call that uses it, which loads it again; `unmount` |
 //!
@@ -73,6 +73,10 @@ pub(super) struct Model {
     pub description: Option<Box<ModelDescription>>,
     pub incarnation: u32,
     pub worker_os_pid: u32,
+    /// Its worker is not to be heard any more and has not ended; the next one is started so many milliseconds after that.
+    pub successor_delay_ms: Option<u64>,
+    /// Tries in a row to start a worker that the system was short of something for.
+    pub shortages: u32,
     /// Of the worker that is ready; absent while there is none.
     pub memory: Option<Memory>,
     /// Which pages there are, in the pool and in slots.
@@ -121,6 +125,8 @@ impl Model {
             description: None,
             incarnation: 0,
             worker_os_pid: 0,
+            successor_delay_ms: None,
+            shortages: 0,
             memory: None,
             tree: Tree::default(),
             slots: Slots::new(),
@@ -149,6 +155,11 @@ impl Model {
     /// Of its file; 0 before it has been loaded for the first time.
     pub(super) fn fingerprint(&self) -> u64 {
         self.description.as_ref().map_or(0, |d| d.fingerprint)
+    }
+
+    /// Whether somebody waits for it to be mounted, and hears if it cannot be.
+    pub(super) fn is_being_mounted(&self) -> bool {
+        self.state == State::Loading && self.waiters.iter().any(|(_, open)| open.is_none())
     }
 
     /// Whether its worker takes steps.
@@ -308,9 +319,10 @@ impl Kernel {
         ModelInfo { memory: self.model_shares(model), ..model.info() }
     }
 
-    /// The model of a worker, if the worker is the one that runs it now and has not died.
+    /// The model of a worker, if the worker is the one that runs it now and has neither died nor been given up.
     pub(super) fn live_model(&mut self, worker: WorkerId) -> Option<&mut Model> {
-        self.models.get_mut(&worker.model).filter(|m| m.incarnation == worker.incarnation)
+        let model = self.models.get_mut(&worker.model)?;
+        (model.worker() == worker && model.successor_delay_ms.is_none()).then_some(model)
     }
 
     /// The model of a name.

@@ -107,17 +107,16 @@ impl Kernel {
         }
         model.worker_os_pid = os_pid;
         if let Err(why) = check(&description, sequences_max) {
-            self.out.push(Effect::StopWorker { worker });
-            return self.cannot_load(worker.model, Fault::new(Errno::EIO, why));
+            return self.worker_no_good(worker, Fault::new(Errno::EIO, why));
         }
         let other = model.description.as_ref().is_some_and(|d| d.fingerprint != description.fingerprint);
         if other {
-            self.out.push(Effect::StopWorker { worker });
-            return self
-                .cannot_load(worker.model, Fault::new(Errno::EIO, "the file is another model than before"));
+            let fault = Fault::new(Errno::EIO, "the file is another model than before");
+            return self.worker_no_good(worker, fault);
         }
         let first = model.state == State::Loading;
         model.state = State::Ready;
+        model.shortages = 0;
         model.memory = Some(Memory::new(&description));
         model.slots.describe(&description);
         model.description = Some(description);
@@ -156,17 +155,27 @@ impl Kernel {
         }
     }
 
+    /// A worker cannot load its model, or could not be started, and is about to be gone.
     pub(in crate::core) fn worker_refused(&mut self, worker: WorkerId, fault: DriverFault) {
-        if self.live_model(worker).is_some_and(|m| !m.is_ready()) {
-            self.cannot_load(worker.model, Fault::new(fault.errno, fault.message));
+        let Some(model) = self.live_model(worker).filter(|m| !m.is_ready()) else { return };
+        if is_shortage(fault.errno) && !model.is_being_mounted() {
+            return self.worker_starved(worker, &fault);
         }
+        self.devices.leave(worker);
+        self.cannot_load(worker.model, Fault::new(fault.errno, fault.message));
+    }
+
+    /// A worker has loaded what cannot be used.
+    fn worker_no_good(&mut self, worker: WorkerId, fault: Fault) {
+        self.out.push(Effect::StopWorker { worker });
+        self.devices.leave(worker);
+        self.cannot_load(worker.model, fault);
     }
 
     /// A worker cannot be had: a mount that somebody waits for is undone, any other model goes offline.
     pub(in crate::core) fn cannot_load(&mut self, id: ModelId, fault: Fault) {
         let Some(model) = self.models.get_mut(&id) else { return };
-        let waited_for =
-            model.state == State::Loading && model.waiters.iter().any(|(_, open)| open.is_none());
+        let waited_for = model.is_being_mounted();
         // What its worker still says is not heard.
         model.incarnation += 1;
         model.worker_os_pid = 0;
@@ -259,6 +268,11 @@ impl Kernel {
         let subject = Subject::of_model(&name, Happening::ModelUnmounted);
         self.out.push(Effect::LogAbout(LogLevel::Info, subject, format!("model {name} is unmounted")));
     }
+}
+
+/// Whether a fault says that the machine has not enough of something at the moment.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::EMFILE | Errno::ENOMEM)
 }
 
 /// Checks what a worker says of its model as far as the kernel relies on it.

@@ -24,6 +24,7 @@ impl Reactor {
                 self.workers.start(worker, load, digest, swap, Duration::from_millis(delay_ms));
             }
             Effect::StopWorker { worker } => self.workers.stop(worker),
+            Effect::KillWorker { worker } => self.workers.kill(worker),
             Effect::DropSwap { model } => self.swaps.remove(model),
             Effect::StartProgram { pid, program } => self.programs.start(pid, &program),
             Effect::SignalProgram { pid, signal } => self.programs.signal(pid, signal),

@@ -26,8 +26,7 @@ impl Machine {
             }
             Job::Start(worker, load, digest) if digest == self.digest() => self.start(worker, &load),
             Job::Start(worker, ..) => {
-                let fault = DriverFault::new(Errno::EIO, "the file has changed");
-                self.event(Event::WorkerRefused { worker, fault });
+                self.refuse(worker, DriverFault::new(Errno::EIO, "the file has changed"));
             }
             Job::Step(worker, step) => self.step(worker, &step),
             Job::Ask(worker, number, question) => self.ask(worker, number, question),
@@ -55,7 +54,16 @@ impl Machine {
         self.file.map(|version| Digest([version; 32]))
     }
 
+    /// A worker that refuses ends.
+    fn refuse(&mut self, worker: WorkerId, fault: DriverFault) {
+        self.event(Event::WorkerRefused { worker, fault });
+        self.jobs.push_back(Job::Died(worker, "exit status 1".into()));
+    }
+
     fn start(&mut self, worker: WorkerId, load: &LoadRequest) {
+        if let Some(errno) = self.short_of {
+            return self.refuse(worker, DriverFault::new(errno, "could not be started: there is not enough"));
+        }
         let of_name = self.disks.entry(load.name.clone()).or_default();
         let swap = self.swap.entry(worker.model).or_insert_with(|| of_name.clone()).clone();
         let event = match SimWorker::start_with(load, swap) {
@@ -64,7 +72,7 @@ impl Machine {
                 self.workers.insert(worker, started);
                 Event::WorkerReady { worker, os_pid: 1000 + worker.incarnation, description }
             }
-            Ok(Err(fault)) => Event::WorkerRefused { worker, fault },
+            Ok(Err(fault)) => return self.refuse(worker, fault),
             Err(Died(how)) => Event::WorkerDied { worker, how },
         };
         self.event(event);

@@ -19,7 +19,7 @@ use kernel::core::{Effect, Event, Kernel, KernelConfig, Now};
 use kernel::host::store::values::Values;
 use syscalls::call::Signal;
 use syscalls::reply::Frame;
-use syscalls::{CallId, Fault, Pid, Reply};
+use syscalls::{CallId, Errno, Fault, Pid, Reply};
 
 pub use calls::*;
 use disk::Disk;
@@ -74,6 +74,8 @@ pub struct Machine {
     pub logs: Vec<String>,
     /// What all files of models are, where they are files.
     pub file: Option<u8>,
+    /// What there is not enough of to start workers.
+    pub short_of: Option<Errno>,
     pub wake: Option<Now>,
     pub exited: bool,
     next_id: u64,
@@ -120,6 +122,7 @@ impl Machine {
             loads: Vec::new(),
             logs: Vec::new(),
             file: None,
+            short_of: None,
             wake: None,
             exited: false,
             next_id: 0,
@@ -181,7 +184,7 @@ impl Machine {
                 self.loads.push(*load.clone());
                 self.jobs.push_back(Job::Start(worker, *load, digest));
             }
-            Effect::StopWorker { worker } => {
+            Effect::StopWorker { worker } | Effect::KillWorker { worker } => {
                 self.workers.remove(&worker);
                 self.jobs.push_back(Job::Died(worker, "stopped".into()));
             }
