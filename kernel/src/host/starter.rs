@@ -1,7 +1,8 @@
 //! How the host starts what is not itself: through the jail's helper, with an environment of its own.
 //!
 //! Workers get their model to read, the folder of measurements to write, and the swap files open. Where the jail is
-//! off, or its helper is missing and not required, they are started as they are.
+//! off, or its helper is missing and not required, they are started as they are. Programs run as whom they belong to in any
+//! case; without the helper nothing ends what they have started when the daemon is killed.
 
 use std::ffi::OsString;
 use std::io;
@@ -28,9 +29,9 @@ const WORKER_VARIABLES: &[&str] =
 /// Starts programs.
 #[derive(Clone, Debug, Default)]
 pub struct Starter {
-    /// The jail's helper, none where the jail is off.
+    /// The jail's helper, where there is one.
     helper: Option<PathBuf>,
-    required: bool,
+    strictness: Strictness,
     /// What every worker may reach beside the built-in.
     worker: Policy,
     /// What every program may reach.
@@ -45,6 +46,8 @@ pub struct Start<'a> {
     pub folder: &'a Path,
     pub policy: Policy,
     pub user: Option<User>,
+    /// Nothing that it starts outlives it, or the daemon.
+    pub guarded: bool,
     /// Descriptors that it inherits beside the first three.
     pub keep: Vec<RawFd>,
 }
@@ -53,8 +56,8 @@ impl Starter {
     /// Starts through `helper`, with additions to the policies of workers and programs.
     pub fn new(helper: PathBuf, strictness: Strictness, worker: &Policy, program: &Policy) -> Self {
         Starter {
-            helper: (strictness != Strictness::Off).then_some(helper),
-            required: strictness == Strictness::Required,
+            helper: helper.is_file().then_some(helper),
+            strictness,
             worker: Policy::worker().with(worker),
             program: Policy::program().with(program),
         }
@@ -62,7 +65,11 @@ impl Starter {
 
     /// What the jail is made of, or `off`.
     pub fn describe(&self) -> String {
-        self.helper.as_ref().map_or_else(|| "off".into(), |_| jail::support().to_string())
+        if self.jails() { jail::support().to_string() } else { "off".into() }
+    }
+
+    fn jails(&self) -> bool {
+        self.helper.is_some() && self.strictness != Strictness::Off
     }
 
     /// What programs may reach.
@@ -89,15 +96,17 @@ impl Starter {
         // What is made there is measured and removed.
         environment.extend(load.cache_dir.as_ref().map(|folder| ("TMPDIR".into(), folder.clone())));
         let swap = load.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
-        self.command(&Start {
+        let start = Start {
             program,
             arguments: ["run".into(), "--load".into(), serde_json::to_string(load)?.into()].into(),
             environment,
             folder: Path::new("/"),
             policy,
             user: None,
+            guarded: false,
             keep: swap.collect(),
-        })
+        };
+        if self.jails() { self.command(&start) } else { Ok(bare(&start)) }
     }
 
     /// The command that runs a program.
@@ -106,12 +115,7 @@ impl Starter {
     ///
     /// A path of its policy is no UTF-8.
     pub fn command(&self, start: &Start) -> io::Result<Command> {
-        let Some(helper) = &self.helper else {
-            let mut command = Command::new(start.program);
-            command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));
-            command.current_dir(start.folder);
-            return Ok(command);
-        };
+        let Some(helper) = &self.helper else { return Ok(bare(start)) };
         let orders = Orders {
             policy: start.policy.clone(),
             user: start.user.clone(),
@@ -119,10 +123,22 @@ impl Starter {
             folder: start.folder.into(),
             keep: start.keep.clone(),
             parent: std::process::id(),
-            required: self.required,
+            guarded: start.guarded,
+            strictness: self.strictness,
         };
         jail::command(helper, &orders, start.program, &start.arguments)
     }
+}
+
+/// The command that runs a program without the helper.
+fn bare(start: &Start) -> Command {
+    let mut command = Command::new(start.program);
+    command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));
+    command.current_dir(start.folder);
+    if let Some(user) = start.user.clone() {
+        jail::run_as(&mut command, &user);
+    }
+    command
 }
 
 /// Those of the daemon's variables that have these names.
@@ -173,6 +189,25 @@ mod tests {
             log::change(wanted);
             assert_eq!(level(), wanted);
         }
+    }
+
+    #[test]
+    fn program_of_another_user_is_his_without_the_helper() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let start = Start {
+            program: Path::new("/bin/sh"),
+            arguments: ["-c", "echo $(id -u) $(id -g) $(id -G)"].map(Into::into).into(),
+            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            folder: Path::new("/"),
+            policy: Policy::default(),
+            user: Some(User { uid: 61_236, gid: 61_237, groups: vec![61_237, 61_238] }),
+            guarded: true,
+            keep: vec![],
+        };
+        let output = Starter::default().command(&start).and_then(|mut c| c.output()).expect("runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "61236 61237 61237 61238\n");
     }
 
     #[test]

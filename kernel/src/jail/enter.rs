@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::calls::CallsError;
 use super::support::LANDLOCK_WHOLE;
-use super::{Orders, calls, files, identity, limits, support};
+use super::{Orders, Strictness, calls, files, guard, identity, limits, support};
 
 /// Why a program was not started.
 #[derive(Debug, Error)]
@@ -51,13 +51,21 @@ pub enum EnterError {
 pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result<Infallible, EnterError> {
     let step = |step| move |source: io::Error| EnterError::Step { step, source };
     let there = support();
-    if orders.required && !there.is_whole() {
+    let (required, off) = (orders.strictness == Strictness::Required, orders.strictness == Strictness::Off);
+    if required && !there.is_whole() {
         return Err(EnterError::Lacking(there));
     }
     close_others(&orders.keep).map_err(step("close descriptors"))?;
     let uid = orders.user.as_ref().map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
-    limits::set(&orders.policy.limits, uid).map_err(step("set limits"))?;
-    identity::take(orders.user.as_ref()).map_err(step("become the program's user"))?;
+    if !off {
+        limits::set(&orders.policy.limits, uid).map_err(step("set limits"))?;
+    }
+    if !off || orders.user.is_some() {
+        identity::take(orders.user.as_ref()).map_err(step("become the program's user"))?;
+    }
+    if orders.guarded {
+        guard::leave(orders.parent).map_err(step("leave a guard behind"))?;
+    }
     // After the user, whose change would lift it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from).map_err(step("be tied to the daemon"))?;
     if parent_id() != orders.parent {
@@ -67,8 +75,12 @@ pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result
     std::env::set_current_dir(&orders.folder).map_err(step("enter the program's folder"))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(orders.environment.iter().map(|(k, v)| (k, v)));
+    if off {
+        let source = command.exec();
+        return Err(EnterError::Exec { program: Path::new(program).display().to_string(), source });
+    }
     let is_whole = files::shut(&orders.policy)?;
-    if orders.required && !is_whole {
+    if required && !is_whole {
         return Err(EnterError::Lacking(there));
     }
     if there.seccomp {

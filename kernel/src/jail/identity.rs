@@ -1,6 +1,8 @@
 //! Who a program is: a user without privileges, and none to gain.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use caps::CapSet;
 use nix::sys::prctl;
@@ -43,4 +45,20 @@ pub(super) fn take(user: Option<&User>) -> io::Result<()> {
     }
     prctl::set_no_new_privs()?;
     Ok(())
+}
+
+/// Has a command run as another user, without privileges that this process may have.
+pub fn run_as(command: &mut Command, user: &User) {
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            setgroups(&groups)?;
+            setresgid(gid, gid, gid)?;
+            setresuid(uid, uid, uid)?;
+            prctl::set_no_new_privs()?;
+            Ok(())
+        });
+    }
 }

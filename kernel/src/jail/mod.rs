@@ -5,11 +5,13 @@
 //! signals (Landlock) and system calls (seccomp) off, and becomes the program. A helper, because between fork and exec
 //! of a process nothing may be allocated, and because the daemon stays as it is when one of the steps fails.
 //!
-//! What the system lacks is left out, unless the orders require all of it; [`support`] says what there is.
+//! The helper leaves a guard behind where nothing of a program may outlive it, and does no more than that and change the
+//! user where the jail is off. What the system lacks is left out, unless the orders require all of it; [`support`] says what there is.
 
 mod calls;
 mod enter;
 mod files;
+mod guard;
 mod identity;
 mod limits;
 mod policy;
@@ -23,7 +25,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 pub use enter::{EnterError, enter};
-pub use identity::User;
+pub use identity::{User, run_as};
 pub use policy::{Limits, Network, Policy};
 pub use support::{Support, support};
 
@@ -55,8 +57,10 @@ pub struct Orders {
     pub keep: Vec<RawFd>,
     /// The process whose end ends the program.
     pub parent: u32,
-    /// Fail where the system cannot enforce all of the policy.
-    pub required: bool,
+    /// Nothing that the program starts outlives it, or the daemon.
+    pub guarded: bool,
+    /// How much of the policy is enforced. Whose program it is holds in any case.
+    pub strictness: Strictness,
 }
 
 /// The command that runs a program in the jail. Its standard streams are the caller's to set.

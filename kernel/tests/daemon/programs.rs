@@ -252,13 +252,41 @@ fn program_reaches_neither_the_data_nor_the_socket_of_the_daemon() {
     assert_eq!(status(&mut client, pid), 8, "it cannot signal the daemon");
 }
 
+/// A line that leaves a child behind when its shell is killed.
+const WITH_A_CHILD: &str = "sleep 600 & echo started; wait";
+
 #[test]
-fn programs_end_with_a_daemon_that_is_killed() {
-    let (_home, daemon) = daemon();
+fn programs_and_what_they_have_started_end_with_a_daemon_that_is_killed() {
+    for jail in ["", "jail: (strictness: off)"] {
+        let home = Home::new("exit 1");
+        fs::write(home.path("config.ron"), format!("(devices: [], {jail})")).expect("writes");
+        let daemon = home.start();
+        let mut client = daemon.client();
+        let pid = script(&mut client, WITH_A_CHILD);
+        let held = script(&mut client, WITH_A_CHILD);
+        let os_pids = [pid, held].map(|pid| os_pid(&mut client, pid));
+        [pid, held].into_iter().for_each(|pid| wait_for_line(&mut client, pid, "started"));
+        client.call(Kill { pid: held, signal: Signal::Stop }).expect("it is the caller's");
+        wait_until("one is held", || (os_state(os_pids[1]) == "T").then_some(()));
+        daemon.signal(nix::sys::signal::Signal::SIGKILL);
+        daemon.end();
+        for os_pid in os_pids {
+            wait_until("the program is gone with its child", || is_gone(os_pid).then_some(()));
+        }
+    }
+}
+
+#[test]
+fn program_that_was_given_long_to_end_does_not_keep_the_daemon() {
+    let home = Home::new("exit 1");
+    fs::write(home.path("config.ron"), "(devices: [], term_grace_ms: 600000)").expect("writes");
+    let daemon = home.start();
     let mut client = daemon.client();
-    let pid = script(&mut client, "exec sleep 600");
+    let exit = r#"printf '{"id":1,"call":"exit","args":{"status":5}}\n' >&$LLMASOS_SOCKET_FD"#;
+    let pid = script(&mut client, &format!("trap '' TERM; sleep 600 & {exit}; while :; do sleep 600; done"));
     let os_pid = os_pid(&mut client, pid);
-    daemon.signal(nix::sys::signal::Signal::SIGKILL);
-    daemon.end();
-    wait_until("the program is gone", || is_gone(os_pid).then_some(()));
+    assert_eq!(status(&mut client, pid), 5, "the process has ended, and its program ignores that");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(daemon.end().success());
+    wait_until("the program is gone with its child", || is_gone(os_pid).then_some(()));
 }

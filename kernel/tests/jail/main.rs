@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use kernel::jail::{self, Orders, Policy, User, support};
+use kernel::jail::{self, Orders, Policy, Strictness, User, support};
 use nix::unistd::getuid;
 
 /// Ways that an ordinary user has without a jail, on every system.
@@ -115,7 +115,8 @@ impl Prison {
             folder: self.path("home"),
             keep: vec![],
             parent: std::process::id(),
-            required: false,
+            guarded: false,
+            strictness: Strictness::Auto,
         }
     }
 

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, Uid, access, getgrouplist, getuid};
 use syscalls::{Errno, Fault, paths};
 use tokio::net::UnixStream;
@@ -66,6 +68,7 @@ pub(super) fn launch(
         folder: Path::new("/"),
         policy,
         user,
+        guarded: true,
         keep: vec![CONNECTION_FD],
     };
     let command = starter.command(&start).map_err(fault)?;
@@ -86,6 +89,8 @@ fn spawn(command: std::process::Command, far: OwnedFd) -> io::Result<Child> {
     // until the command was spawned.
     unsafe {
         command.pre_exec(move || {
+            // The helper does it, too, and knows whether it came too late.
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
             let moved = if fd == CONNECTION_FD {
                 libc::fcntl(fd, libc::F_SETFD, 0)
             } else {

@@ -18,8 +18,8 @@ use nix::sys::signal::Signal;
 use syscalls::{Errno, Fault, Pid, call};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::input::Input;
 use super::places::{Place, Places};
@@ -39,11 +39,14 @@ const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
 /// How long programs may take to finish when the daemon ends.
 const END_GRACE: Duration = Duration::from_secs(2);
 
+/// How long programs may take to be gone when the daemon ends.
+pub const END_PATIENCE: Duration = END_GRACE.saturating_add(KILL_PATIENCE);
+
 /// A program that has not ended.
 #[derive(Debug)]
 struct Alive {
-    /// Tells its task to end it, within so long.
-    stop: Option<oneshot::Sender<Duration>>,
+    /// Tells its task to end it, and when to kill it.
+    kill_at: watch::Sender<Option<Instant>>,
     /// Its process, once it runs.
     leader: Option<Arc<Leader>>,
 }
@@ -76,9 +79,9 @@ impl Programs {
     /// Starts a program.
     pub fn start(&mut self, pid: Pid, program: &Program) {
         let started = self.launch(pid, program);
-        let (stop, stopped) = oneshot::channel();
+        let (kill_at, told) = watch::channel(None);
         let leader = started.as_ref().ok().map(|(running, ..)| Arc::clone(&running.leader));
-        self.alive.insert(pid, Alive { stop: Some(stop), leader });
+        self.alive.insert(pid, Alive { kill_at, leader });
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let event = match started {
@@ -86,7 +89,7 @@ impl Programs {
                     let os_pid = running.leader.os_pid();
                     // The main loop is gone only when the daemon ends.
                     let _ = inputs.send(Input::ProgramStarted { pid, os_pid, socket, place }).await;
-                    running.stand_by(stopped).await
+                    running.stand_by(told).await
                 }
                 Err(fault) => Event::ProgramRefused { pid, fault },
             };
@@ -113,9 +116,16 @@ impl Programs {
 
     /// Asks a program to end, and kills it after the time that it is given.
     pub fn stop(&mut self, pid: Pid, grace: Duration) {
-        if let Some(stop) = self.alive.get_mut(&pid).and_then(|alive| alive.stop.take()) {
-            // It fails where the program has just ended.
-            let _ = stop.send(grace);
+        let at = Instant::now() + grace;
+        if let Some(alive) = self.alive.get(&pid) {
+            // Whoever has less patience than those before him is heard.
+            alive.kill_at.send_if_modified(|kill_at| {
+                let sooner = kill_at.is_none_or(|before| at < before);
+                if sooner {
+                    *kill_at = Some(at);
+                }
+                sooner
+            });
         }
     }
 
@@ -128,17 +138,20 @@ impl Programs {
     pub async fn end(&mut self, inputs: &mut mpsc::Receiver<Input>) {
         let pids: Vec<Pid> = self.alive.keys().copied().collect();
         pids.into_iter().for_each(|pid| self.stop(pid, END_GRACE));
-        let deadline = Instant::now() + END_GRACE + KILL_PATIENCE;
+        let deadline = Instant::now() + END_PATIENCE;
         while !self.alive.is_empty() {
             match timeout_at(deadline, inputs.recv()).await {
                 Ok(Some(Input::Worker(
                     Event::ProgramEnded { pid, .. } | Event::ProgramRefused { pid, .. },
                 ))) => self.ended(pid),
                 Ok(Some(_)) => {}
-                // The rest is killed with the tasks that stand by it.
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => break,
             }
         }
+        // Dropping the tasks that stand by the rest would kill the first process of each alone.
+        self.alive.values().filter_map(|alive| alive.leader.as_ref()).for_each(|leader| {
+            leader.signal_group(Signal::SIGKILL);
+        });
     }
 }
 
@@ -152,12 +165,11 @@ struct Running {
 
 impl Running {
     /// Stays with a program to its end, which it gives.
-    async fn stand_by(self, stopped: oneshot::Receiver<Duration>) -> Event {
+    async fn stand_by(self, told: watch::Receiver<Option<Instant>>) -> Event {
         let Running { pid, child, leader, printing } = self;
         tokio::select! {
             () = leader.ended() => {}
-            // Nobody gives it time where the main loop is gone.
-            grace = stopped => leader.end(grace.unwrap_or(Duration::ZERO), KILL_PATIENCE).await,
+            () = leader.end(told, KILL_PATIENCE) => {}
         }
         // What it has started goes with it, while its number is still its own.
         leader.signal_group(Signal::SIGKILL);
@@ -168,19 +180,33 @@ impl Running {
 }
 
 impl Leader {
-    /// Asks a program to end, and kills it where it has not after so long.
-    async fn end(&self, grace: Duration, patience: Duration) {
-        if !grace.is_zero() {
+    /// Ends a program when it is told to: asks it first where there is time, and kills it when that is over.
+    async fn end(&self, mut told: watch::Receiver<Option<Instant>>, patience: Duration) {
+        // Nobody gives it time where the main loop is gone.
+        let kill_at = told.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+        if kill_at.is_some_and(|at| at > Instant::now()) {
             self.signal_group(Signal::SIGTERM);
             // One that is held ends when it goes on.
             self.signal_group(Signal::SIGCONT);
-            if timeout(grace, self.ended()).await.is_ok() {
+            if self.ends_in_time(told).await {
                 return;
             }
         }
         self.signal_group(Signal::SIGKILL);
         // One that the system cannot kill, since it waits for a disk that does not answer, is given up.
         let _ = timeout(patience, self.ended()).await;
+    }
+
+    /// Whether it ends before it is to be killed, which may come to be sooner.
+    async fn ends_in_time(&self, mut told: watch::Receiver<Option<Instant>>) -> bool {
+        loop {
+            let kill_at = (*told.borrow_and_update()).unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = self.ended() => return true,
+                () = sleep_until(kill_at) => return false,
+                changed = told.changed() => if changed.is_err() { return false },
+            }
+        }
     }
 }
 
@@ -193,5 +219,35 @@ fn of_system(signal: call::Signal) -> Signal {
         call::Signal::Stop => Signal::SIGSTOP,
         call::Signal::Cont => Signal::SIGCONT,
         call::Signal::Xcpu => Signal::SIGXCPU,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::process::Command;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn program_that_was_given_long_is_killed_when_somebody_has_less_patience() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' TERM; echo trapped; while :; do sleep 600; done"]);
+        let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().expect("starts");
+        let mut line = [0; 8];
+        child.stdout.take().expect("a pipe").read_exact(&mut line).await.expect("it says so");
+        let leader = Leader::of(&child).expect("it runs");
+        let (kill_at, told) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
+        let mut ending = std::pin::pin!(leader.end(told, KILL_PATIENCE));
+        assert!(
+            timeout(Duration::from_millis(50), &mut ending).await.is_err(),
+            "it ignores that it is asked"
+        );
+        kill_at.send(Some(Instant::now())).expect("its task stands by it");
+        timeout(Duration::from_secs(20), ending).await.expect("it is killed");
+        leader.signal_group(Signal::SIGKILL);
+        assert_eq!(leader.reap(child).await, 128 + 9);
     }
 }
