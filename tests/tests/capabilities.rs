@@ -41,3 +41,14 @@ fn program_gets_no_capability_back_by_connecting_anew() {
     let put = ["store", "--socket", &again, "put", "s", "k", "1"];
     assert_eq!(run(&mut client, few(), &put), 0, "what it has it has there too");
 }
+
+#[test]
+fn daemon_without_privileges_starts_programs_of_no_other_user_and_says_what_to_do() {
+    let Some(daemon) = Daemon::start_as_user(61_235) else { return };
+    let spawn = Spawn { argv: vec!["/bin/true".into()], ..syscalls::client::spawn("program") };
+    let fault = daemon.client().call(spawn).expect_err("this is root, and the daemon is not");
+    assert_eq!(fault.errno, syscalls::Errno::EPERM);
+    for part in ["runs as user 61235", "as for user 0", "start it yourself", "llmasos daemon"] {
+        assert!(fault.message.contains(part), "{fault}");
+    }
+}

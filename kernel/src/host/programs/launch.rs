@@ -32,7 +32,7 @@ pub(super) fn launch(
     socket: &Path,
     program: &Program,
 ) -> Result<(Child, UnixStream), Fault> {
-    let user = user(program.uid)?;
+    let user = user(program.uid, &program.argv[0])?;
     let path = find(&program.argv[0])?;
     let fault = |e: io::Error| Fault::new(Errno::EIO, format!("cannot start {}: {e}", path.display()));
     let (near, far) = std::os::unix::net::UnixStream::pair().map_err(fault)?;
@@ -103,12 +103,16 @@ fn spawn(command: std::process::Command, far: OwnedFd) -> io::Result<Child> {
 }
 
 /// Whom a program runs as: its caller, and nobody else.
-fn user(uid: u32) -> Result<Option<User>, Fault> {
+fn user(uid: u32, program: &str) -> Result<Option<User>, Fault> {
     if uid == getuid().as_raw() {
         return Ok(None);
     }
     if !getuid().is_root() {
-        let message = format!("the daemon runs as user {}, and can start programs for no other", getuid());
+        let message = format!(
+            "the daemon runs as user {}, and can start {program} for no other, as for user {uid}; start it yourself, and \
+             it connects to the daemon by its socket, or run a daemon of your own (`llmasos daemon`)",
+            getuid()
+        );
         return Err(Fault::new(Errno::EPERM, message));
     }
     let unknown = || Fault::new(Errno::EPERM, format!("the system does not know user {uid}"));
