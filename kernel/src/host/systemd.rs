@@ -90,9 +90,10 @@ impl ServiceManager {
         self.tell(&[NotifyState::Ready]);
     }
 
-    /// The daemon ends.
-    pub fn stopping(&mut self) {
-        self.tell(&[NotifyState::Stopping]);
+    /// The daemon ends, and takes so long at most, for which the manager waits whatever the unit says.
+    pub fn stopping(&mut self, within: Duration) {
+        let us = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+        self.tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(us)]);
     }
 
     fn status(&self, now: Instant, stats: &Stats) -> String {

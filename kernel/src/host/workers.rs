@@ -24,6 +24,9 @@ use super::worker::{EXIT_PATIENCE, Kill, Supervisor};
 use crate::core::event::{Event, WorkerId};
 use crate::core::registration::Digest;
 
+/// How long workers may take to be gone when the daemon ends.
+pub const END_PATIENCE: Duration = EXIT_PATIENCE.saturating_add(Duration::from_secs(1));
+
 /// All workers that have not died.
 #[derive(Debug)]
 pub struct Workers {
@@ -103,9 +106,6 @@ impl Workers {
         }
     }
 
-    /// Its death was reported.
-    pub fn died(&mut self, worker: WorkerId) {
-        self.alive.remove(&worker);
     /// Kills a worker; its death will be reported.
     pub fn kill(&mut self, worker: WorkerId) {
         if let Some(stop) = self.alive.get_mut(&worker).and_then(|worker| worker.stop.take()) {
@@ -114,6 +114,9 @@ impl Workers {
         }
     }
 
+    /// Its death was reported.
+    pub fn died(&mut self, worker: WorkerId) {
+        self.alive.remove(&worker);
     }
 
     /// A worker that did not read can be written to again.
@@ -174,7 +177,7 @@ impl Workers {
         for worker in self.alive.values_mut() {
             drop(worker.stop.take());
         }
-        let deadline = Instant::now() + EXIT_PATIENCE + Duration::from_secs(1);
+        let deadline = Instant::now() + END_PATIENCE;
         while !self.alive.is_empty() {
             match timeout_at(deadline, inputs.recv()).await {
                 Ok(Some(Input::Worker(Event::WorkerDied { worker, .. }))) => self.died(worker),

@@ -194,6 +194,31 @@ fn watchdog_is_fed_by_the_loop_and_status_lines_come() {
     child.wait().expect("ends");
 }
 
+#[test]
+fn service_manager_is_told_how_long_the_end_may_take() {
+    let home = Home::new("exit 1");
+    let config = fs::read_to_string(home.path("config.ron")).expect("reads");
+    fs::write(home.path("config.ron"), config.replacen('(', "(save_at_end_ms: 60000, ", 1)).expect("writes");
+    let socket = std::os::unix::net::UnixDatagram::bind(home.path("n")).expect("the name is free");
+    socket.set_read_timeout(Some(super::harness::DEADLINE)).expect("a duration");
+    let mut child = home.command().env("NOTIFY_SOCKET", home.path("n")).spawn().expect("starts");
+    let mut words = [0; 512];
+    let mut until = |word: &str| loop {
+        let bytes = socket.recv(&mut words).expect("the daemon speaks");
+        let said = String::from_utf8_lossy(&words[..bytes]).into_owned();
+        if said.contains(word) {
+            return said;
+        }
+    };
+    until("READY=1");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process number"));
+    nix::sys::signal::kill(pid, Signal::SIGTERM).expect("it runs");
+    let said = until("STOPPING=1");
+    let asked = said.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")?.parse::<u64>().ok());
+    assert!(asked.is_some_and(|us| us > 60_000_000), "it may write pages for a minute: {said}");
+    assert!(child.wait().expect("ends").success());
+}
+
 /// Whether a daemon's allocator is told that threads keep nothing.
 #[cfg(target_env = "gnu")]
 fn keeps_heap_small(daemon: &super::harness::Daemon) -> bool {

@@ -25,7 +25,7 @@ use super::connection::Connection;
 use super::digest::Digests;
 use super::input::Input;
 use super::inspect::Inspector;
-use super::programs::Programs;
+use super::programs::{self, Programs};
 use super::settings::Flags;
 use super::starter::Starter;
 use super::store::StoreThread;
@@ -35,16 +35,26 @@ use super::swap::Swaps;
 use super::systemd::ServiceManager;
 use super::turns::Turns;
 use super::watch::Watch;
-use super::workers::Workers;
+use super::workers::{self, Workers};
 use crate::core::Kernel;
 use crate::core::effect::{Effect, Record};
 use crate::core::event::{ConnId, Event, Now};
+use speak::FAREWELL_PATIENCE;
 
 /// Inputs of one turn: enough to gather the writes of a burst, few enough that nobody waits long for his.
 const TURN_INPUTS_MAX: usize = 64;
 
 /// How long the kernel may take to end after it was asked to, beside what it takes to write pages.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the rest may take when the kernel has ended: what is still to be said, programs, workers, and the disk.
+const LEAVE_PATIENCE: Duration = FAREWELL_PATIENCE
+    .saturating_add(programs::END_PATIENCE)
+    .saturating_add(workers::END_PATIENCE)
+    .saturating_add(DISK_PATIENCE);
+
+/// How long the stores may take to write what they have when they are closed.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the loop is given to act with.
 pub struct Means {
@@ -194,7 +204,7 @@ impl Reactor {
             }
             self.manager.turned(|| self.kernel.system_stats());
         }
-        self.manager.stopping();
+        self.manager.stopping(LEAVE_PATIENCE);
         self.farewell().await;
         self.programs.end(&mut urgent).await;
         self.workers.end(&mut urgent).await;

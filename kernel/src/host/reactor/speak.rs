@@ -12,7 +12,7 @@ use super::Reactor;
 use crate::core::event::{ConnId, Event};
 
 /// How long programs may take to read the last words.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Reactor {
     /// Sends a frame of the kernel.

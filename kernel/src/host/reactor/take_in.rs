@@ -11,7 +11,7 @@ use super::super::connection::{Connection, Reader, answer_id};
 use super::super::input::Input;
 use super::super::log;
 use super::super::settings::Settings;
-use super::Reactor;
+use super::{LEAVE_PATIENCE, Reactor};
 use crate::core::event::{ConnId, Credentials, Event};
 
 impl Reactor {
@@ -74,6 +74,7 @@ impl Reactor {
             Input::Terminate => {
                 tracing::info!("asked to end");
                 self.give_up_at = Some(Instant::now() + self.end_patience);
+                self.manager.stopping(self.end_patience + LEAVE_PATIENCE);
                 self.step(Event::Terminate).await;
             }
         }
