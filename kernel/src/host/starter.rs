@@ -1,12 +1,14 @@
 //! How the host starts what is not itself: through the jail's helper, with an environment of its own.
 //!
-//! Workers get their model to read, the folder of measurements to write, and the swap files open. Where the jail is
+//! Workers get their model to read, a folder for its measurements to write, and the swap files open. Where the jail is
 //! off, or its helper is missing and not required, they are started as they are. Programs run as whom they belong to in any
 //! case; without the helper nothing ends what they have started when the daemon is killed.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +16,7 @@ use drivers::wire::LoadRequest;
 
 use super::log;
 use crate::core::MAIN_MEMORY;
+use crate::core::registration::Digest;
 use crate::jail::{self, Orders, Policy, Strictness, User};
 
 /// Files that a model may be split into, as for the reader of headers.
@@ -85,7 +88,8 @@ impl Starter {
     pub fn worker(&self, program: &Path, load: &LoadRequest) -> io::Result<Command> {
         let mut policy = self.worker.clone();
         policy.execute.push(program.into());
-        policy.read.extend(program.parent().map(Into::into));
+        policy.list.extend(program.parent().map(Into::into));
+        policy.read.extend(libraries_beside(program));
         policy.read.extend(files_of(&load.path));
         policy.write.extend(load.cache_dir.as_ref().map(Into::into));
         if load.device.as_deref().is_some_and(|device| device != MAIN_MEMORY) {
@@ -144,6 +148,21 @@ fn bare(start: &Start) -> Command {
 /// Those of the daemon's variables that have these names.
 pub fn inherited(names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).into(), std::env::var(name).ok()?))).collect()
+}
+
+/// The libraries that a portable build has in the folder of its executables, and looks for there.
+fn libraries_beside(program: &Path) -> Vec<PathBuf> {
+    let entries = program.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
+    let is_library = |name: &str| name.starts_with("lib") && name.contains(".so");
+    entries.filter(|e| e.file_name().to_str().is_some_and(is_library)).map(|e| e.path()).collect()
+}
+
+/// The folder of measurements of one model, within that of all; made, since the worker may make nothing beside it. None
+/// where it cannot be: then the worker measures again.
+pub fn own_cache(all: &str, digest: Option<&Digest>) -> Option<String> {
+    let folder = Path::new(all).join(digest.map_or_else(|| "none".into(), Digest::to_string));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.ok().and_then(|()| folder.to_str().map(Into::into))
 }
 
 /// The files of a model: one, or by llama.cpp's names the parts of one (`…-00001-of-00003.gguf`), or the answers that a
@@ -208,6 +227,31 @@ mod tests {
         };
         let output = Starter::default().command(&start).and_then(|mut c| c.output()).expect("runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "61236 61237 61237 61238\n");
+    }
+
+    #[test]
+    fn worker_reads_libraries_beside_it_and_writes_measurements_of_its_own_model() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["worker", "libggml-cpu-x64.so", "libllama.so.0", "secret", "library.txt"] {
+            std::fs::write(path(name), "").expect("writes");
+        }
+        let all = path("cache").display().to_string();
+        let own = own_cache(&all, Some(&Digest([7; 32]))).expect("there is room");
+        let other = own_cache(&all, Some(&Digest([8; 32]))).expect("there is room");
+        assert!(own != other && Path::new(&own).is_dir());
+        let load =
+            LoadRequest { path: "/m/a.gguf".into(), cache_dir: Some(own.clone()), ..Default::default() };
+        let none = Policy::default();
+        let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none);
+        let command = starter.worker(&path("worker"), &load).expect("it has a form");
+        let orders = command.get_args().nth(1).and_then(|json| json.to_str()).expect("they are JSON");
+        let policy = serde_json::from_str::<Orders>(orders).expect("they are orders").policy;
+        assert_eq!(policy.write, [PathBuf::from(own)]);
+        assert_eq!(policy.list, [folder.path()]);
+        let mut beside: Vec<_> = policy.read.iter().filter(|read| read.starts_with(folder.path())).collect();
+        beside.sort();
+        assert_eq!(beside, [&path("libggml-cpu-x64.so"), &path("libllama.so.0")]);
     }
 
     #[test]

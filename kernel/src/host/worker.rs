@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 use super::digest::Digests;
 use super::input::Input;
 use super::inspect::on_its_own_thread;
-use super::starter::Starter;
+use super::starter::{Starter, own_cache};
 use super::swap::{SwapFiles, hand_over};
 use crate::core::event::{Event, WorkerId};
 use crate::core::registration::{Digest, changed};
@@ -150,6 +150,8 @@ impl Supervisor {
         near.set_nonblocking(true).map_err(&refused)?;
         let link = Arc::new(UnixStream::from_std(near).map_err(&refused)?);
         self.load.swap = self.swap.area();
+        self.load.cache_dir =
+            self.load.cache_dir.take().and_then(|all| own_cache(&all, self.digest.as_ref()));
         let mut child = spawn(&self.starter, &self.program, &self.load, far.into())?;
         let os_pid = child.id().unwrap_or_default();
         let started = Input::WorkerStarted { worker: self.worker, link: Arc::clone(&link) };

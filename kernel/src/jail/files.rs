@@ -27,6 +27,7 @@ pub(super) fn shut(policy: &Policy) -> Result<bool, RulesetError> {
     }
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let mut rules = rules.create()?;
+    rules = allow(rules, &policy.list, AccessFs::ReadDir.into())?;
     rules = allow(rules, &policy.read, read)?;
     rules = allow(rules, &policy.execute, read | AccessFs::Execute)?;
     rules = allow(rules, &policy.write, AccessFs::from_all(VERSION) & !AccessFs::Execute & !make_nodes())?;

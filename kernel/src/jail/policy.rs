@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
+    /// Folders whose names it may list, with those of folders in them.
+    pub list: Vec<PathBuf>,
     /// Files and folders that it may read.
     pub read: Vec<PathBuf>,
     /// Files and folders that it may read and run.
@@ -184,6 +186,7 @@ impl Policy {
 
     /// Adds what another policy allows, and takes its limits where it has some.
     pub fn with(mut self, more: &Policy) -> Policy {
+        self.list.extend(more.list.iter().cloned());
         self.read.extend(more.read.iter().cloned());
         self.execute.extend(more.execute.iter().cloned());
         self.write.extend(more.write.iter().cloned());
