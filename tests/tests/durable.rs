@@ -16,6 +16,9 @@ use syscalls::{ContextId, Pid, Reply, Token, Tokens};
 /// Kills of a normal run.
 const KILLS: usize = 40;
 
+/// What a restart may take until it serves.
+const RESTART_MAX: Duration = Duration::from_secs(2);
+
 /// Persistent processes that generate at once, and tokens of each.
 const PROCESSES: u64 = 6;
 const TOKENS: u32 = 150;
@@ -149,6 +152,7 @@ fn streams_after_kills_of_the_daemon_equal_the_uninterrupted_ones() {
         rounds * PROCESSES
     );
     harness::figure("kills of the daemon", &value);
+    harness::promised("a restart", slowest, RESTART_MAX);
     assert_eq!(orphans, 0);
     let stats = daemon.client().stat(None, None).unwrap();
     assert_eq!((stats.contexts, stats.frames_free + stats.frames_cached), (0, stats.frames_total));

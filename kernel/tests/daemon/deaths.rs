@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -71,7 +71,11 @@ fn app(client: &mut Client) -> Option<ProcessInfo> {
     client.ps().expect("answers").into_iter().find(|process| process.name == "app")
 }
 
-/// Kills an app that has a context, and tells how long it took until nothing of it was left.
+/// Until when nothing of an app that has died is left.
+const FREED_MAX: Duration = Duration::from_millis(100);
+
+/// Kills an app that has a context, and tells how long it took until nothing of it was left. `make faults` insists on what
+/// is promised; a machine that runs other tests besides may take longer.
 fn killed(script: &str) -> u128 {
     let (home, _daemon, mut client) = daemon();
     let mut app_itself = App::start(&home, &format!("{OPENS}; {script}"));
@@ -82,7 +86,10 @@ fn killed(script: &str) -> u128 {
         let stats = client.stat(None, None).expect("answers");
         (app(&mut client).is_none() && stats.contexts == 0).then_some(())
     });
-    killed.elapsed().as_micros()
+    let took = killed.elapsed();
+    let insists = std::env::var_os("LLMASOS_TEST_STRICT").is_some();
+    assert!(!insists || took <= FREED_MAX, "it took {took:?}; {FREED_MAX:?} are promised");
+    took.as_micros()
 }
 
 #[test]
