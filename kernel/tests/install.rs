@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,7 +21,7 @@ fn built() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_BIN_EXE_llmasos")).parent().unwrap().to_path_buf();
     let missing = ["llmsh", "llmasos-driver", "chat"].iter().find(|name| !folder.join(name).exists());
     if let Some(name) = missing {
-        eprintln!("skipped: {name} is not built; `make build` builds it");
+        skipped(&format!("the installation: {name} is not built; `make build` builds it"));
         return None;
     }
     Some(folder)
@@ -33,9 +34,19 @@ fn install(root: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Says that something was not looked at, past the test runner, which shows nothing of tests that pass.
+fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "NOT CHECKED: {why}").unwrap();
+}
+
 /// Runs one of systemd's tools on the units as they are installed; none where the tool is missing.
-fn analyze(arguments: &[&str]) -> Option<std::process::Output> {
+fn analyze(arguments: &[&str], drop_in: Option<&str>) -> Option<std::process::Output> {
     let folder = tempfile::tempdir().unwrap();
+    if let Some(text) = drop_in {
+        let of_service = folder.path().join("llmasos.service.d");
+        fs::create_dir(&of_service).unwrap();
+        fs::write(of_service.join("gpu.conf"), text).unwrap();
+    }
     for name in ["llmasos.service", "llmasos.socket"] {
         let unit = fs::read_to_string(dist("systemd").join(name)).unwrap();
         fs::write(folder.path().join(name), unit.replace("@BINDIR@/llmasos", env!("CARGO_BIN_EXE_llmasos")))
@@ -46,7 +57,7 @@ fn analyze(arguments: &[&str]) -> Option<std::process::Output> {
     match Command::new("systemd-analyze").args(arguments).args(units).output() {
         Ok(output) => Some(output),
         Err(e) => {
-            eprintln!("skipped: systemd-analyze does not run: {e}");
+            skipped(&format!("the units of systemd: systemd-analyze does not run: {e}"));
             None
         }
     }
@@ -54,15 +65,23 @@ fn analyze(arguments: &[&str]) -> Option<std::process::Output> {
 
 #[test]
 fn units_are_valid() {
-    let Some(output) = analyze(&["verify", "--man=no"]) else { return };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("llmasos")).collect();
-    assert!(about_us.is_empty(), "{said}");
+    let complaints = |drop_in: Option<&str>| {
+        let output = analyze(&["verify", "--man=no"], drop_in)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Some(said.lines().filter(|line| line.contains("llmasos")).map(String::from).collect::<Vec<_>>())
+    };
+    let gpu = fs::read_to_string(dist("systemd").join("llmasos-gpu.conf")).unwrap();
+    let Some(alone) = complaints(None) else { return };
+    assert!(alone.is_empty(), "{alone:?}");
+    let with_gpu = complaints(Some(&gpu)).unwrap();
+    assert!(with_gpu.is_empty(), "{with_gpu:?}");
+    let wrong = complaints(Some(&format!("{gpu}\nNonsense=1\n"))).unwrap();
+    assert!(!wrong.is_empty(), "systemd looks at the one for graphics devices, too");
 }
 
 #[test]
 fn unit_exposes_little() {
-    let Some(output) = analyze(&["security", "--offline=true", "--no-pager"]) else { return };
+    let Some(output) = analyze(&["security", "--offline=true", "--no-pager"], None) else { return };
     let said = String::from_utf8_lossy(&output.stdout);
     let line = said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
     let level = line.rsplit(": ").next().and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
