@@ -5,8 +5,9 @@
 //! signals (Landlock) and system calls (seccomp) off, and becomes the program. A helper, because between fork and exec
 //! of a process nothing may be allocated, and because the daemon stays as it is when one of the steps fails.
 //!
-//! The helper leaves a guard behind where nothing of a program may outlive it, and does no more than that and change the
-//! user where the jail is off. What the system lacks is left out, unless the orders require all of it; [`support`] says what there is.
+//! The helper leaves a guard behind where nothing of a program may outlive it, and does no more than that and change
+//! the user where the jail is off. What the system lacks is left out, unless the orders require all of it; [`support`]
+//! says what there is.
 
 mod calls;
 mod enter;

@@ -1,13 +1,15 @@
 //! The journal: what changed of processes that outlive the daemon, step by step, in one file.
 //!
-//! The file is a row of batches, whose [`form`] has a module of its own. One batch is one write, made before anything of
-//! its step is told to anybody. So whatever a program was told survives the death of the daemon at any moment. The disk follows within [`SYNC_EVERY`], which is what a power failure can take; a
-//! process then goes on from where the disk had it, and says the same again, because its tokens follow from its log.
+//! The file is a row of batches, whose [`form`] has a module of its own. One batch is one write, made before anything
+//! of its step is told to anybody. So whatever a program was told survives the death of the daemon at any moment. The
+//! disk follows within [`SYNC_EVERY`], which is what a power failure can take; a process then goes on from where the
+//! disk had it, and says the same again, because its tokens follow from its log.
 //!
 //! A batch that ends in the middle was never told of and is cut off. One that is damaged ends what can be used, and the
-//! file is kept aside under another name, as is one of another version; what can be used begins a new one. When a file has become long, the kernel gives all entries anew, and
-//! they take its place in one move. A write that failed is made up for in the same way, and so is a file that could not
-//! be opened to be written, because the disk is full or read-only.
+//! file is kept aside under another name, as is one of another version; what can be used begins a new one. When a file
+//! has become long, the kernel gives all entries anew, and they take its place in one move. A write that failed is made
+//! up for in the same way, and so is a file that could not be opened to be written, because the disk is full or
+//! read-only.
 
 mod form;
 
