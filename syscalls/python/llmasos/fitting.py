@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -117,5 +118,11 @@ def follow(path: Path, old: int | None) -> Iterator[dict[str, Any] | None]:
     with path.open(encoding="utf-8") as file:
         while True:
             *lines, rest = (rest + file.read()).split("\n")
-            yield from map(json.loads, lines)
+            yield from map(entry, lines)
             yield None
+
+
+def entry(line: str) -> dict[str, Any]:
+    """An entry of a log. Numbers that are none, such as a loss, are null in JSON."""
+    read: dict[str, Any] = json.loads(line)
+    return {name: math.nan if value is None else value for name, value in read.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from typing import Any, TextIO
@@ -61,6 +62,8 @@ def line(entry: dict[str, Any], columns: int) -> str:
 
 def duration(seconds: float) -> str:
     """A time in its largest two units."""
+    if math.isnan(seconds):
+        return "? s"
     whole = int(max(0.0, min(seconds, 1e9)))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:

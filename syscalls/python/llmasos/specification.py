@@ -24,27 +24,35 @@ def specification(
     loss: Loss | None,
     schedule: Schedule | None,
     callbacks: Iterable[Callback],
+    order: str | None,
+    packing: str | None,
     **rest: Any,
 ) -> dict[str, Any]:
     """What a run is. Data in memory are written into its folder, and what is not said has the trainer's default."""
+    reading = said(order=order, packing=packing)
     spec: dict[str, Any] = {
         "out": str(out),
         "model": model,
-        "data": {"train": data.source(out / "data"), "validation": _validation(validation, out)},
+        "data": {"train": data.source(out / "data"), "validation": _validation(validation, out), **reading},
         "optimiser": (optimizer or AdamW()).spec(),
         "schedule": (schedule or Cosine()).spec(),
         **(loss or CrossEntropyLoss()).spec(),
-        **{name: value for name, value in rest.items() if value is not None},
+        **said(**rest),
     }
     if tokenizer is not None:
         spec["tokeniser"] = {"kind": tokenizer.spec()}
     for callback in callbacks:
         if isinstance(callback, EarlyStopping):
-            spec["evaluation"] = {"patience": callback.patience}
+            spec["evaluation"] = {**spec.get("evaluation", {}), "patience": callback.patience}
         if isinstance(callback, Samples):
             every = {"every": callback.every, "prompt": callback.prompt}
             spec["samples"] = {**every, "tokens": callback.tokens, "temperature": callback.temperature}
     return spec
+
+
+def said(**values: Any) -> dict[str, Any]:
+    """The values that are given."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _validation(asked: Dataset | float | None, out: Path) -> Any:

@@ -48,9 +48,13 @@ def resolve(spec: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def expectation(spec: dict[str, Any], cache: Path) -> str:
-    """Parameters, memory and time of a run, from a few of its steps."""
-    return run("run", "--json", json.dumps(spec), "--dry-run", "--alone", "--cache", cache).rstrip()
+def expectation(
+    spec: dict[str, Any], cache: Path, socket: Path, class_: str = "batch"
+) -> str:
+    """Parameters, memory and time of a run, from a few of its steps, which are computed as a process of the daemon."""
+    # The kernel gives the trainer the same two.
+    place = ["--socket", str(socket), "--class", "batch" if class_ == "batch" else "normal"]
+    return run("run", "--json", json.dumps(spec), "--dry-run", "--cache", cache, *place).rstrip()
 
 
 def export(folder: Path, to: Path, form: str) -> None:

@@ -27,6 +27,8 @@ class Place(unittest.TestCase):
     """A folder of one's own, in which everything happens, and where a daemon is started when it is needed."""
 
     folder: Path
+    before: dict[str, str]
+    here: Path
 
     @classmethod
     def setUpClass(cls) -> None:

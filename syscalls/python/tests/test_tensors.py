@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from llmasos import tensors
+from llmasos.datasets import from_labelled, from_list
 from llmasos.tensors.raw import Raw
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
 try:
-    import numpy
+    import numpy as numpy
 except ImportError:
     numpy = None  # type: ignore[assignment]
 
 try:
-    import torch
+    import torch as torch
 except ImportError:
-    torch = None
+    torch = None  # type: ignore[assignment, unused-ignore]
 
 
 def floats(*numbers: float) -> bytes:
@@ -73,6 +74,18 @@ class Tensors(unittest.TestCase):
             path.write_bytes(broken)
             with self.assertRaises(ValueError):
                 tensors.load_safetensors(path)
+
+    @unittest.skipUnless(numpy, "numpy is not installed")
+    def test_arrays_of_texts_and_labels_are_data_as_lists_are(self) -> None:
+        texts = ["one text", "another, 今天"]
+        self.assertEqual(from_list(numpy.array(texts)).records, from_list(texts).records)
+        self.assertEqual(from_list(numpy.array(texts, dtype=object)).records, from_list(texts).records)
+        for labels in ([0.25, 1.0], [3, 4], ["good", "bad"]):
+            arrays = from_labelled(zip(numpy.array(texts), numpy.array(labels), strict=True))
+            written = arrays.source(self.folder / "arrays")["Labelled"]["file"]
+            ours = Path(written).read_text()
+            theirs = from_labelled(zip(texts, labels, strict=True)).source(self.folder / "lists")["Labelled"]["file"]
+            self.assertEqual(ours, Path(theirs).read_text())
 
     @unittest.skipUnless(numpy, "numpy is not installed")
     def test_arrays_are_what_the_file_has(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 import unittest
 from pathlib import Path
 from typing import Any
 
 import llmasos
-from llmasos import tensors
+from llmasos import tensors, trainer
 
 from .place import SHORT, SMALL, Place
 
@@ -98,7 +99,7 @@ class Training(Place):
     def test_callback_that_says_no_ends_the_run_with_a_checkpoint(self) -> None:
         class Enough(llmasos.callbacks.Callback):
             def on_step(self, entry: dict[str, Any]) -> bool | None:
-                return entry["loss"] > 1e9
+                return bool(entry["loss"] > 1e9)
 
         model = self.gpt()
         history = model.fit(self.small(), callbacks=[Enough()], **{**SHORT, "steps": 1_000_000})
@@ -144,13 +145,63 @@ class Training(Place):
         self.assertEqual(history.steps[-1], step + 10)
         self.assertEqual(history.steps, sorted(set(history.steps)), "no step is told twice")
 
+    def test_what_fit_is_told_is_in_the_specification(self) -> None:
+        told: dict[str, Any] = {
+            "precision": "Bf16",
+            "recompute": True,
+            "order": "Random",
+            "packing": "Apart",
+            "evaluation_every": 15,
+            "evaluation_batches": 2,
+            "checkpoint_every": 10,
+        }
+        early = [llmasos.callbacks.EarlyStopping(patience=9)]
+        history = self.gpt().fit(self.small(), callbacks=early, folder="told", **told, **SHORT)
+        self.assertEqual([entry["step"] for entry in history.evaluations], [15, 30, 40])
+        written = {entry["step"] for entry in history.entries if entry["event"] == "checkpoint"}
+        # There is one with the best weights, too.
+        self.assertEqual(written - {15}, {10, 20, 30, 40})
+        spec = Path("told/spec.ron").read_text()
+        for wanted in ("Bf16", "Random", "Apart", "recompute: true", "batches: 2", "patience: 9"):
+            self.assertIn(wanted, spec)
+        with self.assertRaisesRegex(llmasos.TrainingError, "Apart"):
+            self.gpt().fit(self.small(), packing="Appart", **SHORT)
+
+    def test_run_that_is_only_tried_is_a_process_too(self) -> None:
+        seen: list[str] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            with llmasos.Client() as watcher:
+                while not over.is_set() and not seen:
+                    seen.extend(process["class"] for process in watcher.ps() if process["name"] == "train")
+
+        spec = {
+            "out": str(self.folder / "tried"),
+            "model": {"Gpt": SMALL},
+            "data": {"train": self.small().source(self.folder)},
+            "batch": 256,
+            "steps": 10,
+        }
+        with llmasos.connect() as client:
+            watching = threading.Thread(target=watch)
+            watching.start()
+            try:
+                cache = self.folder / "tried-cache"
+                said = trainer.expectation(trainer.resolve(spec), cache, client.socket_path, "normal")
+            finally:
+                over.set()
+                watching.join()
+        self.assertRegex(said, r"time +\d+ s at \d+ tokens/s")
+        self.assertEqual(seen, ["normal"], "`ps` lists it")
+
     def test_run_that_cannot_be_is_refused_in_one_sentence(self) -> None:
         with self.assertRaisesRegex(TypeError, "did you mean 'steps'"):
-            self.gpt().fit(self.small(), stesp=3)
+            self.gpt().fit(self.small(), stesp=3)  # type: ignore[call-arg]
         with self.assertRaisesRegex(TypeError, "did you mean 'width'"):
-            llmasos.models.GPT(widht=3)
+            llmasos.models.GPT(widht=3)  # type: ignore[call-arg]
         with self.assertRaisesRegex(TypeError, "did you mean 'lr'"):
-            llmasos.optimizers.Adam(rl=3)
+            llmasos.optimizers.Adam(rl=3)  # type: ignore[call-arg]
         with self.assertRaisesRegex(llmasos.TrainingError, "heads"):
             self.gpt(heads=3).fit(self.small(), **SHORT)
         with self.assertRaisesRegex(llmasos.TrainingError, "has a run already"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -20,7 +21,7 @@ from ..losses import Loss
 from ..optimizers import Optimizer
 from ..progress import Progress
 from ..schedules import Schedule
-from ..specification import specification
+from ..specification import said, specification
 from ..tokenizers import Load, Tokenizer
 from ..tuning import Tuning
 from .running import Mount, Predictor
@@ -77,6 +78,13 @@ class Model:
         class_: str = "batch",
         nice: int | None = None,
         threads: int | None = None,
+        precision: str | None = None,
+        recompute: bool | None = None,
+        order: str | None = None,
+        packing: str | None = None,
+        evaluation_every: int | None = None,
+        evaluation_batches: int | None = None,
+        checkpoint_every: int | None = None,
         verbose: bool = True,
     ) -> History:
         """Trains the model, as a process of the daemon, and says beforehand how long that will take.
@@ -85,41 +93,47 @@ class Model:
         share at the end of the data that is not trained on; the weights with the least loss on it are kept. `folder` gets
         the log, the curve and the checkpoints (``runs/…`` where it is not given). Ctrl-C ends the run with a checkpoint,
         and ``resume=folder`` goes on from it. `tune` freezes parts of the model, or trains adapters beside it.
+
+        `precision` is ``"F32"`` or ``"Bf16"``; with `recompute` blocks are computed again instead of being kept, which
+        saves memory. `order` is ``"Shuffled"``, ``"Sequential"`` or ``"Random"``, and with ``packing="Apart"`` documents of
+        a row do not see each other. Evaluations and checkpoints come every so many steps.
         """
         callbacks = list(callbacks)
         out = Path(resume or folder or _run_folder(type(self).__name__)).resolve()
-        new = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
         progress = Progress(verbose)
-        try:
-            spec = specification(
-                out,
-                self._model_spec(),
-                self.tokenizer,
-                data,
-                validation,
-                optimizer,
-                loss,
-                schedule,
-                callbacks,
-                batch=batch_size or self.batch_size,
-                accumulate=accumulate,
-                steps=steps if steps is not None or epochs is not None else self.steps,
-                epochs=epochs,
-                clip=clip,
-                tune=None if tune is None else tune.spec(),
-                seed=self.seed,
-                threads=threads,
-            )
-            spec = trainer.resolve(spec)
-            if verbose:
-                progress.note(f"training in {out}\n{trainer.expectation(spec, out / 'cache')}")
-        except BaseException:
-            if new:
-                shutil.rmtree(out, ignore_errors=True)
-            raise
-        # A connection of its own: a run that is interrupted leaves calls under way.
-        with daemon.connect(name="fit") as client:
+        with contextlib.ExitStack() as held:
+            with _folder_of_run(out):
+                spec = specification(
+                    out,
+                    self._model_spec(),
+                    self.tokenizer,
+                    data,
+                    validation,
+                    optimizer,
+                    loss,
+                    schedule,
+                    callbacks,
+                    order,
+                    packing,
+                    batch=batch_size or self.batch_size,
+                    accumulate=accumulate,
+                    steps=steps if steps is not None or epochs is not None else self.steps,
+                    epochs=epochs,
+                    clip=clip,
+                    tune=None if tune is None else tune.spec(),
+                    seed=self.seed,
+                    threads=threads,
+                    precision=precision,
+                    recompute=recompute,
+                    evaluation=said(every=evaluation_every, batches=evaluation_batches) or None,
+                    checkpoint=said(every=checkpoint_every) or None,
+                )
+                spec = trainer.resolve(spec)
+                # A connection of its own: a run that is interrupted leaves calls under way.
+                client = held.enter_context(daemon.connect(name="fit"))
+                if verbose:
+                    expected = trainer.expectation(spec, out / "cache", client.socket_path, class_)
+                    progress.note(f"training in {out}\n{expected}")
             run = fitting.Run(client, out, callbacks, progress)
             run.start(spec, resume is not None, class_=class_, nice=nice)
             self.history = run.finish()
@@ -251,6 +265,19 @@ class Model:
 def tokenizer_of(tokenizer: Tokenizer | str | Path | None) -> Tokenizer | None:
     """A tokenizer, or the path of one."""
     return Load(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
+
+
+@contextlib.contextmanager
+def _folder_of_run(out: Path) -> Iterator[None]:
+    """Has a folder for a run. One that is new does not stay where the run cannot begin."""
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _run_folder(name: str) -> Path:
