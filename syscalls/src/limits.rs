@@ -54,6 +54,9 @@ limits! {
     /// The longest quantum of `compute`, in microseconds: so long others of its class may have to wait.
     pub const QUANTUM_US_MAX: u32 = 1_000_000;
 
+    /// Ranks of a run of training: more than one machine has processors.
+    pub const RANKS_MAX: u32 = 4096;
+
     /// Processes at once, zombies included.
     pub const PROCESSES_MAX: usize = 65_536;
 

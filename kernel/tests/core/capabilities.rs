@@ -37,7 +37,7 @@ fn lacks(reply: Result<Reply, Fault>, capability: Capability) {
 }
 
 fn train(spec: serde_json::Value) -> Train {
-    Train { spec, resume: false, name: None, class: None, nice: None, group: None }
+    Train { spec, resume: false, ranks: None, name: None, class: None, nice: None, group: None }
 }
 
 /// Calls that each take a capability, and which one.

@@ -6,7 +6,7 @@ use kernel::core::output::Printed;
 use syscalls::call::{Class, Hello, Kill, Output, Ps, Signal, Spawn, Train, Wait};
 use syscalls::event::Stream;
 use syscalls::limits::{
-    ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX,
+    ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX, RANKS_MAX,
 };
 use syscalls::reply::OutputReply;
 use syscalls::{CallId, Errno, Fault, Pid, Reply};
@@ -290,7 +290,7 @@ fn program_reads_what_its_caller_names_and_lets_no_other_read_anything() {
 
 fn train(data: &str, out: &str) -> Train {
     let spec = serde_json::json!({ "data": { "train": { "Text": [data] } }, "out": out });
-    Train { spec, resume: false, name: None, class: None, nice: None, group: None }
+    Train { spec, resume: false, ranks: None, name: None, class: None, nice: None, group: None }
 }
 
 #[test]
@@ -309,6 +309,25 @@ fn training_is_a_program_of_class_batch_that_reaches_what_its_specification_name
     assert_eq!(machine.reply(conn, call), Some(Ok(Reply::Spawned { pid })));
     let process = machine.ps(conn).into_iter().find(|process| process.pid == pid).expect("it is listed");
     assert_eq!((process.class, process.name.as_str()), (Class::Batch, "train"));
+}
+
+#[test]
+fn training_is_over_as_many_ranks_as_are_asked_for_again_too() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(7);
+    for ranks in [0, RANKS_MAX + 1] {
+        let fault = machine.call(conn, Train { ranks: Some(ranks), ..train("/text", "/run") });
+        let fault = fault.expect_err("so many there cannot be");
+        assert!(fault.errno == Errno::EINVAL && fault.message.contains(&ranks.to_string()), "{fault}");
+    }
+    machine.begin(conn, Train { ranks: Some(2), ..train("/text", "/run") });
+    let over_two = |argv: &[String]| argv.windows(2).any(|pair| pair == ["--ranks", "2"]);
+    let (pid, program) = machine.programs.pop().expect("the host is asked to start it");
+    assert!(over_two(&program.argv), "{:?}", program.argv);
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    let mut machine = machine.crashed(KernelConfig::default());
+    let (_, program) = machine.programs.pop().expect("the host is asked to start it again");
+    assert!(over_two(&program.argv), "{:?}", program.argv);
 }
 
 #[test]

@@ -61,6 +61,10 @@ args! {
         /// Goes on from the newest checkpoint in the folder `out`.
         #[serde(default)]
         resume: bool,
+        /// Over how many ranks it trains, which are threads of the process and share its processors, from 1 to
+        /// `RANKS_MAX`; `ranks` in the specification lays them out, and is of one rank if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ranks: Option<u32>,
         /// What `ps` shows; `train` if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use syscalls::call::Class;
-use syscalls::limits::{NICE_MAX, NICE_MIN};
+use syscalls::limits::{NICE_MAX, NICE_MIN, RANKS_MAX};
 use syscalls::paths;
 
 use crate::checkpoint::Folder;
@@ -74,7 +74,7 @@ struct Run {
     #[arg(long, value_name = "FD")]
     events: Option<i32>,
     /// Trains over so many ranks, which share this machine's processors; `ranks` in the specification lays them out
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RANKS_MAX)))]
     ranks: Option<u32>,
     /// Starts the ranks as processes under mpirun, instead of as threads
     #[arg(long, requires = "ranks", conflicts_with = "events")]
@@ -225,8 +225,9 @@ fn train_on(mesh: Arc<Mesh>, given: &Given<'_>, feed: Feed) -> Result<End, RunEr
 fn turns(arguments: &Run, stop: &Stop) -> Result<Turns, RunError> {
     let socket = arguments.socket.clone().unwrap_or_else(paths::socket);
     let mut turns = Turns::new(socket, arguments.class.into(), arguments.nice, stop.clone());
-    turns.connect().map_err(|fault| RunError::Unfit(format!("the daemon refuses: {}", fault.message)))?;
-    run(setup, Hooks { turn: &mut turns, stop, feed, quiet })
+    let refused = |fault: syscalls::Fault| RunError::Unfit(format!("the daemon refuses: {}", fault.message));
+    turns.connect().map_err(refused)?;
+    Ok(turns)
 }
 
 impl From<ClassName> for Class {

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 use syscalls::call::{Class, Spawn, Train};
+use syscalls::limits::RANKS_MAX;
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
@@ -25,6 +26,9 @@ impl Kernel {
         if class != Class::Batch {
             // Otherwise the system, too, lets it compute only when nobody else wants to.
             argv.extend(["--class".into(), "normal".into()]);
+        }
+        if let Some(ranks) = args.ranks {
+            argv.extend(["--ranks".into(), checked(ranks)?.to_string()]);
         }
         let mut again = argv.clone();
         again.push("--go-on".into());
@@ -48,6 +52,17 @@ impl Kernel {
             read: vec![],
         };
         self.start_child(caller, spawn, Some(program))
+    }
+}
+
+/// A number of ranks that there can be.
+fn checked(ranks: u32) -> Result<u32, Fault> {
+    match (1..=RANKS_MAX).contains(&ranks) {
+        true => Ok(ranks),
+        false => {
+            let message = format!("ranks is {ranks}; it must be from 1 to {RANKS_MAX}");
+            Err(Fault::new(Errno::EINVAL, message))
+        }
     }
 }
 
