@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def specification(
 def said(**values: Any) -> dict[str, Any]:
     """The values that are given."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def ranks_of(ranks: int | Mapping[str, Any] | None) -> tuple[int | None, dict[str, Any] | None]:
+    """How many ranks there are, and how the specification lays them out: so many data ranks, or as is said."""
+    if ranks is None or isinstance(ranks, int):
+        return ranks, None
+    layout = dict(ranks)
+    return math.prod(int(layout.get(axis, 1)) for axis in ("data", "tensor", "pipeline")), layout
 
 
 def _validation(asked: Dataset | float | None, out: Path) -> Any:

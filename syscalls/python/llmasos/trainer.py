@@ -49,12 +49,13 @@ def resolve(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def expectation(
-    spec: dict[str, Any], cache: Path, socket: Path, class_: str = "batch"
+    spec: dict[str, Any], cache: Path, socket: Path, ranks: int | None = None, class_: str = "batch"
 ) -> str:
     """Parameters, memory and time of a run, from a few of its steps, which are computed as a process of the daemon."""
     # The kernel gives the trainer the same two.
     place = ["--socket", str(socket), "--class", "batch" if class_ == "batch" else "normal"]
-    return run("run", "--json", json.dumps(spec), "--dry-run", "--cache", cache, *place).rstrip()
+    over = [] if ranks is None else ["--ranks", str(ranks)]
+    return run("run", "--json", json.dumps(spec), "--dry-run", "--cache", cache, *place, *over).rstrip()
 
 
 def export(folder: Path, to: Path, form: str) -> None:

@@ -167,6 +167,16 @@ class Training(Place):
         with self.assertRaisesRegex(llmasos.TrainingError, "Apart"):
             self.gpt().fit(self.small(), packing="Appart", **SHORT)
 
+    def test_run_over_ranks_is_one_of_the_daemon_and_learns_the_same(self) -> None:
+        losses: list[float] = []
+        for ranks in (None, 2, {"tensor": 2}):
+            model = self.gpt()
+            history = model.fit(self.small(), folder=f"ranks-{len(losses)}", ranks=ranks, **SHORT)
+            losses.append(history.val_loss[-1])
+        for loss in losses[1:]:
+            self.assertAlmostEqual(loss, losses[0], places=3)
+        self.assertIn("tensor: 2", Path("ranks-2/spec.ron").read_text())
+
     def test_run_that_is_only_tried_is_a_process_too(self) -> None:
         seen: list[str] = []
         over = threading.Event()
@@ -188,7 +198,7 @@ class Training(Place):
             watching.start()
             try:
                 cache = self.folder / "tried-cache"
-                said = trainer.expectation(trainer.resolve(spec), cache, client.socket_path, "normal")
+                said = trainer.expectation(trainer.resolve(spec), cache, client.socket_path, 2, "normal")
             finally:
                 over.set()
                 watching.join()

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -21,7 +21,7 @@ from ..losses import Loss
 from ..optimizers import Optimizer
 from ..progress import Progress
 from ..schedules import Schedule
-from ..specification import said, specification
+from ..specification import ranks_of, said, specification
 from ..tokenizers import Load, Tokenizer
 from ..tuning import Tuning
 from .running import Mount, Predictor
@@ -85,6 +85,7 @@ class Model:
         evaluation_every: int | None = None,
         evaluation_batches: int | None = None,
         checkpoint_every: int | None = None,
+        ranks: int | Mapping[str, Any] | None = None,
         verbose: bool = True,
     ) -> History:
         """Trains the model, as a process of the daemon, and says beforehand how long that will take.
@@ -96,11 +97,13 @@ class Model:
 
         `precision` is ``"F32"`` or ``"Bf16"``; with `recompute` blocks are computed again instead of being kept, which
         saves memory. `order` is ``"Shuffled"``, ``"Sequential"`` or ``"Random"``, and with ``packing="Apart"`` documents of
-        a row do not see each other. Evaluations and checkpoints come every so many steps.
+        a row do not see each other. Evaluations and checkpoints come every so many steps. ``ranks=2`` trains over two
+        threads that each have a part of every batch, and ``ranks={"tensor": 2}`` as the specification has it.
         """
         callbacks = list(callbacks)
         out = Path(resume or folder or _run_folder(type(self).__name__)).resolve()
         progress = Progress(verbose)
+        count, layout = ranks_of(ranks)
         with contextlib.ExitStack() as held:
             with _folder_of_run(out):
                 spec = specification(
@@ -127,15 +130,16 @@ class Model:
                     recompute=recompute,
                     evaluation=said(every=evaluation_every, batches=evaluation_batches) or None,
                     checkpoint=said(every=checkpoint_every) or None,
+                    ranks=layout,
                 )
                 spec = trainer.resolve(spec)
                 # A connection of its own: a run that is interrupted leaves calls under way.
                 client = held.enter_context(daemon.connect(name="fit"))
                 if verbose:
-                    expected = trainer.expectation(spec, out / "cache", client.socket_path, class_)
+                    expected = trainer.expectation(spec, out / "cache", client.socket_path, count, class_)
                     progress.note(f"training in {out}\n{expected}")
             run = fitting.Run(client, out, callbacks, progress)
-            run.start(spec, resume is not None, class_=class_, nice=nice)
+            run.start(spec, resume is not None, class_=class_, nice=nice, ranks=count)
             self.history = run.finish()
         self.close()
         shutil.rmtree(out / "model", ignore_errors=True)
