@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 
 use harness::{Daemon, exit_code, wait_until};
 use syscalls::Pid;
-use syscalls::call::{Class, Setpriority, Signal};
+use syscalls::call::{AtLimit, Class, Limit, Setlimit, Setpriority, Signal};
 use syscalls::client::blocking::Client;
 use syscalls::reply::{ProcessInfo, ProcessState};
 
@@ -118,6 +118,70 @@ fn run_outlives_the_daemon() {
     computes(&mut client, pid, 20_000);
     daemon.kill9();
     assert_eq!(exit_code(child.wait().unwrap()), 0);
+}
+
+/// Two runs, of which one is to get more; what each of them has computed when that one has had a second.
+fn shares(options: [&[&str]; 2]) -> [u64; 2] {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut children = ["more", "less"].map(|name| {
+        let options = options[usize::from(name == "less")];
+        train(&daemon, name, 1_000_000, options)
+    });
+    wait_until("both are listed", || runs(&mut client).len() == 2);
+    let pids = children.each_ref().map(|child| {
+        let of = |run: &ProcessInfo| run.os_pid == child.id();
+        runs(&mut client).into_iter().find(of).unwrap().pid
+    });
+    let service = |client: &mut Client| {
+        let list = runs(client);
+        pids.map(|pid| list.iter().find(|p| p.pid == pid).unwrap().service_us)
+    };
+    pids.iter().for_each(|pid| computes(&mut client, *pid, 20_000));
+    let before = service(&mut client);
+    computes(&mut client, pids[0], 1_000_000);
+    let after = service(&mut client);
+    children.iter_mut().for_each(|child| child.kill().unwrap());
+    children.iter_mut().for_each(|child| assert!(!child.wait().unwrap().success()));
+    [0, 1].map(|run| after[run] - before[run])
+}
+
+/// Twelve steps are fourteen times as much, where the run asks in time; one that the system lets wait on a busy machine loses
+/// turns to the other, and has more all the same.
+#[test]
+fn run_with_a_lower_nice_value_gets_more_of_the_device() {
+    let [more, less] = shares([&["--nice", "0"], &["--nice", "12"]]);
+    assert!(20 * more > 21 * less, "{more} µs against {less}");
+}
+
+/// Here, too, as often as the run asks in time.
+#[test]
+fn run_of_a_higher_class_goes_before_one_of_batch() {
+    let [more, less] = shares([&["--class", "normal"], &[]]);
+    assert!(20 * more > 21 * less, "{more} µs against {less}");
+}
+
+#[test]
+fn run_that_has_used_up_its_time_is_stopped_or_ended_with_a_checkpoint() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let mut child = train(&daemon, "run", 1_000_000, &[]);
+    wait_until("the run is listed", || runs(&mut client).len() == 1);
+    let pid = runs(&mut client)[0].pid;
+    computes(&mut client, pid, 50_000);
+    let limit = |client: &mut Client, more: u64, then: AtLimit| {
+        let value = runs(client)[0].service_us + more;
+        client.call(Setlimit { pid, limit: Limit::ServiceUs, value: Some(value), then: Some(then) }).unwrap();
+        value
+    };
+    let most = limit(&mut client, 300_000, AtLimit::Stop);
+    wait_until("it is stopped", || runs(&mut client)[0].state == ProcessState::Stopped);
+    let had = runs(&mut client)[0].service_us;
+    assert!(had >= most, "{had} of {most}");
+    limit(&mut client, 300_000, AtLimit::Signal);
+    client.kill(pid, Signal::Cont).unwrap();
+    assert_eq!(exit_code(child.wait().unwrap()), 143);
+    assert!(daemon.dir().join("run/checkpoints/last").exists(), "it can be gone on from");
 }
 
 #[test]
