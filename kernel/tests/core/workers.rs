@@ -115,6 +115,7 @@ fn kill_by_embedding(machine: &mut Machine, conn: ConnId) -> Fault {
 #[test]
 fn process_that_kills_twice_is_ended_with_an_error() {
     let (mut machine, admin) = Machine::with_model("die_on_text=zzz");
+    machine.call(admin, embed("fine")).expect("the worker works");
     let parent = machine.connect(1000);
     let child = machine.spawn(parent, "killer");
     let poisoned = |machine: &mut Machine| {
@@ -142,11 +143,13 @@ fn count_of_calls_that_killed_outlives_the_daemon() {
     let (mut before, _) = Machine::with_model("die_on_text=zzz");
     let conn = before.connect_lasting(1000, Lifetime::Persistent);
     let pid = before.pid(conn);
+    before.call(conn, embed("fine")).expect("the worker works");
     assert!(kill_by_embedding(&mut before, conn).message.contains("one more such call"));
     let mut machine = before.crashed(kernel::core::KernelConfig::default());
     machine.run();
     let user = machine.connect(1000);
     machine.call(user, Attach { pid, force: true }).expect("it lives");
+    machine.call(user, embed("fine")).expect("the worker works");
     let call = machine.begin_as(user, Some(pid), embed("zzz"));
     machine.run();
     let fault = machine.finish(user, call).expect_err("it kills");
@@ -155,13 +158,31 @@ fn count_of_calls_that_killed_outlives_the_daemon() {
 
 #[test]
 fn calls_of_one_process_that_are_found_for_one_death_count_once() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let neighbour = machine.open_with(conn, "neighbour");
+    let contexts = ["zzz one", "zzz two", "zzz three"].map(|text| machine.open_with(conn, text));
+    let running = machine.begin(conn, generate(neighbour, 30));
+    machine.turn();
+    let calls = [contexts[0], contexts[1]].map(|context| machine.begin(conn, generate(context, 5)));
+    machine.run();
+    for call in calls {
+        let fault = machine.finish(conn, call).expect_err("it kills");
+        assert!(fault.message.contains("one more such call"), "{fault}");
+    }
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "neighbour", 30));
+    let fault = machine.call(conn, generate(contexts[2], 5)).expect_err("it kills");
+    assert!(fault.message.contains("which is ended"), "{fault}");
+}
+
+#[test]
+fn calls_that_fail_because_the_worker_is_broken_end_no_process() {
     let (mut machine, conn) = Machine::with_model("die_every=1");
     let contexts: Vec<_> = (0..3).map(|n| machine.open_with(conn, &format!("c{n}"))).collect();
     let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 5))).collect();
     machine.run();
     for call in calls {
         let fault = machine.finish(conn, call).expect_err("no step is ever done");
-        assert!(!fault.message.contains("which is ended"), "it is the worker that is broken: {fault}");
+        assert!(!fault.message.contains("ended"), "{fault}");
     }
     assert!(machine.call(conn, Ps { all: false }).is_ok(), "the process lives");
 }
@@ -169,6 +190,7 @@ fn calls_of_one_process_that_are_found_for_one_death_count_once() {
 #[test]
 fn user_with_a_new_killer_each_time_is_refused_for_a_while_and_takes_nothing_offline() {
     let (mut machine, admin) = Machine::with_model("die_on_text=zzz");
+    machine.call(admin, embed("fine")).expect("the worker works");
     for n in 0..4 {
         let conn = machine.connect(1000);
         assert_eq!(kill_by_embedding(&mut machine, conn).errno, Errno::EIO, "{n}");

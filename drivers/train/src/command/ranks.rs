@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Given, place, train_on};
 use crate::checkpoint::Folder;
-use crate::ranks::{Group, Mesh, RankError, on_threads, together};
+#[cfg(feature = "mpi")]
+use crate::ranks::together;
+use crate::ranks::{Group, Mesh, RankError, on_threads};
 use crate::run::{End, Feed, RunError};
 
 /// Trains, over as many ranks as there are.

@@ -137,7 +137,7 @@ impl Devices {
     }
 
     /// Those in line are looked at again: somebody may have room for them who had not.
-    pub(super) fn reconsider(&mut self) {
+    pub(in crate::core) fn reconsider(&mut self) {
         self.changed = true;
     }
 

@@ -8,7 +8,8 @@
 //!
 //! One death has many suspects, and where a worker is broken, all of them are found one after another. So what is found of
 //! one death counts once for each process and each user, and of deaths that several users are found for, only those of the
-//! first are his. Users with the capability `resource` are not refused, and their deaths are as everybody's.
+//! first are his. Nobody is found for the deaths of a worker that has never computed anything: those are its own, and take
+//! the model offline. Users with the capability `resource` are not refused, and their deaths are as everybody's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,8 @@ const FOUND_COUNTS_US: u64 = 600_000_000;
 /// Who has killed workers of a model.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Culprits {
+    /// Whether any worker of the model has computed something, so that it is not broken from the beginning.
+    pub worked: bool,
     /// Found since a worker last died of nobody who was known.
     processes: BTreeSet<Pid>,
     users: BTreeSet<u32>,
@@ -88,7 +91,8 @@ impl Kernel {
     pub(super) fn convict(&mut self, id: ModelId, pid: Option<Pid>) -> Verdict {
         let (mut sentence, mut charged) = (String::new(), false);
         let process = pid.and_then(|pid| self.processes.living_mut(pid));
-        if let (Some(process), Some(model)) = (process, self.models.get_mut(&id)) {
+        let model = self.models.get_mut(&id).filter(|model| model.culprits.worked);
+        if let (Some(process), Some(model)) = (process, model) {
             let (pid, uid) = (process.id.pid, process.id.uid);
             let first = model.culprits.processes.insert(pid);
             if !process.caps.has(Capability::Resource) {

@@ -204,6 +204,7 @@ impl Kernel {
             return self.worker_broken(worker, "it answered a question that was not asked");
         };
         model.last_use = now;
+        model.culprits.worked |= answer.is_ok() && !matches!(asked.question, Question::Tokenize(_));
         self.note_rest(worker.model);
         self.worker_progressed(worker.model);
         let Some(call) = asked.call else { return };

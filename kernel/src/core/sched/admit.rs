@@ -9,6 +9,7 @@ use super::super::Kernel;
 use super::super::event::{ModelId, Now};
 use super::super::group::GroupId;
 use super::super::memory::{Outlook, Reach, Room};
+use super::super::model::Model;
 use super::PrefixWaits;
 use super::line::PassedOver;
 
@@ -83,10 +84,17 @@ impl Kernel {
             }
             match self.bring_in(first, Reach::LowerClasses, &mut admission.for_prefixes) {
                 Room::Made => {}
-                Room::Wait => return,
+                Room::Wait => return self.lacks_frames(model),
                 Room::OwnLimit => drop(passed.contexts.insert(first)),
                 Room::Never(fault) => self.fail_generation(first, fault),
             }
+        }
+    }
+
+    /// Generations wait for frames, so a pool that could be larger has a reason to be.
+    fn lacks_frames(&mut self, model: ModelId) {
+        if self.models.get(&model).is_some_and(Model::lacks_room) {
+            self.devices.reconsider();
         }
     }
 

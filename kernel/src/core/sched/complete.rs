@@ -29,6 +29,7 @@ impl Kernel {
             self.counters.steps_withdrawn += withdrawn;
             if !step.rows.is_empty() {
                 model.last_use = self.now;
+                model.culprits.worked = true;
             }
         }
         self.worker_progressed(worker.model);
