@@ -122,16 +122,20 @@ fn context_of_a_model_that_is_evacuated_goes_on_where_it_was() {
     let alone = two_turns(&mut client, context, || {});
     client.close(context).expect("own context");
     let context = begin(&mut client, "a", None);
-    let mut others = daemon.client();
+    let (mut writer, mut other) = (daemon.client(), daemon.client());
     let said = two_turns(&mut client, context, || {
-        for name in ["b", "c"] {
-            others.mount_with(tiny(&daemon, name), |_| {}).expect("others make room");
-            begin(&mut others, name, None);
-        }
+        writer.mount_with(tiny(&daemon, "b"), |_| {}).expect("there is room for two");
+        write_for_ever(&mut writer, "b");
+        wait_until("b writes", || {
+            daemon.client().stat(None, Some("b")).is_ok_and(|s| s.tokens_generated > 0)
+        });
+        other.mount_with(tiny(&daemon, "c"), |_| {}).expect("a makes room");
+        begin(&mut other, "c", None);
         let states = ["a", "b", "c"].map(|name| state(&daemon, name));
         assert_eq!(states, [ModelState::Unloaded, ModelState::Ready, ModelState::Ready]);
     });
-    assert_eq!((state(&daemon, "a"), state(&daemon, "b")), (ModelState::Ready, ModelState::Unloaded));
+    let states = ["a", "b", "c"].map(|name| state(&daemon, name));
+    assert_eq!(states, [ModelState::Ready, ModelState::Ready, ModelState::Unloaded]);
     assert_same_but_for_ties(&alone, &said, ROUNDING_QUANTISED, "the one that came back");
     let stats = daemon.client().stat(None, Some("a")).expect("counts");
     assert!(stats.tokens_recomputed <= 64 && stats.swap_in_bytes > 0, "{stats:?}");

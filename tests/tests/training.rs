@@ -129,8 +129,9 @@ fn run_becomes_a_process_of_the_daemon_that_was_started_again() {
     let mut client = daemon.client();
     let mut child = train(&daemon, "run", 1_000_000, &["--nice", "3"]);
     wait_until("the run is listed", || runs(&mut client).len() == 1);
-    let pid = runs(&mut client)[0].pid;
     for _ in 0..2 {
+        // Each daemon counts pids anew.
+        let pid = runs(&mut client)[0].pid;
         computes(&mut client, pid, 20_000);
         process::kill(child.id(), SystemSignal::SIGSTOP);
         daemon.kill9();

@@ -11,7 +11,8 @@
 //!
 //! Nobody can take a processor away from a program in the middle of its quantum but the system, so quanta are short, and a
 //! program of the class batch should also ask the system to run it only where processors are idle. One that computes on
-//! after its quantum is charged for that, and no longer keeps others waiting.
+//! after its quantum is charged for that, and keeps others waiting for as long as it usually does: what it computes has
+//! no end before, and if others had their turns then, the weights of those who are late would not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,10 @@ use super::sched::{OWED_SHARE, OWED_US_MAX, virtual_time, weight};
 /// How long after the end of its quantum a process may ask for the next before others have their turn, in microseconds:
 /// otherwise two would take turns whatever their weights and classes, since only one of them is in line at a time.
 const ASKS_AGAIN_US: u64 = 2_000;
+
+/// How much longer than that a process has which usually ends its quanta late, because what it computes has no end before:
+/// at most this, or one that ends without a word would hold up the others.
+const LATE_US_MAX: u64 = 250_000;
 
 /// A process that computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub(super) struct Turns {
     waiting: BTreeMap<CallNo, Waiting>,
     /// Virtual time that each process has had, over its whole life.
     service: BTreeMap<Pid, u64>,
+    /// How long after the ends of its quanta each process asks again, in microseconds; the longest, which fades.
+    late_us: BTreeMap<Pid, u64>,
     debts: BTreeMap<usize, Debt>,
     /// When somebody who waits may have his turn.
     next_look: Option<Now>,
@@ -105,12 +112,24 @@ impl Turns {
     /// Forgets what a process that has ended was served.
     pub(super) fn forget(&mut self, pid: Pid) {
         self.service.remove(&pid);
+        self.late_us.remove(&pid);
+    }
+
+    /// Learns how late a process asks again.
+    fn asked_again(&mut self, pid: Pid, quantum: Quantum, now: Now) {
+        let late = now.0.saturating_sub(quantum.until.0).min(LATE_US_MAX);
+        let usual = self.late_us.entry(pid).or_default();
+        *usual = late.max((3 * *usual + late) / 4);
     }
 
     /// When others may have a device that somebody computes on.
     fn busy_until(&self, device: usize, now: Now) -> Option<Now> {
-        let on_it = self.quanta.values().filter(|q| q.device == device);
-        on_it.map(|q| Now(q.until.0.saturating_add(ASKS_AGAIN_US))).filter(|until| *until > now).max()
+        let on_it = self.quanta.iter().filter(|(_, q)| q.device == device);
+        let until = on_it.map(|(pid, q)| {
+            let late = self.late_us.get(pid).copied().unwrap_or_default();
+            Now(q.until.0.saturating_add(ASKS_AGAIN_US + late))
+        });
+        until.filter(|until| *until > now).max()
     }
 
     /// The calls in line and the processes that have quanta, for tests of the invariants.
@@ -216,6 +235,7 @@ impl Kernel {
                 debt.owed_us.saturating_sub(i64::try_from(us).unwrap_or(i64::MAX)).max(-OWED_US_MAX);
         }
         let Some(process) = self.processes.living_mut(pid) else { return };
+        self.turns.asked_again(pid, quantum, self.now);
         let service = self.turns.service.entry(pid).or_default();
         *service = service.saturating_add(virtual_time(us, process.id.nice));
         if process.serve(us) {

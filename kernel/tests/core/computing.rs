@@ -14,11 +14,12 @@ fn compute(us: u32) -> Compute {
     Compute { device: None, us }
 }
 
-/// A program that computes for exactly its quantum and asks again, as long as it is let.
+/// A program that computes for its quantum, and perhaps some time more, and asks again, as long as it is let.
 struct Trainer {
     conn: ConnId,
     asked: CallId,
     until: Option<u64>,
+    late_ms: u64,
     computed_ms: u64,
 }
 
@@ -26,18 +27,18 @@ impl Trainer {
     fn start(machine: &mut Machine, class: Class, nice: i8) -> Trainer {
         let conn = machine.connect_as(ADMIN, class, nice);
         let asked = machine.begin(conn, compute(10 * MS));
-        Trainer { conn, asked, until: None, computed_ms: 0 }
+        Trainer { conn, asked, until: None, late_ms: 0, computed_ms: 0 }
     }
 
     /// One millisecond has passed.
     fn go_on(&mut self, machine: &mut Machine) {
         if self.until.is_some_and(|until| machine.now >= until) {
-            self.computed_ms += 10;
+            self.computed_ms += 10 + self.late_ms;
             self.until = None;
             self.asked = machine.begin(self.conn, compute(10 * MS));
         }
         if self.until.is_none() && machine.reply(self.conn, self.asked).is_some() {
-            self.until = Some(machine.now + 10_000);
+            self.until = Some(machine.now + 1000 * (10 + self.late_ms));
         }
     }
 }
@@ -108,6 +109,16 @@ fn quanta_go_by_weight() {
     for (had, wanted) in had.iter().zip(wanted) {
         assert!(had.abs_diff(wanted) < 600, "{had} of {wanted} ms");
     }
+}
+
+#[test]
+fn quanta_go_by_weight_though_what_is_computed_in_them_ends_late() {
+    let mut machine = Machine::default();
+    let late = |trainer| Trainer { late_ms: 7, ..trainer };
+    let mut trainers = [0, 5, 5].map(|nice| late(Trainer::start(&mut machine, Class::Batch, nice)));
+    let shares = share_out(&mut machine, &mut trainers, 6000);
+    let ratio = shares[0] as f64 / (shares[1] + shares[2]) as f64;
+    assert!((1.3..1.8).contains(&ratio), "{shares:?}: three times as much as each of the others");
 }
 
 #[test]
