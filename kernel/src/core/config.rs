@@ -85,6 +85,9 @@ pub struct KernelConfig {
     pub services: Vec<ServiceConfig>,
     /// How long the daemon may take at its end to write pages that are not on disk yet.
     pub save_at_end_ms: u64,
+    /// Deaths of a model's workers within ten minutes that do not take it offline yet, but for those of a user's calls. One
+    /// that is worth restarting dies less often than every twenty seconds.
+    pub worker_deaths_max: usize,
 }
 
 impl Default for KernelConfig {
@@ -110,6 +113,7 @@ impl Default for KernelConfig {
             swap_disk_bytes: 0,
             services: Vec::new(),
             save_at_end_ms: 3000,
+            worker_deaths_max: 30,
         }
     }
 }

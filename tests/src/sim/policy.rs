@@ -18,7 +18,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// The kernel has no policy of this name.
 pub fn config(name: &str) -> Result<KernelConfig> {
     match Policy::ALL.iter().find(|(known, _)| *known == name) {
-        Some((_, policy)) => Ok(KernelConfig { policy: *policy, ..KernelConfig::default() }),
+        // Faults that are injected are nobody's, however many.
+        Some((_, policy)) => {
+            Ok(KernelConfig { policy: *policy, worker_deaths_max: usize::MAX, ..KernelConfig::default() })
+        }
         None => bail!("there is no policy `{name}`; there are {}", names().collect::<Vec<_>>().join(", ")),
     }
 }

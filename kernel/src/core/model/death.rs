@@ -28,9 +28,6 @@ const PAUSES_COUNT_US: u64 = 60_000_000;
 /// How long they count towards the end of the restarting: ten minutes.
 const DEATHS_COUNT_US: u64 = 600_000_000;
 
-/// Deaths in that time that do not end it yet. One that is worth restarting dies less often than every twenty seconds.
-const DEATHS_MAX: usize = 30;
-
 /// Deaths in a row that do not end it yet.
 const DEATHS_IN_A_ROW_MAX: u32 = 5;
 
@@ -132,7 +129,7 @@ impl Kernel {
             model.culprits.begin();
         }
         let delay_ms = if charged == Some(true) { 0 } else { model.count_death(now) };
-        if let Some(often) = model.dies_too_often() {
+        if let Some(often) = model.dies_too_often(self.config.worker_deaths_max) {
             model.incarnation += 1;
             self.devices.leave(worker);
             self.take_offline(id, format!("its worker died {often}, last: {how}"));
@@ -230,14 +227,14 @@ impl Model {
     }
 
     /// How often it has died, if that was too often.
-    fn dies_too_often(&self) -> Option<String> {
+    fn dies_too_often(&self, deaths_max: usize) -> Option<String> {
         let (in_a_row, all) = (self.deaths_in_a_row, self.deaths.len());
         if in_a_row > DEATHS_IN_A_ROW_MAX {
             return Some(format!("{in_a_row} times in a row; {DEATHS_IN_A_ROW_MAX} are the limit"));
         }
         let minutes = DEATHS_COUNT_US / 60_000_000;
-        (all > DEATHS_MAX)
-            .then(|| format!("{all} times within {minutes} minutes; {DEATHS_MAX} are the limit"))
+        (all > deaths_max)
+            .then(|| format!("{all} times within {minutes} minutes; {deaths_max} are the limit"))
     }
 
     /// Counts a death, and tells the pause before the next start in milliseconds.
