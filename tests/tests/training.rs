@@ -182,11 +182,11 @@ fn run_with_a_lower_nice_value_gets_more_of_the_device() {
     assert!(more > 5 * less, "{more} µs against {less}");
 }
 
-/// A class below others that have something to compute is owed a twentieth.
+/// A class below others computes when these do not, such as between their turns.
 #[test]
 fn run_of_a_higher_class_goes_before_one_of_batch() {
     let [more, less] = shares([&["--class", "normal"], &[]]);
-    assert!(more > 5 * less, "{more} µs against {less}");
+    assert!(more > 2 * less, "{more} µs against {less}");
 }
 
 #[test]

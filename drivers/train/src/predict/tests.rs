@@ -61,11 +61,19 @@ fn answer_is_the_characters_that_it_says_it_is() {
 #[test]
 fn text_without_the_answer_has_none() {
     let mut model = encoder("BertForQuestionAnswering", 24);
-    // The first place, where "none" is, has a feature that no other has.
-    let places = (0..24 * 16).map(|n| if n == 0 { 10.0f32 } else { 0.0 }).collect();
+    // The first place, where "none" is, has a feature that no other has, and the layer changes nothing.
+    let places = (0..24 * 16).map(|n| if n == 0 { 100.0f32 } else { 0.0 }).collect();
+    let layer = |name: &str, width| {
+        let zeros = Tensor::zeros((16, width), DType::F32, &Device::Cpu).unwrap();
+        (format!("bert.encoder.layer.0.{name}.weight"), zeros)
+    };
     let places = Tensor::from_vec(places, (24, 16), &Device::Cpu).unwrap();
-    let name = "bert.embeddings.position_embeddings.weight".to_owned();
-    model.model.parameters().load(&BTreeMap::from([(name, places)])).unwrap();
+    let weights = BTreeMap::from([
+        ("bert.embeddings.position_embeddings.weight".to_owned(), places),
+        layer("attention.output.dense", 16),
+        layer("output.dense", 32),
+    ]);
+    assert!(model.model.parameters().load(&weights).unwrap().unexpected.is_empty());
     let mut told = |weight: f32, answerable: bool| {
         let head = (0..32).map(|n| if n % 16 == 0 { weight } else { 0.0 }).collect();
         let head = Tensor::from_vec(head, (2, 16), &Device::Cpu).unwrap();

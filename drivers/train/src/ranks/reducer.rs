@@ -196,7 +196,7 @@ mod tests {
         let mut parameters = Parameters::new(DType::F64, 1);
         let counts = [3, 5, 2, 7];
         for (id, count) in counts.into_iter().enumerate() {
-            parameters.add(format!("p{id}"), &[count], Init::Zeros).unwrap();
+            parameters.add(format!("p{id}"), &[count], Init::Zeros).expect("a new name");
         }
         let orders = [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]];
         let ends = on_threads(orders.len(), 1, |world| {
@@ -222,6 +222,6 @@ mod tests {
             }
             Ok::<_, crate::Error>(())
         });
-        ends.into_iter().for_each(|end| end.unwrap().unwrap());
+        ends.into_iter().for_each(|end| end.expect("the rank lives").expect("the sums come"));
     }
 }
