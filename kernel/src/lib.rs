@@ -4,4 +4,5 @@
 pub mod core;
 pub mod host;
 pub mod jail;
+mod pidfd;
 pub mod sim;

@@ -8,13 +8,13 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpgid, getuid};
 use tokio::net::UnixStream;
 
 use super::machine;
+use crate::pidfd;
 
 /// Groups of one process that the system has at most.
 const GROUPS_MAX: usize = 65_536;
@@ -42,7 +42,7 @@ impl Peer {
         groups.push(credentials.gid());
         let process = match process(socket) {
             // Before Linux 6.5 there is a moment in which the number could have come to another process.
-            Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => open_process(os_pid)?,
+            Err(e) if e.raw_os_error() == Some(libc::ENOPROTOOPT) => pidfd::open(os_pid)?,
             other => other?,
         };
         Ok(Peer { uid: credentials.uid(), groups, os_pid, process })
@@ -50,7 +50,7 @@ impl Peer {
 
     /// Whether the process has not ended.
     pub fn lives(&self) -> bool {
-        lives(self.process.as_fd())
+        pidfd::lives(self.process.as_fd())
     }
 
     /// What was found under its number, if the process is there after it was found.
@@ -92,13 +92,6 @@ impl Peer {
     }
 }
 
-/// Whether the process of a handle has not ended.
-pub fn lives(process: BorrowedFd) -> bool {
-    let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
-    // A handle can be read when its process has ended.
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
-}
-
 /// The groups that a peer is in beside its own.
 fn groups(socket: &UnixStream) -> io::Result<Vec<u32>> {
     let mut groups: Vec<u32> = vec![0; 32];
@@ -127,15 +120,6 @@ fn process(socket: &UnixStream) -> io::Result<OwnedFd> {
     // SAFETY: the buffer is one number of a descriptor, as long as is said.
     unsafe { option(socket, libc::SO_PEERPIDFD, (&raw mut fd).cast(), &mut bytes)? };
     // SAFETY: the system has opened it for this process alone, close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// A handle on a process by its number.
-pub fn open_process(os_pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, os_pid, 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: as above.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

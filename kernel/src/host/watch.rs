@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::input::Input;
-use super::peer::lives;
 use crate::core::event::ConnId;
+use crate::pidfd;
 
 /// A process that is watched, numbered in the order of first connections and never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +57,8 @@ impl Watch {
             return;
         }
         let known = self.by_os_pid.get(&os_pid).copied();
-        let same = known.filter(|no| self.watched.get(no).is_some_and(|peer| lives(peer.process.as_fd())));
+        let same =
+            known.filter(|no| self.watched.get(no).is_some_and(|peer| pidfd::lives(peer.process.as_fd())));
         let Ok(no) = same.map_or_else(|| self.watch(os_pid, process), Ok) else { return };
         if let Some(peer) = self.watched.get_mut(&no) {
             peer.connections.insert(conn);
@@ -113,7 +114,6 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::super::peer::open_process;
     use super::*;
 
     /// A number that is none of theirs, as if the system had given it to one after the other.
@@ -121,7 +121,7 @@ mod tests {
 
     fn sleeper() -> (Child, OwnedFd) {
         let child = Command::new("sleep").arg("600").spawn().expect("sleep is part of every Linux");
-        let handle = open_process(i32::try_from(child.id()).expect("a process number")).expect("it runs");
+        let handle = pidfd::open(i32::try_from(child.id()).expect("a process number")).expect("it runs");
         (child, handle)
     }
 

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::RawFd;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +14,10 @@ use thiserror::Error;
 
 use super::calls::CallsError;
 use super::support::LANDLOCK_WHOLE;
-use super::{Orders, Strictness, calls, files, guard, identity, limits, support};
+use super::{Orders, Strictness, calls, descriptors, files, guard, identity, limits, support};
+
+/// The first descriptor behind the three standard streams.
+const AFTER_STREAMS: u32 = 3;
 
 /// Why a program was not started.
 #[derive(Debug, Error)]
@@ -55,7 +57,7 @@ pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result
     if required && !there.is_whole() {
         return Err(EnterError::Lacking(there));
     }
-    close_others(&orders.keep).map_err(step("close descriptors"))?;
+    descriptors::close_from(AFTER_STREAMS, &orders.keep).map_err(step("close descriptors"))?;
     let uid = orders.user.as_ref().map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
     if !off {
         limits::set(&orders.policy.limits, uid).map_err(step("set limits"))?;
@@ -90,28 +92,4 @@ pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result
     }
     let source = command.exec();
     Err(EnterError::Exec { program: Path::new(program).display().to_string(), source })
-}
-
-/// Closes all descriptors but the first three and those that the program keeps.
-fn close_others(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> =
-        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
-    keep.sort_unstable();
-    keep.dedup();
-    let mut from = 3;
-    for fd in keep {
-        if fd > from {
-            close_range(from, fd - 1)?;
-        }
-        from = fd + 1;
-    }
-    close_range(from, u32::MAX)
-}
-
-fn close_range(from: u32, to: u32) -> io::Result<()> {
-    // SAFETY: nothing in this process uses a descriptor above 2, or knows one that it has not been told to keep.
-    match unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

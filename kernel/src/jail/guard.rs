@@ -7,13 +7,16 @@
 //! it, and a child of the system's first process, so that a program which waits for its children does not wait for it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, setsid};
+
+use super::descriptors;
+use crate::pidfd;
 
 /// Sends a signal to the group that the process of a pidfd leads, whether that process is still there or not (Linux 6.9).
 const TO_GROUP: libc::c_uint = 1 << 2;
@@ -25,9 +28,9 @@ const TO_GROUP: libc::c_uint = 1 << 2;
 ///
 /// The system has no pidfds (Linux before 5.3), or no room for a process.
 pub(super) fn leave(daemon: u32) -> io::Result<()> {
-    let daemon = Pid::from_raw(i32::try_from(daemon).map_err(io::Error::other)?);
-    let (own, daemon) = (handle(getpid())?, handle(daemon)?);
+    let daemon = i32::try_from(daemon).map_err(io::Error::other)?;
     let leader = getpid();
+    let (own, daemon) = (pidfd::open(leader.as_raw())?, pidfd::open(daemon)?);
     // SAFETY: the helper has one thread, so a child may do all that it may.
     match unsafe { fork() }? {
         // The guard's parent ends at once, which makes it a child of the system's first process.
@@ -45,14 +48,6 @@ pub(super) fn leave(daemon: u32) -> io::Result<()> {
     }
 }
 
-fn handle(process: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the system has opened it for this process alone, close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 fn exit(status: i32) -> ! {
     // SAFETY: ends this process without what the helper may have registered for its own end.
     unsafe { libc::_exit(status) }
@@ -64,24 +59,12 @@ fn stand(leader: Pid, program: &OwnedFd, daemon: &OwnedFd) -> ! {
     let _ = setsid();
     let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), None);
     let _ = nix::sys::prctl::set_name(c"llmasos-guard");
-    close_all_but([program.as_raw_fd(), daemon.as_raw_fd()]);
+    // The program's pipes and its connection end with the program.
+    let _ = descriptors::close_from(0, &[program.as_raw_fd(), daemon.as_raw_fd()]);
     let mut ends = [program, daemon].map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN));
     while poll(&mut ends, PollTimeout::NONE) == Err(Errno::EINTR) {}
     kill_group(leader, program);
     exit(0)
-}
-
-/// The program's pipes and its connection end with the program.
-fn close_all_but(keep: [i32; 2]) {
-    let mut from = 0;
-    let (low, high) = (keep[0].min(keep[1]).unsigned_abs(), keep[0].max(keep[1]).unsigned_abs());
-    for (to, next) in [(low, low + 1), (high, high + 1), (u32::MAX, u32::MAX)] {
-        if to > from {
-            // SAFETY: nothing in this process uses any other descriptor.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };
-        }
-        from = next;
-    }
 }
 
 fn kill_group(leader: Pid, program: &OwnedFd) {

@@ -18,6 +18,27 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// What a user is to the system.
+struct Ids {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Ids {
+    fn of(user: &User) -> Ids {
+        let groups = user.groups.iter().copied().map(Gid::from_raw).collect();
+        Ids { uid: Uid::from_raw(user.uid), gid: Gid::from_raw(user.gid), groups }
+    }
+
+    /// Takes them for this process, the user last, who may change nothing any more. Allocates nothing.
+    fn take(&self) -> nix::Result<()> {
+        setgroups(&self.groups)?;
+        setresgid(self.gid, self.gid, self.gid)?;
+        setresuid(self.uid, self.uid, self.uid)
+    }
+}
+
 /// Becomes the user, and gives up every privilege: of root nothing is left but the name.
 ///
 /// # Errors
@@ -32,11 +53,7 @@ pub(super) fn take(user: Option<&User>) -> io::Result<()> {
         }
     }
     if let Some(user) = user.filter(|user| user.uid != geteuid().as_raw()) {
-        let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-        setgroups(&groups)?;
-        setresgid(gid, gid, gid)?;
-        setresuid(uid, uid, uid)?;
+        Ids::of(user).take()?;
     }
     // Systems before 4.3 have no ambient set, and so nothing in it.
     let _ = caps::clear(None, CapSet::Ambient);
@@ -49,14 +66,11 @@ pub(super) fn take(user: Option<&User>) -> io::Result<()> {
 
 /// Has a command run as another user, without privileges that this process may have.
 pub fn run_as(command: &mut Command, user: &User) {
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let ids = Ids::of(user);
     // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
     unsafe {
         command.pre_exec(move || {
-            setgroups(&groups)?;
-            setresgid(gid, gid, gid)?;
-            setresuid(uid, uid, uid)?;
+            ids.take()?;
             prctl::set_no_new_privs()?;
             Ok(())
         });

@@ -10,6 +10,7 @@
 //! says what there is.
 
 mod calls;
+mod descriptors;
 mod enter;
 mod files;
 mod guard;

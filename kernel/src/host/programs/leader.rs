@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use super::super::peer::open_process;
+use crate::pidfd;
 
 /// How long a process that has ended may take to be reaped.
 const REAP_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ impl Leader {
         let gone = || io::Error::other("it has ended");
         let os_pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(gone)?;
         // SAFETY: the descriptor is open, and nobody closes or replaces it before the watch on it is dropped.
-        let pidfd = unsafe { AsyncFd::register_with_interest(open_process(os_pid)?, Interest::READABLE)? };
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd::open(os_pid)?, Interest::READABLE)? };
         Ok(Leader { os_pid, pidfd, reaped: Mutex::new(false) })
     }
 
