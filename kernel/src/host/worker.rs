@@ -3,38 +3,35 @@
 //! A task of its own stands by each worker from the effect that asked for it until `WorkerDied`, which it always
 //! sends, and sends last. Restarts are the kernel's decision: each one is a new worker with its own task.
 //!
-//! What cannot be started for want of files, threads or memory was refused by the machine and by nobody else, and the
-//! kernel is told so.
-//!
 //! A worker runs foreign C++ on foreign files. So its words are read with bounds, nonsense ends it, and when it
 //! is told to stop and does not, it is killed. It dies with the daemon (it reads the end of its socket, and the
 //! system kills it), and a terminal's Ctrl-C does not reach it.
 
+mod start;
+
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::wire::{DriverFault, FromWorker, LoadRequest, decode};
-use nix::sys::prctl;
+use drivers::wire::{FromWorker, LoadRequest, decode};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use syscalls::Errno;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use start::{NotStarted, check_file, spawn};
+
 use super::digest::Digests;
 use super::input::Input;
-use super::inspect::on_its_own_thread;
 use super::starter::{Starter, own_cache};
-use super::swap::{SwapFiles, hand_over};
+use super::swap::SwapFiles;
 use crate::core::event::{Event, WorkerId};
-use crate::core::registration::{Digest, changed};
+use crate::core::registration::Digest;
 
 /// How long a worker may take to exit after its socket was closed, before it is killed.
 pub const EXIT_PATIENCE: Duration = Duration::from_secs(2);
@@ -64,44 +61,6 @@ pub struct Supervisor {
 /// That a worker is to be killed at once.
 #[derive(Debug)]
 pub struct Kill;
-
-/// Why a worker was not started.
-enum NotStarted {
-    /// Its model's file is another one than the kernel means.
-    OtherFile(DriverFault),
-    /// The system refuses something.
-    System { what: String, source: io::Error },
-}
-
-impl NotStarted {
-    /// What the system refuses is about something.
-    fn about(what: &str) -> impl Fn(io::Error) -> NotStarted {
-        move |source| NotStarted::System { what: what.into(), source }
-    }
-
-    /// What the kernel is told, where that is more than a death.
-    fn fault(&self) -> Option<DriverFault> {
-        match self {
-            NotStarted::OtherFile(fault) => Some(fault.clone()),
-            NotStarted::System { source, .. } => {
-                let errno = match source.raw_os_error()? {
-                    libc::EMFILE | libc::ENFILE => Errno::EMFILE,
-                    libc::EAGAIN => Errno::EAGAIN,
-                    libc::ENOMEM => Errno::ENOMEM,
-                    _ => return None,
-                };
-                Some(DriverFault::new(errno, self.how()))
-            }
-        }
-    }
-
-    fn how(&self) -> String {
-        match self {
-            NotStarted::OtherFile(_) => "its model was refused".into(),
-            NotStarted::System { what, source } => format!("could not be started: {what}: {source}"),
-        }
-    }
-}
 
 /// Why the task stopped to listen to its worker.
 enum End {
@@ -216,45 +175,6 @@ impl Supervisor {
     }
 }
 
-/// Checks that the model's file is the one that the kernel means. It is read again only where it was written to.
-async fn check_file(
-    load: &LoadRequest,
-    wanted: Option<Digest>,
-    digests: &Arc<Digests>,
-) -> Result<(), NotStarted> {
-    let Some(wanted) = wanted else { return Ok(()) };
-    let (digests, path) = (Arc::clone(digests), load.path.clone());
-    let refused = NotStarted::about(&load.path);
-    let found = on_its_own_thread(move || digests.of(&path, |_| {})).await.map_err(&refused)?;
-    match found.map_err(&refused)? {
-        Some(digest) if digest != wanted => {
-            let message = changed(&load.name, &load.path, &wanted, &digest);
-            Err(NotStarted::OtherFile(DriverFault::new(Errno::EIO, message)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Starts the executable with one end of the socket pair as its standard input, and the swap files open.
-fn spawn(
-    starter: &Starter,
-    program: &Path,
-    load: &LoadRequest,
-    socket: OwnedFd,
-) -> Result<Child, NotStarted> {
-    let mut command = Command::from(starter.worker(program, load).map_err(NotStarted::about(&load.path))?);
-    command.stdin(Stdio::from(socket)).stdout(Stdio::null()).process_group(0).kill_on_drop(true);
-    let area = load.swap;
-    // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
-    unsafe {
-        command.pre_exec(move || {
-            prctl::set_pdeathsig(Signal::SIGKILL)?;
-            area.map_or(Ok(()), hand_over)
-        });
-    }
-    command.spawn().map_err(NotStarted::about(&program.display().to_string()))
-}
-
 /// Sees the worker off, and says how it ended.
 async fn conclude(end: End, mut child: Child, link: &UnixStream, os_pid: u32) -> String {
     let said = match end {
@@ -335,7 +255,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use drivers::wire::encode;
+    use drivers::wire::{DriverFault, encode};
+    use syscalls::Errno;
     use syscalls::call::Attention;
 
     use super::*;
@@ -488,18 +409,6 @@ mod tests {
             panic!("something else than a death")
         };
         assert!(how.contains("/nonexistent/model.gguf"), "{how}");
-    }
-
-    #[test]
-    fn want_of_files_threads_and_memory_is_told_as_such() {
-        let fault = |number| {
-            let source = io::Error::from_raw_os_error(number);
-            NotStarted::System { what: "worker".into(), source }.fault().map(|fault| fault.errno)
-        };
-        assert_eq!(fault(libc::EMFILE), Some(Errno::EMFILE));
-        assert_eq!(fault(libc::EAGAIN), Some(Errno::EAGAIN));
-        assert_eq!(fault(libc::ENOMEM), Some(Errno::ENOMEM));
-        assert_eq!(fault(libc::ENOENT), None);
     }
 
     #[tokio::test(flavor = "current_thread")]
