@@ -18,7 +18,7 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::generate::Valid;
 use super::recap::Recap;
-use super::{Context, Work};
+use super::{Context, Queued, Work};
 
 /// What the model is told behind the part that goes. Plain words that base models continue and chat models follow.
 const INSTRUCTION: &str = "\n\nSummary of everything above, in a few sentences:\n";
@@ -146,8 +146,7 @@ impl Kernel {
             _ if context.length() >= context.tokens_max => self.slide(id),
             _ => {}
         }
-        let waits =
-            |call| self.contexts.get(&id).is_some_and(|c| c.queue.front().is_some_and(|q| q.call == call));
+        let waits = |call| self.contexts.get(&id).is_some_and(|c| c.head(call).is_some());
         if let Some((call, tokens)) = part.append.filter(|(call, _)| waits(*call)) {
             let result = self.append_tokens(id, &tokens);
             self.finish_head(id, call, result);
@@ -198,9 +197,14 @@ impl Context {
         self.compaction.is_some()
     }
 
+    /// What stands at the head of the line, if that is this call.
+    pub(super) fn head(&self, call: CallNo) -> Option<&Queued> {
+        self.queue.front().filter(|queued| queued.call == call)
+    }
+
     /// Whether a call at the head of the line has not waited for a summary yet. What is too long behind one would be so
     /// behind the next.
     pub(super) fn may_wait_for_summary(&self, call: CallNo) -> bool {
-        self.queue.front().is_some_and(|queued| queued.call == call && !queued.summed_up)
+        self.head(call).is_some_and(|queued| !queued.summed_up)
     }
 }

@@ -62,8 +62,7 @@ impl Kernel {
     /// Goes on with the call of `append` when the summary is there, or there is none.
     pub(super) fn recapped(&mut self, id: ContextId, recap: Recap, reply: Option<Reply>) {
         let Recap { append, mut messages, oldest } = recap;
-        let waits = self.contexts.get(&id).is_some_and(|c| c.queue.front().is_some_and(|q| q.call == append));
-        if !waits {
+        if self.contexts.get(&id).is_none_or(|c| c.head(append).is_none()) {
             return;
         }
         let dropped = oldest.len() as u32;

@@ -249,9 +249,7 @@ impl Model {
     pub(in crate::core) fn page_bytes(&self) -> u64 {
         self.description.as_ref().map_or(0, |d| d.page_bytes)
     }
-}
 
-impl Model {
     /// Whether its worker is to load a page from a slot.
     pub(super) fn loads_from(&self, slot: Slot) -> bool {
         let mut told = self.in_flight.iter().flat_map(|step| &step.pages).chain(&self.page_ops);

@@ -99,6 +99,9 @@ impl Kernel {
                 model.culprits.note(uid, self.now);
                 charged = model.culprits.users.len() == 1;
             }
+            if charged {
+                model.uncount_death();
+            }
             process.deadly_calls += u32::from(first);
             sentence = match process.deadly_calls {
                 DEADLY_CALLS_MAX.. => {
@@ -108,9 +111,6 @@ impl Kernel {
                 _ => format!("; one more such call, and process {pid} is ended"),
             };
             self.touch_process(pid);
-        }
-        if let Some(model) = self.models.get_mut(&id).filter(|_| charged) {
-            model.uncount_death();
         }
         Verdict { sentence, charged }
     }
