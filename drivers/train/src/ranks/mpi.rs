@@ -251,7 +251,7 @@ impl Processes {
     fn scatter<T: Number + Equivalence>(&self, numbers: &mut [T]) {
         self.count(Kind::ReduceScatter, 1, size_of_val(numbers));
         for parts in self.calls(numbers.len()) {
-            let (own, counts) = (together(numbers, &parts), counts(&parts));
+            let (own, counts) = (joined(numbers, &parts), counts(&parts));
             let mine = &mut numbers[parts[self.rank].clone()];
             // SAFETY: `own` has as many numbers as the counts add up to, `mine` as many as this rank's count, and all of
             // them live until the request is done.
@@ -272,7 +272,7 @@ impl Processes {
     fn gather<T: Number + Equivalence>(&self, numbers: &mut [T]) {
         self.count(Kind::AllGather, 1, size_of_val(numbers));
         for parts in self.calls(numbers.len()) {
-            let (mut all, counts) = (together(numbers, &parts), counts(&parts));
+            let (mut all, counts) = (joined(numbers, &parts), counts(&parts));
             let places: Vec<c_int> =
                 counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
             let own = numbers[parts[self.rank].clone()].to_vec();
@@ -338,7 +338,7 @@ fn wait(mut is_so: impl FnMut() -> bool) {
 }
 
 /// Parts of numbers, one after another.
-fn together<T: Copy>(numbers: &[T], parts: &[Range<usize>]) -> Vec<T> {
+fn joined<T: Copy>(numbers: &[T], parts: &[Range<usize>]) -> Vec<T> {
     parts.iter().flat_map(|part| numbers[part.clone()].iter().copied()).collect()
 }
 

@@ -14,7 +14,7 @@ use crate::data::{Collator, Examples, Order, Position, Reading, Search, Split, T
 use crate::import::Pretrained;
 use crate::models::build_on;
 use crate::optim::{Optimiser, Schedule, State};
-use crate::ranks::{Mesh, Team, agree, together};
+use crate::ranks::{Group, Mesh, Team, agree, together};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 use crate::{Criterion, Model, ModelConfig};
@@ -70,39 +70,34 @@ impl Setup {
     pub fn on(mesh: Arc<Mesh>, spec: &TrainSpec, cache: &Path, resume: bool) -> Result<Setup, RunError> {
         let group = mesh.clone();
         let world = group.world();
-        together(world, spec.check().map_err(RunError::from))?;
+        agreed(world, spec.check())?;
         agree(&mesh, spec)?;
-        let task = together(world, task(&mesh, spec))?;
+        let task = agreed(world, task(&mesh, spec))?;
         let folder = Folder::of(&spec.out);
         let lock = match resume && mesh.leads() && spec.out.is_dir() {
             true => Lock::take(&spec.out).map(Some),
             false => Ok(None),
         };
-        let lock = together(world, lock)?;
-        let (resumed, passed) = together(
+        let lock = agreed(world, lock)?;
+        let (resumed, passed) = agreed(
             world,
             match resume {
-                true => folder
-                    .newest()
-                    .map(|(checkpoint, passed)| (Some(checkpoint), passed))
-                    .map_err(RunError::from),
+                true => folder.newest().map(|(checkpoint, passed)| (Some(checkpoint), passed)),
                 false => Ok((None, Vec::new())),
             },
         )?;
         let search = Search::from_environment(cache);
         let train_files = in_turn(&mesh, || spec.data.train.files(Split::Train, &search))?;
         let tokeniser = match &resumed {
-            Some(checkpoint) => {
-                together(world, Tokeniser::from_json(&checkpoint.tokeniser).map_err(RunError::from))?
-            }
+            Some(checkpoint) => agreed(world, Tokeniser::from_json(&checkpoint.tokeniser))?,
             None => first(&mesh, || tokeniser(spec, &train_files))?,
         };
         let (targets, ignore) = (task.targets(), spec.loss.ignore().cloned());
         let reading = &Reading { length: task.length(), targets, ignore };
         let tokens = in_turn(&mesh, || prepare(&spec.data.train, &train_files, &tokeniser, reading, cache))?;
         let labels = &tokens.about().labels;
-        let criterion = together(world, spec.loss.criterion(labels).map_err(RunError::from))?;
-        let config = together(world, spec.model.config(&tokeniser, &task, labels).map_err(RunError::from))?;
+        let criterion = agreed(world, spec.loss.criterion(labels))?;
+        let config = agreed(world, spec.model.config(&tokeniser, &task, labels))?;
         let other = match &spec.data.validation {
             ValidationSpec::From(source) => {
                 let files = in_turn(&mesh, || source.files(Split::Validation, &search))?;
@@ -110,21 +105,21 @@ impl Setup {
             }
             _ => None,
         };
-        let (train, validation) = together(world, examples(spec, &task, tokens, other))?;
-        let (memory, model, fresh) = together(world, model(&mesh, spec, &config, &task))?;
+        let (train, validation) = agreed(world, examples(spec, &task, tokens, other))?;
+        let (memory, model, fresh) = agreed(world, model(&mesh, spec, &config, &task))?;
         let mut optimiser = spec.optimiser.build();
         let fits = fits(spec, &tokeniser, &train);
         let mut position = Position::default();
         if let Some(checkpoint) = &resumed {
             let checked = checkpoint.check(&config, &fits, folder.path()).map_err(RunError::from);
-            together(world, checked.and_then(|()| restore_weights(checkpoint, model.as_ref(), &folder)))?;
-            position = together(world, position_of(&checkpoint.state, &fits, &train, spec))?;
+            agreed(world, checked.and_then(|()| restore_weights(checkpoint, model.as_ref(), &folder)))?;
+            position = agreed(world, position_of(&checkpoint.state, &fits, &train, spec))?;
         }
         let team = Team::new(mesh, spec.ranks.plans(), model.parameters())?;
         if let Some(checkpoint) = &resumed {
             let state = State { step: checkpoint.optimiser_step, tensors: checkpoint.optimiser.clone() };
             let loaded = team.load_state(optimiser.as_mut(), model.parameters(), &state);
-            together(world, loaded.map_err(RunError::from))?;
+            agreed(world, loaded)?;
         }
         let each = (spec.batch * spec.accumulate) as f64;
         let steps = match (spec.steps, spec.epochs) {
@@ -231,13 +226,21 @@ fn examples(
     }
 }
 
+/// Has all ranks refuse what one of them refuses, as [`together`].
+fn agreed<T, E>(world: &dyn Group, done: Result<T, E>) -> Result<T, RunError>
+where
+    RunError: From<E>,
+{
+    together(world, done.map_err(RunError::from))
+}
+
 /// Has one rank learn the vocabulary, and gives it to all.
 fn first(mesh: &Mesh, make: impl FnOnce() -> Result<Tokeniser, RunError>) -> Result<Tokeniser, RunError> {
     if mesh.is_alone() {
         return make();
     }
     let learned = || Ok::<_, RunError>(make()?.to_json()?.into_bytes());
-    let mut text = together(mesh.world(), if mesh.leads() { learned() } else { Ok(Vec::new()) })?;
+    let mut text = agreed(mesh.world(), if mesh.leads() { learned() } else { Ok(Vec::new()) })?;
     mesh.world().broadcast(&mut text, 0)?;
     Ok(Tokeniser::from_json(&String::from_utf8_lossy(&text))?)
 }
@@ -250,8 +253,8 @@ where
     let mut make = Some(make);
     let mut made = None;
     for leads in [true, false] {
-        let now = make.take_if(|_| mesh.leads() == leads).map(|make| make().map_err(RunError::from));
-        made = together(mesh.world(), now.transpose())?.or(made);
+        let now = make.take_if(|_| mesh.leads() == leads).map(|make| make());
+        made = agreed(mesh.world(), now.transpose())?.or(made);
     }
     Ok(made.expect("every rank has its turn"))
 }

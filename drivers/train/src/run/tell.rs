@@ -158,18 +158,15 @@ impl Running<'_> {
         }
         let place =
             own.map_or_else(|| "the part of another rank".into(), |name| format!("the parameter `{name}`"));
-        Err(RunError::NotFinite {
-            what: "weights' norm",
-            value: f64::NAN,
-            step: self.state.step,
-            place,
-            kept: String::new(),
-        })
+        Err(self.none("weights' norm", f64::NAN, place))
     }
 
     /// Numbers that are none, after the steps that are done.
     fn not_finite(&self, what: &'static str, value: f64) -> RunError {
-        let place = blame(self.setup.model.parameters(), None);
+        self.none(what, value, blame(self.setup.model.parameters(), None))
+    }
+
+    fn none(&self, what: &'static str, value: f64, place: String) -> RunError {
         RunError::NotFinite { what, value, step: self.state.step, place, kept: String::new() }
     }
 
