@@ -5,7 +5,7 @@ use kernel::core::event::ConnId;
 use kernel::core::{DeviceConfig, Event, KernelConfig};
 use syscalls::call::*;
 use syscalls::reply::{DeviceInfo, ModelInfo, ModelState};
-use syscalls::{Errno, Fault, Reply, Tokens};
+use syscalls::{ContextId, Errno, Fault, Reply, Tokens};
 
 use crate::machine::{ADMIN, Job, Machine, generate, generated, mount, open, reference};
 
@@ -215,15 +215,22 @@ fn memory_of_a_worker_that_was_stopped_is_free_when_it_is_dead() {
     assert!(machine.finish(conn, call).is_ok());
 }
 
-#[test]
-fn pool_of_a_model_in_use_makes_room_and_its_contexts_lose_nothing() {
+const PROMPTS: [&str; 4] = ["one", "two", "three", "four"];
+
+/// A model with a pool of 1024 tokens on a device of 2000, and a context of up to 256 tokens for each of the prompts.
+fn four_contexts() -> (Machine, ConnId, Vec<ContextId>) {
     let (mut machine, conn) = machine(&[("cpu", 2000)]);
     machine.mount(conn, "a", "pool=1024,context=256,kv=1,compute=100,weights=300").expect("room");
-    let contexts: Vec<_> = (0..4).map(|_| machine.context_on(conn, "a", None)).collect();
-    let prompts = ["one", "two", "three", "four"];
-    for (context, prompt) in contexts.iter().zip(prompts) {
+    let contexts: Vec<_> = PROMPTS.iter().map(|_| machine.context_on(conn, "a", None)).collect();
+    for (context, prompt) in contexts.iter().zip(PROMPTS) {
         machine.append(conn, *context, prompt).expect("it fits");
     }
+    (machine, conn, contexts)
+}
+
+#[test]
+fn pool_of_a_model_in_use_makes_room_and_its_contexts_lose_nothing() {
+    let (mut machine, conn, contexts) = four_contexts();
     let calls: Vec<_> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 200))).collect();
     while machine.events(conn, calls[0]).len() < 50 {
         assert!(machine.turn());
@@ -233,7 +240,7 @@ fn pool_of_a_model_in_use_makes_room_and_its_contexts_lose_nothing() {
     machine.call(conn, fixed).expect("a makes room");
     assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
     assert_eq!(machine.free(conn), [2000 - 976 - 1000]);
-    for (call, prompt) in calls.into_iter().zip(prompts) {
+    for (call, prompt) in calls.into_iter().zip(PROMPTS) {
         assert_eq!(generated(machine.finish(conn, call)).text, reference("", prompt, 200), "{prompt}");
     }
     assert_eq!(machine.stat(conn).worker_restarts, 0);
@@ -265,12 +272,8 @@ fn pool_grows_again_when_the_other_model_is_unmounted_and_its_contexts_lose_noth
 
 #[test]
 fn pool_that_rests_without_swap_stays_and_grows_when_generations_wait_for_frames() {
-    let (mut machine, conn) = machine(&[("cpu", 2000)]);
-    machine.mount(conn, "a", "pool=1024,context=256,kv=1,compute=100,weights=300").expect("room");
-    let contexts: Vec<_> = (0..4).map(|_| machine.context_on(conn, "a", None)).collect();
-    let prompts = ["one", "two", "three", "four"];
-    for (context, prompt) in contexts.iter().zip(prompts) {
-        machine.append(conn, *context, prompt).expect("it fits");
+    let (mut machine, conn, contexts) = four_contexts();
+    for context in &contexts {
         machine.generate(conn, *context, 150);
     }
     let fixed = Mount { context: Some(Tokens(256)), ..mount("b", &script(644)) };
@@ -281,7 +284,7 @@ fn pool_that_rests_without_swap_stays_and_grows_when_generations_wait_for_frames
     machine.run();
     assert_eq!(machine.model(conn, "a").frames_total, 576 / 64);
     let calls: Vec<_> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 80))).collect();
-    for (call, prompt) in calls.into_iter().zip(prompts).skip(1) {
+    for (call, prompt) in calls.into_iter().zip(PROMPTS).skip(1) {
         assert_eq!(generated(machine.finish(conn, call)).text, reference("", prompt, 230)[150..], "{prompt}");
     }
     assert_eq!(machine.model(conn, "a").frames_total, 1024 / 64);

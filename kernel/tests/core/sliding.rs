@@ -360,6 +360,19 @@ fn append_that_waits_for_a_summary_can_be_interrupted_and_closed() {
     assert_eq!(info.contexts, 1, "the kernel's own contexts are gone");
 }
 
+/// Twelve questions, more than there is room for, and their answers; what was told of room that was made.
+fn converse(machine: &mut Machine, conn: ConnId, context: ContextId) -> Vec<Event> {
+    let mut all = vec![];
+    for n in 0..12 {
+        let question = format!("question number {n} about things");
+        let call = machine.begin(conn, say(context, vec![message("user", &question)]));
+        machine.finish(conn, call).expect("it makes room");
+        all.extend(machine.events(conn, call).to_vec());
+        assert_eq!(machine.generate(conn, context, 60).text, question);
+    }
+    all
+}
+
 #[test]
 fn conversation_that_compacts_has_a_summary_in_the_place_of_its_oldest_messages() {
     let (mut machine, conn) = Machine::with_model("template=chatml,text=echo,pool=4096,context=1024");
@@ -367,14 +380,7 @@ fn conversation_that_compacts_has_a_summary_in_the_place_of_its_oldest_messages(
     let begins = vec![message("system", "be brief"), message("user", "first words")];
     machine.call(conn, say(context, begins)).expect("fits");
     machine.generate(conn, context, 50);
-    let mut all = vec![];
-    for n in 0..12 {
-        let question = format!("question number {n} about things");
-        let call = machine.begin(conn, say(context, vec![message("user", &question)]));
-        machine.finish(conn, call).expect("it compacts");
-        all.extend(machine.events(conn, call).to_vec());
-        assert_eq!(machine.generate(conn, context, 60).text, question);
-    }
+    let all = converse(&mut machine, conn, context);
     assert!(compactions(&all) >= 2 && slides(&all) == 0, "{all:?}");
     let dropped =
         |e: &Event| matches!(e, Event::Compacted { messages, summary, .. } if *messages > 0 && summary.0 > 0);
@@ -402,14 +408,7 @@ fn conversation_that_cannot_compact_drops_messages() {
     let pid = machine.pid(conn);
     let limit = Setlimit { pid, limit: Limit::Contexts, value: Some(1), then: None };
     machine.call(conn, limit).expect("own limit");
-    let mut all = vec![];
-    for n in 0..12 {
-        let question = format!("question number {n} about things");
-        let call = machine.begin(conn, say(context, vec![message("user", &question)]));
-        machine.finish(conn, call).expect("it slides");
-        all.extend(machine.events(conn, call).to_vec());
-        assert_eq!(machine.generate(conn, context, 60).text, question);
-    }
+    let all = converse(&mut machine, conn, context);
     assert!(slides(&all) >= 2 && compactions(&all) == 0, "{all:?}");
 }
 
