@@ -22,7 +22,8 @@ struct Best {
     none: [f64; 2],
 }
 
-/// Finds the answer, or, unless the text is `answerable`, that there is none. A text that is longer than the model reads is looked at in parts that overlap by half.
+/// Finds the answer, or, unless the text is `answerable`, that there is none. A text that is longer than the model reads
+/// is looked at in parts that overlap by half.
 pub(super) fn answer(
     predictor: &Predictor,
     [question, context]: [&str; 2],

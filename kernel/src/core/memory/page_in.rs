@@ -2,9 +2,10 @@
 //! saved pages, wait for a context that is computing it already, or compute it.
 //!
 //! Nobody waits in a circle, and nobody for one that cannot get on: a context waits only for running ones that
-//! lack neither frames nor tokens of their rate and do not sit steps out because they are ahead, and among running ones for those that are further on (or as far, and
-//! older). So the first of all waits for nobody. Whoever is waited for runs at least in the waiter's class meanwhile
-//! (`process/inherit.rs`), so nobody waits for steps of a lower class than his own.
+//! lack neither frames nor tokens of their rate and do not sit steps out because they are ahead, and among running
+//! ones for those that are further on (or as far, and older). So the first of all waits for nobody. Whoever is waited
+//! for runs at least in the waiter's class meanwhile (`process/inherit.rs`), so nobody waits for steps of a lower
+//! class than his own.
 
 use std::cmp::Reverse;
 

@@ -2,9 +2,10 @@
 //! a hurry would wait as long as one that is in none.
 //!
 //! A call waits for a process if it is `wait` on a child, or `receive` of a process that has sent something, for the one
-//! that it sent to last. `wait` on any child waits for all of them, those included that come meanwhile. A context waits for the process whose context computes
-//! what both begin with, from one plan to the next. The class passes on along chains of such waits. It is
-//! computed from the own classes of all that wait, directly or not, so waits in a circle leave nothing behind.
+//! that it sent to last. `wait` on any child waits for all of them, those included that come meanwhile. A context waits
+//! for the process whose context computes what both begin with, from one plan to the next. The class passes on along
+//! chains of such waits. It is computed from the own classes of all that wait, directly or not, so waits in a circle
+//! leave nothing behind.
 
 use std::collections::BTreeSet;
 
