@@ -169,31 +169,32 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
     });
     let step = if PACKED { TILE[0] } else { 1 };
     let (mut b, mut line, mut place) = (b, soon.first, 0usize);
-    // Steps from the one at `b` and `place` on. Checks for overflow would take a good part of the time.
-    let mut advance = |b: *const f32, place: usize, count: usize| {
-        for p in 0..count {
+    // A step from the one at `b` and `place` on. No closure: the compiler makes a call of it in some builds, and all sums
+    // go through memory for each. Checks for overflow would take a good part of the time, too.
+    macro_rules! advance {
+        ($p:expr) => {
             // SAFETY: as many steps as the depth stay inside of the panels.
             let columns: [__m512; WIDE] =
-                std::array::from_fn(|j| unsafe { _mm512_load_ps(b.wrapping_add((p * WIDE + j) * LANES)) });
+                std::array::from_fn(|j| unsafe { _mm512_load_ps(b.wrapping_add(($p * WIDE + j) * LANES)) });
             for (sums, row) in sums.iter_mut().zip(rows) {
                 // SAFETY: as above.
-                let a = _mm512_set1_ps(unsafe { *row.wrapping_add(place).wrapping_add(p * step) });
+                let a = _mm512_set1_ps(unsafe { *row.wrapping_add(place).wrapping_add($p * step) });
                 for (sum, b) in sums.iter_mut().zip(columns) {
                     *sum = _mm512_fmadd_ps(a, b, *sum);
                 }
             }
-        }
-    };
+        };
+    }
     for _ in 0..depth / STRIDE {
-        for _ in 0..STRIDE {
+        for p in 0..STRIDE {
             _mm_prefetch::<_MM_HINT_T1>(line.cast());
             line = line.wrapping_add(soon.step);
+            advance!(p);
         }
-        advance(b, place, STRIDE);
         (b, place) = (b.wrapping_add(STRIDE * WIDE * LANES), place.wrapping_add(STRIDE * step));
     }
     for _ in 0..depth % STRIDE {
-        advance(b, place, 1);
+        advance!(0);
         (b, place) = (b.wrapping_add(WIDE * LANES), place.wrapping_add(step));
     }
     let masks: [__mmask16; WIDE] = std::array::from_fn(|j| lanes(width, j));
