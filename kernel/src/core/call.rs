@@ -114,8 +114,9 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Sends an event of the call, if the connection is still there.
-    #[inline]
+    /// Sends an event of the call, if the connection is still there. Always part of its caller: where it is called, the
+    /// event is copied before the processor has done writing it, and waits for that.
+    #[inline(always)]
     pub fn tell(self, connections: &Table<ConnId, Connection>, out: &mut Vec<Effect>, event: Event) {
         let Caller { conn, call } = self;
         if connections.contains_key(&conn) {

@@ -14,7 +14,11 @@ pub(super) const VIRTUAL_US: u64 = 1024;
 
 /// What a measured time comes to in virtual time, at a nice value.
 pub(in crate::core) fn virtual_time(us: u64, nice: i8) -> u64 {
-    us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / weight(nice)
+    match weight(nice) {
+        // As a rule, and a division takes as long as all the rest.
+        WEIGHT_NORMAL => us.saturating_mul(VIRTUAL_US),
+        weight => us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / weight,
+    }
 }
 
 /// How far a process or a group is in one class. Times of two classes say nothing about each other.

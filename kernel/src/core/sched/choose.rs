@@ -136,14 +136,13 @@ impl<'a> Chooser<'a> {
         if !self.config.policy.is_fair() {
             return decoding;
         }
-        let mut ahead = [(u64::MAX, u64::MAX); 4];
-        for c in &decoding {
-            let (step, least) = &mut ahead[c.owner.class as usize];
-            (*step, *least) = ((*step).min(stride(c.owner.nice)), (*least).min(c.pace));
-        }
-        for (class, (step, least)) in CLASSES.into_iter().zip(ahead).filter(|(_, (step, _))| *step < u64::MAX)
-        {
-            let pace = self.sched.accounts.pace_mut(class);
+        // They come by class.
+        for members in decoding.chunk_by(|a, b| a.owner.class == b.owner.class) {
+            let first = (u64::MAX, u64::MAX);
+            let (step, least) = members
+                .iter()
+                .fold(first, |(step, least), c| (step.min(stride(c.owner.nice)), least.min(c.pace)));
+            let pace = self.sched.accounts.pace_mut(members[0].owner.class);
             *pace = least.max(*pace + step);
         }
         decoding.retain(|c| c.pace <= *self.sched.accounts.pace_mut(c.owner.class));

@@ -45,6 +45,14 @@ struct Came {
     full: bool,
 }
 
+/// What is still to be done when the tokens of a row are taken.
+#[derive(PartialEq)]
+enum Left {
+    Nothing,
+    /// Its context is still part of the step, and may have a call that waited for its end.
+    Context,
+}
+
 impl Kernel {
     /// Takes what came of a row out of the answer, piece by piece: each token moved as a whole would be copied several
     /// times. Nothing begins on the context until all is taken.
@@ -63,8 +71,12 @@ impl Kernel {
                 }
             }
             RowDone::Failed(_) | RowDone::Withdrawn => {}
-            RowDone::Computed => self.take_row(model, row, &mut []),
-            RowDone::Sampled(sampled) => self.take_row(model, row, sampled),
+            RowDone::Computed => drop(self.take_row(model, row, &mut [])),
+            RowDone::Sampled(sampled) => {
+                if self.take_row(model, row, sampled) == Left::Nothing {
+                    return;
+                }
+            }
         }
         let Some(context) = self.contexts.get_mut(&id) else { return };
         context.in_step = false;
@@ -75,12 +87,19 @@ impl Kernel {
     }
 
     /// Takes the entries of a row and the tokens that came of it.
-    fn take_row(&mut self, model: ModelId, row: &RowSent, sampled: &mut [Sampled]) {
-        let Some(mut taking) = self.taking(model, row.context) else { return };
+    fn take_row(&mut self, model: ModelId, row: &RowSent, sampled: &mut [Sampled]) -> Left {
+        let Some(mut taking) = self.taking(model, row.context) else { return Left::Context };
         taking.entries(row);
-        let Some((first, guessed)) = sampled.split_first_mut() else { return };
+        let Some((first, guessed)) = sampled.split_first_mut() else { return Left::Context };
         taking.clear_suspect();
         let came = taking.token(row, first);
+        // As a rule, and not looked up again for that: one token, after which the generation goes on.
+        if let Some(Came { traced: None, finish: None, full: false }) = came
+            && row.draft.is_empty()
+        {
+            taking.context.in_step = false;
+            return Left::Nothing;
+        }
         self.act_on(row, first, came);
         for token in guessed.iter_mut() {
             let came = self.taking(model, row.context).and_then(|mut taking| taking.token(row, token));
@@ -89,6 +108,7 @@ impl Kernel {
         if !row.draft.is_empty() {
             self.drop_wrong_guesses(model, row, guessed.len() as u32);
         }
+        Left::Context
     }
 
     fn taking(&mut self, model: ModelId, context: ContextId) -> Option<Taking<'_>> {
