@@ -43,6 +43,7 @@ mod states;
 mod stores;
 mod subscriptions;
 mod tracing;
+mod turns;
 mod users;
 mod warm;
 mod workers;
