@@ -28,6 +28,7 @@ mod preemption;
 mod processes;
 mod programs;
 mod random;
+mod reach;
 mod registrations;
 mod resting;
 mod scheduling;
