@@ -16,10 +16,22 @@ pub(in crate::core) enum Room {
     Made,
     /// It is not there while others run.
     Wait,
-    /// It is not there while others of the same process or group run: whoever is behind it in line need not wait.
-    OwnLimit,
+    /// It is not there while certain others run: whoever is behind it in line need not wait, but for these.
+    OwnLimit(Behind),
     /// It cannot be there.
     Never(Fault),
+}
+
+/// Who stays behind a context in line that waits at a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Behind {
+    /// Nobody: it waits for what another context computes.
+    Nobody,
+    /// The other contexts of its process, which has no room: the first of them would wait for ever if smaller ones took
+    /// what it waits for.
+    Process,
+    /// Those of its group, for the same reason.
+    Group,
 }
 
 /// How much a context may take from running ones.
@@ -205,7 +217,7 @@ impl Kernel {
                 continue;
             }
             return Some(match others().any(|c| c.resident.is_some()) {
-                true => Room::OwnLimit,
+                true => Room::OwnLimit(Behind::Process),
                 false => self.no_room_alone(id),
             });
         }
