@@ -1,6 +1,7 @@
 //! The kernel core with sim drivers in place of workers, all in one thread and without time passing: every test
 //! is repeatable to the last effect.
 
+mod admission;
 mod at_limits;
 mod attaching;
 mod capabilities;
