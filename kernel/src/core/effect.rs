@@ -28,7 +28,7 @@ pub enum Effect {
     StopWorker { worker: WorkerId },
     /// Kill a worker that cannot be relied on. `WorkerDied` follows.
     KillWorker { worker: WorkerId },
-    /// Another model has the room of this slot, which has so many bytes: give it back to the system.
+    /// Nobody has a page in this slot any more, which has so many bytes: clear it, and give its room back to the system.
     ClearSlot { model: ModelId, slot: Slot, bytes: u64 },
     /// A model is mounted no more: remove what was swapped out for it.
     DropSwap { model: ModelId },
