@@ -187,6 +187,9 @@ pub struct SegmentRecord {
     pub messages: Vec<Message>,
     /// The last of these messages is an answer that goes on.
     pub answering: bool,
+    /// The length at which a worker died twice of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<u32>,
 }
 
 impl Record {

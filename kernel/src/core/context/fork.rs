@@ -57,6 +57,7 @@ impl Kernel {
                 log: segment.log.clone().into(),
                 messages: segment.messages.clone(),
                 answering: segment.answering,
+                condemned: segment.condemned,
                 ..empty
             },
         };
