@@ -22,6 +22,7 @@ mod latency;
 mod limits;
 mod machine;
 mod memory;
+mod mixes;
 mod models;
 mod paging;
 mod persistence;
