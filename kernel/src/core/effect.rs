@@ -28,7 +28,7 @@ pub enum Effect {
     StopWorker { worker: WorkerId },
     /// Kill a worker that cannot be relied on. `WorkerDied` follows.
     KillWorker { worker: WorkerId },
-    /// Another model has the room of this slot, which has so many bytes: give it back to the system.
+    /// Nobody has a page in this slot any more, which has so many bytes: clear it, and give its room back to the system.
     ClearSlot { model: ModelId, slot: Slot, bytes: u64 },
     /// A model is mounted no more: remove what was swapped out for it.
     DropSwap { model: ModelId },
@@ -187,6 +187,9 @@ pub struct SegmentRecord {
     pub messages: Vec<Message>,
     /// The last of these messages is an answer that goes on.
     pub answering: bool,
+    /// The length at which a worker died twice of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<u32>,
 }
 
 impl Record {

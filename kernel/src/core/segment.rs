@@ -42,6 +42,8 @@ pub(super) struct Segment {
     /// The conversation, where the whole of one was published.
     pub messages: Vec<Message>,
     pub answering: bool,
+    /// What is known of the context that it was made of: a length at which its worker died twice.
+    pub condemned: Option<u32>,
 }
 
 /// All segments, by name.
@@ -155,6 +157,7 @@ impl Kernel {
             log: context.log.share_up_to(length),
             messages: if whole { context.messages.clone() } else { vec![] },
             answering: whole && context.answering,
+            condemned: context.condemned.filter(|at| *at <= length),
         };
         self.segments.next += 1;
         self.forget_segment(&args.name);
@@ -175,6 +178,7 @@ impl Kernel {
             tokens: segment.log.to_vec(),
             messages: segment.messages.clone(),
             answering: segment.answering,
+            condemned: segment.condemned,
         }))
     }
 
@@ -195,6 +199,7 @@ impl Kernel {
             log: Arc::new(record.tokens),
             messages: record.messages,
             answering: record.answering,
+            condemned: record.condemned,
         };
         self.segments.by_name.insert(record.name, segment);
     }

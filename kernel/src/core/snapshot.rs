@@ -3,6 +3,9 @@
 //! A snapshot is the log of a context with the conversation that it stands for. Each has a record in the store, and
 //! outlives the process, the model's mount and the daemon. It knows its model by the fingerprint, because tokens say
 //! nothing to another model, and it carries a checksum of what it holds. Names are each user's own.
+//!
+//! What is known, or suspected, of a context that it kills workers is kept with it: or whoever restores one as often as he
+//! likes could kill as many workers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +36,12 @@ pub struct SnapshotRecord {
     pub messages: Vec<Message>,
     pub answering: bool,
     pub tokens: Vec<Token>,
+    /// The length at which its worker died twice: a generation from there on is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<u32>,
+    /// It was in a step in which a worker died, and nobody knew yet whether because of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspected: bool,
     /// Of the fingerprint and the tokens.
     pub checksum: u32,
 }
@@ -110,6 +119,8 @@ impl Kernel {
             messages: if whole { context.messages.clone() } else { vec![] },
             answering: whole && context.answering,
             tokens: context.log.to_vec(),
+            condemned: context.condemned,
+            suspected: model.suspects.contains(&id),
             checksum: 0,
         };
         record.checksum = record.sum();

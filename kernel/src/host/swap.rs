@@ -1,7 +1,7 @@
 //! The swap area of each mounted model: a file in memory for the host tier, and one in the data folder for the disk
 //! tier. They are the daemon's and outlive every worker, which inherits their descriptors and cuts them into slots;
-//! which slot holds what is the kernel's to know. The daemon itself reads nothing of them, and clears slots whose room another
-//! model has been given.
+//! which slot holds what is the kernel's to know. The daemon itself reads nothing of them, and clears slots that nobody has a
+//! page in any more.
 //!
 //! A model that is unmounted loses both. When the daemon ends the files on disk stay, since every page in them says
 //! what it is, and the next daemon's workers find there what its contexts had. Where a file cannot be made there is no such tier; the first time that this happens is told in the
@@ -124,7 +124,7 @@ impl Swaps {
             _ => Ok(()),
         };
         if let Err(e) = cleared {
-            tracing::debug!("a slot that another model has been given could not be cleared: {e}");
+            tracing::debug!("a slot that has no page any more could not be cleared: {e}");
         }
     }
 

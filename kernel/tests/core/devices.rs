@@ -49,7 +49,7 @@ impl Machine {
         }
     }
 
-    fn free(&mut self, conn: ConnId) -> Vec<u64> {
+    pub fn free(&mut self, conn: ConnId) -> Vec<u64> {
         self.devices(conn).iter().map(|d| d.free_bytes).collect()
     }
 

@@ -44,7 +44,7 @@ fn machine(swap: u64) -> (Machine, ConnId) {
 }
 
 impl Machine {
-    fn model_info(&mut self, conn: ConnId, name: &str) -> ModelInfo {
+    pub fn model_info(&mut self, conn: ConnId, name: &str) -> ModelInfo {
         let Ok(Reply::Models(list)) = self.call(conn, Models {}) else { panic!("it lists") };
         list.into_iter().find(|m| m.name == name).expect("it is mounted")
     }
@@ -55,7 +55,7 @@ impl Machine {
         state == ModelState::Ready
     }
 
-    fn try_open(&mut self, conn: ConnId, model: &str) -> Result<ContextId, Fault> {
+    pub fn try_open(&mut self, conn: ConnId, model: &str) -> Result<ContextId, Fault> {
         match self.call(conn, Open { model: Some(model.into()), ..open() })? {
             Reply::Opened { context, .. } => Ok(context),
             other => panic!("{other:?}"),
@@ -71,13 +71,13 @@ impl Machine {
     }
 
     /// Does all jobs up to one of a kind.
-    fn turn_up_to(&mut self, is_it: impl Fn(&Job) -> bool) {
+    pub fn turn_up_to(&mut self, is_it: impl Fn(&Job) -> bool) {
         while !is_it(self.jobs.front().expect("there will be one")) {
             self.turn();
         }
     }
 
-    fn loads_of(&self, name: &str) -> usize {
+    pub fn loads_of(&self, name: &str) -> usize {
         self.loads.iter().filter(|load| load.name == name).count()
     }
 }

@@ -30,7 +30,7 @@ impl Machine {
         self.groups(conn).into_iter().find(|g| g.name == name).unwrap_or_else(|| panic!("no group {name}"))
     }
 
-    fn spawn_in(&mut self, conn: ConnId, group: &str) -> Pid {
+    pub fn spawn_in(&mut self, conn: ConnId, group: &str) -> Pid {
         let spawn = Spawn { group: Some(group.into()), ..syscalls::client::spawn("p") };
         match self.call(conn, spawn) {
             Ok(Reply::Spawned { pid }) => pid,
@@ -38,7 +38,7 @@ impl Machine {
         }
     }
 
-    fn open_as(&mut self, conn: ConnId, pid: Pid, text: &str) -> ContextId {
+    pub fn open_as(&mut self, conn: ConnId, pid: Pid, text: &str) -> ContextId {
         let Ok(Reply::Opened { context, .. }) = self.call_as(conn, Some(pid), open()) else {
             panic!("it opens")
         };

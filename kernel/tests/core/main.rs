@@ -1,6 +1,8 @@
 //! The kernel core with sim drivers in place of workers, all in one thread and without time passing: every test
 //! is repeatable to the last effect.
 
+mod admission;
+mod at_limits;
 mod attaching;
 mod capabilities;
 mod chance;
@@ -20,6 +22,7 @@ mod latency;
 mod limits;
 mod machine;
 mod memory;
+mod mixes;
 mod models;
 mod paging;
 mod persistence;
@@ -28,6 +31,7 @@ mod preemption;
 mod processes;
 mod programs;
 mod random;
+mod reach;
 mod registrations;
 mod resting;
 mod scheduling;
@@ -43,6 +47,7 @@ mod states;
 mod stores;
 mod subscriptions;
 mod tracing;
+mod turns;
 mod users;
 mod warm;
 mod workers;

@@ -300,3 +300,19 @@ fn segment_goes_from_the_store_with_its_model() {
     assert_eq!(machine.segments(admin), []);
     assert!(machine.records.is_empty(), "{:?}", machine.records.keys());
 }
+
+#[test]
+fn segment_of_a_context_that_has_killed_two_workers_kills_no_more() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let context = machine.open_with(conn, "sleep zzz and more");
+    machine.call(conn, generate(context, 5)).expect_err("it kills");
+    assert_eq!(machine.stat(conn).worker_restarts, 2);
+    machine.share(conn, context, 0o600).expect("own context");
+    let reader = machine.open_on_rules(conn).expect("own segment");
+    machine.append(conn, reader, " behind it").expect("it fits");
+    let fault = machine.call(conn, generate(reader, 5)).expect_err("it is known to kill");
+    assert!(fault.errno == Errno::EIO && fault.message.contains("died twice"), "{fault}");
+    assert_eq!(machine.stat(conn).worker_restarts, 2);
+    machine.call(conn, Truncate { context: reader, length: Tokens(5) }).expect("shorter");
+    assert_eq!(machine.generate(conn, reader, 5).text, reference("", "sleep", 5));
+}

@@ -146,3 +146,58 @@ fn context_of_another_process_is_kept_as_it_is_and_for_its_user_alone() {
     machine.restore(one, "by root").expect("it belongs to the user of the process");
     assert_eq!(machine.restore(root, "by root").expect_err("not to root").errno, Errno::ENOENT);
 }
+
+#[test]
+fn context_that_has_killed_two_workers_is_still_known_to_when_it_is_restored() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let context = machine.open_with(conn, "sleep zzz");
+    machine.call(conn, generate(context, 5)).expect_err("it kills");
+    assert_eq!(machine.stat(conn).worker_restarts, 2);
+    machine.snapshot(conn, context, "poison").expect("own context");
+    let (restored, length) = machine.restore(conn, "poison").expect("own snapshot");
+    let fault = machine.call(conn, generate(restored, 5)).expect_err("it is known to kill");
+    assert!(fault.errno == Errno::EIO && fault.message.contains("died twice"), "{fault}");
+    assert_eq!(machine.stat(conn).worker_restarts, 2, "and does not get another chance");
+    machine.call(conn, Truncate { context: restored, length: Tokens(5) }).expect("shorter");
+    assert_eq!(machine.generate(conn, restored, 5).text, reference("", "sleep", 5));
+    assert_eq!(length, Tokens(9));
+    // The record says so as well.
+    let mut next = machine.crashed(KernelConfig::default());
+    let conn = next.connect(ADMIN);
+    let (restored, _) = next.restore(conn, "poison").expect("own snapshot");
+    assert_eq!(next.call(conn, generate(restored, 5)).expect_err("it is known").errno, Errno::EIO);
+    assert_eq!(next.stat(conn).worker_restarts, 0);
+}
+
+#[test]
+fn context_that_is_suspected_runs_alone_when_it_is_restored() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let other = machine.connect(ADMIN);
+    let innocent = machine.open_with(conn, "innocent");
+    let poison = machine.open_with(conn, "sleep zzz");
+    let running = machine.begin(conn, generate(innocent, 200));
+    let killing = machine.begin(conn, generate(poison, 5));
+    while machine.stat(conn).worker_restarts == 0 {
+        assert!(machine.turn());
+    }
+    let at_once = machine.begin(other, Snapshot { context: poison, name: "suspect".into() });
+    assert_eq!(machine.reply(other, at_once), Some(Ok(Reply::Done {})));
+    assert_eq!(machine.finish(conn, killing).expect_err("it kills").errno, Errno::EIO);
+    assert_eq!(machine.stat(conn).worker_restarts, 2);
+    let (restored, _) = machine.restore(other, "suspect").expect("own snapshot");
+    assert_eq!(machine.call(other, generate(restored, 5)).expect_err("it kills").errno, Errno::EIO);
+    assert_eq!(machine.stat(conn).worker_restarts, 3, "no other one was in the step");
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "innocent", 200));
+}
+
+#[test]
+fn snapshot_of_an_earlier_daemon_is_of_a_context_that_nothing_is_known_of() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "before");
+    machine.snapshot(conn, context, "s").expect("own context");
+    let record = machine.records.values().find(|r| matches!(r, Record::Snapshot(_))).expect("it is kept");
+    let written = serde_json::to_value(record).expect("it has a form");
+    assert!(!written.to_string().contains("condemned") && !written.to_string().contains("suspected"));
+    let read: Record = serde_json::from_value(written).expect("as it was before there were these");
+    assert_eq!(&read, record);
+}

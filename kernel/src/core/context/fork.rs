@@ -57,6 +57,7 @@ impl Kernel {
                 log: segment.log.clone().into(),
                 messages: segment.messages.clone(),
                 answering: segment.answering,
+                condemned: segment.condemned,
                 ..empty
             },
         };
@@ -88,9 +89,15 @@ impl Kernel {
             messages: snapshot.messages.clone(),
             answering: snapshot.answering,
             on_full: snapshot.on_full,
-            condemned: None,
+            condemned: snapshot.condemned,
         };
-        Ok(self.enter_context(owner, model, tokens_max, beginning))
+        let id = self.enter_context(owner, model, tokens_max, beginning);
+        if snapshot.suspected
+            && let Some(model) = self.models.get_mut(&model)
+        {
+            model.suspects.insert(id);
+        }
+        Ok(id)
     }
 
     /// Copies a context up to `length`, or all of it.

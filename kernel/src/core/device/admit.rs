@@ -55,8 +55,10 @@ impl Kernel {
 
     /// Has a model loaded that gave its memory to others, because somebody uses it.
     pub(in crate::core) fn demand(&mut self, id: ModelId) {
+        let now = self.now;
         let Some(model) = self.models.get_mut(&id).filter(|m| m.state == State::Unloaded) else { return };
         model.state = State::Loading;
+        model.waits_since.get_or_insert(now);
         self.stand_in_line_for_memory(id);
     }
 
@@ -112,7 +114,7 @@ impl Kernel {
                     let (comes, fits) =
                         (self.room_may_come(id, &wish), wish.fits_at_least(&self.devices.sizes()));
                     let fault = self.refusal(id, &wish);
-                    self.look_when_others_rested();
+                    self.look_again_later();
                     if !comes {
                         self.no_place(id, fault, fits);
                     }
@@ -155,6 +157,7 @@ impl Kernel {
         if let Some(model) = self.models.get_mut(&id) {
             model.placement = Some(placement);
             model.last_use = self.now;
+            (model.waits_since, model.forced_out) = (None, false);
         }
         self.start_worker(id, 0);
     }
@@ -163,13 +166,15 @@ impl Kernel {
     fn leave_unloaded(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.state = State::Unloaded;
+        model.waits_since = None;
         let message =
             format!("model {} is not loaded: others take the memory; it is when it is used", model.name);
         self.out.push(Effect::Log(LogLevel::Warn, message));
     }
 
     /// A model cannot be had now. A first mount is undone; one that was there before stays mounted. What contexts on it wait
-    /// for waits on if it `fits` the devices: others rest some time.
+    /// for waits on if it `fits` the devices: others rest some time, or have had their turns. So do all questions to one that
+    /// was forced out for others.
     fn no_place(&mut self, id: ModelId, fault: Fault, fits: bool) {
         let Some(model) = self.models.get_mut(&id) else { return };
         if model.description.is_none() && model.waiters.iter().any(|(_, open)| open.is_none()) {
@@ -182,9 +187,11 @@ impl Kernel {
             self.finish(call, Err(fault.clone()));
         }
         match fits {
+            true if self.models.get(&id).is_some_and(|m| m.forced_out) => {}
             true => self.fail_questions_without_context(id, &fault),
             false => self.fail_calls(id, &fault),
         }
+        self.note_whether_wanted(id);
     }
 
     pub(in crate::core) fn no_such_device(&self, name: &str) -> Fault {

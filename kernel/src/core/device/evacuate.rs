@@ -8,7 +8,9 @@
 //!
 //! A model that has just been used may be used again at once, and two whose programs take turns would be loaded again and
 //! again. So one is evacuated only when it has rested for as long as it takes to load, by its last start: loading takes
-//! no more of the time than resting.
+//! no more of the time than resting. One that never rests is *forced out* when it has had its turn and contexts of another
+//! one have waited long enough for theirs (`turns.rs`): nothing calls that off but the end of the waiting, and its
+//! generations wait for their pages as those that were pushed out of a pool do.
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
@@ -16,39 +18,82 @@ use super::super::event::{ModelId, Now};
 use super::super::memory::loading;
 use super::super::model::{Model, State};
 
+/// How a model that has contexts gives its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Evacuation {
+    /// If its contexts rest until its pool is empty.
+    WhileItRests,
+    /// Whatever they do: it has had its turn.
+    ByForce,
+}
+
+/// What the evacuation of a model comes to, when its worker has no step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Leaving {
+    /// It stays for now, and has steps as ever.
+    Stays,
+    /// Its worker answers first what it was asked.
+    Answers,
+    /// A step with nothing but operations on pages is due.
+    Pages,
+    /// It is unloaded.
+    Gone,
+}
+
 impl Kernel {
-    /// Has a model unloaded that rests, when its pool is empty.
-    pub(super) fn evacuate(&mut self, id: ModelId) {
+    /// Has a model unloaded when its pool is empty.
+    pub(super) fn evacuate(&mut self, id: ModelId, how: Evacuation) {
         if let Some(model) = self.models.get_mut(&id) {
-            model.evacuate = true;
+            model.evacuate = Some(how);
         }
     }
 
     /// Empties the pool of a model that is to be evacuated and asks for what saves its pages; where there is nothing to
-    /// save, or no longer, unloads it. False where there is no such step.
-    pub(in crate::core) fn begin_evacuation(&mut self, id: ModelId) -> bool {
-        let Some(model) = self.models.get_mut(&id).filter(|m| m.evacuate) else { return false };
-        if !model.rests() {
-            model.evacuate = false;
+    /// save, or no longer, unloads it.
+    pub(in crate::core) fn begin_evacuation(&mut self, id: ModelId) -> Leaving {
+        let Some(model) = self.models.get(&id) else { return Leaving::Stays };
+        let goes_on = match model.evacuate {
+            None => return Leaving::Stays,
+            Some(Evacuation::WhileItRests) => model.rests(),
+            Some(Evacuation::ByForce) => self.is_memory_waited_for(),
+        };
+        if !goes_on {
+            self.models.get_mut(&id).into_iter().for_each(|model| model.evacuate = None);
             self.devices.reconsider();
-            return false;
+            return Leaving::Stays;
+        }
+        if model.questions.any_asked() {
+            return Leaving::Answers;
         }
         // Pages that are on their way in come first.
         if !loading(&model.page_ops).is_empty() {
-            return false;
+            return Leaving::Pages;
         }
         self.empty_pool(id);
-        let saves = self.models.get(&id).is_some_and(|m| !m.page_ops.is_empty());
-        if !saves {
-            self.unload(id);
+        if self.models.get(&id).is_some_and(|m| !m.page_ops.is_empty()) {
+            return Leaving::Pages;
         }
-        saves
+        self.unload(id);
+        Leaving::Gone
     }
 
-    /// Lets a model whose worker has died stay without one, if it was being evacuated and nobody waits for it.
+    /// Whether contexts still wait for one of the models in line.
+    fn is_memory_waited_for(&self) -> bool {
+        let mut waiting = self.devices.line.iter().filter_map(|id| self.models.get(id));
+        waiting.any(|model| model.waits_since.is_some() && self.is_wanted(model))
+    }
+
+    /// Lets a model whose worker has died stay without one, if it was being evacuated and nobody waits for it, or it was
+    /// being forced out.
     pub(in crate::core) fn is_evacuated_by_death(&mut self, id: ModelId) -> bool {
         let Some(model) = self.models.get_mut(&id) else { return false };
-        if !std::mem::take(&mut model.evacuate) || !model.has_nothing_to_do() {
+        let leaves = match model.evacuate {
+            None => false,
+            Some(Evacuation::WhileItRests) => model.has_nothing_to_do(),
+            Some(Evacuation::ByForce) => true,
+        };
+        if !leaves {
+            model.evacuate = None;
             return false;
         }
         let worker = model.worker();
@@ -71,11 +116,14 @@ impl Kernel {
         model.state = State::Unloaded;
         model.placement = None;
         model.resize = None;
-        model.evacuate = false;
+        model.forced_out = model.evacuate.take() == Some(Evacuation::ByForce);
         // What its worker still says is not heard.
         model.incarnation += 1;
         model.worker_os_pid = 0;
         let rest = match model.contexts.len() {
+            _ if model.forced_out => {
+                ": it has had its turn, and what runs on it waits for the next one".into()
+            }
             0 => String::new(),
             n => format!(", and its {n} contexts rest"),
         };
@@ -92,13 +140,6 @@ impl Kernel {
         resting.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Has those in line looked at again when the next one has rested long enough that has not yet.
-    pub(super) fn look_when_others_rested(&mut self) {
-        let now = self.now;
-        let resting = self.models.values().filter_map(Model::may_leave_at);
-        self.devices.look_again = resting.filter(|at| *at > now).min();
-    }
-
     /// Lets others have the memory of a model that has come to rest.
     pub(in crate::core) fn note_rest(&mut self, id: ModelId) {
         if self.models.get(&id).is_some_and(Model::has_nothing_to_do) {
@@ -108,6 +149,11 @@ impl Kernel {
 }
 
 impl Model {
+    /// Whether it gives its memory whatever runs on it, so that nothing begins there any more.
+    pub(in crate::core) fn is_forced_out(&self) -> bool {
+        self.evacuate == Some(Evacuation::ByForce)
+    }
+
     /// Whether none of its contexts has anything to run and nobody waits for its worker, which has nothing to do.
     pub(super) fn rests(&self) -> bool {
         self.is_ready() && self.in_flight.is_none() && self.has_nothing_to_do()
@@ -122,8 +168,8 @@ impl Model {
     }
 
     /// From when on it may be evacuated, if it has contexts and rests until then.
-    fn may_leave_at(&self) -> Option<Now> {
-        let can = self.rests() && !self.contexts.is_empty() && !self.evacuate;
+    pub(super) fn may_leave_at(&self) -> Option<Now> {
+        let can = self.rests() && !self.contexts.is_empty() && self.evacuate.is_none();
         can.then(|| Now(self.last_use.0.saturating_add(self.load_us)))
     }
 }

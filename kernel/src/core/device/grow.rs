@@ -42,7 +42,7 @@ impl Kernel {
 
     fn may_grow(&self, model: &Model) -> bool {
         let fixed = model.mount.context.is_some() || model.keeps_pool;
-        if fixed || !model.is_ready() || model.resize.is_some() || model.evacuate {
+        if fixed || !model.is_ready() || model.resize.is_some() || model.evacuate.is_some() {
             return false;
         }
         let saves =

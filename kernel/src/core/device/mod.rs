@@ -15,7 +15,9 @@
 //! 4. models that rest are *evacuated*, least recently used first: their pages are saved, and they are unloaded with
 //!    their contexts (`evacuate.rs`);
 //! 5. pools of models that run are made smaller in the same way;
-//! 6. the mount is refused with the sum (ENOMEM). Contexts that are there already wait.
+//! 6. models that run and have had their turns are *forced out*, for contexts that have waited long enough for theirs
+//!    (`turns.rs`);
+//! 7. the mount is refused with the sum (ENOMEM). Contexts that are there already wait.
 //!
 //! A worker that is told to stop keeps its entry until it is dead, and a restarted one has that of its model. Models
 //! are placed one after another, in the order of asking. What was mounted before the daemon started pushes nobody
@@ -33,6 +35,7 @@ mod report;
 mod room;
 mod shrink;
 mod sleepers;
+mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,6 +43,7 @@ use drivers::estimate::{Estimate, Needs, Split};
 
 use super::config::DeviceConfig;
 use super::event::{ModelId, Now, WorkerId};
+pub(super) use evacuate::{Evacuation, Leaving};
 
 /// The name of main memory.
 pub const MAIN_MEMORY: &str = "cpu";

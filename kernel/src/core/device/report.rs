@@ -155,7 +155,7 @@ impl Kernel {
         for model in self.models.values() {
             let (placed, name, state) = (model.placement.is_some(), &model.name, &model.state);
             let waits = self.devices.line.contains(&model.id);
-            assert!(!model.evacuate || placed, "{name} is to give what it has not");
+            assert!(model.evacuate.is_none() || placed, "{name} is to give what it has not");
             assert!(!waits || (*state == State::Loading && !placed), "{name} waits in vain");
             match state {
                 State::Loading => {}

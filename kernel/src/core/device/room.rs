@@ -7,6 +7,7 @@ use super::super::Kernel;
 use super::super::event::{ModelId, Now};
 use super::super::model::Model;
 use super::Placement;
+use super::evacuate::Evacuation;
 use super::fit::Wish;
 
 /// Something that makes room for a model.
@@ -16,14 +17,14 @@ enum Measure {
     Unload(ModelId),
     /// A pool gets so many tokens.
     Shrink(ModelId, u32),
-    /// A model whose contexts rest gives all.
-    Evacuate(ModelId),
+    /// A model that has contexts gives all.
+    Evacuate(ModelId, Evacuation),
 }
 
 impl Measure {
     fn model(self) -> ModelId {
         match self {
-            Measure::Unload(id) | Measure::Shrink(id, _) | Measure::Evacuate(id) => id,
+            Measure::Unload(id) | Measure::Shrink(id, _) | Measure::Evacuate(id, _) => id,
         }
     }
 }
@@ -38,7 +39,7 @@ impl Kernel {
         let mut free = self.devices.free_soon();
         for model in self.models.values() {
             match model.resize {
-                _ if model.evacuate => give_all(&mut free, model),
+                _ if model.evacuate.is_some() => give_all(&mut free, model),
                 Some(resize) => give_part(&mut free, model, resize.to),
                 None => {}
             }
@@ -53,14 +54,15 @@ impl Kernel {
         let found = self.unload_until(id, wish, &mut plan)
             || self.shrink_until(id, wish, &mut plan, Model::rests)
             || self.evacuate_until(id, wish, &mut plan, by)
-            || self.shrink_until(id, wish, &mut plan, |model| !model.rests());
+            || self.shrink_until(id, wish, &mut plan, |model| !model.rests())
+            || self.force_until(id, wish, &mut plan);
         found.then(|| self.without_surplus(wish, plan))
     }
 
     /// Whether others may still make room that cannot now: they are being loaded, end what was begun before they are
     /// idle, or have not rested long enough. The devices suffice for the model alone.
     pub(super) fn room_may_come(&self, id: ModelId, wish: &Wish) -> bool {
-        let begun = |m: &Model| !m.is_ready() || m.resize.is_some() || m.evacuate || m.ends_soon();
+        let begun = |m: &Model| !m.is_ready() || m.resize.is_some() || m.evacuate.is_some() || m.ends_soon();
         let changing = |m: &Model| m.id != id && m.placement.is_some() && begun(m);
         wish.fits_at_least(&self.devices.sizes())
             && (self.models.values().any(changing) || self.room_for(id, wish, Now(u64::MAX)).is_some())
@@ -71,7 +73,7 @@ impl Kernel {
         let mut free = self.free_soon();
         for measure in &plan.0 {
             match measure {
-                Measure::Unload(id) | Measure::Evacuate(id) => give_all(&mut free, &self.models[id]),
+                Measure::Unload(id) | Measure::Evacuate(id, _) => give_all(&mut free, &self.models[id]),
                 Measure::Shrink(id, tokens) => give_part(&mut free, &self.models[id], *tokens),
             }
         }
@@ -121,14 +123,20 @@ impl Kernel {
 
     /// Evacuates models that have rested long enough by a time, the one that was used longest ago first.
     fn evacuate_until(&self, but: ModelId, wish: &Wish, plan: &mut Plan, by: Now) -> bool {
-        for id in self.resting_models(but, by) {
+        self.evacuate_all_until(self.resting_models(but, by), Evacuation::WhileItRests, wish, plan)
+    }
+
+    /// Forces out models that have had their turns, where it is that of the one that waits.
+    fn force_until(&self, id: ModelId, wish: &Wish, plan: &mut Plan) -> bool {
+        self.evacuate_all_until(self.turns_over_for(id), Evacuation::ByForce, wish, plan)
+    }
+
+    fn evacuate_all_until(&self, all: Vec<ModelId>, how: Evacuation, wish: &Wish, plan: &mut Plan) -> bool {
+        all.into_iter().any(|id| {
             plan.0.retain(|measure| measure.model() != id);
-            plan.0.push(Measure::Evacuate(id));
-            if self.suffices(wish, plan) {
-                return true;
-            }
-        }
-        false
+            plan.0.push(Measure::Evacuate(id, how));
+            self.suffices(wish, plan)
+        })
     }
 
     /// Leaves out what turned out not to be needed, what disturbs most first and of models the one that was used last;
@@ -155,7 +163,7 @@ impl Kernel {
             match measure {
                 Measure::Unload(id) => self.unload(id),
                 Measure::Shrink(id, tokens) => self.resize_pool(id, tokens),
-                Measure::Evacuate(id) => self.evacuate(id),
+                Measure::Evacuate(id, how) => self.evacuate(id, how),
             }
         }
     }

@@ -18,8 +18,10 @@ impl Kernel {
     /// The smallest pool that a model can do with; none where it has no smaller one, or its mount fixed it.
     pub(super) fn pool_floor(&self, model: &Model) -> Option<u32> {
         let (placement, estimate) = (model.placement?, model.estimate.as_ref()?);
-        let fixed =
-            model.mount.context.is_some() || model.resize.is_some() || model.keeps_pool || model.evacuate;
+        let fixed = model.mount.context.is_some()
+            || model.resize.is_some()
+            || model.keeps_pool
+            || model.evacuate.is_some();
         if fixed || !model.is_ready() {
             return None;
         }

@@ -18,18 +18,29 @@ impl Kernel {
         model.is_wanted() || self.sleepers(model).any(|image| self.is_waited_for(image))
     }
 
-    /// Puts those in line for which there may be a place now.
+    /// Puts those in line for which there may be a place now, the one that has waited longest first.
     pub(super) fn call_up_wanted(&mut self) {
-        let waits = |m: &&Model| m.state == State::Unloaded && self.is_wanted(m);
-        let waiting: Vec<ModelId> = self.models.values().filter(waits).map(|m| m.id).collect();
-        for id in waiting {
+        let unloaded = self.models.values().filter(|m| m.state == State::Unloaded);
+        let unloaded: Vec<ModelId> = unloaded.map(|m| m.id).collect();
+        unloaded.into_iter().for_each(|id| self.note_whether_wanted(id));
+        let since = |m: &Model| Some((m.waits_since.filter(|_| m.state == State::Unloaded)?, m.id));
+        let mut waiting: Vec<_> = self.models.values().filter_map(since).collect();
+        waiting.sort_unstable();
+        for (_, id) in waiting {
             if !self.models.get(&id).is_some_and(|m| self.may_fit(m)) {
-                self.look_when_others_rested();
+                self.look_again_later();
             } else if let Some(model) = self.models.get_mut(&id) {
                 model.state = State::Loading;
                 self.devices.line.push_back(id);
             }
         }
+    }
+
+    /// Notes since when somebody waits for a model that is not loaded, or that nobody does.
+    pub(super) fn note_whether_wanted(&mut self, id: ModelId) {
+        let wanted = self.models.get(&id).is_some_and(|m| self.is_wanted(m));
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.waits_since = wanted.then(|| model.waits_since.unwrap_or(self.now));
     }
 
     /// The tokens of the largest context that sleeps for a model: in a smaller pool it could not go on.

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use syscalls::{ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
-use super::super::memory::Room;
+use super::super::memory::{Behind, Room};
 use super::super::process::ProcessTable;
 use super::super::sched::Place;
 use super::{GroupId, GroupLimits, Groups};
@@ -101,7 +101,7 @@ impl Kernel {
                 let members = self.resident_in(group, id);
                 match members.iter().find(|c| self.gives_way(id, **c, resident)) {
                     Some(other) => self.push_out(*other),
-                    None => return Room::OwnLimit,
+                    None => return Room::OwnLimit(Behind::Group),
                 }
             }
         }

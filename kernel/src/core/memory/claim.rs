@@ -30,16 +30,16 @@ impl Kernel {
             let line = format!("saved pages of model {} are dropped: {why}", model.name);
             self.out.push(Effect::Log(LogLevel::Info, line));
         }
-        let taken = model.slots.take_in(saved.pages, &mut self.swap);
+        let (taken, left_out) = model.slots.take_in(saved.pages, &mut self.swap);
+        let (name, fingerprint) = (model.name.clone(), model.fingerprint());
+        let last_segment = model.slots.last_segment_found();
+        left_out.into_iter().for_each(|slot| self.clear_slot(id, slot));
         if taken == 0 {
             return;
         }
-        let line = format!("model {} has {taken} pages of contexts on disk", model.name);
+        let line = format!("model {name} has {taken} pages of contexts on disk");
         self.out.push(Effect::Log(LogLevel::Info, line));
-        if let Some(last) = model.slots.last_segment_found() {
-            self.segments.count_from(last);
-        }
-        let fingerprint = model.fingerprint();
+        last_segment.into_iter().for_each(|last| self.segments.count_from(last));
         let mut logs = self.segments.logs_on(id);
         logs.extend(self.snapshots.logs_of(fingerprint));
         for (space, log) in logs {
@@ -76,6 +76,8 @@ impl Model {
             let Some((slot, tick)) = found.get(&at).copied() else { continue };
             if self.tree.saved(node).is_some() || !payment.may_save(owner) {
                 self.slots.give_back(slot, payment.budget);
+                let (model, bytes) = (self.id, self.slots.room());
+                payment.out.push(Effect::ClearSlot { model, slot, bytes });
                 continue;
             }
             let charged = payment.charge(owner);

@@ -203,7 +203,7 @@ impl Model {
         {
             self.tree.set_saved(moved, Some(Saved { slot: to, ready: false, ..saved }));
             let op = Op::Move { from: placed.slot, to };
-            self.page_op(op, PageSent::Move { node: moved, to });
+            self.page_op(op, PageSent::Move { node: moved, from: placed.slot, to });
         }
     }
 

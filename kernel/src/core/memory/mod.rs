@@ -51,7 +51,7 @@ pub(super) use asid::{Asids, Lease};
 pub(super) use frame::{PageRef, Pool};
 pub(super) use page_in::{Outlook, PageIn};
 pub(super) use paging::{PageSent, PagingCost, loading};
-pub(super) use reclaim::{Reach, Room};
+pub(super) use reclaim::{Behind, Reach, Room};
 pub(super) use remnant::Remnant;
 pub(super) use shortage::{Shortage, oom_score};
 pub(super) use slots::{Budget, Slots};

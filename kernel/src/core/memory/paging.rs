@@ -23,7 +23,7 @@ const COMPUTE_US_GUESSED: u64 = 85_000;
 pub(in crate::core) enum PageSent {
     Save { node: NodeId, slot: Slot },
     Load { context: ContextId, node: NodeId, slot: Slot, page: PageLabel, keep: u32 },
-    Move { node: NodeId, to: Slot },
+    Move { node: NodeId, from: Slot, to: Slot },
     Resize,
 }
 
@@ -97,13 +97,16 @@ impl Kernel {
         // A load behind one that failed has failed with it, and says nothing of its own page.
         let mut failed: Option<ContextId> = None;
         for (sent, done) in sent.iter().zip(done) {
+            if let PageSent::Move { from, .. } = sent {
+                self.page_left(model, *from);
+            }
             if let (Ok(us), Some(model)) = (&done, self.models.get_mut(&model)) {
                 model.paging.learn(sent, *us);
             }
             match (sent, done) {
                 (PageSent::Save { node, slot }, Ok(_)) => self.page_saved(model, *node, *slot, true),
-                (PageSent::Move { node, to }, Ok(_)) => self.page_saved(model, *node, *to, false),
-                (PageSent::Save { node, slot: to } | PageSent::Move { node, to }, Err(fault)) => {
+                (PageSent::Move { node, to, .. }, Ok(_)) => self.page_saved(model, *node, *to, false),
+                (PageSent::Save { node, slot: to } | PageSent::Move { node, to, .. }, Err(fault)) => {
                     self.page_not_saved(model, *node, *to, &fault);
                 }
                 (PageSent::Load { context, .. }, _) if failed == Some(*context) => {}
@@ -158,6 +161,8 @@ impl Kernel {
             let line = format!("the {tier} tier of model {} stays at {pages} pages: {fault}", model.name);
             self.out.push(Effect::Log(LogLevel::Warn, line));
         }
+        // A part of the page may have come there.
+        self.clear_slot(id, slot);
     }
 
     fn page_loaded(
@@ -207,6 +212,21 @@ impl Kernel {
         payment.refund(Some(saved));
         model.slots.give_back(saved.slot, payment.budget);
         model.tree.set_saved(node, None);
+        self.clear_slot(id, saved.slot);
+    }
+
+    /// Gives a slot back that a page has left for another one, or was to.
+    fn page_left(&mut self, id: ModelId, slot: Slot) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if model.slots.has_left(slot, &mut self.swap) {
+            self.clear_slot(id, slot);
+        }
+    }
+
+    /// Has a slot cleared that nobody has any more.
+    pub(super) fn clear_slot(&mut self, id: ModelId, slot: Slot) {
+        let bytes = self.models.get(&id).map_or(0, |model| model.slots.room());
+        self.out.push(Effect::ClearSlot { model: id, slot, bytes });
     }
 
     /// Gives back what a model that goes had of the swap area.
@@ -228,9 +248,11 @@ impl Kernel {
         model.page_ops.clear();
         model.behind.forget();
         let unwritten: Vec<_> = model.tree.all_saved().filter(|(_, saved)| !saved.ready).collect();
+        let left: Vec<Slot> = model.slots.leaving().collect();
         for (node, saved) in unwritten {
             self.free_slot(id, node, saved);
         }
+        left.into_iter().for_each(|slot| self.page_left(id, slot));
     }
 }
 

@@ -16,10 +16,22 @@ pub(in crate::core) enum Room {
     Made,
     /// It is not there while others run.
     Wait,
-    /// It is not there while others of the same process or group run: whoever is behind it in line need not wait.
-    OwnLimit,
+    /// It is not there while certain others run: whoever is behind it in line need not wait, but for these.
+    OwnLimit(Behind),
     /// It cannot be there.
     Never(Fault),
+}
+
+/// Who stays behind a context in line that waits at a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Behind {
+    /// Nobody: it waits for what another context computes.
+    Nobody,
+    /// The other contexts of its process, which has no room: the first of them would wait for ever if smaller ones took
+    /// what it waits for.
+    Process,
+    /// Those of its group, for the same reason.
+    Group,
 }
 
 /// How much a context may take from running ones.
@@ -55,7 +67,7 @@ impl Kernel {
         if let Some(room) = self.within_limit(owner, id, pages) {
             return room;
         }
-        if self.is_out_of_reach(model, id, share.map_or(0, |(_, length)| length), reach) {
+        if self.is_out_of_reach(model, id, share, reach) {
             return self.no_room(model, id);
         }
         self.keep_saved(id, share);
@@ -66,18 +78,31 @@ impl Kernel {
         room
     }
 
-    /// Whether a context that wants to come in, and may share so much, would lack frames although all gave theirs that
-    /// have to. Then nobody gives any.
-    fn is_out_of_reach(&self, model: ModelId, id: ContextId, shared: u32, reach: Reach) -> bool {
-        let (Some(model), Some(context)) = (self.models.get(&model), self.contexts.get(&id)) else {
+    /// Whether a context that wants to come in, and may share what another sequence has, would lack frames although all
+    /// gave theirs that have to. Then nobody gives any.
+    fn is_out_of_reach(
+        &self,
+        model_id: ModelId,
+        id: ContextId,
+        share: Option<(ContextId, u32)>,
+        reach: Reach,
+    ) -> bool {
+        let (Some(model), Some(context)) = (self.models.get(&model_id), self.contexts.get(&id)) else {
             return true;
         };
         let (Some(memory), Some(own)) = (&model.memory, self.seniority(id)) else { return true };
-        let stay = model.sched.running.iter().filter(|runner| !self.gives(model, runner, own, reach));
+        let stays = |runner: &&Runner| !self.gives(model, runner, own, reach);
+        let giver = share.map(|(giver, _)| giver);
+        let giver_stays = model.sched.running.iter().filter(stays).any(|r| Some(r.context) == giver);
+        let stay = model.sched.running.iter().filter(stays);
         let stay = stay.filter_map(|runner| self.contexts.get(&runner.context)?.resident.as_ref());
-        let most = memory.pool.total() - memory.pool.frames_of(stay.flat_map(|r| &r.pages));
         // Of a page that is shared in part it needs a copy of its own.
-        most + shared / PAGE_TOKENS < context.pages()
+        let shared = share.map_or(0, |(_, length)| length / PAGE_TOKENS);
+        // Whoever shares pages keeps them in the pool, although the one that they are of gives its own.
+        let kept = giver.filter(|_| !giver_stays).and_then(|giver| self.resident(model_id, giver));
+        let kept = kept.into_iter().flat_map(|r| r.pages.iter().take(shared as usize));
+        let taken = memory.pool.frames_of(stay.flat_map(|r| &r.pages).chain(kept));
+        memory.pool.total() + shared < taken + context.pages()
     }
 
     fn admit_with(
@@ -192,7 +217,7 @@ impl Kernel {
                 continue;
             }
             return Some(match others().any(|c| c.resident.is_some()) {
-                true => Room::OwnLimit,
+                true => Room::OwnLimit(Behind::Process),
                 false => self.no_room_alone(id),
             });
         }

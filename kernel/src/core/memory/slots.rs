@@ -7,6 +7,10 @@
 //! A slot that could not be written is never used again; where it was one that the file had to grow for, the tier stays
 //! as small as it is.
 //!
+//! A slot that goes from one page to the next is overwritten as a whole. One that is free is cleared: its room is somebody
+//! else's then, and what a user had there should not lie about. A page that is moved keeps the slot that it leaves until the
+//! worker has it in the other one.
+//!
 //! All models share the budget of a tier, and ticks count for all of them: where a page has to be gone, it is the one that
 //! was used longest ago, whichever model's it is (`rivals.rs`).
 
@@ -149,6 +153,8 @@ pub(in crate::core) struct Slots {
     disk: Tier,
     /// What the last daemon has saved in slots of the disk tier, as far as nobody has asked for it.
     found: Found,
+    /// Slots whose pages are on their way to others.
+    leaving: BTreeSet<Slot>,
     /// Bytes of a slot; 0 where pages of the model cannot be saved.
     room: u64,
     /// Pages that were used later than this keep their slots.
@@ -169,7 +175,7 @@ impl Slots {
     /// No slots yet.
     pub(in crate::core) fn new() -> Self {
         let (host, disk, found) = (Tier::new(), Tier::new(), Found::default());
-        Slots { host, disk, found, room: 0, kept_since: u64::MAX }
+        Slots { host, disk, found, leaving: BTreeSet::new(), room: 0, kept_since: u64::MAX }
     }
 
     /// Learns how large a page of the model is.
@@ -179,12 +185,18 @@ impl Slots {
     }
 
     /// Takes in what a worker found on disk, as far as the budget goes: of several copies of a page, and where there
-    /// are too many, what was saved last. Only the first worker's word counts, whose slots nobody has used yet.
-    pub(in crate::core) fn take_in(&mut self, mut pages: Vec<SavedPage>, budget: &mut Budget) -> u32 {
+    /// are too many, what was saved last. Only the first worker's word counts, whose slots nobody has used yet. Gives how
+    /// many there are, and the slots of those that are left out.
+    pub(in crate::core) fn take_in(
+        &mut self,
+        mut pages: Vec<SavedPage>,
+        budget: &mut Budget,
+    ) -> (u32, Vec<Slot>) {
         if self.room == 0 || self.disk.next > 0 {
-            return 0;
+            return (0, Vec::new());
         }
         let most = budget.disk / self.room;
+        let all: BTreeSet<u32> = pages.iter().map(|saved| saved.slot).collect();
         pages.retain(|saved| u64::from(saved.slot) < most);
         pages.sort_unstable_by_key(|saved| (saved.generation, saved.slot));
         let mut slots = BTreeSet::new();
@@ -197,11 +209,12 @@ impl Slots {
                 slots.remove(&older.slot);
             }
         }
-        let Some(last) = slots.last().copied() else { return 0 };
+        let left_out = all.difference(&slots).map(|number| Slot::Disk(*number)).collect();
+        let Some(last) = slots.last().copied() else { return (0, left_out) };
         self.disk.next = last + 1;
         self.disk.free = (0..last).rev().filter(|number| !slots.contains(number)).collect();
         budget.disk -= slots.len() as u64 * self.room;
-        slots.len() as u32
+        (slots.len() as u32, left_out)
     }
 
     /// Takes a page out of what was found, for the tree to know of.
@@ -372,6 +385,25 @@ impl Slots {
         self.tier_mut(tier).free.push(number);
     }
 
+    /// Keeps a slot until the page in it is in another one.
+    pub(super) fn leave(&mut self, slot: Slot) {
+        self.leaving.insert(slot);
+    }
+
+    /// Gives a slot back whose page is in another one now, if this is one.
+    pub(super) fn has_left(&mut self, slot: Slot, budget: &mut Budget) -> bool {
+        let left = self.leaving.remove(&slot);
+        if left {
+            self.give_back(slot, budget);
+        }
+        left
+    }
+
+    /// Slots whose pages are on their way to others.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = Slot> {
+        self.leaving.iter().copied()
+    }
+
     /// Never uses a slot again that could not be written. Tells whether the tier is smaller for good than it might
     /// have been.
     pub(in crate::core) fn retire(&mut self, slot: Slot, budget: &mut Budget) -> bool {
@@ -396,11 +428,11 @@ impl Slots {
     ///
     /// # Panics
     ///
-    /// Where the slots of all saved pages are not just those that are taken.
+    /// Where the slots of all saved pages, and those that are being left, are not just those that are taken.
     pub(in crate::core) fn check(&self, saved: impl Iterator<Item = Slot>) {
         let mut seen = BTreeSet::new();
         let (mut host, mut disk) = (0, 0);
-        for slot in saved.chain(self.found.slots().map(Slot::Disk)) {
+        for slot in saved.chain(self.found.slots().map(Slot::Disk)).chain(self.leaving()) {
             assert!(seen.insert(slot), "two pages are in {slot:?}");
             match slot {
                 Slot::Host(_) => host += 1,

@@ -162,10 +162,10 @@ impl Kernel {
             Some(saved) => {
                 model.make_way(&placed, &mut payment);
                 model.slots.unlist(saved.slot, saved.tick, node);
-                model.slots.give_back(saved.slot, payment.budget);
+                model.slots.leave(saved.slot);
                 model.tree.set_saved(node, Some(Saved { slot: placed.slot, ready: false, ..saved }));
                 let op = Op::Move { from: saved.slot, to: placed.slot };
-                model.page_op(op, PageSent::Move { node, to: placed.slot });
+                model.page_op(op, PageSent::Move { node, from: saved.slot, to: placed.slot });
             }
         }
         true

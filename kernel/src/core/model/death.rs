@@ -169,8 +169,7 @@ impl Kernel {
             memory.asids.check(0);
         }
         model.ops.clear();
-        model.sched.full = false;
-        model.sched.throttled_until = None;
+        model.sched.forget_pool();
     }
 
     /// Gives whether the deaths are charged to somebody, where a question was found to have caused them.

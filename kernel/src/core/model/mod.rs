@@ -6,7 +6,7 @@
 //! | ready      | the worker takes steps and questions         | its death    |
 //! | restarting | the worker died, or was killed and is about to, and another one is starting | `Ready`; `Refused` because of its file or too many deaths, which make it offline |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
-//! | unloaded   | nothing runs: its memory is another model's; its contexts, if it has some, keep their logs and the pages that are saved | a call that uses it, or a generation on one of its contexts, which load it again when there is room; `unmount` |
+//! | unloaded   | nothing runs: its memory is another model's; its contexts, if it has some, keep their logs and the pages that are saved | a call that uses it, or a generation on one of its contexts, which load it again when there is room, or it is its turn; `unmount` |
 //!
 //! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
 //! its log, and no call fails for it, but those that kill it twice.
@@ -30,7 +30,7 @@ use super::Kernel;
 use super::call::{CallNo, Opening};
 use super::config::KernelConfig;
 use super::counters::Counters;
-use super::device::{Devices, Placement};
+use super::device::{Devices, Evacuation, Placement};
 use super::event::{ModelId, Now, WorkerId};
 use super::memory::{Memory, PageSent, PagingCost, Slots, Tree, WriteBehind};
 use super::registration::Digest;
@@ -76,8 +76,14 @@ pub(super) struct Model {
     pub heard: Now,
     /// The change of its pool that is to come after the step that runs.
     pub resize: Option<Resize>,
-    /// It is to be unloaded when its pool is empty, if its contexts rest until then.
-    pub evacuate: bool,
+    /// It is to be unloaded when its pool is empty.
+    pub evacuate: Option<Evacuation>,
+    /// It runs since then, whatever becomes of its workers meanwhile.
+    pub turn_since: Now,
+    /// It is not loaded, and somebody waits for it since then.
+    pub waits_since: Option<Now>,
+    /// It was unloaded although it ran, and has not been loaded since.
+    pub forced_out: bool,
     /// When its worker was last started, and how long that one, or one before, took to be ready, in microseconds.
     pub started: Now,
     pub load_us: u64,
@@ -137,7 +143,10 @@ impl Model {
             last_use: Now(0),
             heard: Now(0),
             resize: None,
-            evacuate: false,
+            evacuate: None,
+            turn_since: Now(0),
+            waits_since: None,
+            forced_out: false,
             started: Now(0),
             load_us: 0,
             keeps_pool: false,

@@ -117,6 +117,9 @@ impl Kernel {
         }
         let first = model.state == State::Loading;
         model.state = State::Ready;
+        if first {
+            model.turn_since = now;
+        }
         model.shortages = 0;
         (model.last_use, model.load_us) = (now, now.0.saturating_sub(model.started.0));
         model.memory = Some(Memory::new(&description));
@@ -204,7 +207,7 @@ impl Kernel {
         model.state = State::Offline(trouble);
         model.placement = None;
         model.resize = None;
-        model.evacuate = false;
+        model.evacuate = None;
         self.devices.release(Holder::Model(id));
         self.devices.reconsider();
         let Err(fault) = model.check_usable() else { return };

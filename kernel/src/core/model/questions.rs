@@ -12,7 +12,7 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::effect::Effect;
 use super::super::event::{ModelId, WorkerId};
-use super::State;
+use super::{Model, State};
 
 /// Questions that a worker has at once; more wait here, so that a withdrawn one costs the worker nothing.
 const ASKED_AT_ONCE_MAX: usize = 64;
@@ -107,7 +107,7 @@ impl Questions {
     }
 
     /// Whether the worker has questions.
-    pub(super) fn any_asked(&self) -> bool {
+    pub(in crate::core) fn any_asked(&self) -> bool {
         !self.asked.is_empty()
     }
 
@@ -175,12 +175,14 @@ impl Kernel {
         if let Some(pid) = pid.filter(|_| suspected) {
             self.suspect_left(model, pid);
         }
+        self.note_rest(model);
     }
 
     /// Sends the questions that are due.
     pub(in crate::core) fn send_questions(&mut self, id: ModelId) {
         let now = self.now;
-        let Some(model) = self.models.get_mut(&id).filter(|m| m.state == State::Ready) else { return };
+        let sends = |m: &&mut Model| m.state == State::Ready && !m.is_forced_out();
+        let Some(model) = self.models.get_mut(&id).filter(sends) else { return };
         let worker = model.worker();
         if !model.questions.any_asked() {
             model.heard = now;

@@ -8,21 +8,41 @@ use syscalls::ContextId;
 use super::super::Kernel;
 use super::super::event::{ModelId, Now};
 use super::super::group::GroupId;
-use super::super::memory::{Outlook, Reach, Room};
+use super::super::memory::{Behind, Outlook, Reach, Room};
 use super::super::model::Model;
 use super::PrefixWaits;
 use super::line::PassedOver;
 
-/// Generations in line that are looked at before a step; more would make the step wait.
+/// Generations in line that are looked at in vain before a step; more would make the step wait. The next step goes on
+/// behind them, so nobody waits for ever behind however many that are at limits of their own.
 const ADMISSIONS_LOOKED_AT: usize = 32;
 
+/// When a look at the line goes on where no step comes that it could go on with, in microseconds: the kernel has time for
+/// others in between.
+const LOOK_ON_US: u64 = 1000;
+
 /// What came of looking at the line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Admission {
     /// Who waits for a prefix, and for whom.
     pub for_prefixes: PrefixWaits,
     /// When the first of those who have used their rates up may go on.
     pub throttled_until: Option<Now>,
+}
+
+/// A look along the line, which may take several steps.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    passed: PassedOver,
+    admission: Admission,
+}
+
+/// How far a look has come in a step.
+enum Looked {
+    /// Nobody is left who could come in.
+    AtAll,
+    /// As many were passed over as a step has time for.
+    AtEnough,
 }
 
 impl Kernel {
@@ -40,7 +60,7 @@ impl Kernel {
             }
             match self.grow_in_group(id) {
                 Room::Made => {}
-                Room::Wait | Room::OwnLimit => drop(waits.insert(id)),
+                Room::Wait | Room::OwnLimit(_) => drop(waits.insert(id)),
                 Room::Never(fault) => self.fail_generation(id, fault),
             }
         }
@@ -52,42 +72,81 @@ impl Kernel {
 
     /// Brings generations that wait into memory, as far as there is room.
     pub(super) fn admit_waiting(&mut self, model: ModelId) -> Admission {
-        let mut admission = Admission::default();
-        self.admit_guest(model, &mut admission);
-        self.admit_in_turn(model, &mut admission);
+        let mut look = self.take_up_look(model);
+        self.admit_guest(model, &mut look.admission);
+        match self.admit_in_turn(model, &mut look) {
+            Looked::AtAll => look.admission,
+            Looked::AtEnough => self.go_on_later(model, look),
+        }
+    }
+
+    /// The look that the last step has left, unless somebody whom it passed over because of his rate may go on by now;
+    /// else a new one.
+    fn take_up_look(&mut self, model: ModelId) -> Look {
+        let now = self.now;
+        let left = self.models.get_mut(&model).and_then(|m| m.sched.look.take());
+        let holds = |look: &Look| look.admission.throttled_until.is_none_or(|at| at > now);
+        left.filter(holds).unwrap_or_default()
+    }
+
+    /// Leaves a look to the next step. Where nobody runs there is none, and the kernel is to be woken for it.
+    fn go_on_later(&mut self, model: ModelId, look: Look) -> Admission {
+        let (mut admission, now) = (look.admission.clone(), self.now);
+        let Some(model) = self.models.get_mut(&model) else { return admission };
+        if model.sched.running.len() == 0 {
+            let soon = Now(now.0.saturating_add(LOOK_ON_US));
+            admission.throttled_until = Some(admission.throttled_until.map_or(soon, |at| at.min(soon)));
+        }
+        model.sched.look = Some(look);
         admission
     }
 
     /// In the order of the line, but first those whose groups are within their soft limits. The others come in behind
     /// them, in their order, where nobody is left who could: a soft limit holds nobody who is alone.
-    fn admit_in_turn(&mut self, model: ModelId, admission: &mut Admission) {
-        let (mut passed, mut courteous) = (PassedOver::default(), true);
-        while passed.looked_at() < ADMISSIONS_LOOKED_AT {
-            let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return };
-            let Some(first) = sched.line.first_but(&passed) else {
-                if !courteous || passed.groups.is_empty() {
-                    return;
+    fn admit_in_turn(&mut self, model: ModelId, look: &mut Look) -> Looked {
+        let Look { passed, admission } = look;
+        let (before, mut courteous) = (passed.len(), true);
+        passed.above_soft_limits.clear();
+        while passed.len() < before + ADMISSIONS_LOOKED_AT {
+            let Some(sched) = self.models.get(&model).map(|m| &m.sched) else { return Looked::AtAll };
+            let Some(first) = sched.line.first_but(passed) else {
+                if !courteous || passed.above_soft_limits.is_empty() {
+                    return Looked::AtAll;
                 }
-                passed.groups.clear();
+                passed.above_soft_limits.clear();
                 courteous = false;
                 continue;
             };
             if sched.full && !self.may_come_in_beside(model, first) {
-                return;
+                return Looked::AtAll;
             }
             if courteous && let Some(group) = self.group_above_soft_limit(first) {
-                passed.groups.insert(group);
+                passed.above_soft_limits.insert(group);
                 continue;
             }
-            if self.pass_over_throttled(first, &mut passed, admission) {
+            if self.pass_over_throttled(first, passed, admission) {
                 continue;
             }
             match self.bring_in(first, Reach::LowerClasses, &mut admission.for_prefixes) {
                 Room::Made => {}
-                Room::Wait => return self.lacks_frames(model),
-                Room::OwnLimit => drop(passed.contexts.insert(first)),
+                Room::Wait => {
+                    self.lacks_frames(model);
+                    return Looked::AtAll;
+                }
+                Room::OwnLimit(behind) => self.pass_over(first, behind, passed),
                 Room::Never(fault) => self.fail_generation(first, fault),
             }
+        }
+        Looked::AtEnough
+    }
+
+    /// Passes over a generation that waits at a limit of its own, and those that stay behind it.
+    fn pass_over(&self, id: ContextId, behind: Behind, passed: &mut PassedOver) {
+        let owner = self.contexts.get(&id).and_then(|c| self.processes.living(c.owner));
+        match (behind, owner) {
+            (Behind::Process, Some(process)) => drop(passed.processes.insert(process.id.pid)),
+            (Behind::Group, Some(process)) => drop(passed.groups.insert(process.id.group)),
+            (Behind::Nobody, _) | (_, None) => drop(passed.contexts.insert(id)),
         }
     }
 
@@ -129,7 +188,7 @@ impl Kernel {
         let share = match self.outlook(id) {
             Outlook::Wait(computing) => {
                 self.note_prefix_wait(for_prefixes, computing, id);
-                return Room::OwnLimit;
+                return Room::OwnLimit(Behind::Nobody);
             }
             Outlook::Share(share) => share,
         };

@@ -7,6 +7,7 @@ use syscalls::TokenRun;
 
 use super::super::Kernel;
 use super::super::context::Context;
+use super::super::device::Leaving;
 use super::super::effect::Effect;
 use super::super::event::ModelId;
 use super::super::group::GroupId;
@@ -35,14 +36,17 @@ impl Kernel {
         if model.in_flight.is_some() {
             return self.preempt(id);
         }
-        if !model.is_ready() || model.questions.suspects_go_first() {
+        let on_trial = model.questions.suspects_go_first() && !model.is_forced_out();
+        if !model.is_ready() || on_trial {
             return;
         }
-        if self.begin_evacuation(id) || self.begin_resize(id) {
+        match self.begin_evacuation(id) {
+            Leaving::Stays => {}
+            Leaving::Answers | Leaving::Gone => return,
+            Leaving::Pages => return self.submit(id, Plan::default()),
+        }
+        if self.begin_resize(id) {
             return self.submit(id, Plan::default());
-        }
-        if !self.models.get(&id).is_some_and(Model::is_ready) {
-            return;
         }
         let plan = self.plan(id);
         let written = self.write_behind(id, self.beside(id, &plan));

@@ -87,7 +87,7 @@ impl Kernel {
             }
             match self.bring_in(context, Reach::All, &mut admission.for_prefixes) {
                 Room::Made => return self.begin_turn(id, context, class),
-                Room::Wait | Room::OwnLimit => {}
+                Room::Wait | Room::OwnLimit(_) => {}
                 Room::Never(fault) => self.fail_generation(context, fault),
             }
         }

@@ -123,16 +123,19 @@ pub(super) struct PassedOver {
     pub contexts: BTreeSet<ContextId>,
     pub processes: BTreeSet<Pid>,
     pub groups: BTreeSet<GroupId>,
+    /// Groups that let others go first. They are looked at again in the same step where there is nobody else.
+    pub above_soft_limits: BTreeSet<GroupId>,
 }
 
 impl PassedOver {
-    /// How many contexts and processes were looked at for it. Groups are few, and one look is enough for all of each.
-    pub(super) fn looked_at(&self) -> usize {
-        self.contexts.len() + self.processes.len()
+    /// How many looks it took, but for those at groups above their soft limits: these cost little.
+    pub(super) fn len(&self) -> usize {
+        self.contexts.len() + self.processes.len() + self.groups.len()
     }
 
     fn has(&self, pid: Pid, group: GroupId) -> bool {
         !self.groups.is_empty() && self.groups.contains(&group)
+            || !self.above_soft_limits.is_empty() && self.above_soft_limits.contains(&group)
             || !self.processes.is_empty() && self.processes.contains(&pid)
     }
 }

@@ -5,6 +5,8 @@
 //! - **Memory first.** A generation runs when its context is in memory. Those that are not wait in a [`Line`]: by
 //!   class, then in the order of the policy; under `fair` those first whose process has least contexts running here
 //!   for its weight.
+//!   Who is at a hard limit of his own, be it frames or a rate, is passed over with those of his process, or group,
+//!   behind him, and holds nobody else up, however many such there are.
 //! - **Decode.** Every running context that lacks one token only has a row in every step, so a step serves all at
 //!   once, except that a process sits out steps where the policy says so ([`policy`]).
 //! - **Prefill.** What a step can take beside that goes to prompts in chunks, by class and in the order of the
@@ -72,6 +74,7 @@ use super::event::Now;
 use super::group::GroupId;
 use super::memory::PageSent;
 use account::{AccountNo, Accounts};
+use admit::Look;
 use guest::Turns;
 use plan::Candidate;
 
@@ -151,6 +154,8 @@ pub(super) struct Sched {
     turns: Turns,
     /// Who waits for a prefix that another process computes, at the last plan.
     pub for_prefixes: PrefixWaits,
+    /// A look along the line that was too long for one step.
+    look: Option<Look>,
 }
 
 /// Processes that compute what others wait for, each with the process and the context that waits.
@@ -176,6 +181,11 @@ impl Sched {
     /// How far ahead a process may be under `fair`, by what tokens are known to take.
     fn fair_lag_us(&self, config: &KernelConfig) -> u64 {
         self.cost.prefill_us(config.fair_lag_tokens).unwrap_or(0).max(config.fair_lag_us)
+    }
+
+    /// Forgets what was true of a pool that is gone.
+    pub(super) fn forget_pool(&mut self) {
+        (self.full, self.throttled_until, self.look) = (false, None, None);
     }
 
     /// Whether a class is owed time.

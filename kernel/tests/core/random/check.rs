@@ -46,6 +46,7 @@ impl History {
         }
         self.run_in_time();
         self.collect();
+        self.check_slots();
         for at in 0..self.programs.len() {
             let asleep = self.asleep(at);
             let program = &self.programs[at];
@@ -65,6 +66,13 @@ impl History {
                 assert_eq!(fault, None, "generation {id} on {context}");
             }
         }
+    }
+
+    /// Checks that slots which no page has are cleared.
+    pub(super) fn check_slots(&mut self) {
+        let conn = self.machine.connect(ADMIN);
+        assert_eq!(self.machine.slots_left(conn), 0, "pages lie about that nobody has");
+        self.machine.event(Input::Disconnected { conn });
     }
 
     /// Runs until nothing is left to do, with time passing where somebody waits for it.
@@ -152,9 +160,11 @@ impl History {
         let (unloaded, shrunk, short) =
             (said("is unloaded"), said("another model needs room"), said("less than it said"));
         let (evacuated, grown) = (said("contexts rest"), said("there is room for them"));
+        let forced_out = said("has had its turn");
         let seen = &mut self.seen;
         seen.models_unloaded += unloaded;
         seen.models_evacuated += evacuated;
+        seen.models_forced_out += forced_out;
         seen.pools_shrunk += shrunk;
         seen.pools_grown += grown;
         seen.workers_short += short;
@@ -166,12 +176,13 @@ impl History {
 
 impl Seen {
     /// With their names.
-    pub(super) fn figures(&self) -> [(&'static str, usize); 10] {
+    pub(super) fn figures(&self) -> [(&'static str, usize); 11] {
         [
             ("tokens checked", self.tokens_checked),
             ("values checked", self.values_checked),
             ("models unloaded", self.models_unloaded),
             ("models evacuated", self.models_evacuated),
+            ("models forced out", self.models_forced_out),
             ("pools made smaller", self.pools_shrunk),
             ("pools made larger", self.pools_grown),
             ("workers with less memory than they said", self.workers_short),

@@ -24,6 +24,11 @@ impl History {
         self.machine.pass_ms(5);
     }
 
+    /// Whoever waits for a model has waited for as long as the turns of others last.
+    pub(super) fn pass_turn(&mut self) {
+        self.machine.pass_ms(6000);
+    }
+
     pub(super) fn kill_worker(&mut self) {
         if !self.machine.workers.is_empty() {
             self.machine.kill_worker();

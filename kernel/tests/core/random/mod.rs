@@ -61,6 +61,7 @@ const ACTIONS: &[(usize, Action)] = &[
     (20, History::keep_value),
     (30, History::act_on_programs),
     (10, History::pass_time),
+    (5, History::pass_turn),
     (3, History::kill_worker),
     (1, History::restart),
     (250, History::turn),
@@ -113,6 +114,7 @@ struct Seen {
     values_checked: usize,
     models_unloaded: usize,
     models_evacuated: usize,
+    models_forced_out: usize,
     pools_shrunk: usize,
     pools_grown: usize,
     workers_short: usize,
@@ -162,6 +164,7 @@ fn play(seed: u64, reference: &mut Reference) -> Seen {
     let mut history = settled(seed, false);
     history.check_texts(reference);
     history.wake_sleepers();
+    history.check_slots();
     for program in std::mem::take(&mut history.programs) {
         history.machine.event(Input::Disconnected { conn: program.conn });
     }
