@@ -120,7 +120,7 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Result<E
     estimate.generates = true;
     for (number, layer) in estimate.layers.iter_mut().enumerate() {
         layer.token_bytes = shape.token_bytes(header, number);
-        layer.state_bytes = shape.state_bytes(header, number) * u64::from(sequences(request));
+        layer.state_bytes = shape.state_bytes(header, number).saturating_mul(u64::from(sequences(request)));
     }
     let contexts = u32::from(sequences(request) - SEQUENCES_KEPT);
     estimate.pool_tokens = pool_tokens(&estimate, request.context_tokens, shape.trained, contexts);
@@ -128,8 +128,8 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Result<E
     // On the CPU the kernel is measured when the model loads, and this must have room for either.
     estimate.compute = compute(request.attention == Attention::Flash);
     estimate.fused_compute = compute(request.attention != Attention::Plain);
-    estimate.result_bytes =
-        u64::from(sequences(request).max(OUTPUTS_MIN)) * shape.vocabulary * GRAPH_NUMBER_BYTES;
+    let outputs = u64::from(sequences(request).max(OUTPUTS_MIN));
+    estimate.result_bytes = shape.vocabulary.saturating_mul(outputs * GRAPH_NUMBER_BYTES);
     Ok(estimate)
 }
 
@@ -143,7 +143,8 @@ pub fn sequences(request: &LoadRequest) -> u16 {
 /// has room for so many contexts as there are states.
 fn pool_tokens(estimate: &Estimate, context: Option<u32>, trained: u32, contexts: u32) -> u32 {
     let window = context.unwrap_or(trained.min(CONTEXT_TOKENS_DEFAULT));
-    let wanted = match (estimate.layers.iter().map(|l| l.token_bytes).sum::<u64>(), context) {
+    let token_bytes = estimate.layers.iter().fold(0, |sum: u64, l| sum.saturating_add(l.token_bytes));
+    let wanted = match (token_bytes, context) {
         (0, _) => window.saturating_mul(contexts).min(POOL_TOKENS_COUNTED),
         (_, Some(context)) => context,
         (token_bytes, None) => (POOL_BYTES_CHEAP / token_bytes).min(CONTEXT_TOKENS_DEFAULT.into()) as u32,
@@ -205,12 +206,13 @@ impl Shape {
         let tokens = header.texts("tokenizer.ggml.tokens").map(|tokens| tokens.len() as u64);
         let experts = own("expert_used_count");
         let dense = largest(header, "feed_forward_length");
-        let of_experts = experts * own("expert_feed_forward_length").max(if experts > 0 { dense } else { 0 });
+        let of_each = own("expert_feed_forward_length").max(if experts > 0 { dense } else { 0 });
+        let of_experts = experts.saturating_mul(of_each);
         let shape = Shape {
             layers: own("block_count"),
             width: own("embedding_length"),
             heads: largest(header, "attention.head_count").max(1),
-            feed_forward: dense.max(of_experts + own("expert_shared_feed_forward_length")),
+            feed_forward: dense.max(of_experts.saturating_add(own("expert_shared_feed_forward_length"))),
             vocabulary: tokens.or(header.own_count("vocab_size")).unwrap_or(0),
             trained: own("context_length").clamp(1, u64::from(u32::MAX / 2)) as u32,
             encodes: header.flag(&header.own_key("attention.causal")) == Some(false),
@@ -265,7 +267,7 @@ impl Shape {
                     .saturating_mul(inner.saturating_add(sides))
                     .saturating_add(state.saturating_mul(inner))
             }
-            head => self.width.saturating_mul(head + own("token_shift_count").max(2)),
+            head => self.width.saturating_mul(head.saturating_add(own("token_shift_count").max(2))),
         }
     }
 
@@ -282,9 +284,11 @@ impl Shape {
         Compute {
             mask_token_bytes: self.masks * tokens * if fused { numbers / 2 } else { numbers },
             score_token_bytes: tokens * scores * numbers,
-            attention_bytes: numbers * attention.max(self.recurrent_numbers(tokens, sequences)),
-            other_bytes: numbers
-                * wide.max(logits).saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER)),
+            attention_bytes: attention.max(self.recurrent_numbers(tokens, sequences)).saturating_mul(numbers),
+            other_bytes: wide
+                .max(logits)
+                .saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER))
+                .saturating_mul(numbers),
         }
     }
 
@@ -429,6 +433,28 @@ mod tests {
             error,
             "`llama.block_count` is 18446744073709551615; the limit is 512: the file is damaged or hostile"
         );
+    }
+
+    #[test]
+    fn sizes_beyond_all_measure_are_added_up_without_an_overflow() {
+        for name in ["tiny", "tiny-gemma2", "tiny-mamba", "tiny-jamba"] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("m.gguf");
+            RandomShape::preset(name).unwrap().write(&file).unwrap();
+            let header = crate::gguf::open(&file).unwrap();
+            let more = ["attention.key_length", "wkv.head_size", "expert_feed_forward_length", "vocab_size"];
+            let more = more.map(|key| header.own_key(key));
+            for key in header.metadata.keys().chain(&more) {
+                let mut hostile = header.clone();
+                hostile.metadata.insert(key.clone(), Value::U64(u64::MAX));
+                if crate::gguf::check_runnable(&hostile).is_ok() {
+                    let request = LoadRequest { sequences_max: 256, ..LoadRequest::default() };
+                    let estimate = super::estimate(&hostile, &file, &request).unwrap();
+                    let needs = estimate.split(estimate.pool_tokens, 0, false).host;
+                    assert!(needs.total() > 0, "{name}, {key}");
+                }
+            }
+        }
     }
 
     #[test]
