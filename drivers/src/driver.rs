@@ -17,7 +17,9 @@ use syscalls::Token;
 /// # Invariants
 ///
 /// Between two steps a driver holds exactly the KV entries that the steps so far have made and not dropped.
-/// A step that fails as a whole changes nothing that the kernel could see: its rows may be sent again.
+/// A step that fails as a whole changes nothing that the kernel could see: its rows may be sent again. Nor does a row that
+/// fails, with one exception: where sequences cannot be cut (`ranges` is false), one whose row failed for another reason
+/// than ENOMEM is empty.
 pub trait Driver: Send {
     /// What was loaded.
     fn description(&self) -> &ModelDescription;

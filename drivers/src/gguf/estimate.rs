@@ -14,11 +14,13 @@
 //!
 //! - attention: scores n·C·heads in F32 where they are stored, beside nine activations of n·width and the new keys
 //!   and values;
+//! - a recurrent layer: its activations of n·inner, beside copies of the states of all sequences;
 //! - feed-forward: gate, up and their product, 3·n·width (times the experts that a token uses), beside seven
 //!   activations;
 //! - logits: outputs·vocabulary, beside seven activations.
 //!
-//! The numbers of activations are those with which no model that was looked at takes more than is estimated. The
+//! A model with sliding windows has a second mask, and its layers with windows have as many cells as the others
+//! (`swa_full`); one without attention has neither mask nor scores. The numbers of activations are those with which no model that was looked at takes more than is estimated. The
 //! worker's tests hold this against what llama.cpp reports.
 
 use std::path::{Path, PathBuf};
@@ -45,6 +47,10 @@ pub const CONTEXT_TOKENS_DEFAULT: u32 = 8192;
 /// with short contexts are small, and room for many of them costs little.
 const POOL_BYTES_CHEAP: u64 = 256 << 20;
 
+/// Tokens up to which a pool has room for all that sequences can hold, where tokens take no memory: they are counted, which
+/// takes a few bytes for each.
+const POOL_TOKENS_COUNTED: u32 = 1 << 20;
+
 /// llama.cpp rounds its pool up to a multiple of this.
 pub const POOL_TOKENS_MULTIPLE: u32 = 256;
 
@@ -67,6 +73,13 @@ const GRAPH_NUMBER_BYTES: u64 = 4;
 /// Activations of n·width that are there at once beside the scores, and beside anything else.
 const ACTIVATIONS_ATTENTION: u64 = 9;
 const ACTIVATIONS_OTHER: u64 = 7;
+
+/// Activations of n·inner that a recurrent layer has at once, and copies of all states beside them.
+const ACTIVATIONS_RECURRENT: u64 = 8;
+const STATES_AT_ONCE: u64 = 3;
+
+/// Architectures with sliding windows also where the header does not say how large they are.
+const WINDOWED: [&str; 5] = ["exaone-moe", "exaone4", "gemma2", "llama4", "smallthinker"];
 
 /// Files that a model may be split into.
 const SHARDS_MAX: u64 = 1024;
@@ -107,15 +120,16 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Result<E
     estimate.generates = true;
     for (number, layer) in estimate.layers.iter_mut().enumerate() {
         layer.token_bytes = shape.token_bytes(header, number);
-        layer.state_bytes = shape.state_bytes(header, number) * u64::from(sequences(request));
+        layer.state_bytes = shape.state_bytes(header, number).saturating_mul(u64::from(sequences(request)));
     }
-    estimate.pool_tokens = pool_tokens(&estimate, request.context_tokens, shape.trained);
+    let contexts = u32::from(sequences(request) - SEQUENCES_KEPT);
+    estimate.pool_tokens = pool_tokens(&estimate, request.context_tokens, shape.trained, contexts);
     let compute = |fused| shape.compute(estimate.pool_tokens, sequences(request), fused);
     // On the CPU the kernel is measured when the model loads, and this must have room for either.
     estimate.compute = compute(request.attention == Attention::Flash);
     estimate.fused_compute = compute(request.attention != Attention::Plain);
-    estimate.result_bytes =
-        u64::from(sequences(request).max(OUTPUTS_MIN)) * shape.vocabulary * GRAPH_NUMBER_BYTES;
+    let outputs = u64::from(sequences(request).max(OUTPUTS_MIN));
+    estimate.result_bytes = shape.vocabulary.saturating_mul(outputs * GRAPH_NUMBER_BYTES);
     Ok(estimate)
 }
 
@@ -125,14 +139,16 @@ pub fn sequences(request: &LoadRequest) -> u16 {
 }
 
 /// Cells of the pool: one context of the size that the mount asks for, or, where it does not say, as many tokens
-/// as the default context while they are cheap.
-fn pool_tokens(estimate: &Estimate, context: Option<u32>, trained: u32) -> u32 {
-    let wanted = context.unwrap_or_else(|| {
-        let token_bytes: u64 = estimate.layers.iter().map(|l| l.token_bytes).sum();
-        let cheap = POOL_BYTES_CHEAP / token_bytes.max(1);
-        cheap.min(CONTEXT_TOKENS_DEFAULT.into()) as u32
-    });
+/// as the default context while they are cheap. Where tokens take nothing, because all that a sequence has is a state, it
+/// has room for so many contexts as there are states.
+fn pool_tokens(estimate: &Estimate, context: Option<u32>, trained: u32, contexts: u32) -> u32 {
     let window = context.unwrap_or(trained.min(CONTEXT_TOKENS_DEFAULT));
+    let token_bytes = estimate.layers.iter().fold(0, |sum: u64, l| sum.saturating_add(l.token_bytes));
+    let wanted = match (token_bytes, context) {
+        (0, _) => window.saturating_mul(contexts).min(POOL_TOKENS_COUNTED),
+        (_, Some(context)) => context,
+        (token_bytes, None) => (POOL_BYTES_CHEAP / token_bytes).min(CONTEXT_TOKENS_DEFAULT.into()) as u32,
+    };
     wanted.max(window).max(1).next_multiple_of(POOL_TOKENS_MULTIPLE)
 }
 
@@ -176,7 +192,12 @@ struct Shape {
     vocabulary: u64,
     trained: u32,
     encodes: bool,
+    /// Attention masks of a pass: one for each kind of layers.
+    masks: u64,
     key_value_width: u64,
+    /// Width of recurrent layers, and numbers that one of them keeps for a sequence.
+    inner: u64,
+    state: u64,
 }
 
 impl Shape {
@@ -185,19 +206,27 @@ impl Shape {
         let tokens = header.texts("tokenizer.ggml.tokens").map(|tokens| tokens.len() as u64);
         let experts = own("expert_used_count");
         let dense = largest(header, "feed_forward_length");
-        let of_experts = experts * own("expert_feed_forward_length").max(if experts > 0 { dense } else { 0 });
+        let of_each = own("expert_feed_forward_length").max(if experts > 0 { dense } else { 0 });
+        let of_experts = experts.saturating_mul(of_each);
         let shape = Shape {
             layers: own("block_count"),
             width: own("embedding_length"),
             heads: largest(header, "attention.head_count").max(1),
-            feed_forward: dense.max(of_experts + own("expert_shared_feed_forward_length")),
+            feed_forward: dense.max(of_experts.saturating_add(own("expert_shared_feed_forward_length"))),
             vocabulary: tokens.or(header.own_count("vocab_size")).unwrap_or(0),
             trained: own("context_length").clamp(1, u64::from(u32::MAX / 2)) as u32,
             encodes: header.flag(&header.own_key("attention.causal")) == Some(false),
+            masks: masks(header),
             key_value_width: 0,
+            inner: own("ssm.inner_size").max(own("embedding_length")),
+            state: 0,
         };
-        let widest = (0..shape.layers as usize).map(|layer| shape.key_value_numbers(header, layer)).max();
-        Shape { key_value_width: widest.unwrap_or(0), ..shape }
+        let layers = || 0..shape.layers as usize;
+        Shape {
+            key_value_width: layers().map(|n| shape.key_value_numbers(header, n)).max().unwrap_or(0),
+            state: layers().map(|n| shape.state_numbers(header, n)).max().unwrap_or(0),
+            ..shape
+        }
     }
 
     /// Numbers of the keys and values of one token in a layer.
@@ -216,15 +245,20 @@ impl Shape {
         self.key_value_numbers(header, layer).saturating_mul(POOL_NUMBER_BYTES)
     }
 
-    /// Bytes that a layer keeps for one sequence, for the two kinds of recurrent layers that are common.
+    /// Bytes that a layer keeps for one sequence.
     fn state_bytes(&self, header: &Header, layer: usize) -> u64 {
+        self.state_numbers(header, layer).saturating_mul(GRAPH_NUMBER_BYTES)
+    }
+
+    /// Numbers that it keeps, for the two kinds of recurrent layers that are common.
+    fn state_numbers(&self, header: &Header, layer: usize) -> u64 {
         let recurrent = RECURRENT.contains(&header.architecture.as_str());
         let attends = at_layer(header, "attention.head_count_kv", layer).is_none_or(|heads| heads > 0);
         let own = |key: &str| header.own_count(key).unwrap_or(0);
         if attends && !recurrent && own("full_attention_interval") == 0 {
             return 0;
         }
-        let numbers = match own("wkv.head_size") {
+        match own("wkv.head_size") {
             0 => {
                 let (inner, state) = (own("ssm.inner_size"), own("ssm.state_size"));
                 let shifted = own("ssm.conv_kernel").saturating_sub(1);
@@ -233,9 +267,8 @@ impl Shape {
                     .saturating_mul(inner.saturating_add(sides))
                     .saturating_add(state.saturating_mul(inner))
             }
-            head => self.width.saturating_mul(head + own("token_shift_count").max(2)),
-        };
-        numbers.saturating_mul(GRAPH_NUMBER_BYTES)
+            head => self.width.saturating_mul(head.saturating_add(own("token_shift_count").max(2))),
+        }
     }
 
     fn compute(&self, pool_tokens: u32, sequences: u16, fused: bool) -> Compute {
@@ -246,13 +279,27 @@ impl Shape {
         let wide = tokens.saturating_mul(self.feed_forward).saturating_mul(3);
         let logits = outputs.saturating_mul(self.vocabulary);
         let beside = activation.saturating_mul(ACTIVATIONS_ATTENTION);
+        let attention = beside.saturating_add(tokens.saturating_mul(self.key_value_width));
+        let scores = if fused || self.masks == 0 { 0 } else { self.heads };
         Compute {
-            mask_token_bytes: tokens * if fused { numbers / 2 } else { numbers },
-            score_token_bytes: if fused { 0 } else { tokens * self.heads * numbers },
-            attention_bytes: numbers * beside.saturating_add(tokens.saturating_mul(self.key_value_width)),
-            other_bytes: numbers
-                * wide.max(logits).saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER)),
+            mask_token_bytes: self.masks * tokens * if fused { numbers / 2 } else { numbers },
+            score_token_bytes: tokens * scores * numbers,
+            attention_bytes: attention.max(self.recurrent_numbers(tokens, sequences)).saturating_mul(numbers),
+            other_bytes: wide
+                .max(logits)
+                .saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER))
+                .saturating_mul(numbers),
         }
+    }
+
+    /// The widest moment of a recurrent layer; 0 where there are none.
+    fn recurrent_numbers(&self, tokens: u64, sequences: u16) -> u64 {
+        if self.state == 0 {
+            return 0;
+        }
+        let activations = tokens.saturating_mul(self.inner).saturating_mul(ACTIVATIONS_RECURRENT);
+        let states = self.state.saturating_mul(u64::from(sequences) * STATES_AT_ONCE);
+        activations.saturating_add(states)
     }
 
     /// An encoder has no pool: its texts look at each other, all of a pass at once.
@@ -265,6 +312,16 @@ impl Shape {
         let wide = tokens.saturating_mul(self.feed_forward).saturating_mul(2);
         let other = activation.saturating_mul(ACTIVATIONS_OTHER).saturating_add(wide);
         Compute { other_bytes: GRAPH_NUMBER_BYTES * attention.max(other), ..Compute::default() }
+    }
+}
+
+/// Attention masks of a pass: two where some layers have windows, none where no layer has attention.
+fn masks(header: &Header) -> u64 {
+    let name = header.architecture.as_str();
+    let windows = header.own_count("attention.sliding_window").unwrap_or(0) > 0 || WINDOWED.contains(&name);
+    match RECURRENT.contains(&name) {
+        true => 0,
+        false => 1 + u64::from(windows),
     }
 }
 
@@ -322,10 +379,36 @@ mod tests {
         // At 128 KiB a token, 2,048 tokens are what is cheap.
         let layer = Layer { token_bytes: 8 << 10, ..Layer::default() };
         let large = Estimate { layers: vec![layer; 16], ..Estimate::default() };
-        assert_eq!(pool_tokens(&large, None, 512), 2048);
-        assert_eq!(pool_tokens(&large, None, 4096), 4096, "one context has room");
-        assert_eq!(pool_tokens(&large, None, 1 << 20), CONTEXT_TOKENS_DEFAULT);
-        assert_eq!(pool_tokens(&large, Some(100_000), 512), 100_096, "what the mount says counts");
+        assert_eq!(pool_tokens(&large, None, 512, 256), 2048);
+        assert_eq!(pool_tokens(&large, None, 4096, 256), 4096, "one context has room");
+        assert_eq!(pool_tokens(&large, None, 1 << 20, 256), CONTEXT_TOKENS_DEFAULT);
+        assert_eq!(pool_tokens(&large, Some(100_000), 512, 256), 100_096, "what the mount says counts");
+    }
+
+    #[test]
+    fn pool_of_states_has_room_for_a_context_of_each() {
+        let mamba = RandomShape::preset("tiny-mamba").unwrap();
+        let estimate = estimate_of(&mamba, Some(1000));
+        assert_eq!(
+            estimate.pool_tokens, 255_232,
+            "255 contexts of 1,000 tokens: one sequence is the driver's"
+        );
+        // Three positions of a convolution and 16 numbers of a state for each of twice 128, of four bytes.
+        assert!(estimate.layers.iter().all(|l| l.token_bytes == 0 && l.state_bytes == 256 * 19 * 256 * 4));
+        assert_eq!(estimate_of(&mamba, Some(100_000)).pool_tokens, POOL_TOKENS_COUNTED);
+        assert_eq!(estimate_of(&mamba, Some(3_000_000)).pool_tokens, 3_000_064, "one context has room");
+    }
+
+    #[test]
+    fn layers_with_windows_have_a_mask_of_their_own_and_states_have_none() {
+        let estimate = |name| estimate_of(&RandomShape::preset(name).unwrap(), Some(1024));
+        let mask = estimate("tiny").compute.mask_token_bytes;
+        assert_eq!(estimate("tiny-gemma2").compute.mask_token_bytes, 2 * mask);
+        assert_eq!(estimate("tiny-mamba").compute.mask_token_bytes, 0);
+        let jamba = estimate("tiny-jamba");
+        assert_eq!(jamba.compute.mask_token_bytes, mask);
+        let has = |layer: &Layer| (layer.token_bytes > 0, layer.state_bytes > 0);
+        assert_eq!(jamba.layers.iter().map(has).collect::<Vec<_>>(), [(false, true), (true, false)]);
     }
 
     #[test]
@@ -350,6 +433,28 @@ mod tests {
             error,
             "`llama.block_count` is 18446744073709551615; the limit is 512: the file is damaged or hostile"
         );
+    }
+
+    #[test]
+    fn sizes_beyond_all_measure_are_added_up_without_an_overflow() {
+        for name in ["tiny", "tiny-gemma2", "tiny-mamba", "tiny-jamba"] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("m.gguf");
+            RandomShape::preset(name).unwrap().write(&file).unwrap();
+            let header = crate::gguf::open(&file).unwrap();
+            let more = ["attention.key_length", "wkv.head_size", "expert_feed_forward_length", "vocab_size"];
+            let more = more.map(|key| header.own_key(key));
+            for key in header.metadata.keys().chain(&more) {
+                let mut hostile = header.clone();
+                hostile.metadata.insert(key.clone(), Value::U64(u64::MAX));
+                if crate::gguf::check_runnable(&hostile).is_ok() {
+                    let request = LoadRequest { sequences_max: 256, ..LoadRequest::default() };
+                    let estimate = super::estimate(&hostile, &file, &request).unwrap();
+                    let needs = estimate.split(estimate.pool_tokens, 0, false).host;
+                    assert!(needs.total() > 0, "{name}, {key}");
+                }
+            }
+        }
     }
 
     #[test]

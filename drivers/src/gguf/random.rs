@@ -1,28 +1,32 @@
-//! Makes up models: any of four architectures at any size, with random weights, as files that llama.cpp runs.
+//! Makes up models: any of seven architectures at any size, with random weights, as files that llama.cpp runs.
 //!
 //! Benches compare speeds on a model of a known shape, and tests need models that are small and made here. The
 //! weights come from a seed, scaled as a freshly initialised network's, so activations stay finite at any depth.
 //! Quantised weights are made as blocks, not as numbers that are then quantised, so half a gigabyte takes seconds.
 
+mod mamba;
+mod tensors;
+mod weights;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use half::f16;
-
-use super::header::Value;
-use super::quantise::{BLOCK, can_store, store};
+use super::header::{Array, Value};
+use super::quantise::can_store;
 use super::tensor::{TensorInfo, TensorType};
 use super::vocabulary::{
     BYTE_LEVEL_MAX, BYTE_LEVEL_MIN, END_OF_TEXT, WORD_PIECE_MIN, plan_byte_level, plan_word_pieces,
 };
 use super::write::Plan;
+use tensors::Tensors;
+use weights::{Random, fill_random};
 
 /// How much smaller a tied embedding table is than the other matrices.
 const TIED_SHRINK: f32 = 4.0;
 
-/// Numbers made at once.
-const CHUNK: usize = 64 * BLOCK;
+/// Positions that a layer with a sliding window sees: few, so that short tests go past them.
+pub const WINDOW: u32 = 32;
 
 /// An architecture that can be made up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +35,29 @@ pub enum Family {
     Qwen2,
     Gpt2,
     Bert,
+    /// Every other layer has a sliding window of [`WINDOW`] positions.
+    Gemma2,
+    /// Recurrent: no layer has attention.
+    Mamba,
+    /// Recurrent layers and such with attention in turns.
+    Jamba,
 }
 
 impl Family {
+    /// All of them.
+    pub const ALL: [Family; 7] = [
+        Family::Llama,
+        Family::Qwen2,
+        Family::Gpt2,
+        Family::Bert,
+        Family::Gemma2,
+        Family::Mamba,
+        Family::Jamba,
+    ];
+
     /// The family of this name, as GGUF has it.
     pub fn from_name(name: &str) -> Option<Family> {
-        [Family::Llama, Family::Qwen2, Family::Gpt2, Family::Bert]
-            .into_iter()
-            .find(|family| family.name() == name)
+        Family::ALL.into_iter().find(|family| family.name() == name)
     }
 
     /// Its name in GGUF.
@@ -48,7 +67,20 @@ impl Family {
             Family::Qwen2 => "qwen2",
             Family::Gpt2 => "gpt2",
             Family::Bert => "bert",
+            Family::Gemma2 => "gemma2",
+            Family::Mamba => "mamba",
+            Family::Jamba => "jamba",
         }
+    }
+
+    /// Whether heads can share keys and values. (Mamba has no heads that would not.)
+    fn groups_heads(self) -> bool {
+        !matches!(self, Family::Gpt2 | Family::Bert)
+    }
+
+    /// Whether there can be an output layer beside the embedding table.
+    fn can_untie(self) -> bool {
+        !matches!(self, Family::Bert | Family::Gemma2)
     }
 }
 
@@ -60,7 +92,7 @@ pub struct Shape {
     /// Width of the residual stream.
     pub embedding: u32,
     pub heads: u32,
-    /// Heads that share keys and values; as many as `heads` for GPT-2 and BERT.
+    /// Heads that share keys and values; as many as `heads` for GPT-2 and BERT. Mamba has no heads.
     pub kv_heads: u32,
     /// Width of the feed-forward layers.
     pub feed_forward: u32,
@@ -77,7 +109,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A shape by its name: `tiny` (0.3 M weights), `30m`, or `0.5b` (that of Qwen2.5-0.5B).
+    /// A shape by its name: `tiny` (0.3 M weights), `30m`, or `0.5b` (that of Qwen2.5-0.5B); or `tiny-` and the name
+    /// of another family.
     pub fn preset(name: &str) -> Option<Shape> {
         let shape = |family, layers, embedding, heads, kv_heads, feed_forward, vocabulary, context| Shape {
             family,
@@ -96,8 +129,17 @@ impl Shape {
             "tiny" => Some(shape(Family::Llama, 2, 128, 4, 2, 256, 1024, 2048)),
             "30m" => Some(shape(Family::Llama, 8, 512, 8, 4, 1536, 8192, 4096)),
             "0.5b" => Some(shape(Family::Qwen2, 24, 896, 14, 2, 4864, 151_936, 32_768)),
-            _ => None,
+            _ => {
+                let family = Family::from_name(name.strip_prefix("tiny-")?)?;
+                Some(Shape::preset("tiny")?.of(family))
+            }
         }
+    }
+
+    /// The same sizes in another family.
+    pub fn of(self, family: Family) -> Shape {
+        let kv_heads = if family.groups_heads() { self.kv_heads } else { self.heads };
+        Shape { family, kv_heads, ..self }
     }
 
     /// What keeps this shape from being a model, if anything.
@@ -107,7 +149,7 @@ impl Shape {
             _ => (BYTE_LEVEL_MIN, BYTE_LEVEL_MAX),
         };
         let block = self.kind.block_elements() as u32;
-        let grouped = matches!(self.family, Family::Llama | Family::Qwen2);
+        let grouped = self.family.groups_heads();
         if [self.layers, self.embedding, self.heads, self.kv_heads, self.feed_forward, self.context]
             .contains(&0)
         {
@@ -158,7 +200,7 @@ impl Shape {
     fn random(&self) -> io::Result<Random> {
         match self.trouble() {
             Some(trouble) => Err(io::Error::new(io::ErrorKind::InvalidInput, trouble)),
-            None => Ok(Random { state: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }),
+            None => Ok(Random::new(self.seed)),
         }
     }
 
@@ -178,22 +220,52 @@ impl Shape {
         let name = format!("random {family}, {} layers of {}", self.layers, self.embedding);
         plan.set("general.name", Value::Text(name));
         plan.set("general.license", Value::Text("CC0-1.0".into()));
+        // Converters say of models without heads that they have none, and no feed-forward layers.
+        let (heads, feed_forward) =
+            if self.family == Family::Mamba { (0, 0) } else { (self.heads, self.feed_forward) };
         let sizes = [
             ("block_count", self.layers),
             ("context_length", self.context),
             ("embedding_length", self.embedding),
-            ("feed_forward_length", self.feed_forward),
-            ("attention.head_count", self.heads),
-            ("attention.head_count_kv", self.kv_heads),
+            ("feed_forward_length", feed_forward),
+            ("attention.head_count", heads),
         ];
         for (key, size) in sizes {
             plan.set(&format!("{family}.{key}"), Value::U32(size));
         }
         match self.family {
-            Family::Llama | Family::Qwen2 => {
+            Family::Mamba => {}
+            Family::Jamba => {
+                let heads = (0..self.layers).map(|layer| if self.attends(layer) { self.kv_heads } else { 0 });
+                let heads = Value::Array(Array::U32(heads.collect()));
+                plan.set("jamba.attention.head_count_kv", heads);
+            }
+            _ => plan.set(&format!("{family}.attention.head_count_kv"), Value::U32(self.kv_heads)),
+        }
+        self.plan_details(plan);
+    }
+
+    /// Whether a layer of Jamba has attention: every other one, the last one among them.
+    fn attends(&self, layer: u32) -> bool {
+        !(self.layers - layer).is_multiple_of(2)
+    }
+
+    fn plan_details(&self, plan: &mut Plan) {
+        let family = self.family.name();
+        match self.family {
+            Family::Llama | Family::Qwen2 | Family::Gemma2 => {
                 plan.set(&format!("{family}.attention.layer_norm_rms_epsilon"), Value::F32(1e-6));
                 plan.set(&format!("{family}.rope.freq_base"), Value::F32(10_000.0));
                 plan.set(&format!("{family}.rope.dimension_count"), Value::U32(self.embedding / self.heads));
+                if self.family == Family::Gemma2 {
+                    plan.set("gemma2.attention.sliding_window", Value::U32(WINDOW));
+                    plan.set("gemma2.attn_logit_softcapping", Value::F32(50.0));
+                    plan.set("gemma2.final_logit_softcapping", Value::F32(30.0));
+                }
+            }
+            Family::Mamba | Family::Jamba => {
+                plan.set(&format!("{family}.attention.layer_norm_rms_epsilon"), Value::F32(1e-6));
+                self.plan_states(plan);
             }
             Family::Gpt2 => plan.set("gpt2.attention.layer_norm_epsilon", Value::F32(1e-5)),
             Family::Bert => {
@@ -221,8 +293,12 @@ impl Shape {
         let elements = tensor.elements() as usize;
         if let [_] = tensor.dimensions.as_slice() {
             let is_norm = tensor.name.ends_with("norm.weight");
-            let value = if is_norm { self.norm_weight(&tensor.name) } else { 0.0 };
+            let value =
+                if is_norm { self.norm_weight(&tensor.name) } else { mamba::vector_value(&tensor.name) };
             return out.write_all(&value.to_le_bytes().repeat(elements));
+        }
+        if let Some(filled) = mamba::fill_decays(tensor, out) {
+            return filled;
         }
         let row = tensor.dimensions[0] as usize;
         let spread = self.spread(&tensor.name, tensor.dimensions[0]);
@@ -235,166 +311,5 @@ impl Shape {
         fill_random(tensor.kind, before, spread, random, out)?;
         fill_random(tensor.kind, row, 0.0, random, out)?;
         fill_random(tensor.kind, elements - before - row, spread, random, out)
-    }
-}
-
-/// Names the tensors of a shape.
-struct Tensors<'a> {
-    shape: &'a Shape,
-    plan: &'a mut Plan,
-}
-
-impl Tensors<'_> {
-    fn all(&mut self) {
-        let shape = self.shape;
-        self.matrix("token_embd", shape.embedding, shape.vocabulary);
-        match shape.family {
-            Family::Llama | Family::Qwen2 => self.vector("output_norm.weight", shape.embedding),
-            Family::Gpt2 => {
-                self.positions();
-                self.norm("output_norm");
-            }
-            Family::Bert => {
-                self.positions();
-                self.plan.tensor("token_types.weight", &[shape.embedding.into(), 2], TensorType::F32);
-                self.norm("token_embd_norm");
-            }
-        }
-        if !shape.tied && shape.family != Family::Bert {
-            self.matrix("output", shape.embedding, shape.vocabulary);
-        }
-        for layer in 0..shape.layers {
-            match shape.family {
-                Family::Llama | Family::Qwen2 => self.llama_layer(&format!("blk.{layer}")),
-                Family::Gpt2 => self.gpt2_layer(&format!("blk.{layer}")),
-                Family::Bert => self.bert_layer(&format!("blk.{layer}")),
-            }
-        }
-    }
-
-    fn llama_layer(&mut self, at: &str) {
-        let shape = self.shape;
-        let shared = shape.embedding / shape.heads * shape.kv_heads;
-        self.vector(&format!("{at}.attn_norm.weight"), shape.embedding);
-        for (name, width) in [("attn_q", shape.embedding), ("attn_k", shared), ("attn_v", shared)] {
-            self.matrix(&format!("{at}.{name}"), shape.embedding, width);
-            if shape.family == Family::Qwen2 {
-                self.vector(&format!("{at}.{name}.bias"), width);
-            }
-        }
-        self.matrix(&format!("{at}.attn_output"), shape.embedding, shape.embedding);
-        self.vector(&format!("{at}.ffn_norm.weight"), shape.embedding);
-        self.matrix(&format!("{at}.ffn_gate"), shape.embedding, shape.feed_forward);
-        self.matrix(&format!("{at}.ffn_up"), shape.embedding, shape.feed_forward);
-        self.matrix(&format!("{at}.ffn_down"), shape.feed_forward, shape.embedding);
-    }
-
-    fn gpt2_layer(&mut self, at: &str) {
-        let shape = self.shape;
-        self.norm(&format!("{at}.attn_norm"));
-        self.linear(&format!("{at}.attn_qkv"), shape.embedding, 3 * shape.embedding);
-        self.linear(&format!("{at}.attn_output"), shape.embedding, shape.embedding);
-        self.norm(&format!("{at}.ffn_norm"));
-        self.linear(&format!("{at}.ffn_up"), shape.embedding, shape.feed_forward);
-        self.linear(&format!("{at}.ffn_down"), shape.feed_forward, shape.embedding);
-    }
-
-    fn bert_layer(&mut self, at: &str) {
-        let shape = self.shape;
-        for name in ["attn_q", "attn_k", "attn_v", "attn_output"] {
-            self.linear(&format!("{at}.{name}"), shape.embedding, shape.embedding);
-        }
-        self.norm(&format!("{at}.attn_output_norm"));
-        self.linear(&format!("{at}.ffn_up"), shape.embedding, shape.feed_forward);
-        self.linear(&format!("{at}.ffn_down"), shape.feed_forward, shape.embedding);
-        self.norm(&format!("{at}.layer_output_norm"));
-    }
-
-    /// Tables that are added, not multiplied, are kept in full.
-    fn positions(&mut self) {
-        let sizes = [self.shape.embedding.into(), self.shape.context.into()];
-        self.plan.tensor("position_embd.weight", &sizes, TensorType::F32);
-    }
-
-    fn matrix(&mut self, name: &str, inputs: u32, outputs: u32) {
-        self.plan.tensor(&format!("{name}.weight"), &[inputs.into(), outputs.into()], self.shape.kind);
-    }
-
-    fn vector(&mut self, name: &str, width: u32) {
-        self.plan.tensor(name, &[width.into()], TensorType::F32);
-    }
-
-    fn linear(&mut self, name: &str, inputs: u32, outputs: u32) {
-        self.matrix(name, inputs, outputs);
-        self.vector(&format!("{name}.bias"), outputs);
-    }
-
-    fn norm(&mut self, name: &str) {
-        self.vector(&format!("{name}.weight"), self.shape.embedding);
-        self.vector(&format!("{name}.bias"), self.shape.embedding);
-    }
-}
-
-/// A xorshift* generator: fast, and good enough for weights.
-struct Random {
-    state: u64,
-}
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
-
-/// Writes so many random weights of mean 0 and this standard deviation, evenly distributed.
-fn fill_random(
-    kind: TensorType,
-    elements: usize,
-    spread: f32,
-    random: &mut Random,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(CHUNK * 4);
-    let mut left = elements;
-    while left > 0 {
-        let count = left.min(CHUNK);
-        bytes.clear();
-        match kind {
-            TensorType::Q8_0 => (0..count / BLOCK).for_each(|_| random_q8_0(spread, random, &mut bytes)),
-            TensorType::Q4_0 => (0..count / BLOCK).for_each(|_| random_q4_0(spread, random, &mut bytes)),
-            _ => {
-                // Even on −1..1 has a standard deviation of 1/√3.
-                let scale = spread * 3f32.sqrt() / (1u64 << 31) as f32;
-                let numbers: Vec<f32> =
-                    (0..count).map(|_| (random.next() as u32 as i32) as f32 * scale).collect();
-                store(kind, &numbers, &mut bytes);
-            }
-        }
-        out.write_all(&bytes)?;
-        left -= count;
-    }
-    Ok(())
-}
-
-/// Even on −127..=127 has a standard deviation of 73.6.
-fn random_q8_0(spread: f32, random: &mut Random, out: &mut Vec<u8>) {
-    out.extend(f16::from_f32(spread / 73.6).to_le_bytes());
-    for _ in 0..BLOCK / 8 {
-        out.extend(random.next().to_le_bytes().map(|byte| (byte as i8).max(-127) as u8));
-    }
-}
-
-/// Half-bytes are levels around 8. With every 0 made an 8, they are even on −7..=7 apart from twice as many zeros,
-/// and have a standard deviation of 4.18 and no bias.
-fn random_q4_0(spread: f32, random: &mut Random, out: &mut Vec<u8>) {
-    const LOWEST_BITS: u64 = 0x1111_1111_1111_1111;
-    out.extend(f16::from_f32(spread / 4.18).to_le_bytes());
-    for _ in 0..BLOCK / 16 {
-        let levels = random.next();
-        let zeros = !(levels | levels >> 1 | levels >> 2 | levels >> 3) & LOWEST_BITS;
-        out.extend((levels | zeros << 3).to_le_bytes());
     }
 }

@@ -298,6 +298,10 @@ impl SimDriver {
             } else {
                 rows.push(self.run_row(row));
             }
+            let lost = matches!(rows.last(), Some(RowDone::Failed(fault)) if fault.errno != Errno::ENOMEM);
+            if lost && !self.description.ranges {
+                self.cut(row.asid, 0);
+            }
         }
         let paging_us: u64 = pages.iter().flatten().sum();
         let elapsed_us = self.cost_us(&step.rows[..through.min(step.rows.len())]) + paging_us;

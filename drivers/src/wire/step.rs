@@ -129,7 +129,8 @@ pub enum RowDone {
     Sampled(Chosen),
     /// The step was withdrawn before the row was through. Nothing of it is in the pool.
     Withdrawn,
-    /// Nothing of it is in the pool. The sequence is as it was before.
+    /// Nothing of it is in the pool. The sequence is as it was before; one that cannot be cut, and whose row failed for
+    /// another reason than ENOMEM, is empty.
     Failed(DriverFault),
 }
 

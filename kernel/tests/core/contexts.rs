@@ -75,6 +75,50 @@ fn fork_shares_what_is_computed() {
 }
 
 #[test]
+fn fork_of_a_sequence_that_cannot_be_cut_shares_all_of_it_or_nothing() {
+    let prompt = "p".repeat(500);
+    let whole = reference("", &prompt, 31);
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024,ranges=false");
+    let context = machine.open_with(conn, &prompt);
+    machine.generate(conn, context, 1);
+    let copies = machine.fork(conn, context, 6);
+    let calls: Vec<CallId> = copies.iter().map(|c| machine.begin(conn, generate(*c, 30))).collect();
+    for call in calls {
+        assert_eq!(generated(machine.finish(conn, call)).text, whole[1..]);
+    }
+    let stats = machine.stat(conn);
+    let computed = stats.prompt_tokens_evaluated + stats.tokens_recomputed;
+    assert!(computed <= 500 + 6, "each copy computes its last token only: {stats:?}");
+
+    let child = match machine.call(conn, Fork { context, copies: 1, length: Some(Tokens(300)) }) {
+        Ok(Reply::Forked { contexts }) => contexts[0],
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(machine.generate(conn, child, 12).text, reference("", &prompt[..300], 12));
+    let stats = machine.stat(conn);
+    assert!(stats.prompt_tokens_evaluated + stats.tokens_recomputed >= computed + 300, "{stats:?}");
+}
+
+#[test]
+fn fork_of_a_sequence_that_cannot_be_cut_with_a_row_under_way_goes_on_as_it_does() {
+    let whole = reference("", "run and fork", 60);
+    let (mut machine, conn) = Machine::with_model("ranges=false");
+    let context = machine.open_with(conn, "run and fork");
+    let running = machine.begin(conn, generate(context, 60));
+    for _ in 0..5 {
+        let seen = machine.events(conn, running).len();
+        while machine.events(conn, running).len() == seen {
+            assert!(machine.turn());
+        }
+        let child = machine.fork(conn, context, 1)[0];
+        let had = machine.events(conn, running).len();
+        assert_eq!(machine.generate(conn, child, 5).text, whole[had..had + 5]);
+    }
+    assert_eq!(generated(machine.finish(conn, running)).text, whole);
+    assert_eq!(machine.stat(conn).worker_restarts, 0);
+}
+
+#[test]
 fn fork_before_anything_is_computed_computes_the_beginning_once() {
     let prompt = "q".repeat(700);
     let whole = reference("", &prompt, 10);

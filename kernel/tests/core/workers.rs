@@ -4,7 +4,7 @@ use kernel::core::effect::Record;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
 use syscalls::reply::{Finish, ModelState};
-use syscalls::{CallId, Errno, Event, Fault, Reply};
+use syscalls::{CallId, Errno, Event, Fault, Reply, Tokens};
 
 use crate::machine::{ADMIN, Job, Machine, append, generate, generated, reference};
 
@@ -341,6 +341,26 @@ fn row_failed_fails_its_call_alone() {
     let text = replies.into_iter().flatten().map(|r| generated(Ok(r)).text).next();
     let expected = [reference("", "row one", 30), reference("", "row two", 30)];
     assert!(expected.contains(&text.expect("one is well")));
+}
+
+#[test]
+fn row_failed_of_a_sequence_that_cannot_be_cut_loses_it_and_is_computed_again() {
+    let (mut machine, conn) = Machine::with_model("fail_row_at_step=5,ranges=false");
+    let names = ["row one", "row two"];
+    let contexts = names.map(|name| machine.open_with(conn, name));
+    let calls = contexts.map(|c| machine.begin(conn, generate(c, 30)));
+    machine.run();
+    let failed = calls.map(|c| machine.finish(conn, c).is_err());
+    assert_eq!(failed.iter().filter(|failed| **failed).count(), 1);
+    for ((name, context), failed) in std::iter::zip(names, contexts).zip(failed) {
+        let had = match machine.call(conn, ReadTokens { context, from: Tokens(0), to: None }) {
+            Ok(Reply::Tokens(log)) => log.len() - name.len(),
+            other => panic!("{other:?}"),
+        };
+        let more = machine.generate(conn, context, 10).text;
+        assert_eq!(more, reference("", name, 60)[had..had + 10], "{name}, failed: {failed}");
+    }
+    assert_eq!(machine.stat(conn).worker_restarts, 0, "no worker is given up for it");
 }
 
 #[test]

@@ -20,7 +20,7 @@ struct Options {
     /// How matrices are stored: f32, f16, bf16, q8_0 or q4_0.
     #[arg(long = "type", default_value = "q8_0")]
     kind: String,
-    /// llama, qwen2, gpt2 or bert.
+    /// llama, qwen2, gpt2, bert, gemma2, mamba or jamba.
     #[arg(long)]
     family: Option<String>,
     #[arg(long)]
@@ -55,11 +55,10 @@ impl Options {
             bail!("no preset `{}`; there are tiny, 30m and 0.5b", self.preset);
         };
         if let Some(name) = &self.family {
-            shape.family = Family::from_name(name)
-                .with_context(|| format!("no family `{name}`; there are llama, qwen2, gpt2 and bert"))?;
-            if matches!(shape.family, Family::Gpt2 | Family::Bert) {
-                shape.kv_heads = shape.heads;
-            }
+            let names = || Family::ALL.map(Family::name).join(", ");
+            let family = Family::from_name(name)
+                .with_context(|| format!("no family `{name}`; there are {}", names()))?;
+            shape = shape.of(family);
         }
         shape.kind = kind(&self.kind)?;
         shape.layers = self.layers.unwrap_or(shape.layers);

@@ -19,12 +19,15 @@ impl Kernel {
     }
 
     /// Lets a context without entries share those of another sequence up to `length`, as far as there are any, and
-    /// if a sequence id is free.
+    /// if a sequence id is free. Where the model keeps or loses whole sequences, that is all that the other has or
+    /// nothing.
     pub(in crate::core) fn share_pages(&mut self, from: ContextId, to: ContextId, length: u32) {
         let Some(context) = self.contexts.get(&to) else { return };
         let (model_id, owner) = (context.model, context.owner);
         let Some(resident) = self.resident(model_id, from) else { return };
         let (length, giver) = (length.min(resident.computed), resident.lease.asid());
+        // The worker adds to a sequence with a row under way, so of that this would be a part.
+        let is_whole = length == resident.computed && self.contexts.get(&from).is_none_or(|c| !c.in_step);
         let count = length.div_ceil(PAGE_TOKENS) as u64;
         let allowed = self
             .processes
@@ -35,7 +38,8 @@ impl Kernel {
             return;
         }
         let Some(memory) = self.models.get_mut(&model_id).and_then(|m| m.memory.as_mut()) else { return };
-        let Some(lease) = memory.ranges.then(|| memory.asids.lend()).flatten() else { return };
+        let can_share = memory.ranges || is_whole;
+        let Some(lease) = can_share.then(|| memory.asids.lend()).flatten() else { return };
         let pages = self.shared_pages(model_id, from, length);
         if let Some(model) = self.models.get_mut(&model_id) {
             model.ops.push(Op::Share { from: giver, to: lease.asid(), length });

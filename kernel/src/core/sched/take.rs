@@ -60,6 +60,7 @@ impl Kernel {
         let id = row.context;
         match done {
             RowDone::Failed(fault) if fault.errno != Errno::ENOMEM => {
+                self.lose_whole(model, id);
                 let goes_on = |c: &&Context| c.generating() == Some(row.call);
                 if self.contexts.get(&id).filter(goes_on).is_some() {
                     // The worker has lived through it.
@@ -83,6 +84,14 @@ impl Kernel {
         // A call that waited behind one which ended while the row was under way.
         if context.generation.is_none() && context.queue.front().is_some_and(|head| head.work.is_some()) {
             self.advance(id);
+        }
+    }
+
+    /// Gives up what a context has whose row failed, where its sequence cannot be cut: nothing is left of it then.
+    fn lose_whole(&mut self, model: ModelId, id: ContextId) {
+        let memory = self.models.get(&model).and_then(|m| m.memory.as_ref());
+        if memory.is_some_and(|m| !m.ranges) {
+            self.release_pages(id);
         }
     }
 

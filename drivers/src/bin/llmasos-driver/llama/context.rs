@@ -71,7 +71,7 @@ pub struct Context {
 /// What a context takes of the device's memory, as far as llama.cpp says it: to a hundredth of a mebibyte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryBytes {
-    /// The KV pool.
+    /// The KV pool, and the states of recurrent layers.
     pub pool: u64,
     /// What a pass needs beside the weights and the pool.
     pub compute: u64,
@@ -118,7 +118,8 @@ impl Context {
             );
             DriverFault::new(Errno::ENOMEM, message)
         })?;
-        let memory_bytes = MemoryBytes { pool: log::sum("KV"), compute: log::sum("compute") };
+        let pool = log::sum("KV") + log::sum("RS");
+        let memory_bytes = MemoryBytes { pool, compute: log::sum("compute") };
         let threads = Threadpool::new(settings.threads);
         if let Some(threads) = &threads {
             // SAFETY: the threads live until the context is freed; ggml lets one pool serve both uses.

@@ -34,7 +34,7 @@ pub fn forget() {
     SIZES.with_borrow_mut(Vec::clear);
 }
 
-/// Bytes of all buffers of a kind (`KV`, `compute`) that this thread had llama.cpp allocate since [`forget`].
+/// Bytes of all buffers of a kind (`KV`, `RS`, `compute`) that this thread had llama.cpp allocate since [`forget`].
 pub fn sum(kind: &str) -> u64 {
     let of_kind = |sizes: &Vec<(String, u64)>| {
         sizes.iter().filter(|(known, _)| known == kind).map(|(_, bytes)| bytes).sum()

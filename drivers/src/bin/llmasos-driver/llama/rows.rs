@@ -38,9 +38,13 @@ impl LlamaDriver {
             Err(DecodeError::Withdrawn) => tracing::debug!("step {} was withdrawn", step.number),
             Err(error) => tracing::warn!("step {}: the forward pass failed: {error:?}", step.number),
         }
-        std::iter::zip(&step.rows, planned)
+        let rows: Vec<RowDone> = std::iter::zip(&step.rows, planned)
             .map(|(row, planned)| self.finish_row(row, planned, &pass))
-            .collect()
+            .collect();
+        if rows.iter().any(is_unsound) {
+            self.clear();
+        }
+        rows
     }
 
     /// Fills the batch with the rows that can run.
@@ -124,8 +128,10 @@ impl LlamaDriver {
             Err(fault) => return RowDone::Failed(fault),
         };
         let came = self.compute_alone(row, guesses);
-        if came.is_err() {
-            self.abandon();
+        match &came {
+            Ok(_) => {}
+            Err(done) if is_unsound(done) => self.clear(),
+            Err(_) => self.abandon(),
         }
         let done = self.conclude(row, came);
         let Generating { context, alone: Some(alone), .. } = self.generating() else { return done };
@@ -184,8 +190,11 @@ impl LlamaDriver {
             }
             Ok(_) => RowDone::Computed,
             Err(done) => {
-                // llama.cpp has taken the entries of a failed pass out itself, or some of them.
-                self.drop_from(row.asid, row.position);
+                // llama.cpp has taken the entries of a failed pass out itself, or some of them. What cannot be cut has no
+                // way back to where it was before the row, unless the pass found no room and did not begin.
+                let is_lost = |fault: &DriverFault| fault.errno != Errno::ENOMEM && !self.description.ranges;
+                let lost = matches!(&done, RowDone::Failed(fault) if is_lost(fault));
+                self.drop_from(row.asid, if lost { 0 } else { row.position });
                 done
             }
         }
@@ -234,6 +243,12 @@ fn goes_on(row: &Row, guesses: usize, chosen: &[Sampled]) -> bool {
             !last.end && guess == Some(&last.token)
         }
     }
+}
+
+/// Whether a row may have left what is no number in cells that are free now. It would spread to all rows of a pass: cells that
+/// are masked, and states that begin, count with a weight of 0, which makes 0 of numbers only.
+fn is_unsound(done: &RowDone) -> bool {
+    matches!(done, RowDone::Failed(fault) if fault.errno == Errno::EIO)
 }
 
 fn done_of(error: DecodeError) -> RowDone {

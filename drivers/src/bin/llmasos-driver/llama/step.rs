@@ -148,8 +148,7 @@ impl LlamaDriver {
     ///
     /// # Panics
     ///
-    /// Where llama.cpp keeps or loses whole sequences only and a failed row has left something: the state is
-    /// lost then, and a new worker takes over.
+    /// Where llama.cpp keeps or loses whole sequences only and this is a part of one, which the contract rules out.
     pub(super) fn drop_from(&mut self, asid: Asid, from: u32) {
         if self.pool.length(asid).is_none_or(|length| length <= from) {
             return;

@@ -11,6 +11,7 @@ mod paging;
 mod samplers;
 mod steps;
 mod texts;
+mod whole;
 mod withdrawals;
 
 use std::path::{Path, PathBuf};
