@@ -88,7 +88,7 @@ pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result
         return Err(EnterError::Lacking(there));
     }
     if there.seccomp {
-        calls::shut(orders.policy.network, there.landlock >= LANDLOCK_WHOLE)?;
+        calls::shut(&orders.policy, there.landlock >= LANDLOCK_WHOLE)?;
     }
     let source = command.exec();
     Err(EnterError::Exec { program: Path::new(program).display().to_string(), source })

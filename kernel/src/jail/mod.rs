@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use enter::{EnterError, enter};
 pub use identity::{User, run_as};
-pub use policy::{Limits, Network, Policy};
+pub use policy::{Attributes, Limits, Network, Policy};
 pub use support::{Support, support};
 
 /// Whether programs are jailed.
