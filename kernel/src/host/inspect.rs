@@ -15,9 +15,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::estimate::{Estimate, estimate};
+use drivers::estimate::{Estimate, estimate, estimate_open};
+use drivers::files::{ModelFiles, errno_of};
 use drivers::wire::{DeviceFound, DriverFault, LoadRequest};
-use syscalls::Errno;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -64,7 +64,7 @@ impl Inspector {
             let _place = places.acquire().await;
             let told = inputs.clone();
             let looked_at = on_its_own_thread(move || look_at(model, &load, &digests, &told)).await;
-            let no_thread = |e| DriverFault::new(Errno::EIO, format!("the model cannot be looked at: {e}"));
+            let no_thread = |e| DriverFault::new(errno_of(&e), format!("the model cannot be looked at: {e}"));
             let (estimate, digest) = match looked_at.map_err(no_thread).and_then(|looked| looked) {
                 Ok((estimate, digest)) => (Ok(estimate), digest),
                 Err(fault) => (Err(fault), None),
@@ -81,17 +81,18 @@ fn look_at(
     digests: &Digests,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(Estimate, Option<Digest>), DriverFault> {
-    let estimate = estimate(load)?;
+    let Some(files) = ModelFiles::open(&load.path)? else { return Ok((estimate(load)?, None)) };
+    let estimate = estimate_open(&files, load)?;
     let mut told = 0.0;
-    let digest = digests.of(&load.path, |fraction| {
+    let digest = digests.of(&files, |fraction| {
         if fraction - told >= PROGRESS_STEP {
             told = fraction;
             // The main loop is gone only when the daemon ends.
             let _ = inputs.blocking_send(Input::Worker(Event::Checking { model, fraction }));
         }
     });
-    let unreadable = |e| DriverFault::new(Errno::EIO, format!("{} cannot be read: {e}", load.path));
-    Ok((estimate, digest.map_err(unreadable)?))
+    let unreadable = |e| DriverFault::new(errno_of(&e), format!("{} cannot be read: {e}", load.path));
+    Ok((estimate, Some(digest.map_err(unreadable)?)))
 }
 
 /// Does what may wait for a disk for ever.
@@ -146,6 +147,8 @@ async fn search(driver: PathBuf) -> Result<Vec<DeviceConfig>, String> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+
+    use syscalls::Errno;
 
     use super::*;
 

@@ -57,6 +57,9 @@ pub struct Orders {
     pub folder: PathBuf,
     /// The descriptors that it keeps, beside the first three.
     pub keep: Vec<RawFd>,
+    /// Those of them whose files it may open again, for reading and under whatever name.
+    #[serde(default)]
+    pub reopen: Vec<RawFd>,
     /// The process whose end ends the program.
     pub parent: u32,
     /// Nothing that the program starts outlives it, or the daemon.

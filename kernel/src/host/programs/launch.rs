@@ -70,6 +70,7 @@ pub(super) fn launch(
         user,
         guarded: true,
         keep: vec![CONNECTION_FD],
+        reopen: vec![],
     };
     let command = starter.command(&start).map_err(fault)?;
     let child = spawn(command, far.into()).map_err(fault)?;
