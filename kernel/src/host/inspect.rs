@@ -20,7 +20,7 @@ use drivers::files::{ModelFiles, errno_of};
 use drivers::wire::{DeviceFound, DriverFault, LoadRequest};
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::digest::Digests;
 use super::input::Input;
@@ -55,11 +55,12 @@ impl Inspector {
         Inspector { inputs, digests, places: Arc::new(Semaphore::new(INSPECTIONS_AT_ONCE_MAX)) }
     }
 
-    /// Looks at a file; `Inspected` will come.
-    pub fn inspect(&self, model: ModelId, load: Box<LoadRequest>) {
+    /// Looks at a file after a pause; `Inspected` will come.
+    pub fn inspect(&self, model: ModelId, load: Box<LoadRequest>, delay: Duration) {
         let (inputs, places) = (self.inputs.clone(), Arc::clone(&self.places));
         let digests = Arc::clone(&self.digests);
         tokio::spawn(async move {
+            sleep(delay).await;
             // Nobody closes the semaphore.
             let _place = places.acquire().await;
             let told = inputs.clone();
@@ -183,7 +184,7 @@ mod tests {
     async fn file_is_looked_at_and_reported() {
         let (inputs, mut received) = mpsc::channel(1);
         let load = LoadRequest { path: "/nonexistent.gguf".into(), ..LoadRequest::default() };
-        Inspector::new(inputs, Arc::default()).inspect(ModelId(7), Box::new(load));
+        Inspector::new(inputs, Arc::default()).inspect(ModelId(7), Box::new(load), Duration::ZERO);
         match received.recv().await {
             Some(Input::Worker(Event::Inspected {
                 model: ModelId(7),

@@ -18,7 +18,9 @@ impl Reactor {
             Effect::Send { conn, frame } => self.deliver(conn, &frame),
             Effect::Report { conn, call, event } => self.deliver(conn, &Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hang_up(conn),
-            Effect::Inspect { model, load } => self.inspector.inspect(model, load),
+            Effect::Inspect { model, load, delay_ms } => {
+                self.inspector.inspect(model, load, Duration::from_millis(delay_ms));
+            }
             Effect::StartWorker { worker, load, digest, delay_ms } => {
                 let swap = self.swaps.of(worker.model, &load.name);
                 self.workers.start(worker, load, digest, swap, Duration::from_millis(delay_ms));
