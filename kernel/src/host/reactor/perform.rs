@@ -29,7 +29,7 @@ impl Reactor {
             Effect::KillWorker { worker } => self.workers.kill(worker),
             Effect::ClearSlot { model, slot, bytes } => self.swaps.clear(model, slot, bytes),
             Effect::DropSwap { model } => self.swaps.remove(model),
-            Effect::StartProgram { pid, program } => self.programs.start(pid, &program),
+            Effect::StartProgram { pid, program } => self.programs.start(pid, program),
             Effect::SignalProgram { pid, signal } => self.programs.signal(pid, signal),
             Effect::EndProgram { pid, grace_ms } => self.programs.stop(pid, Duration::from_millis(grace_ms)),
             Effect::Submit { worker, step } => {
