@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::places::Place;
+use super::settings::Settings;
 use super::turns::Turn;
 use super::watch::PeerNo;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
@@ -52,6 +53,8 @@ pub enum Input {
     Worker(Event),
     /// The configuration is to be read again.
     Reload,
+    /// It was, for the request of this number.
+    Settled { number: u64, settled: Box<Result<Settings, String>> },
     /// The system asks the daemon to end.
     Terminate,
 }
