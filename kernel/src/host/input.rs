@@ -39,8 +39,8 @@ pub enum Input {
     PeerDied { peer: PeerNo },
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
-    /// The program of a process runs; `socket` is the daemon's end of its connection.
-    ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: Place },
+    /// The program of a process of a user runs; `socket` is the daemon's end of its connection.
+    ProgramStarted { pid: Pid, uid: u32, os_pid: u32, socket: UnixStream, place: Place },
     /// Everything that was accepted from this process group is through, and it is gone.
     GroupGone { leader: u32 },
     /// The program of a process has printed; `room` is its share of what may wait for the kernel.

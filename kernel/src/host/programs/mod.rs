@@ -158,12 +158,12 @@ struct Beginning {
 impl Beginning {
     /// Starts it and stays with it to its end.
     async fn run(self, place: Result<Place, Fault>, mut told: watch::Receiver<Option<Instant>>) {
-        let (pid, inputs) = (self.pid, self.means.inputs.clone());
+        let (pid, uid, inputs) = (self.pid, self.program.uid, self.means.inputs.clone());
         let event = match self.begin(place, &mut told).await {
             Ok((running, socket, place)) => {
                 let os_pid = running.leader.os_pid();
                 // The main loop is gone only when the daemon ends.
-                let _ = inputs.send(Input::ProgramStarted { pid, os_pid, socket, place }).await;
+                let _ = inputs.send(Input::ProgramStarted { pid, uid, os_pid, socket, place }).await;
                 running.stand_by(told).await
             }
             Err(fault) => Event::ProgramRefused { pid, fault },

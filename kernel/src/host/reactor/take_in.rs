@@ -13,6 +13,7 @@ use super::super::input::Input;
 use super::super::inspect::on_its_own_thread;
 use super::super::log;
 use super::super::settings::Settings;
+use super::super::turns::manners::Manners;
 use super::super::watch::PeerNo;
 use super::{LEAVE_PATIENCE, Reactor};
 use crate::core::event::{ConnId, Credentials, Event};
@@ -50,9 +51,9 @@ impl Reactor {
                     self.spoken_to.insert(conn);
                 }
             }
-            Input::ProgramStarted { pid, os_pid, socket, place } => {
+            Input::ProgramStarted { pid, uid, os_pid, socket, place } => {
                 self.groups.started(os_pid, pid);
-                let conn = self.connect(Connection::new(Arc::new(socket), place));
+                let conn = self.connect(Connection::new(Arc::new(socket), place), uid);
                 self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
             }
             Input::GroupGone { leader } => self.groups.gone(leader),
@@ -128,7 +129,7 @@ impl Reactor {
     }
 
     async fn connected(&mut self, connection: Connection, credentials: Credentials, process: OwnedFd) {
-        let conn = self.connect(connection);
+        let conn = self.connect(connection, credentials.uid);
         self.watch.connected(credentials.os_pid, process, conn);
         self.step(Event::Connected { conn, credentials }).await;
     }
@@ -148,8 +149,8 @@ impl Reactor {
         self.step_pending().await;
     }
 
-    /// Takes a connection in, and reads from it.
-    fn connect(&mut self, connection: Connection) -> ConnId {
+    /// Takes a connection of a user in, and reads from it.
+    fn connect(&mut self, connection: Connection, uid: u32) -> ConnId {
         self.connections_so_far += 1;
         let conn = ConnId(self.connections_so_far);
         let reader = Reader {
@@ -158,6 +159,8 @@ impl Reactor {
             gate: connection.gate(),
             memory: Arc::clone(&self.memory),
             turns: self.turns.clone(),
+            whose: Some(uid),
+            manners: Manners::unknown(),
             inputs: self.inputs.clone(),
         };
         self.connections.insert(conn, connection);
