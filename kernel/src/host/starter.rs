@@ -2,7 +2,7 @@
 //!
 //! Workers get their model open for reading, a folder for its measurements to write, and the swap files open. Where the jail is
 //! off, or its helper is missing and not required, they are started as they are. Programs run as whom they belong to in any
-//! case; without the helper nothing ends what they have started when the daemon is killed.
+//! case, and what they have started ends with them: without the helper the daemon's own executable stands in for it.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -20,7 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use super::log;
 use crate::core::MAIN_MEMORY;
 use crate::core::registration::Digest;
-use crate::jail::{self, Orders, Policy, Strictness, User};
+use crate::jail::{self, Orders, Policy, Strictness, User, helper};
 
 /// The executable that runs, whatever has become of its name.
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
@@ -37,6 +37,8 @@ const WORKER_VARIABLES: &[&str] =
 pub struct Starter {
     /// The jail's helper, where there is one.
     helper: Option<PathBuf>,
+    /// The daemon's executable, which does what a helper does outside the jail; none in tests of other things.
+    own: Option<PathBuf>,
     strictness: Strictness,
     /// What every worker may reach beside the built-in.
     worker: Policy,
@@ -49,7 +51,8 @@ pub struct Starter {
 impl Default for Starter {
     fn default() -> Self {
         let (worker, program) = (Policy::default(), Policy::default());
-        Starter { helper: None, strictness: Strictness::Off, worker, program, umask: Mode::empty() }
+        let (helper, own) = (None, None);
+        Starter { helper, own, strictness: Strictness::Off, worker, program, umask: Mode::empty() }
     }
 }
 
@@ -81,6 +84,7 @@ impl Starter {
         Starter {
             umask,
             helper: helper.is_file().then_some(helper),
+            own: Path::new(OWN_EXECUTABLE).exists().then(|| OWN_EXECUTABLE.into()),
             strictness,
             worker: Policy::worker().with(worker),
             program: Policy::program().with(program),
@@ -140,9 +144,16 @@ impl Starter {
     ///
     /// A path of its policy is no UTF-8.
     pub fn command(&self, start: &Start) -> io::Result<Command> {
-        let mut command = match &self.helper {
-            Some(helper) => jail::command(helper, &self.orders(start), start.program, &start.arguments)?,
-            None => bare(start),
+        let through =
+            |helper: &Path| jail::command(helper, &self.orders(start), start.program, &start.arguments);
+        let mut command = match (&self.helper, &self.own) {
+            (Some(helper), _) => through(helper)?,
+            (None, Some(own)) => {
+                let mut command = through(own)?;
+                command.arg0(helper::NAME);
+                command
+            }
+            (None, None) => bare(start),
         };
         if !self.jails() {
             let mask = self.umask;
@@ -167,12 +178,12 @@ impl Starter {
             reopen: start.reopen.clone(),
             parent: std::process::id(),
             guarded: start.guarded,
-            strictness: self.strictness,
+            strictness: if self.jails() { self.strictness } else { Strictness::Off },
         }
     }
 }
 
-/// The command that runs a program without the helper.
+/// The command that runs a program without a helper.
 fn bare(start: &Start) -> Command {
     let mut command = Command::new(start.program);
     command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));

@@ -14,6 +14,7 @@ mod descriptors;
 mod enter;
 mod files;
 mod guard;
+pub mod helper;
 mod identity;
 mod limits;
 mod policy;
