@@ -6,10 +6,10 @@
 //! header leads to them stands in [`crate::gguf::estimate`].
 
 use std::ops::{Add, AddAssign};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::ModelFiles;
 use crate::wire::{DriverFault, LoadRequest};
 use crate::{gguf, sim};
 
@@ -173,9 +173,18 @@ pub fn estimate(request: &LoadRequest) -> Result<Estimate, DriverFault> {
     if request.path.starts_with(sim::SCHEME) {
         return sim::estimate(request);
     }
-    let path = Path::new(&request.path);
-    let header = gguf::open(path)?;
-    gguf::estimate(&header, path, request).map_err(|error| error.into_fault(path))
+    estimate_open(&ModelFiles::of(request)?, request)
+}
+
+/// Estimates what a request would load from these files.
+///
+/// # Errors
+///
+/// As [`estimate`].
+pub fn estimate_open(files: &ModelFiles, request: &LoadRequest) -> Result<Estimate, DriverFault> {
+    let header = files.header()?;
+    let estimated = gguf::estimate(&header, &files.other_tensors(), request);
+    estimated.map_err(|error| error.into_fault(files.name()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Drivers run models for the kernel, each in a worker process of its own.
 //!
 //! The library holds what the kernel and the worker share: the trait ([`driver`]), the private wire between the
-//! two ([`wire`]), what a step may ask ([`contract`]), the checked reader and the writer of GGUF files ([`gguf`]), what
-//! a model takes of memory ([`mod@estimate`]), and the driver without a model ([`sim`]). It links no C++: llama.cpp
+//! two ([`wire`]), what a step may ask ([`contract`]), the checked reader and the writer of GGUF files ([`gguf`]), the
+//! open files of a model ([`files`]), what it takes of memory ([`mod@estimate`]), and the driver without a model ([`sim`]). It links no C++: llama.cpp
 //! lives in the worker binary, `llmasos-driver`, alone.
 
 pub mod contract;
 pub mod driver;
 pub mod estimate;
+pub mod files;
 pub mod gguf;
 pub mod sim;
 pub mod wire;

@@ -5,11 +5,11 @@
 // Each of these calls is made to be refused, with arguments that are harmless where it is not.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::RawFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -114,6 +114,14 @@ const WAYS: &[(&str, Way)] = &[
         assert_eq!(files.len(), 1000);
         Ok(())
     }),
+    ("read-model-by-name", |target| fs::read(target.join("model")).map(drop)),
+    ("write-model-by-name", |target| write_to(&target.join("model"))),
+    ("read-neighbour-of-model", |target| fs::read(target.join("neighbour")).map(drop)),
+    ("reopen-model", |_| File::open(model_again()).map(drop)),
+    ("reopen-model-for-writing", |_| write_to(model_again().as_ref())),
+    ("write-to-model", |_| call(|| unsafe { libc::write(MODEL, c"x".as_ptr().cast(), 1) } as i64)),
+    ("chmod-model", |target| fs::set_permissions(target.join("model"), Permissions::from_mode(0o666))),
+    ("fchmod-model", |_| call(|| unsafe { libc::fchmod(MODEL, 0o666) }.into())),
     ("inherited-descriptor", |_| call(|| unsafe { libc::fcntl(INHERITED, libc::F_GETFD) }.into())),
 ];
 
@@ -139,12 +147,18 @@ impl SchedAttributes {
 /// The number of a descriptor that the starter leaves open.
 const INHERITED: RawFd = 9;
 
+/// That of the model, which is handed over open for reading.
+const MODEL: RawFd = 10;
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let (word, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     if word == "list" {
         WAYS.iter().for_each(|(name, _)| println!("{name}"));
         return ExitCode::SUCCESS;
+    }
+    if word == "model" {
+        return print_model();
     }
     let Some((name, way)) = WAYS.iter().find(|(name, _)| *name == word) else {
         eprintln!("escape: there is no way `{word}`; `escape list` has them all");
@@ -160,6 +174,32 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a worker may do: read what it was handed.
+fn print_model() -> ExitCode {
+    use std::os::fd::FromRawFd;
+    let mut text = String::new();
+    // SAFETY: the starter has left it open, and nothing else here owns it.
+    match unsafe { File::from_raw_fd(MODEL) }.read_to_string(&mut text) {
+        Ok(_) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            println!("model: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where a process finds the file of a descriptor, to open it anew.
+fn model_again() -> String {
+    format!("/proc/self/fd/{MODEL}")
+}
+
+fn write_to(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path).map(drop)
 }
 
 /// Makes a system call that gives a negative number where it fails.

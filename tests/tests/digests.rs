@@ -25,6 +25,12 @@ fn sha256sum(path: &Path) -> String {
     stdout(output).split(' ').next().expect("a digest").to_owned()
 }
 
+fn kill_worker(daemon: &Daemon) {
+    let worker = i32::try_from(model(daemon)["worker_os_pid"].as_u64().expect("a worker")).expect("a pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL)
+        .expect("it runs");
+}
+
 /// A daemon with the model m, and its file.
 fn mounted() -> (Daemon, PathBuf) {
     let daemon = Daemon::start();
@@ -64,9 +70,24 @@ fn file_changed_under_a_worker_is_refused_when_that_dies() {
     let new = daemon.dir().join("new");
     write_model(&new, 2);
     fs::rename(&new, &path).expect("renames");
-    let worker = i32::try_from(model(&daemon)["worker_os_pid"].as_u64().expect("a worker")).expect("a pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL)
-        .expect("it runs");
+    kill_worker(&daemon);
+    let offline =
+        wait_for("the model's refusal", || Some(model(&daemon)).filter(|m| m["state"] == "offline"));
+    assert!(offline["trouble"].as_str().is_some_and(|t| t.contains("has changed")), "{offline}");
+}
+
+#[test]
+fn model_in_two_files_is_mounted_and_one_of_another_model_is_refused_when_its_worker_dies() {
+    let daemon = Daemon::start();
+    let names = |stem: &str| [1, 2].map(|part| daemon.dir().join(format!("{stem}-{part:05}-of-00002.gguf")));
+    let (parts, others) = (names("m"), names("n"));
+    let shape = |seed| Shape { seed, ..Shape::preset("tiny").expect("the preset exists") };
+    shape(1).write_in_parts(&parts).expect("a model can be written");
+    shape(2).write_in_parts(&others).expect("a model can be written");
+    daemon.mount(&parts[0], "m");
+    daemon.client().open(Some("m")).expect("it runs");
+    fs::rename(&others[1], &parts[1]).expect("renames");
+    kill_worker(&daemon);
     let offline =
         wait_for("the model's refusal", || Some(model(&daemon)).filter(|m| m["state"] == "offline"));
     assert!(offline["trouble"].as_str().is_some_and(|t| t.contains("has changed")), "{offline}");

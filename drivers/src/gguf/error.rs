@@ -2,6 +2,7 @@
 
 use syscalls::{Errno, shown};
 
+use crate::files::errno_of;
 use crate::wire::DriverFault;
 
 /// Why a file is no model that can run.
@@ -70,11 +71,7 @@ impl GgufError {
     /// The number for programs.
     pub fn errno(&self) -> Errno {
         match self {
-            GgufError::Io(error) => match error.kind() {
-                std::io::ErrorKind::NotFound => Errno::ENOENT,
-                std::io::ErrorKind::PermissionDenied => Errno::EACCES,
-                _ => Errno::EIO,
-            },
+            GgufError::Io(error) => errno_of(error),
             _ => Errno::ENOEXEC,
         }
     }

@@ -23,8 +23,6 @@
 //! (`swa_full`); one without attention has neither mask nor scores. The numbers of activations are those with which no model that was looked at takes more than is estimated. The
 //! worker's tests hold this against what llama.cpp reports.
 
-use std::path::{Path, PathBuf};
-
 use syscalls::call::Attention;
 
 use super::architecture::RECURRENT;
@@ -32,7 +30,6 @@ use super::error::GgufError;
 use super::header::{Header, Value};
 use super::limits::LAYERS_MAX;
 use super::packing::Units;
-use super::read::read_file;
 use super::tensor::TensorInfo;
 use crate::estimate::{Compute, Estimate, Layer};
 use crate::wire::LoadRequest;
@@ -81,15 +78,17 @@ const STATES_AT_ONCE: u64 = 3;
 /// Architectures with sliding windows also where the header does not say how large they are.
 const WINDOWED: [&str; 5] = ["exaone-moe", "exaone4", "gemma2", "llama4", "smallthinker"];
 
-/// Files that a model may be split into.
-const SHARDS_MAX: u64 = 1024;
-
-/// Estimates what the file of this header takes when it is loaded as the request says.
+/// Estimates what the model of this header takes when it is loaded as the request says. `others` are the tensors of its
+/// other files, where it is split into several.
 ///
 /// # Errors
 ///
 /// [`GgufError::TooLarge`] where it claims more layers than a model can have: there is an entry for each.
-pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Result<Estimate, GgufError> {
+pub fn estimate(
+    header: &Header,
+    others: &[TensorInfo],
+    request: &LoadRequest,
+) -> Result<Estimate, GgufError> {
     let layers = header.own_count("block_count").unwrap_or(0);
     if layers > LAYERS_MAX {
         let what = format!("`{}`", header.own_key("block_count"));
@@ -100,14 +99,10 @@ pub fn estimate(header: &Header, path: &Path, request: &LoadRequest) -> Result<E
     estimate.layers = vec![Layer::default(); shape.layers as usize];
     let units = Units::here();
     add_weights(&mut estimate, &header.tensors, units);
-    for shard in other_shards(header, path) {
-        // One that is missing or damaged is the worker's to refuse: it reads them all.
-        if let Ok(part) = read_file(&shard) {
-            add_weights(&mut estimate, &part.tensors, units);
-        }
-    }
-    if header.tensor("output.weight").is_none() {
-        let table = header.tensor("token_embd.weight");
+    add_weights(&mut estimate, others, units);
+    let named = |name: &str| header.tensors.iter().chain(others).find(|tensor| tensor.name == name);
+    if named("output.weight").is_none() {
+        let table = named("token_embd.weight");
         estimate.output_copy_bytes = table.map_or(0, |table| table.bytes);
         // Rows are looked up in what is mapped, so here the other layout does not take its place.
         estimate.output_packing_bytes = table.and_then(|table| units.packed_bytes(table)).unwrap_or(0);
@@ -171,16 +166,6 @@ fn add_weights(estimate: &mut Estimate, tensors: &[TensorInfo], units: Units) {
 /// Whether llama.cpp puts a tensor before the first layer.
 fn is_input(name: &str) -> bool {
     ["token_embd", "token_types", "position_embd"].iter().any(|table| name.starts_with(table))
-}
-
-/// The other files of a model that is split, by llama.cpp's names: `…-00001-of-00003.gguf`.
-fn other_shards(header: &Header, path: &Path) -> Vec<PathBuf> {
-    let count = header.count("split.count").unwrap_or(0).min(SHARDS_MAX);
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Some(stem) = name.strip_suffix(&format!("-of-{count:05}.gguf")) else { return vec![] };
-    let Some((stem, own)) = stem.rsplit_once('-') else { return vec![] };
-    let others = (1..=count).map(|number| format!("{number:05}")).filter(|number| number != own);
-    others.map(|number| path.with_file_name(format!("{stem}-{number}-of-{count:05}.gguf"))).collect()
 }
 
 /// The sizes that matter here.
@@ -345,6 +330,8 @@ fn largest(header: &Header, key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
     use super::super::random::{Family, Shape as RandomShape};
     use super::*;
 
@@ -425,7 +412,7 @@ mod tests {
     fn header_with_more_layers_than_a_model_can_have_is_refused_before_there_is_an_entry_for_each() {
         let (_folder, file) = tiny_file();
         let mut header = crate::gguf::open(&file).unwrap();
-        let estimate = |header: &Header| super::estimate(header, &file, &LoadRequest::default());
+        let estimate = |header: &Header| super::estimate(header, &[], &LoadRequest::default());
         assert_eq!(estimate(&header).unwrap().layers.len(), 2);
         header.metadata.insert("llama.block_count".into(), Value::U64(u64::MAX));
         let error = estimate(&header).unwrap_err().to_string();
@@ -449,24 +436,12 @@ mod tests {
                 hostile.metadata.insert(key.clone(), Value::U64(u64::MAX));
                 if crate::gguf::check_runnable(&hostile).is_ok() {
                     let request = LoadRequest { sequences_max: 256, ..LoadRequest::default() };
-                    let estimate = super::estimate(&hostile, &file, &request).unwrap();
+                    let estimate = super::estimate(&hostile, &[], &request).unwrap();
                     let needs = estimate.split(estimate.pool_tokens, 0, false).host;
                     assert!(needs.total() > 0, "{name}, {key}");
                 }
             }
         }
-    }
-
-    #[test]
-    fn shards_are_found_by_their_names() {
-        let path = Path::new("/models/big-00002-of-00003.gguf");
-        let (_folder, file) = tiny_file();
-        let mut header = crate::gguf::open(&file).unwrap();
-        assert!(other_shards(&header, path).is_empty(), "it is not split");
-        header.metadata.insert("split.count".into(), Value::U16(3));
-        let names = ["/models/big-00001-of-00003.gguf", "/models/big-00003-of-00003.gguf"];
-        assert_eq!(other_shards(&header, path), names.map(PathBuf::from));
-        assert!(other_shards(&header, Path::new("/models/renamed.gguf")).is_empty());
     }
 
     fn tiny_file() -> (tempfile::TempDir, PathBuf) {

@@ -32,6 +32,7 @@ pub use estimate::estimate;
 pub use header::{Array, Header, Value};
 pub use limits::HEADER_MEMORY_MAX;
 pub use read::{open, read};
+pub(crate) use read::{read_open, read_part};
 pub use runnable::check_runnable;
 pub use tensor::{TensorInfo, TensorType};
 pub use vocabulary::{byte_character, plan_word_pieces_of_bert};

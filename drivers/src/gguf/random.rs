@@ -10,7 +10,7 @@ mod weights;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::header::{Array, Value};
 use super::quantise::can_store;
@@ -194,6 +194,21 @@ impl Shape {
     pub fn write_to(&self, file: File) -> io::Result<()> {
         let mut random = self.random()?;
         self.plan().write_to(file, |tensor, out| self.fill(tensor, &mut random, out))
+    }
+
+    /// Writes it to several files, the same weights as to one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shape::write`].
+    pub fn write_in_parts(&self, paths: &[PathBuf]) -> io::Result<()> {
+        let mut random = self.random()?;
+        let count = u16::try_from(paths.len()).map_err(io::Error::other)?;
+        let parts = self.plan().in_parts(count);
+        parts
+            .iter()
+            .zip(paths)
+            .try_for_each(|(plan, path)| plan.write(path, |tensor, out| self.fill(tensor, &mut random, out)))
     }
 
     /// Where the weights come from, if the sizes fit together.

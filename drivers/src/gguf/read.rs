@@ -31,7 +31,7 @@ pub fn open(path: &Path) -> std::result::Result<Header, DriverFault> {
 }
 
 /// Reads the header of a regular file.
-pub(super) fn read_file(path: &Path) -> Result<Header> {
+fn read_file(path: &Path) -> Result<Header> {
     let about = std::fs::metadata(path)?;
     if !about.is_file() {
         let kind = if about.is_dir() { "a directory" } else { "no regular file" };
@@ -46,6 +46,29 @@ pub(super) fn read_file(path: &Path) -> Result<Header> {
 ///
 /// The first offence that the file commits.
 pub fn read<R: Read + Seek>(file: R, bytes: u64) -> Result<Header> {
+    let header = read_header(file, bytes)?;
+    match header.architecture.is_empty() {
+        true => {
+            Err(GgufError::NotRunnable("it does not name its architecture: convert the model again".into()))
+        }
+        false => Ok(header),
+    }
+}
+
+/// Reads the header of a file that is open, from its beginning.
+pub(crate) fn read_open(mut file: &File) -> Result<Header> {
+    file.rewind()?;
+    read(file, file.metadata()?.len())
+}
+
+/// As [`read_open`], of a part of a model behind the first, which does not say what the first says.
+pub(crate) fn read_part(mut file: &File) -> Result<Header> {
+    file.rewind()?;
+    read_header(file, file.metadata()?.len())
+}
+
+/// The architecture is empty where the file does not name one.
+fn read_header<R: Read + Seek>(file: R, bytes: u64) -> Result<Header> {
     let mut source = Source::new(file, bytes);
     let version = read_version(&mut source)?;
     let tensor_count = source.count("the number of tensors", TENSORS_MAX)?;
@@ -57,11 +80,7 @@ pub fn read<R: Read + Seek>(file: R, bytes: u64) -> Result<Header> {
     check_within_file(&tensors, data_offset, bytes)?;
     let architecture = match metadata.get("general.architecture") {
         Some(Value::Text(name)) => name.clone(),
-        _ => {
-            return Err(GgufError::NotRunnable(
-                "it does not name its architecture: convert the model again".into(),
-            ));
-        }
+        _ => String::new(),
     };
     let fingerprint = source.fingerprint(data_offset)?;
     Ok(Header { version, architecture, metadata, tensors, data_offset, bytes, fingerprint })

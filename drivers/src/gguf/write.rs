@@ -51,6 +51,26 @@ impl Plan {
         self.tensors.push(tensor);
     }
 
+    /// The same model in several files, as llama.cpp's `llama-gguf-split` divides one: the first file says what the model
+    /// is, and each has tensors that follow each other.
+    pub fn in_parts(&self, count: u16) -> Vec<Plan> {
+        let each = self.tensors.len().div_ceil(count.max(1).into()).max(1);
+        let mut chunks = self.tensors.chunks(each);
+        let part = |number| {
+            let mut part = Plan::default();
+            if number == 0 {
+                part.metadata.clone_from(&self.metadata);
+            }
+            part.set("split.no", Value::U16(number));
+            part.set("split.count", Value::U16(count));
+            part.set("split.tensors.count", Value::I32(self.tensors.len() as i32));
+            let tensors = chunks.next().unwrap_or_default();
+            tensors.iter().for_each(|tensor| part.tensor(&tensor.name, &tensor.dimensions, tensor.kind));
+            part
+        };
+        (0..count).map(part).collect()
+    }
+
     /// The tensors planned so far.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

@@ -10,6 +10,10 @@ use super::SavedPages;
 pub struct LoadRequest {
     /// The file, or `sim:` and a script.
     pub path: String,
+    /// The descriptors of its files, which the worker inherits, open for reading; it opens them by name where there are
+    /// none.
+    #[serde(default)]
+    pub files: Vec<i32>,
     /// Tokens in the largest context, and in the pool if that is absent; the driver's choice if absent.
     pub context_tokens: Option<u32>,
     /// Tokens in the pool, a multiple of what the estimate says.
@@ -33,6 +37,14 @@ pub struct LoadRequest {
     pub deterministic: bool,
     /// The name that the model is mounted under, which its swap file on disk has too.
     pub name: String,
+}
+
+impl LoadRequest {
+    /// The descriptors that the worker inherits, beside its socket.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        let swap = self.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
+        swap.chain(self.files.iter().copied())
+    }
 }
 
 /// A graphics device, as `llmasos-driver devices` lists them in JSON.

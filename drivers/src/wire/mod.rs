@@ -47,6 +47,11 @@ impl DriverFault {
     pub fn new(errno: Errno, message: impl Into<String>) -> Self {
         DriverFault { errno, message: message.into() }
     }
+
+    /// Whether it says that the machine has not enough of something at the moment.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self.errno, Errno::EAGAIN | Errno::EMFILE | Errno::ENOMEM)
+    }
 }
 
 /// From the kernel.

@@ -1,37 +1,7 @@
 //! The helper that becomes a program in the jail. The daemon starts it; nobody else has a use for it.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-use kernel::jail::{Orders, enter};
-
-/// The exit status where the program was not started, as of `env` and shells.
-const NOT_STARTED: u8 = 126;
-
-#[derive(Parser)]
-#[command(
-    name = "llmasos-jail",
-    version,
-    about = "Runs a program for the llmasos daemon, with little in its reach"
-)]
-struct Arguments {
-    /// What it may reach, as JSON
-    #[arg(long, value_parser = orders)]
-    orders: Orders,
-    /// The program and its arguments
-    #[arg(last = true, required = true)]
-    program: Vec<OsString>,
-}
-
-fn orders(json: &str) -> Result<Orders, String> {
-    serde_json::from_str(json).map_err(|e| e.to_string())
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let Some((program, rest)) = arguments.program.split_first() else { return ExitCode::from(NOT_STARTED) };
-    let Err(error) = enter(&arguments.orders, program, rest);
-    eprintln!("llmasos-jail: {error}");
-    ExitCode::from(NOT_STARTED)
+    kernel::jail::helper::main()
 }

@@ -15,6 +15,7 @@ use clap::{CommandFactory, Parser};
 use kernel::host::daemon::{self, executable};
 use kernel::host::settings::{Flags, Settings};
 use kernel::host::{heap, log};
+use kernel::jail::helper;
 
 /// What the command line can be.
 #[derive(Parser)]
@@ -38,6 +39,10 @@ enum Arguments {
 
 /// Exit codes: 0 success, 1 failure, 2 usage.
 fn main() -> ExitCode {
+    // What the daemon starts itself as where there is no helper beside it.
+    if std::env::args_os().next().is_some_and(|name| name == helper::NAME) {
+        return helper::main();
+    }
     // `help` is the shell's own, which knows its commands.
     let second = std::env::args_os().nth(1);
     if second.is_some_and(|word| word == "help") {

@@ -20,8 +20,9 @@ pub enum Effect {
     Report { conn: ConnId, call: CallId, event: Event },
     /// Close a connection after what was sent to it is written.
     Hangup { conn: ConnId },
-    /// Look at the file of a model, estimate what it takes, and tell its digest. `Inspected` follows.
-    Inspect { model: ModelId, load: Box<LoadRequest> },
+    /// Look at the file of a model, after a pause if that is tried again, estimate what it takes, and tell its digest.
+    /// `Inspected` follows.
+    Inspect { model: ModelId, load: Box<LoadRequest>, delay_ms: u64 },
     /// Start a worker, after a pause if it is a restart. A file with another digest is refused.
     StartWorker { worker: WorkerId, load: Box<LoadRequest>, digest: Option<Digest>, delay_ms: u64 },
     /// End a worker. `WorkerDied` follows.

@@ -20,6 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::input::Input;
 use super::output::Output;
 use super::places::Place;
+use super::turns::line::Whose;
+use super::turns::manners::{Manners, Said};
 use super::turns::{Turn, Turns, has_unread};
 use crate::core::event::ConnId;
 
@@ -161,8 +163,10 @@ pub struct Reader {
     pub gate: watch::Receiver<bool>,
     /// Bytes of requests of all connections that may wait for the kernel.
     pub memory: Arc<Semaphore>,
-    /// The line of connections that are not brisk.
+    /// The lines of connections that are not brisk, and whose this one is.
     pub turns: Turns,
+    pub whose: Whose,
+    pub manners: Manners,
     pub inputs: mpsc::Sender<Input>,
 }
 
@@ -170,25 +174,27 @@ impl Reader {
     /// Reads requests until the connection ends, from whichever side, and says that it has.
     pub async fn run(mut self) {
         let mut lines = LineReader::new(LINE_BYTES_MAX);
-        let mut brisk = true;
         while self.gate.wait_for(|open| *open).await.is_ok() {
-            let Ok((1.., turn)) = self.read(&mut lines, brisk).await else { break };
-            match self.hand_over_all(&mut lines, turn).await {
-                Some(was_brisk) => brisk = was_brisk,
-                None => return,
+            let Ok((bytes @ 1.., turn)) = self.read(&mut lines).await else { break };
+            if self.hand_over_all(&mut lines, turn).await.is_none() {
+                return;
             }
+            self.manners.read(bytes, lines.is_midline());
         }
         // The loop is gone only when the daemon ends.
         let _ = self.inputs.send(Input::ReadEnded { conn: self.conn }).await;
     }
 
     /// Reads what is there, in its turn where it is not brisk. Gives the number of bytes, and the turn.
-    async fn read(&self, lines: &mut LineReader, brisk: bool) -> io::Result<(usize, Option<Turn>)> {
+    async fn read(&self, lines: &mut LineReader) -> io::Result<(usize, Option<Turn>)> {
         loop {
             self.socket.readable().await?;
-            let turn = match brisk && !has_unread(&self.socket) {
-                true => None,
-                false => Some(self.turns.take().await),
+            let turn = match self.manners.are_brisk() && !has_unread(&self.socket) {
+                true => {
+                    self.turns.note_brisk();
+                    None
+                }
+                false => Some(self.turn().await),
             };
             match read_some(&self.socket, lines) {
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -197,35 +203,45 @@ impl Reader {
         }
     }
 
-    /// Gives all whole lines to the main loop. Each behind the first one takes a turn of its own. Gives whether what was
-    /// read was one whole request; none where the loop is gone.
-    async fn hand_over_all(&self, lines: &mut LineReader, mut turn: Option<Turn>) -> Option<bool> {
-        let (mut whole, mut sound) = (0, true);
-        while let Some(line) = lines.next_line() {
-            if whole > 0 {
-                // Given back first, where it has not left with a line: nobody can wait for himself.
-                drop(turn.take());
-                turn = Some(self.turns.take().await);
-            }
-            whole += 1;
-            let (input, is_request) = self.input_of(line, turn.take()).await?;
-            sound &= is_request;
-            self.inputs.send(input).await.ok()?;
+    /// Waits for a turn, behind all others where it is rude.
+    async fn turn(&self) -> Turn {
+        match self.manners.are_rude() {
+            true => self.turns.take_rude(self.whose).await,
+            false => self.turns.take(self.whose).await,
         }
-        Some(whole == 1 && sound && !lines.is_midline())
     }
 
-    /// What the main loop gets of a line: the request, or what is wrong with it. Gives whether it is one.
-    async fn input_of(&self, line: Line, turn: Option<Turn>) -> Option<(Input, bool)> {
+    /// Gives all whole lines to the main loop. Each behind the first one takes a turn of its own. Gives nothing where the
+    /// loop is gone.
+    async fn hand_over_all(&mut self, lines: &mut LineReader, mut turn: Option<Turn>) -> Option<()> {
+        let mut is_first = true;
+        while let Some(line) = lines.next_line() {
+            if !std::mem::take(&mut is_first) {
+                // Given back first, where it has not left with a line: nobody can wait for himself.
+                drop(turn.take());
+                turn = Some(self.turn().await);
+            }
+            let (input, said) = self.input_of(line, turn.take()).await?;
+            self.manners.said(said);
+            self.inputs.send(input).await.ok()?;
+        }
+        Some(())
+    }
+
+    /// What the main loop gets of a line: the request, or what is wrong with it. Gives which of these it is.
+    async fn input_of(&self, line: Line, turn: Option<Turn>) -> Option<(Input, Said)> {
         let conn = self.conn;
-        let wrong = |id, fault, turn| Some((Input::Malformed { conn, id, fault, turn }, false));
+        let wrong = |id: Option<CallId>, fault, turn| {
+            let said = if id.is_some() { Said::Wrong } else { Said::Nonsense };
+            Some((Input::Malformed { conn, id, fault, turn }, said))
+        };
         match line {
             Line::TooLong(bytes) => wrong(None, too_long(bytes), turn),
             Line::Whole(line) => match Request::from_line(&line) {
                 Err((id, fault)) => wrong(id, fault, turn),
                 Ok(request) => {
                     let memory = self.reserve(line.len()).await?;
-                    Some((Input::Request { conn, request, memory, turn }, true))
+                    Some((Input::Request { conn, request, memory, turn }, Said::Request))
                 }
             },
         }
@@ -262,4 +278,65 @@ fn too_long(bytes: u64) -> Fault {
 /// The id to answer a malformed line with.
 pub fn answer_id(id: Option<CallId>) -> CallId {
     id.unwrap_or(syscalls::reply::NO_CALL)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// Few enough that what is not read of them fits in a socket.
+    const ROUNDS: usize = 100;
+
+    /// A connection that is read from; gives the program's end.
+    fn read_from(conn: u64, turns: &Turns, inputs: &mpsc::Sender<Input>) -> UnixStream {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        let (gate, open) = watch::channel(true);
+        let reader = Reader {
+            conn: ConnId(conn),
+            socket: Arc::new(near),
+            gate: open,
+            memory: Arc::new(Semaphore::new(LINE_BYTES_MAX)),
+            turns: turns.clone(),
+            whose: Some(1),
+            manners: Manners::unknown(),
+            inputs: inputs.clone(),
+        };
+        tokio::spawn(async move {
+            reader.run().await;
+            drop(gate);
+        });
+        far
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn program_that_says_nonsense_has_two_lines_taken_while_a_polite_one_has_all() {
+        let (turns, (inputs, mut taken)) = (Turns::without_rude_ones(), mpsc::channel(16));
+        let (mut polite, mut rude) = (read_from(1, &turns, &inputs), read_from(2, &turns, &inputs));
+        let mut lines_of_nonsense = 0;
+        for _ in 0..ROUNDS {
+            rude.write_all(b"\xff is nonsense\n").await.expect("there is room");
+            polite.write_all(b"{\"id\":1,\"call\":\"sysinfo\"}\n").await.expect("there is room");
+            loop {
+                match taken.recv().await.expect("they are read from") {
+                    Input::Request { conn: ConnId(1), .. } => break,
+                    Input::Malformed { conn: ConnId(2), .. } => lines_of_nonsense += 1,
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+        }
+        assert_eq!(lines_of_nonsense, 2, "of {ROUNDS}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn program_that_says_nonsense_is_heard_when_nobody_polite_is() {
+        let (turns, (inputs, mut taken)) = (Turns::new(), mpsc::channel(16));
+        let mut rude = read_from(1, &turns, &inputs);
+        rude.write_all(&b"nonsense\n".repeat(100)).await.expect("there is room");
+        for _ in 0..100 {
+            let input = taken.recv().await.expect("it is read from");
+            assert!(matches!(input, Input::Malformed { .. }), "{input:?}");
+        }
+    }
 }

@@ -375,7 +375,7 @@ impl Acceptor {
                 return None;
             }
         };
-        let turn = self.turns.take().await;
+        let turn = self.turns.take(None).await;
         // Nobody is there any more, or nobody that could be told from another.
         let peer = Peer::of(&socket).ok()?;
         let credentials = Credentials {

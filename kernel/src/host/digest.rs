@@ -1,21 +1,21 @@
 //! Digests of model files, and which files they are known of.
 //!
 //! A large file takes a while to read, so what was read once is remembered by what the system says of the file: its
-//! device and inode, size, and the times of its last change. Nobody can set the last of these (`ctime`) but by setting
+//! device and inode, size, and the times of its last change; of the very file that is open and that a worker is to get,
+//! whatever its name has come to mean. Nobody can set the last of these (`ctime`) but by setting
 //! the machine's clock, so a file that was written to is read again. What is remembered lies in the data folder, where
 //! workers cannot write; without it files are read again and nothing else happens.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{Metadata, OpenOptions};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use drivers::sim::SCHEME;
+use drivers::files::ModelFiles;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::starter::parts_of;
 use crate::core::registration::Digest;
 
 /// The file in the data folder.
@@ -72,34 +72,27 @@ impl Digests {
         Digests { path: Some(path), known: Mutex::new(known.unwrap_or_default()) }
     }
 
-    /// The digest of a model's files, read where it is not known; none of a model without files. `progress` hears
-    /// which part was read, from 0 to 1.
+    /// The digest of a model's files, read where it is not known. `progress` hears which part was read, from 0 to 1.
     ///
     /// # Errors
     ///
     /// A file cannot be read, or somebody writes to it meanwhile.
-    pub fn of(&self, model: &str, progress: impl FnMut(f32)) -> io::Result<Option<Digest>> {
-        if model.starts_with(SCHEME) {
-            return Ok(None);
-        }
-        let mut files = files_of(model).into_iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
-        let states = states(&files)?;
+    pub fn of(&self, files: &ModelFiles, progress: impl FnMut(f32)) -> io::Result<Digest> {
+        let states = states(files)?;
         if let Some(digest) = self.known(&states) {
-            return Ok(Some(digest));
+            return Ok(digest);
         }
-        let digest = read(&mut files, &states, progress)?;
-        if self::states(&files)? != states {
+        let digest = read(files, &states, progress)?;
+        if self::states(files)? != states {
             return Err(io::Error::other("somebody writes to it; mount it when it is complete"));
         }
         self.remember(Known { files: states, digest });
-        Ok(Some(digest))
+        Ok(digest)
     }
 
-    /// Whether the files under a model's name are, as they are now, known to have this digest. Reads nothing of them.
-    pub fn are_still(&self, model: &str, digest: &Digest) -> bool {
-        let states: io::Result<Vec<FileState>> =
-            files_of(model).iter().map(|file| Ok(FileState::of(&std::fs::metadata(file)?))).collect();
-        states.is_ok_and(|states| self.known(&states).as_ref() == Some(digest))
+    /// Whether open files are, as they are now, known to have this digest. Reads nothing of them.
+    pub fn are_still(&self, files: &ModelFiles, digest: &Digest) -> bool {
+        states(files).is_ok_and(|states| self.known(&states).as_ref() == Some(digest))
     }
 
     fn known(&self, files: &[FileState]) -> Option<Digest> {
@@ -121,18 +114,15 @@ impl Digests {
     }
 }
 
-fn files_of(model: &str) -> Vec<PathBuf> {
-    parts_of(model).unwrap_or_else(|| vec![model.into()])
+fn states(files: &ModelFiles) -> io::Result<Vec<FileState>> {
+    Ok(files.metadata()?.iter().map(FileState::of).collect())
 }
 
-fn states(files: &[File]) -> io::Result<Vec<FileState>> {
-    files.iter().map(|file| Ok(FileState::of(&file.metadata()?))).collect()
-}
-
-fn read(files: &mut [File], states: &[FileState], mut progress: impl FnMut(f32)) -> io::Result<Digest> {
+fn read(files: &ModelFiles, states: &[FileState], mut progress: impl FnMut(f32)) -> io::Result<Digest> {
     let all: u64 = states.iter().map(|state| state.bytes).sum();
     let (mut hasher, mut buffer, mut done) = (Sha256::new(), vec![0; READ_BYTES], 0u64);
-    for file in files {
+    for (_, mut file) in files.parts() {
+        file.rewind()?;
         loop {
             let bytes = match file.read(&mut buffer) {
                 Ok(0) => break,
@@ -158,6 +148,8 @@ fn write(path: &Path, known: &[Known]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     struct Folder(tempfile::TempDir);
@@ -178,10 +170,14 @@ mod tests {
         }
     }
 
+    fn open(model: &str) -> ModelFiles {
+        ModelFiles::open(model).expect("opens").expect("it has a file")
+    }
+
     /// The digest, and how often the file was read for it.
     fn digest(digests: &Digests, model: &str) -> (String, usize) {
         let mut reads = 0;
-        let digest = digests.of(model, |_| reads += 1).expect("readable").expect("it has a file");
+        let digest = digests.of(&open(model), |_| reads += 1).expect("readable");
         (digest.to_string(), reads)
     }
 
@@ -195,13 +191,14 @@ mod tests {
         assert_eq!(digest(&digests, &path), (ABC.into(), 1));
         assert_eq!(digest(&digests, &path), (ABC.into(), 0));
         assert_eq!(digest(&folder.digests(), &path), (ABC.into(), 0), "the next daemon knows it");
-        let known = digests.of(&path, |_| {}).expect("readable").expect("it has a file");
-        assert!(digests.are_still(&path, &known));
+        let (file, before) =
+            (open(&path), std::fs::metadata(&path).expect("there").modified().expect("known"));
+        let known = digests.of(&file, |_| {}).expect("readable");
+        assert!(digests.are_still(&file, &known));
         // The same length, and the same time of the last change as far as anybody can set it.
-        let before = std::fs::metadata(&path).expect("there").modified().expect("known");
         std::fs::write(&path, b"abd").expect("writes");
         File::options().write(true).open(&path).and_then(|f| f.set_modified(before)).expect("sets");
-        assert!(!digests.are_still(&path, &known));
+        assert!(!digests.are_still(&file, &known));
         let (changed, reads) = digest(&digests, &path);
         assert!(changed != ABC && reads == 1);
     }
@@ -215,11 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn model_without_a_file_has_no_digest_and_a_missing_one_is_an_error() {
-        let digests = Digests::default();
-        assert_eq!(digests.of("sim:text=echo", |_| {}).expect("nothing is read"), None);
-        assert!(digests.of("/nonexistent/m.gguf", |_| {}).is_err());
-        assert!(!digests.are_still("/nonexistent/m.gguf", &Digest([0; 32])));
+    fn digest_is_that_of_the_open_file_whatever_its_name_has_come_to_mean() {
+        let folder = Folder::new();
+        let (path, digests) = (folder.file("m.gguf", b"abc"), folder.digests());
+        let file = open(&path);
+        std::fs::rename(folder.file("other", b"xyz"), &path).expect("renames");
+        let known = digests.of(&file, |_| {}).expect("readable");
+        assert_eq!(known.to_string(), ABC);
+        assert!(digests.are_still(&file, &known) && !digests.are_still(&open(&path), &known));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::places::Place;
+use super::settings::Settings;
 use super::turns::Turn;
 use super::watch::PeerNo;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
@@ -38,8 +39,8 @@ pub enum Input {
     PeerDied { peer: PeerNo },
     /// A program that did not read can be written to again.
     Writable { conn: ConnId },
-    /// The program of a process runs; `socket` is the daemon's end of its connection.
-    ProgramStarted { pid: Pid, os_pid: u32, socket: UnixStream, place: Place },
+    /// The program of a process of a user runs; `socket` is the daemon's end of its connection.
+    ProgramStarted { pid: Pid, uid: u32, os_pid: u32, socket: UnixStream, place: Place },
     /// Everything that was accepted from this process group is through, and it is gone.
     GroupGone { leader: u32 },
     /// The program of a process has printed; `room` is its share of what may wait for the kernel.
@@ -52,6 +53,8 @@ pub enum Input {
     Worker(Event),
     /// The configuration is to be read again.
     Reload,
+    /// It was, for the request of this number.
+    Settled { number: u64, settled: Box<Result<Settings, String>> },
     /// The system asks the daemon to end.
     Terminate,
 }

@@ -15,12 +15,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drivers::estimate::{Estimate, estimate};
+use drivers::estimate::{Estimate, estimate, estimate_open};
+use drivers::files::{ModelFiles, errno_of};
 use drivers::wire::{DeviceFound, DriverFault, LoadRequest};
-use syscalls::Errno;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::digest::Digests;
 use super::input::Input;
@@ -55,16 +55,17 @@ impl Inspector {
         Inspector { inputs, digests, places: Arc::new(Semaphore::new(INSPECTIONS_AT_ONCE_MAX)) }
     }
 
-    /// Looks at a file; `Inspected` will come.
-    pub fn inspect(&self, model: ModelId, load: Box<LoadRequest>) {
+    /// Looks at a file after a pause; `Inspected` will come.
+    pub fn inspect(&self, model: ModelId, load: Box<LoadRequest>, delay: Duration) {
         let (inputs, places) = (self.inputs.clone(), Arc::clone(&self.places));
         let digests = Arc::clone(&self.digests);
         tokio::spawn(async move {
+            sleep(delay).await;
             // Nobody closes the semaphore.
             let _place = places.acquire().await;
             let told = inputs.clone();
             let looked_at = on_its_own_thread(move || look_at(model, &load, &digests, &told)).await;
-            let no_thread = |e| DriverFault::new(Errno::EIO, format!("the model cannot be looked at: {e}"));
+            let no_thread = |e| DriverFault::new(errno_of(&e), format!("the model cannot be looked at: {e}"));
             let (estimate, digest) = match looked_at.map_err(no_thread).and_then(|looked| looked) {
                 Ok((estimate, digest)) => (Ok(estimate), digest),
                 Err(fault) => (Err(fault), None),
@@ -81,17 +82,18 @@ fn look_at(
     digests: &Digests,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(Estimate, Option<Digest>), DriverFault> {
-    let estimate = estimate(load)?;
+    let Some(files) = ModelFiles::open(&load.path)? else { return Ok((estimate(load)?, None)) };
+    let estimate = estimate_open(&files, load)?;
     let mut told = 0.0;
-    let digest = digests.of(&load.path, |fraction| {
+    let digest = digests.of(&files, |fraction| {
         if fraction - told >= PROGRESS_STEP {
             told = fraction;
             // The main loop is gone only when the daemon ends.
             let _ = inputs.blocking_send(Input::Worker(Event::Checking { model, fraction }));
         }
     });
-    let unreadable = |e| DriverFault::new(Errno::EIO, format!("{} cannot be read: {e}", load.path));
-    Ok((estimate, digest.map_err(unreadable)?))
+    let unreadable = |e| DriverFault::new(errno_of(&e), format!("{} cannot be read: {e}", load.path));
+    Ok((estimate, Some(digest.map_err(unreadable)?)))
 }
 
 /// Does what may wait for a disk for ever.
@@ -147,6 +149,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use syscalls::Errno;
+
     use super::*;
 
     async fn found(script: &str) -> Vec<DeviceConfig> {
@@ -180,7 +184,7 @@ mod tests {
     async fn file_is_looked_at_and_reported() {
         let (inputs, mut received) = mpsc::channel(1);
         let load = LoadRequest { path: "/nonexistent.gguf".into(), ..LoadRequest::default() };
-        Inspector::new(inputs, Arc::default()).inspect(ModelId(7), Box::new(load));
+        Inspector::new(inputs, Arc::default()).inspect(ModelId(7), Box::new(load), Duration::ZERO);
         match received.recv().await {
             Some(Input::Worker(Event::Inspected {
                 model: ModelId(7),

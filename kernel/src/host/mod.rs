@@ -8,6 +8,7 @@
 
 pub mod connection;
 pub mod daemon;
+mod descriptors;
 mod digest;
 mod groups;
 pub mod heap;

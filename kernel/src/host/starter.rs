@@ -1,8 +1,8 @@
 //! How the host starts what is not itself: through the jail's helper, with an environment of its own.
 //!
-//! Workers get their model to read, a folder for its measurements to write, and the swap files open. Where the jail is
+//! Workers get their model open for reading, a folder for its measurements to write, and the swap files open. Where the jail is
 //! off, or its helper is missing and not required, they are started as they are. Programs run as whom they belong to in any
-//! case; without the helper nothing ends what they have started when the daemon is killed.
+//! case, and what they have started ends with them: without the helper the daemon's own executable stands in for it.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -13,16 +13,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use drivers::sim::SCHEME;
 use drivers::wire::LoadRequest;
 use nix::sys::stat::{Mode, umask};
 
 use super::log;
 use crate::core::MAIN_MEMORY;
 use crate::core::registration::Digest;
-use crate::jail::{self, Orders, Policy, Strictness, User};
+use crate::jail::{self, Orders, Policy, Strictness, User, helper};
 
-/// Files that a model may be split into, as for the reader of headers.
-const SHARDS_MAX: u32 = 512;
+/// The executable that runs, whatever has become of its name.
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
 /// Tells a worker how much to log.
 const LOG_VAR: &str = "LLMASOS_LOG";
@@ -36,6 +37,8 @@ const WORKER_VARIABLES: &[&str] =
 pub struct Starter {
     /// The jail's helper, where there is one.
     helper: Option<PathBuf>,
+    /// The daemon's executable, which does what a helper does outside the jail; none in tests of other things.
+    own: Option<PathBuf>,
     strictness: Strictness,
     /// What every worker may reach beside the built-in.
     worker: Policy,
@@ -48,7 +51,8 @@ pub struct Starter {
 impl Default for Starter {
     fn default() -> Self {
         let (worker, program) = (Policy::default(), Policy::default());
-        Starter { helper: None, strictness: Strictness::Off, worker, program, umask: Mode::empty() }
+        let (helper, own) = (None, None);
+        Starter { helper, own, strictness: Strictness::Off, worker, program, umask: Mode::empty() }
     }
 }
 
@@ -64,6 +68,8 @@ pub struct Start<'a> {
     pub guarded: bool,
     /// Descriptors that it inherits beside the first three.
     pub keep: Vec<RawFd>,
+    /// Those of them whose files it may open again, for reading.
+    pub reopen: Vec<RawFd>,
 }
 
 impl Starter {
@@ -78,6 +84,7 @@ impl Starter {
         Starter {
             umask,
             helper: helper.is_file().then_some(helper),
+            own: Path::new(OWN_EXECUTABLE).exists().then(|| OWN_EXECUTABLE.into()),
             strictness,
             worker: Policy::worker().with(worker),
             program: Policy::program().with(program),
@@ -108,7 +115,7 @@ impl Starter {
         policy.execute.push(program.into());
         policy.list.extend(program.parent().map(Into::into));
         policy.read.extend(libraries_beside(program));
-        policy.read.extend(files_of(&load.path));
+        policy.read.extend(answers_of(&load.path));
         policy.write.extend(load.cache_dir.as_ref().map(Into::into));
         if load.device.as_deref().is_some_and(|device| device != MAIN_MEMORY) {
             policy = policy.with_graphics();
@@ -117,7 +124,6 @@ impl Starter {
         environment.push((LOG_VAR.into(), log::level()));
         // What is made there is measured and removed.
         environment.extend(load.cache_dir.as_ref().map(|folder| ("TMPDIR".into(), folder.clone())));
-        let swap = load.swap.into_iter().flat_map(|area| [area.host_fd, area.disk_fd]).flatten();
         let start = Start {
             program,
             arguments: ["run".into(), "--load".into(), serde_json::to_string(load)?.into()].into(),
@@ -126,7 +132,8 @@ impl Starter {
             policy,
             user: None,
             guarded: false,
-            keep: swap.collect(),
+            keep: load.descriptors().collect(),
+            reopen: if load.files.len() > 1 { load.files.clone() } else { vec![] },
         };
         if self.jails() { self.command(&start) } else { Ok(bare(&start)) }
     }
@@ -137,9 +144,16 @@ impl Starter {
     ///
     /// A path of its policy is no UTF-8.
     pub fn command(&self, start: &Start) -> io::Result<Command> {
-        let mut command = match &self.helper {
-            Some(helper) => jail::command(helper, &self.orders(start), start.program, &start.arguments)?,
-            None => bare(start),
+        let through =
+            |helper: &Path| jail::command(helper, &self.orders(start), start.program, &start.arguments);
+        let mut command = match (&self.helper, &self.own) {
+            (Some(helper), _) => through(helper)?,
+            (None, Some(own)) => {
+                let mut command = through(own)?;
+                command.arg0(helper::NAME);
+                command
+            }
+            (None, None) => bare(start),
         };
         if !self.jails() {
             let mask = self.umask;
@@ -161,14 +175,15 @@ impl Starter {
             environment: start.environment.clone(),
             folder: start.folder.into(),
             keep: start.keep.clone(),
+            reopen: start.reopen.clone(),
             parent: std::process::id(),
             guarded: start.guarded,
-            strictness: self.strictness,
+            strictness: if self.jails() { self.strictness } else { Strictness::Off },
         }
     }
 }
 
-/// The command that runs a program without the helper.
+/// The command that runs a program without a helper.
 fn bare(start: &Start) -> Command {
     let mut command = Command::new(start.program);
     command.args(&start.arguments).env_clear().envs(start.environment.iter().map(|(k, v)| (k, v)));
@@ -199,36 +214,15 @@ pub fn own_cache(all: &str, digest: Option<&Digest>) -> Option<String> {
     made.ok().and_then(|()| folder.to_str().map(Into::into))
 }
 
-/// The files of a model: one, or by llama.cpp's names the parts of one (`…-00001-of-00003.gguf`), or the answers that a
-/// simulated one is given.
-fn files_of(path: &str) -> Vec<PathBuf> {
-    if let Some(script) = path.strip_prefix("sim:") {
-        return script.split(',').filter_map(|part| part.strip_prefix("answers=")).map(Into::into).collect();
-    }
-    parts_of(path).unwrap_or_else(|| vec![path.into()])
-}
-
-/// The parts of a model in several files, by llama.cpp's names; none of a model in one.
-pub fn parts_of(path: &str) -> Option<Vec<PathBuf>> {
-    let (stem, ending) = path.rsplit_once('.')?;
-    let (stem, count) = stem.rsplit_once("-of-")?;
-    let (stem, _) = stem.rsplit_once('-')?;
-    let parts = count.parse::<u32>().ok().filter(|parts| (1..=SHARDS_MAX).contains(parts))?;
-    Some((1..=parts).map(|part| format!("{stem}-{part:05}-of-{count}.{ending}").into()).collect())
+/// The answers that a simulated model is given. The files of all others are open when the worker begins.
+fn answers_of(path: &str) -> Vec<PathBuf> {
+    let script = path.strip_prefix(SCHEME).unwrap_or_default();
+    script.split(',').filter_map(|part| part.strip_prefix("answers=")).map(Into::into).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn model_in_parts_is_all_of_its_files() {
-        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(files_of("/m/a.gguf"), paths(&["/m/a.gguf"]));
-        assert_eq!(files_of("/m/a-of-b.gguf"), paths(&["/m/a-of-b.gguf"]));
-        let parts = paths(&["/m/a-00001-of-00002.gguf", "/m/a-00002-of-00002.gguf"]);
-        assert_eq!(files_of("/m/a-00001-of-00002.gguf"), parts);
-    }
 
     #[test]
     fn worker_logs_at_the_level_that_the_daemon_has_when_it_starts() {
@@ -258,6 +252,7 @@ mod tests {
             user: Some(User { uid: 61_236, gid: 61_237, groups: vec![61_237, 61_238] }),
             guarded: true,
             keep: vec![],
+            reopen: vec![],
         };
         let output = Starter::default().command(&start).and_then(|mut c| c.output()).expect("runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "61236 61237 61237 61238\n");
@@ -274,13 +269,23 @@ mod tests {
         let own = own_cache(&all, Some(&Digest([7; 32]))).expect("there is room");
         let other = own_cache(&all, Some(&Digest([8; 32]))).expect("there is room");
         assert!(own != other && Path::new(&own).is_dir());
-        let load =
-            LoadRequest { path: "/m/a.gguf".into(), cache_dir: Some(own.clone()), ..Default::default() };
+        let load = LoadRequest {
+            path: path("a.gguf").display().to_string(),
+            files: vec![7],
+            cache_dir: Some(own.clone()),
+            ..Default::default()
+        };
         let none = Policy::default();
         let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none, Mode::empty());
         let command = starter.worker(&path("worker"), &load).expect("it has a form");
         let orders = command.get_args().nth(1).and_then(|json| json.to_str()).expect("they are JSON");
-        let policy = serde_json::from_str::<Orders>(orders).expect("they are orders").policy;
+        let orders = serde_json::from_str::<Orders>(orders).expect("they are orders");
+        assert_eq!(
+            (orders.keep, orders.reopen),
+            (vec![7], vec![]),
+            "its model is open and stays shut by name"
+        );
+        let policy = orders.policy;
         assert_eq!(policy.write, [PathBuf::from(own)]);
         assert_eq!(policy.list, [folder.path()]);
         let mut beside: Vec<_> = policy.read.iter().filter(|read| read.starts_with(folder.path())).collect();
@@ -289,8 +294,19 @@ mod tests {
     }
 
     #[test]
+    fn worker_of_a_model_in_parts_opens_these_again() {
+        let load = LoadRequest { path: "/m/a.gguf".into(), files: vec![7, 9], ..Default::default() };
+        let none = Policy::default();
+        let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none, Mode::empty());
+        let command = starter.worker(Path::new("/bin/worker"), &load).expect("it has a form");
+        let orders = command.get_args().nth(1).and_then(|json| json.to_str()).expect("they are JSON");
+        let orders = serde_json::from_str::<Orders>(orders).expect("they are orders");
+        assert_eq!((orders.keep, orders.reopen), (vec![7, 9], vec![7, 9]));
+    }
+
+    #[test]
     fn simulated_model_has_its_answers_alone() {
-        assert!(files_of("sim:text=echo").is_empty());
-        assert_eq!(files_of("sim:text=echo,answers=/m/a.json"), [PathBuf::from("/m/a.json")]);
+        assert!(answers_of("sim:text=echo").is_empty() && answers_of("/m/answers=a.gguf").is_empty());
+        assert_eq!(answers_of("sim:text=echo,answers=/m/a.json"), [PathBuf::from("/m/a.json")]);
     }
 }

@@ -10,13 +10,13 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drivers::wire::{SWAP_PLACE_BYTES, SWAP_PLACES, SWAP_SLOTS_AT, Slot, SwapArea};
-use nix::fcntl::{FallocateFlags, FcntlArg, FdFlag, fallocate, fcntl};
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::core::event::ModelId;
@@ -41,28 +41,6 @@ impl SwapFiles {
         let disk_fd = self.disk.as_ref().map(|(file, _)| file.as_raw_fd());
         (host_fd.is_some() || disk_fd.is_some()).then_some(SwapArea { host_fd, disk_fd })
     }
-}
-
-/// Lets the program that this process is about to become keep the files. Only for a child between fork and exec:
-/// the daemon's own descriptors stay closed to everybody else. They keep their numbers, since under a fixed number
-/// there could be something that the child needs until then.
-///
-/// # Errors
-///
-/// A descriptor is not open.
-pub fn hand_over(area: SwapArea) -> io::Result<()> {
-    for fd in [area.host_fd, area.disk_fd].into_iter().flatten() {
-        keep_at_exec(fd)?;
-    }
-    Ok(())
-}
-
-fn keep_at_exec(fd: RawFd) -> io::Result<()> {
-    // SAFETY: it is a number of the swap area, whose files are open as long as the supervisor of the worker holds
-    // them, and it is borrowed for one system call.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    Ok(())
 }
 
 /// The files of all models.
@@ -194,6 +172,7 @@ fn file_name(model: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::descriptors::hand_over;
     use std::io::{Read, Seek, SeekFrom, Write};
     use std::os::unix::fs::MetadataExt;
 
@@ -306,7 +285,7 @@ mod tests {
             command.args(["-c", &script]).stderr(std::process::Stdio::null());
             if handed {
                 // SAFETY: between fork and exec the closure makes system calls alone.
-                unsafe { command.pre_exec(move || hand_over(area)) };
+                unsafe { command.pre_exec(move || hand_over(&fds)) };
             }
             command.status().expect("bash runs").success()
         };

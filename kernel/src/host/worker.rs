@@ -16,6 +16,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use drivers::files::ModelFiles;
 use drivers::wire::{FromWorker, LoadRequest, decode};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -24,7 +25,7 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use start::{NotStarted, check_file, spawn};
+use start::{NotStarted, open_model, spawn};
 
 use super::digest::Digests;
 use super::input::Input;
@@ -78,6 +79,14 @@ enum End {
     Killed,
 }
 
+/// What has come of a worker.
+struct Heard {
+    /// Of messages that are not whole yet.
+    bytes: Vec<u8>,
+    /// The files of its model, until it has loaded them.
+    files: Option<ModelFiles>,
+}
+
 impl Supervisor {
     /// Starts the worker, passes on what it says, and reports its end.
     pub async fn run(mut self) {
@@ -96,14 +105,15 @@ impl Supervisor {
 
     async fn live(&mut self) -> Result<String, NotStarted> {
         let Supervisor { load, digest, digests, delay, stop, .. } = self;
-        let checked = async {
+        let opened = async {
             sleep(*delay).await;
-            check_file(load, *digest, digests).await
+            open_model(load, *digest, digests).await
         };
-        tokio::select! {
+        let files = tokio::select! {
             _ = stop => return Ok("stopped before it was started".into()),
-            checked = checked => checked?,
-        }
+            opened = opened => opened?,
+        };
+        self.load.files = files.as_ref().map(ModelFiles::descriptors).unwrap_or_default();
         let refused = NotStarted::about("its connection");
         let (near, far) = std::os::unix::net::UnixStream::pair().map_err(&refused)?;
         near.set_nonblocking(true).map_err(&refused)?;
@@ -116,18 +126,24 @@ impl Supervisor {
         let started = Input::WorkerStarted { worker: self.worker, link: Arc::clone(&link) };
         // The main loop is gone only when the daemon ends.
         let _ = self.inputs.send(started).await;
-        let end = self.listen(&mut child, &link, os_pid).await;
+        let end = self.listen(&mut child, &link, os_pid, files).await;
         Ok(conclude(end, child, &link, os_pid).await)
     }
 
-    /// Whether the file is still what was checked, now that the worker has it open.
-    fn has_its_file(&self) -> bool {
-        self.digest.is_none_or(|digest| self.digests.are_still(&self.load.path, &digest))
+    /// Whether nobody has written to the files while the worker loaded them.
+    fn are_whole(&self, files: &ModelFiles) -> bool {
+        self.digest.is_none_or(|digest| self.digests.are_still(files, &digest))
     }
 
     /// Passes on what the worker says until one of its ends comes.
-    async fn listen(&mut self, child: &mut Child, link: &UnixStream, os_pid: u32) -> End {
-        let mut buffer = Vec::new();
+    async fn listen(
+        &mut self,
+        child: &mut Child,
+        link: &UnixStream,
+        os_pid: u32,
+        files: Option<ModelFiles>,
+    ) -> End {
+        let mut heard = Heard { bytes: Vec::new(), files };
         loop {
             let exited = tokio::select! {
                 biased;
@@ -136,7 +152,7 @@ impl Supervisor {
                 status = child.wait() => status.ok(),
             };
             // What it said before it exited still counts.
-            match (self.pass_on(link, &mut buffer, os_pid).await, exited) {
+            match (self.pass_on(link, &mut heard, os_pid).await, exited) {
                 (Ok(_), Some(status)) => return End::Exited(status),
                 (Ok(true), None) => {}
                 (Ok(false), None) => return End::Hangup,
@@ -148,9 +164,9 @@ impl Supervisor {
     }
 
     /// Passes on all that has come. Gives whether more can come.
-    async fn pass_on(&self, link: &UnixStream, buffer: &mut Vec<u8>, os_pid: u32) -> io::Result<bool> {
+    async fn pass_on(&self, link: &UnixStream, heard: &mut Heard, os_pid: u32) -> io::Result<bool> {
         loop {
-            match read_some(link, buffer) {
+            match read_some(link, &mut heard.bytes) {
                 Ok(0) => return Ok(false),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
@@ -158,14 +174,16 @@ impl Supervisor {
                 Err(e) => return Err(e),
             }
             let mut used = 0;
-            while let Some((message, bytes)) = decode::<FromWorker>(&buffer[used..])? {
+            while let Some((message, bytes)) = decode::<FromWorker>(&heard.bytes[used..])? {
                 used += bytes;
-                if matches!(message, FromWorker::Ready(_)) && !self.has_its_file() {
+                // It has mapped them, and nobody needs them open any more.
+                let loaded = matches!(message, FromWorker::Ready(_)).then(|| heard.files.take()).flatten();
+                if loaded.is_some_and(|files| !self.are_whole(&files)) {
                     return Err(io::ErrorKind::StaleNetworkFileHandle.into());
                 }
                 self.say(event(self.worker, os_pid, message)).await;
             }
-            buffer.drain(..used);
+            heard.bytes.drain(..used);
         }
     }
 
@@ -285,6 +303,11 @@ mod tests {
     }
 
     fn start(script: &str, words: &[FromWorker]) -> Scripted {
+        start_with(script, words, |_| {})
+    }
+
+    /// The same, with a supervisor that was told something else.
+    fn start_with(script: &str, words: &[FromWorker], change: impl FnOnce(&mut Supervisor)) -> Scripted {
         let folder = tempfile::tempdir().expect("a folder");
         let program = folder.path().join("worker");
         let mut bytes = Vec::new();
@@ -295,7 +318,7 @@ mod tests {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("sets");
         let (sender, inputs) = mpsc::channel(16);
         let (stop, stopped) = oneshot::channel();
-        let supervisor = Supervisor {
+        let mut supervisor = Supervisor {
             worker: WORKER,
             load: load(),
             digest: None,
@@ -307,6 +330,7 @@ mod tests {
             inputs: sender,
             stop: stopped,
         };
+        change(&mut supervisor);
         tokio::spawn(supervisor.run());
         Scripted { _folder: folder, inputs, stop: Some(stop) }
     }
@@ -409,6 +433,42 @@ mod tests {
             panic!("something else than a death")
         };
         assert!(how.contains("/nonexistent/model.gguf"), "{how}");
+    }
+
+    /// A worker that takes the name of its model away, and then copies what it was handed.
+    const COPY: &str = r#"fd=$(printf %s "$3" | sed 's/.*"files":\[\([0-9]*\)\].*/\1/')
+        mv "$OTHER" "$MODEL" && cat "/proc/self/fd/$fd" >"$MODEL.got"; exit 4"#;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_has_the_file_that_was_checked_and_the_next_one_is_not_started_on_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        fs::write(path("m"), "first").expect("writes");
+        fs::write(path("other"), "other").expect("writes");
+        let digests = Arc::new(Digests::default());
+        let files = ModelFiles::open(&path("m")).expect("opens").expect("it is a file");
+        let first = digests.of(&files, |_| {}).expect("readable");
+        let on_first = |supervisor: &mut Supervisor| {
+            supervisor.load.path = path("m");
+            (supervisor.digest, supervisor.digests) = (Some(first), Arc::clone(&digests));
+        };
+        let script = COPY.replace("$MODEL", &path("m")).replace("$OTHER", &path("other"));
+        assert_eq!(start_with(&script, &[], on_first).death().await, "exit status 4");
+        assert_eq!(fs::read_to_string(path("m.got")).expect("it was copied"), "first");
+        let mut next = start_with("exit 0", &[], on_first);
+        let Some(Event::WorkerRefused { fault, .. }) = next.next().await else { panic!("it is started") };
+        assert!(fault.message.contains("has changed") && fault.message.contains(&path("m")), "{fault}");
+        assert_eq!(next.death().await, "its model was refused");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn worker_of_a_file_that_nobody_has_checked_is_not_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("m");
+        fs::write(&file, "unread").expect("writes");
+        let mut worker = start_with("exit 0", &[], |s| s.load.path = file.display().to_string());
+        assert!(matches!(worker.next().await, Some(Event::WorkerRefused { .. })));
+        assert_eq!(worker.death().await, "its model was refused");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -12,7 +12,7 @@ use seccompiler::{
     TargetArch, apply_filter,
 };
 
-use super::policy::Network;
+use super::policy::{Attributes, Network, Policy};
 
 /// Why calls cannot be filtered.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,44 @@ const SHUT_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const SHUT_HERE: &[i64] = &[];
 
+/// Changes of what the system keeps about files. The last four are newer than the C library's names.
+const ATTRIBUTES: &[i64] = &[
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    FCHMODAT2,
+    SETXATTRAT,
+    REMOVEXATTRAT,
+    FILE_SETATTR,
+];
+
+/// The same, of one architecture.
+#[cfg(target_arch = "x86_64")]
+const ATTRIBUTES_HERE: &[i64] = &[
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const ATTRIBUTES_HERE: &[i64] = &[];
+
+/// Numbers that all architectures have in common.
+const FCHMODAT2: i64 = 452;
+const SETXATTRAT: i64 = 463;
+const REMOVEXATTRAT: i64 = 466;
+const FILE_SETATTR: i64 = 469;
+
 /// Flags of `clone` that make name spaces, or children of the daemon, which it does not know and would never reap.
 const CLONE_SHUT: &[i32] = &[
     libc::CLONE_PARENT,
@@ -164,17 +202,21 @@ const X32: i64 = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const X32_OWN: std::ops::RangeInclusive<i64> = 512..=547;
 
-/// Filters the calls of this process and all that come from it. `signals_are_scoped` says that the system keeps
+/// Filters the calls of this process and all that come from it, as far as the policy says. `signals_are_scoped` says that the system keeps
 /// signals inside the jail; otherwise processes in it send none but to themselves.
 ///
 /// # Errors
 ///
 /// The system has no seccomp.
-pub(super) fn shut(network: Network, signals_are_scoped: bool) -> Result<(), CallsError> {
+pub(super) fn shut(policy: &Policy, signals_are_scoped: bool) -> Result<(), CallsError> {
+    let network = policy.network;
     let mut rules: Rules = SHUT.iter().chain(SHUT_HERE).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, clone_rules()?);
     rules.insert(libc::SYS_ioctl, ioctl_rules(signals_are_scoped)?);
     rules.extend(process_rules()?);
+    if policy.attributes == Attributes::Shut {
+        rules.extend(ATTRIBUTES.iter().chain(ATTRIBUTES_HERE).map(|call| (*call, Vec::new())));
+    }
     if let Some(sockets) = socket_rules(network)? {
         rules.insert(libc::SYS_socket, sockets);
         rules.insert(libc::SYS_socketpair, pair_rules(network)?);

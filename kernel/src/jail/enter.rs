@@ -83,12 +83,12 @@ pub fn enter(orders: &Orders, program: &OsStr, arguments: &[OsString]) -> Result
         let source = command.exec();
         return Err(EnterError::Exec { program: Path::new(program).display().to_string(), source });
     }
-    let is_whole = files::shut(&orders.policy)?;
+    let is_whole = files::shut(&orders.policy, &orders.reopen)?;
     if required && !is_whole {
         return Err(EnterError::Lacking(there));
     }
     if there.seccomp {
-        calls::shut(orders.policy.network, there.landlock >= LANDLOCK_WHOLE)?;
+        calls::shut(&orders.policy, there.landlock >= LANDLOCK_WHOLE)?;
     }
     let source = command.exec();
     Err(EnterError::Exec { program: Path::new(program).display().to_string(), source })

@@ -1,5 +1,6 @@
 //! Files, signals, ports and abstract sockets: what Landlock shuts.
 
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 
 use landlock::{
@@ -12,12 +13,12 @@ use super::policy::{Network, Policy};
 /// What is handled: a newer version would shut more than the policies here were tested with.
 const VERSION: ABI = ABI::V6;
 
-/// Shuts all files but those of the policy, and every process outside. Gives whether the system does all of that.
+/// Shuts all files but those of the policy and those that are open as `reopen`, and every process outside. Gives whether the system does all of that.
 ///
 /// # Errors
 ///
 /// The system has Landlock and refuses it.
-pub(super) fn shut(policy: &Policy) -> Result<bool, RulesetError> {
+pub(super) fn shut(policy: &Policy, reopen: &[RawFd]) -> Result<bool, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(VERSION))?
@@ -32,6 +33,7 @@ pub(super) fn shut(policy: &Policy) -> Result<bool, RulesetError> {
     rules = allow(rules, &policy.execute, read | AccessFs::Execute)?;
     rules = allow(rules, &policy.write, AccessFs::from_all(VERSION) & !AccessFs::Execute & !make_nodes())?;
     rules = allow(rules, &policy.devices, read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+    rules = allow_again(rules, reopen)?;
     let status = rules.restrict_self()?;
     Ok(status.ruleset == RulesetStatus::FullyEnforced)
 }
@@ -39,6 +41,16 @@ pub(super) fn shut(policy: &Policy) -> Result<bool, RulesetError> {
 /// Rights that no program has in any folder: device nodes come from the system.
 fn make_nodes() -> BitFlags<AccessFs> {
     make_bitflags!(AccessFs::{MakeChar | MakeBlock})
+}
+
+/// Allows the files of descriptors to be read, whatever their names mean by now.
+fn allow_again(mut rules: RulesetCreated, reopen: &[RawFd]) -> Result<RulesetCreated, RulesetError> {
+    for fd in reopen {
+        // SAFETY: the helper's starter has left it open, which is an error here where it is not, and nothing closes it.
+        let opened = unsafe { BorrowedFd::borrow_raw(*fd) };
+        rules = rules.add_rule(PathBeneath::new(opened, AccessFs::ReadFile))?;
+    }
+    Ok(rules)
 }
 
 /// Allows what exists. A file has no rights of folders.

@@ -14,6 +14,7 @@ mod descriptors;
 mod enter;
 mod files;
 mod guard;
+pub mod helper;
 mod identity;
 mod limits;
 mod policy;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use enter::{EnterError, enter};
 pub use identity::{User, run_as};
-pub use policy::{Limits, Network, Policy};
+pub use policy::{Attributes, Limits, Network, Policy};
 pub use support::{Support, support};
 
 /// Whether programs are jailed.
@@ -57,6 +58,9 @@ pub struct Orders {
     pub folder: PathBuf,
     /// The descriptors that it keeps, beside the first three.
     pub keep: Vec<RawFd>,
+    /// Those of them whose files it may open again, for reading and under whatever name.
+    #[serde(default)]
+    pub reopen: Vec<RawFd>,
     /// The process whose end ends the program.
     pub parent: u32,
     /// Nothing that the program starts outlives it, or the daemon.

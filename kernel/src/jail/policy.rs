@@ -18,10 +18,24 @@ pub struct Policy {
     pub write: Vec<PathBuf>,
     /// Device nodes, and folders of them, that it may use.
     pub devices: Vec<PathBuf>,
+    /// What it may change about files.
+    pub attributes: Attributes,
     /// Sockets that it may make.
     pub network: Network,
     /// What it may take.
     pub limits: Limits,
+}
+
+/// Whether a program may change modes, owners, times and extended attributes of files. Landlock keeps nobody from that, so
+/// it is of all files of the program's user, whether it may open them or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attributes {
+    /// Of none.
+    #[default]
+    Shut,
+    /// Of all that are its user's.
+    Open,
 }
 
 /// Sockets that a program may make. Those that it was handed it can use in any case.
@@ -192,6 +206,7 @@ impl Policy {
         self.write.extend(more.write.iter().cloned());
         self.devices.extend(more.devices.iter().cloned());
         self.network = self.network.max(more.network);
+        self.attributes = self.attributes.max(more.attributes);
         let (own, theirs) = (&mut self.limits, more.limits);
         own.files = theirs.files.or(own.files);
         own.processes = theirs.processes.or(own.processes);
@@ -208,6 +223,8 @@ impl Policy {
         self.read.extend(paths(GRAPHICS_FILES));
         // CUDA opens sockets to its own daemons where these are, and counts its processes nowhere.
         self.network = Network::Unix;
+        // They share memory in files, which they make with one mode and give another.
+        self.attributes = Attributes::Open;
         self
     }
 
@@ -218,6 +235,7 @@ impl Policy {
             read: paths(SETTINGS).chain(paths(MACHINE)).collect(),
             execute: paths(SYSTEM).collect(),
             devices: paths(HARMLESS_DEVICES).collect(),
+            attributes: Attributes::Open,
             limits: Limits {
                 files: Some(256),
                 processes: Some(64),

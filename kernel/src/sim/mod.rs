@@ -106,7 +106,7 @@ impl Simulation {
             Effect::Send { frame, .. } => self.frames.push(*frame),
             Effect::Report { call, event, .. } => self.frames.push(Frame::Event(call, event)),
             Effect::Hangup { .. } | Effect::Exit => self.over = true,
-            Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, load)),
+            Effect::Inspect { model, load, .. } => self.jobs.push_back(Job::Inspect(model, load)),
             Effect::StartWorker { worker, load, .. } => self.jobs.push_back(Job::Start(worker, load)),
             Effect::StopWorker { worker } | Effect::KillWorker { worker } => {
                 self.jobs.push_back(Job::Died(worker, "stopped".into()))

@@ -56,7 +56,10 @@ impl Home {
 
     /// The command line of a daemon in this home.
     pub fn command(&self) -> Command {
-        let mut command = llmasos();
+        self.command_of(llmasos())
+    }
+
+    fn command_of(&self, mut command: Command) -> Command {
         command.arg("daemon").args(["--config", &text(&self.path("config.ron"))]);
         command.args(["--socket", &text(&self.path("s")), "--data", &text(&self.path("data"))]);
         command
@@ -69,12 +72,25 @@ impl Home {
 
     /// The same, started in a way of one's own.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Daemon {
+        let mut command = self.command();
+        change(&mut command);
+        self.start_by(command)
+    }
+
+    /// Starts a daemon whose executable has none of the others beside it.
+    pub fn start_alone(&self) -> Daemon {
+        let alone = self.path("llmasos");
+        // By another process: a copy that this one has open while another test forks cannot be run.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_llmasos")).arg(&alone).status();
+        assert!(copied.expect("cp is part of every Linux").success());
+        self.start_by(self.command_of(deaf(Command::new(&alone))))
+    }
+
+    fn start_by(&self, mut command: Command) -> Daemon {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let notified = UnixDatagram::bind(&notify).expect("the name is free");
         notified.set_read_timeout(Some(DEADLINE)).expect("a duration");
-        let mut command = self.command();
-        change(&mut command);
         let child = command.env("NOTIFY_SOCKET", &notify).spawn().expect("starts");
         let mut words = [0; 64];
         let bytes = notified.recv(&mut words).expect("tells that it is ready");
@@ -164,7 +180,10 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// The executable under test, deaf to the settings of whoever runs the tests.
 pub fn llmasos() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos"));
+    deaf(Command::new(env!("CARGO_BIN_EXE_llmasos")))
+}
+
+fn deaf(mut command: Command) -> Command {
     for name in ["LLMASOS_SOCKET", "LLMASOS_DATA", "LLMASOS_CONFIG", "LLMASOS_LOG", "NOTIFY_SOCKET"] {
         command.env_remove(name);
     }

@@ -260,19 +260,29 @@ fn programs_and_what_they_have_started_end_with_a_daemon_that_is_killed() {
     for jail in ["", "jail: (strictness: off)"] {
         let home = Home::new("exit 1");
         fs::write(home.path("config.ron"), format!("(devices: [], {jail})")).expect("writes");
-        let daemon = home.start();
-        let mut client = daemon.client();
-        let pid = script(&mut client, WITH_A_CHILD);
-        let held = script(&mut client, WITH_A_CHILD);
-        let os_pids = [pid, held].map(|pid| os_pid(&mut client, pid));
-        [pid, held].into_iter().for_each(|pid| wait_for_line(&mut client, pid, "started"));
-        client.call(Kill { pid: held, signal: Signal::Stop }).expect("it is the caller's");
-        wait_until("one is held", || (os_state(os_pids[1]) == "T").then_some(()));
-        daemon.signal(nix::sys::signal::Signal::SIGKILL);
-        daemon.end();
-        for os_pid in os_pids {
-            wait_until("the program is gone with its child", || is_gone(os_pid).then_some(()));
-        }
+        end_with_a_daemon_that_is_killed(home.start());
+    }
+}
+
+#[test]
+fn programs_and_what_they_have_started_end_with_a_daemon_that_has_no_helper_and_is_killed() {
+    let home = Home::new("exit 1");
+    fs::write(home.path("config.ron"), "(devices: [])").expect("writes");
+    end_with_a_daemon_that_is_killed(home.start_alone());
+}
+
+fn end_with_a_daemon_that_is_killed(daemon: Daemon) {
+    let mut client = daemon.client();
+    let pid = script(&mut client, WITH_A_CHILD);
+    let held = script(&mut client, WITH_A_CHILD);
+    let os_pids = [pid, held].map(|pid| os_pid(&mut client, pid));
+    [pid, held].into_iter().for_each(|pid| wait_for_line(&mut client, pid, "started"));
+    client.call(Kill { pid: held, signal: Signal::Stop }).expect("it is the caller's");
+    wait_until("one is held", || (os_state(os_pids[1]) == "T").then_some(()));
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.end();
+    for os_pid in os_pids {
+        wait_until("the program is gone with its child", || is_gone(os_pid).then_some(()));
     }
 }
 

@@ -3,8 +3,9 @@
 //! somebody else; run as an ordinary user, it is that user.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,13 @@ const OPEN_OUTSIDE: &[&str] = &[
     "fork-bomb",
     "many-files",
     "much-memory",
+    "read-model-by-name",
+    "write-model-by-name",
+    "read-neighbour-of-model",
+    "reopen-model",
+    "reopen-model-for-writing",
+    "chmod-model",
+    "fchmod-model",
     "inherited-descriptor",
     "read-through-proc",
     "set-user-id-program",
@@ -43,8 +51,20 @@ const OPEN_OUTSIDE: &[&str] = &[
 /// Ways that the limits of a program close. A worker has those of the machine: it computes with all of it.
 const CLOSED_BY_LIMITS: &[&str] = &["fork-bomb", "much-memory", "many-files"];
 
+/// Ways that programs have, as their user's other programs do.
+const OPEN_TO_PROGRAMS: &[&str] = &["chmod-model", "fchmod-model"];
+
 /// As many ways as the manual says.
-const WAYS_MIN: usize = 37;
+const WAYS_MIN: usize = 45;
+
+/// That of a descriptor that a careless daemon leaves open.
+const INHERITED: RawFd = 9;
+
+/// The number under which a program has the descriptor of its model.
+const MODEL: RawFd = 10;
+
+/// Of ways to a model, those that a worker has whose model is in several files: to open these again, for reading.
+const OPEN_AGAIN: &[&str] = &["reopen-model", "read-model-by-name"];
 
 /// A user that is nobody else here.
 const STRANGER: u32 = 64_321;
@@ -53,6 +73,7 @@ struct Prison {
     folder: tempfile::TempDir,
     victim: Child,
     tcp: TcpListener,
+    model: File,
     _socket: UnixListener,
     _datagrams: UnixDatagram,
 }
@@ -110,7 +131,14 @@ impl Prison {
         fs::set_permissions(path("target/datagrams"), fs::Permissions::from_mode(0o777)).unwrap();
         let victim = as_user(Path::new("sleep")).arg("600").spawn().unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        Prison { folder, victim, tcp, _socket: socket, _datagrams: datagrams }
+        for name in ["target/model", "target/neighbour"] {
+            fs::write(path(name), format!("this is {name}")).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o666)).unwrap();
+            let user = user();
+            std::os::unix::fs::chown(path(name), user.as_ref().map(|u| u.uid), user.map(|u| u.gid)).unwrap();
+        }
+        let model = File::open(path("target/model")).unwrap();
+        Prison { folder, victim, tcp, model, _socket: socket, _datagrams: datagrams }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -134,7 +162,8 @@ impl Prison {
             user: user(),
             environment: self.environment(),
             folder: self.path("home"),
-            keep: vec![],
+            keep: vec![MODEL],
+            reopen: vec![],
             parent: std::process::id(),
             guarded: false,
             strictness: Strictness::Auto,
@@ -142,9 +171,12 @@ impl Prison {
     }
 
     fn inside(&self, policy: &Policy, arguments: &[&str]) -> Output {
+        self.inside_with(&self.orders_with(policy.clone()), arguments)
+    }
+
+    fn inside_with(&self, orders: &Orders, arguments: &[&str]) -> Output {
         let (helper, escape) = (self.path("llmasos-jail"), self.path("escape"));
-        let orders = self.orders_with(policy.clone());
-        finish(jail::command(&helper, &orders, &escape, arguments).unwrap())
+        self.finish(jail::command(&helper, orders, &escape, arguments).unwrap())
     }
 
     /// Tries every way but some, and gives what each that leads out said.
@@ -169,21 +201,29 @@ impl Prison {
     fn outside(&self, arguments: &[&str]) -> Output {
         let mut command = as_user(&self.path("escape"));
         command.args(arguments).envs(self.environment()).current_dir(self.path("home"));
-        finish(command)
+        self.finish(command)
+    }
+
+    /// Runs a command with its model, and with a descriptor of the test left open, as of a careless daemon.
+    fn finish(&self, mut command: Command) -> Output {
+        use std::os::unix::process::CommandExt;
+        let model = self.model.as_raw_fd();
+        // SAFETY: between fork and exec the closure makes system calls alone.
+        unsafe {
+            command.pre_exec(move || {
+                // Out of the way of both numbers first.
+                let away = checked(libc::fcntl(model, libc::F_DUPFD_CLOEXEC, MODEL + 1))?;
+                checked(libc::dup2(2, INHERITED))?;
+                checked(libc::dup2(away, MODEL)).map(drop)
+            });
+        }
+        command.process_group(0).stdin(Stdio::null()).output().unwrap()
     }
 }
 
-/// Runs a command with a descriptor of the test left open, as of a careless daemon.
-fn finish(mut command: Command) -> Output {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec the closure makes one system call.
-    unsafe {
-        command.pre_exec(|| match libc::dup2(2, 9) {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
-    command.process_group(0).stdin(Stdio::null()).output().unwrap()
+/// What a system call gave.
+fn checked(answer: i32) -> std::io::Result<i32> {
+    if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 fn said(output: &Output) -> String {
@@ -205,7 +245,7 @@ fn program_in_the_jail_finds_no_way_out() {
         return;
     }
     let prison = Prison::new();
-    let out = prison.ways_out(&Policy::program(), &[]);
+    let out = prison.ways_out(&Policy::program(), OPEN_TO_PROGRAMS);
     assert!(out.is_empty(), "{out:#?}");
 }
 
@@ -217,6 +257,28 @@ fn worker_in_the_jail_finds_no_way_out() {
     let prison = Prison::new();
     let out = prison.ways_out(&Policy::worker(), CLOSED_BY_LIMITS);
     assert!(out.is_empty(), "{out:#?}");
+}
+
+#[test]
+fn worker_in_the_jail_reads_its_model_through_the_descriptor_alone() {
+    let prison = Prison::new();
+    let read = prison.inside(&Policy::worker(), &["model"]);
+    assert_eq!((said(&read).as_str(), read.status.success()), ("this is target/model", true));
+}
+
+#[test]
+fn worker_of_a_model_in_parts_opens_these_again_for_reading_and_nothing_else() {
+    if !jail_is_whole() {
+        return;
+    }
+    let prison = Prison::new();
+    let (orders, target) = (prison.orders_with(Policy::worker()), prison.path("target"));
+    let orders = Orders { reopen: vec![MODEL], ..orders };
+    let ways = OPEN_OUTSIDE.iter().filter(|way| way.contains("model"));
+    for way in ways {
+        let tried = prison.inside_with(&orders, &[way, target.to_str().unwrap()]);
+        assert_eq!(tried.status.success(), OPEN_AGAIN.contains(way), "{way}: {}", said(&tried));
+    }
 }
 
 #[test]
@@ -237,7 +299,7 @@ fn program_in_the_jail_does_what_it_is_allowed() {
     let script = "echo $WORD >file && cat file && id -u && sh -c 'kill -0 $$'";
     let command =
         jail::command(&prison.path("llmasos-jail"), &orders, Path::new("/bin/sh"), ["-c", script]).unwrap();
-    let output = finish(command);
+    let output = prison.finish(command);
     let uid = user().map_or(getuid().as_raw(), |user| user.uid);
     assert_eq!(said(&output), format!("given\n{uid}\n"));
     assert!(output.status.success());
@@ -249,7 +311,7 @@ fn program_of_an_ended_daemon_is_not_started() {
     let orders = Orders { parent: 1, ..prison.orders() };
     let command =
         jail::command(&prison.path("llmasos-jail"), &orders, Path::new("/bin/true"), [""; 0]).unwrap();
-    let output = finish(command);
+    let output = prison.finish(command);
     assert_eq!(output.status.code(), Some(126));
     assert!(said(&output).contains("the daemon has ended"), "{}", said(&output));
 }

@@ -200,8 +200,8 @@ impl<A> World<A> {
         match effect {
             Effect::Send { conn, frame } => self.heard.push_back((conn, *frame)),
             Effect::Report { conn, call, event } => self.heard.push_back((conn, Frame::Event(call, event))),
-            Effect::Inspect { model, load } => {
-                self.agenda.enter(self.now, Happening::Inspected(model, load));
+            Effect::Inspect { model, load, delay_ms } => {
+                self.agenda.enter(self.now + delay_ms * 1000, Happening::Inspected(model, load));
             }
             Effect::StartWorker { worker, load, delay_ms, .. } => {
                 self.agenda.enter(self.now + delay_ms * 1000 + LOAD_US, Happening::Start(worker, load));

@@ -41,8 +41,10 @@ impl Kernel {
         match estimate {
             Ok(estimate) => {
                 model.estimate = Some(Arc::new(estimate));
+                model.shortages = 0;
                 self.stand_in_line_for_memory(id);
             }
+            Err(fault) if self.inspect_again(id, &fault) => {}
             Err(fault) => self.cannot_load(id, Fault::new(fault.errno, fault.message)),
         }
     }

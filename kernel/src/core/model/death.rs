@@ -8,11 +8,12 @@
 //!
 //! A worker that is killed because it hangs or talks nonsense keeps its memory until it has ended, which a device may
 //! take a while for. So its pages count as lost at once, and its successor is started when it is gone. Nor does the model
-//! go offline where the system is short of what a start takes: that is nobody's fault, and is tried again until it works.
+//! go offline where the system is short of what a start, or the look at a file before it, takes: that is nobody's fault, and
+//! is tried again until it works.
 
 use drivers::wire::DriverFault;
 use syscalls::event::WorkerChange;
-use syscalls::{ContextId, Event, Fault};
+use syscalls::{ContextId, Errno, Event, Fault};
 
 use super::super::Kernel;
 use super::super::device::Holder;
@@ -35,9 +36,13 @@ const DEATHS_IN_A_ROW_MAX: u32 = 5;
 /// crash costs nobody a pause; a worker that dies at once every time takes no more than a few starts a minute.
 const PAUSES_MS: [u64; 4] = [0, 200, 1000, 5000];
 
-/// Pauses before the first and every further try to start a worker that the system had no files, threads or memory for.
-/// Long at the end, because loading a model only to find that it does not fit may cost a device seconds.
+/// Pauses before the first and every further try to look at a model or to start a worker that the system had no files,
+/// threads or memory for. Long at the end, because loading a model only to find that it does not fit may cost a device seconds.
 const SHORTAGE_PAUSES_MS: [u64; 4] = [200, 1000, 5000, 30_000];
+
+/// How often a file is looked at again that the disk does not give: it is a moment's trouble of a network or a cable, or it
+/// is for ever.
+const DISK_TRIES_MAX: u32 = 5;
 
 impl Kernel {
     /// The host says that a worker is gone.
@@ -63,9 +68,7 @@ impl Kernel {
     /// its end, for as long as it takes, unless somebody waits for the mount and had better know.
     pub(in crate::core) fn worker_starved(&mut self, worker: WorkerId, fault: &DriverFault) {
         let Some(model) = self.live_model(worker) else { return };
-        let pause = (model.shortages as usize).min(SHORTAGE_PAUSES_MS.len() - 1);
-        model.successor_delay_ms = Some(SHORTAGE_PAUSES_MS[pause]);
-        model.shortages += 1;
+        model.successor_delay_ms = Some(model.pause_of_shortage());
         if model.shortages == 1 {
             let line = format!(
                 "no worker can be had for model {}: {}; trying again until one can",
@@ -73,6 +76,25 @@ impl Kernel {
             );
             self.out.push(Effect::Log(LogLevel::Warn, line));
         }
+    }
+
+    /// The file of a model could not be looked at. One that the machine was short of something for is looked at again for as
+    /// long as it takes, and one that the disk did not give a few times, unless somebody waits for the mount and had better
+    /// know. Gives whether it is.
+    pub(in crate::core) fn inspect_again(&mut self, id: ModelId, fault: &DriverFault) -> bool {
+        let Some(model) = self.models.get_mut(&id).filter(|m| !m.is_being_mounted()) else { return false };
+        let tried_enough = model.shortages >= DISK_TRIES_MAX;
+        if !(fault.is_shortage() || fault.errno == Errno::EIO && !tried_enough) {
+            return false;
+        }
+        let delay_ms = model.pause_of_shortage();
+        if model.shortages == 1 {
+            let (name, why) = (&model.name, &fault.message);
+            let line = format!("model {name} cannot be looked at now: {why}; trying again");
+            self.out.push(Effect::Log(LogLevel::Warn, line));
+        }
+        self.inspect_model(id, delay_ms);
+        true
     }
 
     /// A worker did what it was told.
@@ -93,7 +115,7 @@ impl Kernel {
             State::Loading if model.description.is_none() => {
                 let message = format!("the worker died while it loaded the model: {how}");
                 self.devices.leave(worker);
-                self.cannot_load(worker.model, Fault::new(syscalls::Errno::EIO, message));
+                self.cannot_load(worker.model, Fault::new(Errno::EIO, message));
                 None
             }
             State::Loading | State::Ready | State::Restarting => self.lose_worker(worker, how),
@@ -177,7 +199,7 @@ impl Kernel {
         let (call, context) = self.models.get_mut(&id)?.questions.worker_died()?;
         let verdict = self.convict(id, self.calls.get(call).map(|pending| pending.pid));
         let message = format!("the worker died twice of this call; try another text{}", verdict.sentence);
-        self.fail_question(call, context, &Fault::new(syscalls::Errno::EIO, message));
+        self.fail_question(call, context, &Fault::new(Errno::EIO, message));
         Some(verdict.charged)
     }
 
@@ -219,6 +241,13 @@ impl Kernel {
 }
 
 impl Model {
+    /// Counts a shortage, and tells the pause before the next try in milliseconds.
+    fn pause_of_shortage(&mut self) -> u64 {
+        let pause = (self.shortages as usize).min(SHORTAGE_PAUSES_MS.len() - 1);
+        self.shortages += 1;
+        SHORTAGE_PAUSES_MS[pause]
+    }
+
     /// The last death that was counted turns out to be a user's.
     pub(super) fn uncount_death(&mut self) {
         self.deaths_in_a_row = 0;

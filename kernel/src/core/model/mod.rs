@@ -95,7 +95,7 @@ pub(super) struct Model {
     pub worker_os_pid: u32,
     /// Its worker is not to be heard any more and has not ended; the next one is started so many milliseconds after that.
     pub successor_delay_ms: Option<u64>,
-    /// Tries in a row to start a worker that the system was short of something for.
+    /// Tries in a row to look at its file, or to start a worker, that the system was short of something for.
     pub shortages: u32,
     /// Of the worker that is ready; absent while there is none.
     pub memory: Option<Memory>,

@@ -25,11 +25,16 @@ impl Kernel {
     pub(in crate::core) fn enter_model(&mut self, name: String, mount: Mount) -> ModelId {
         self.next_model += 1;
         let id = ModelId(self.next_model);
-        let model = Model::new(id, name, mount);
-        let load = Box::new(model.load_request(&self.config, &self.devices));
-        self.models.insert(id, model);
-        self.out.push(Effect::Inspect { model: id, load });
+        self.models.insert(id, Model::new(id, name, mount));
+        self.inspect_model(id, 0);
         id
+    }
+
+    /// Has the file of a model looked at.
+    pub(in crate::core) fn inspect_model(&mut self, id: ModelId, delay_ms: u64) {
+        let Some(model) = self.models.get(&id) else { return };
+        let load = Box::new(model.load_request(&self.config, &self.devices));
+        self.out.push(Effect::Inspect { model: id, load, delay_ms });
     }
 
     /// Mounts again what was mounted when the daemon ended, publishes what was shared on it, and makes processes of those
@@ -163,7 +168,7 @@ impl Kernel {
     /// A worker cannot load its model, or could not be started, and is about to be gone.
     pub(in crate::core) fn worker_refused(&mut self, worker: WorkerId, fault: DriverFault) {
         let Some(model) = self.live_model(worker).filter(|m| !m.is_ready()) else { return };
-        if is_shortage(fault.errno) && !model.is_being_mounted() {
+        if fault.is_shortage() && !model.is_being_mounted() {
             return self.worker_starved(worker, &fault);
         }
         self.devices.leave(worker);
@@ -282,11 +287,6 @@ impl Kernel {
         let subject = Subject::of_model(&name, Happening::ModelUnmounted);
         self.out.push(Effect::LogAbout(LogLevel::Info, subject, format!("model {name} is unmounted")));
     }
-}
-
-/// Whether a fault says that the machine has not enough of something at the moment.
-fn is_shortage(errno: Errno) -> bool {
-    matches!(errno, Errno::EAGAIN | Errno::EMFILE | Errno::ENOMEM)
 }
 
 /// Checks what a worker says of its model as far as the kernel relies on it.

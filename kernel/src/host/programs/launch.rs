@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::super::starter::{Start, Starter, inherited};
+use super::lookup::Found;
 use crate::core::effect::Program;
 use crate::jail::User;
 
@@ -26,28 +27,36 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Variables of the daemon that programs see.
 const VARIABLES: &[&str] = &["LANG", "LC_ALL", "TZ"];
 
-/// Starts a program with its end of a connection. Gives the other end.
+/// Looks a program up, which may take any time.
+pub(super) fn look_up(program: &Program) -> Result<Found, Fault> {
+    let user = user(program.uid, &program.argv[0])?;
+    let path = find(&program.argv[0])?;
+    // Made by whoever has it, since the daemon may be another user.
+    match program.reach.write.as_ref().map(Path::new) {
+        Some(folder) if !folder.is_dir() => {
+            let message = format!("there is no folder {}; make it first", folder.display());
+            Err(Fault::new(Errno::ENOENT, message))
+        }
+        _ => Ok(Found { path, user }),
+    }
+}
+
+/// Starts a program that was found with its end of a connection. Gives the other end. The system ends the program with the
+/// thread that has started it, so this is for the main thread.
 pub(super) fn launch(
     starter: &Starter,
     socket: &Path,
     program: &Program,
+    found: Found,
 ) -> Result<(Child, UnixStream), Fault> {
-    let user = user(program.uid, &program.argv[0])?;
-    let path = find(&program.argv[0])?;
+    let Found { path, user } = found;
     let fault = |e: io::Error| Fault::new(Errno::EIO, format!("cannot start {}: {e}", path.display()));
     let (near, far) = std::os::unix::net::UnixStream::pair().map_err(fault)?;
     near.set_nonblocking(true).map_err(fault)?;
     let mut policy = starter.program_policy();
     policy.execute.push(path.clone());
     policy.read.extend(program.reach.read.iter().map(PathBuf::from));
-    if let Some(folder) = program.reach.write.as_ref().map(PathBuf::from) {
-        // Made by whoever has it, since the daemon may be another user.
-        if !folder.is_dir() {
-            let message = format!("there is no folder {}; make it first", folder.display());
-            return Err(Fault::new(Errno::ENOENT, message));
-        }
-        policy.write.push(folder);
-    }
+    policy.write.extend(program.reach.write.as_ref().map(PathBuf::from));
     if program.reach.computes {
         policy = policy.computing();
     }
@@ -70,6 +79,7 @@ pub(super) fn launch(
         user,
         guarded: true,
         keep: vec![CONNECTION_FD],
+        reopen: vec![],
     };
     let command = starter.command(&start).map_err(fault)?;
     let child = spawn(command, far.into()).map_err(fault)?;

@@ -112,6 +112,8 @@ pub struct Reactor {
     manager: ServiceManager,
     /// What the configuration is settled from.
     flags: Flags,
+    /// How often it was to be read again.
+    reloads: u64,
     /// How long it may take to end when it is asked to.
     end_patience: Duration,
     /// When to end although the kernel has not: set when the daemon is asked to end.
@@ -167,6 +169,7 @@ impl Reactor {
             inputs,
             manager: ServiceManager::find(),
             flags,
+            reloads: 0,
             end_patience: END_PATIENCE + save_at_end,
             give_up_at: None,
             ended: false,

@@ -18,7 +18,9 @@ impl Reactor {
             Effect::Send { conn, frame } => self.deliver(conn, &frame),
             Effect::Report { conn, call, event } => self.deliver(conn, &Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hang_up(conn),
-            Effect::Inspect { model, load } => self.inspector.inspect(model, load),
+            Effect::Inspect { model, load, delay_ms } => {
+                self.inspector.inspect(model, load, Duration::from_millis(delay_ms));
+            }
             Effect::StartWorker { worker, load, digest, delay_ms } => {
                 let swap = self.swaps.of(worker.model, &load.name);
                 self.workers.start(worker, load, digest, swap, Duration::from_millis(delay_ms));
@@ -27,7 +29,7 @@ impl Reactor {
             Effect::KillWorker { worker } => self.workers.kill(worker),
             Effect::ClearSlot { model, slot, bytes } => self.swaps.clear(model, slot, bytes),
             Effect::DropSwap { model } => self.swaps.remove(model),
-            Effect::StartProgram { pid, program } => self.programs.start(pid, &program),
+            Effect::StartProgram { pid, program } => self.programs.start(pid, program),
             Effect::SignalProgram { pid, signal } => self.programs.signal(pid, signal),
             Effect::EndProgram { pid, grace_ms } => self.programs.stop(pid, Duration::from_millis(grace_ms)),
             Effect::Submit { worker, step } => {

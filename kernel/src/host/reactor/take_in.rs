@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use super::super::connection::{Connection, Reader, answer_id};
 use super::super::groups;
 use super::super::input::Input;
+use super::super::inspect::on_its_own_thread;
 use super::super::log;
 use super::super::settings::Settings;
+use super::super::turns::manners::Manners;
 use super::super::watch::PeerNo;
 use super::{LEAVE_PATIENCE, Reactor};
 use crate::core::event::{ConnId, Credentials, Event};
@@ -49,9 +51,9 @@ impl Reactor {
                     self.spoken_to.insert(conn);
                 }
             }
-            Input::ProgramStarted { pid, os_pid, socket, place } => {
+            Input::ProgramStarted { pid, uid, os_pid, socket, place } => {
                 self.groups.started(os_pid, pid);
-                let conn = self.connect(Connection::new(Arc::new(socket), place));
+                let conn = self.connect(Connection::new(Arc::new(socket), place), uid);
                 self.step(Event::ProgramStarted { pid, conn, os_pid }).await;
             }
             Input::GroupGone { leader } => self.groups.gone(leader),
@@ -72,7 +74,10 @@ impl Reactor {
                 }
                 self.step(event).await;
             }
-            Input::Reload => self.reload().await,
+            Input::Reload => self.reload(),
+            Input::Settled { number, settled } if number == self.reloads => self.settled(*settled).await,
+            // It was asked for again meanwhile.
+            Input::Settled { .. } => {}
             Input::Terminate if self.give_up_at.is_some() => self.ended = true,
             Input::Terminate => {
                 tracing::info!("asked to end");
@@ -83,10 +88,23 @@ impl Reactor {
         }
     }
 
-    /// Reads the configuration again. One that is wrong changes nothing.
-    async fn reload(&mut self) {
+    /// Has the configuration read again, on a thread of its own: users are looked up for it, which a directory of the
+    /// network may hold up.
+    fn reload(&mut self) {
         self.manager.reloading();
-        match Settings::settle(self.flags.clone()) {
+        self.reloads += 1;
+        let (number, flags, inputs) = (self.reloads, self.flags.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let settled = on_its_own_thread(move || Settings::settle(flags)).await;
+            let settled = settled.map_err(|e| e.to_string()).and_then(|s| s.map_err(|e| e.to_string()));
+            // The loop is gone only when the daemon ends.
+            let _ = inputs.send(Input::Settled { number, settled: Box::new(settled) }).await;
+        });
+    }
+
+    /// The configuration was read again. One that is wrong changes nothing.
+    async fn settled(&mut self, settled: Result<Settings, String>) {
+        match settled {
             Ok(settings) => {
                 log::change(&settings.log);
                 tracing::info!("read the configuration again; sockets, folders, devices and mounts stay");
@@ -94,7 +112,9 @@ impl Reactor {
             }
             Err(e) => tracing::error!("the configuration stays as it was: {e}"),
         }
-        self.manager.ready();
+        if self.give_up_at.is_none() {
+            self.manager.ready();
+        }
     }
 
     /// A program has ended. Its group is remembered until nothing can come from it any more.
@@ -109,7 +129,7 @@ impl Reactor {
     }
 
     async fn connected(&mut self, connection: Connection, credentials: Credentials, process: OwnedFd) {
-        let conn = self.connect(connection);
+        let conn = self.connect(connection, credentials.uid);
         self.watch.connected(credentials.os_pid, process, conn);
         self.step(Event::Connected { conn, credentials }).await;
     }
@@ -129,8 +149,8 @@ impl Reactor {
         self.step_pending().await;
     }
 
-    /// Takes a connection in, and reads from it.
-    fn connect(&mut self, connection: Connection) -> ConnId {
+    /// Takes a connection of a user in, and reads from it.
+    fn connect(&mut self, connection: Connection, uid: u32) -> ConnId {
         self.connections_so_far += 1;
         let conn = ConnId(self.connections_so_far);
         let reader = Reader {
@@ -139,6 +159,8 @@ impl Reactor {
             gate: connection.gate(),
             memory: Arc::clone(&self.memory),
             turns: self.turns.clone(),
+            whose: Some(uid),
+            manners: Manners::unknown(),
             inputs: self.inputs.clone(),
         };
         self.connections.insert(conn, connection);

@@ -21,8 +21,10 @@ impl Machine {
         let Some(job) = self.jobs.remove(at) else { return false };
         match job {
             Job::Inspect(model, load) => {
-                let digest = self.digest();
-                self.event(Event::Inspected { model, estimate: estimate(&load), digest });
+                let refused = self.cannot_inspect.map(|errno| DriverFault::new(errno, "it cannot be read"));
+                let digest = if refused.is_some() { None } else { self.digest() };
+                let estimate = refused.map_or_else(|| estimate(&load), Err);
+                self.event(Event::Inspected { model, estimate, digest });
             }
             Job::Start(worker, load, digest) if digest == self.digest() => self.start(worker, &load),
             Job::Start(worker, ..) => {

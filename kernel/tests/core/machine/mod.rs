@@ -74,6 +74,9 @@ pub struct Machine {
     pub logs: Vec<String>,
     /// What all files of models are, where they are files.
     pub file: Option<u8>,
+    /// Why files cannot be looked at, and the pauses before each look.
+    pub cannot_inspect: Option<Errno>,
+    pub inspection_delays: Vec<u64>,
     /// What there is not enough of to start workers.
     pub short_of: Option<Errno>,
     pub wake: Option<Now>,
@@ -122,6 +125,8 @@ impl Machine {
             loads: Vec::new(),
             logs: Vec::new(),
             file: None,
+            cannot_inspect: None,
+            inspection_delays: Vec::new(),
             short_of: None,
             wake: None,
             exited: false,
@@ -178,7 +183,10 @@ impl Machine {
             Effect::Send { conn, frame } => self.heard(conn, *frame),
             Effect::Report { conn, call, event } => self.heard(conn, Frame::Event(call, event)),
             Effect::Hangup { conn } => self.hangups.push(conn),
-            Effect::Inspect { model, load } => self.jobs.push_back(Job::Inspect(model, *load)),
+            Effect::Inspect { model, load, delay_ms } => {
+                self.inspection_delays.push(delay_ms);
+                self.jobs.push_back(Job::Inspect(model, *load));
+            }
             Effect::StartWorker { worker, load, digest, delay_ms } => {
                 self.delays.push(delay_ms);
                 self.loads.push(*load.clone());

@@ -1,9 +1,9 @@
 //! A file becomes a driver and its description.
 
-use std::path::Path;
 use std::sync::{Arc, Once};
 
 use drivers::Driver;
+use drivers::files::ModelFiles;
 use drivers::gguf;
 use drivers::gguf::estimate::{CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, sequences};
 use drivers::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
@@ -21,7 +21,7 @@ use super::devices;
 use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
-use super::model::{Model, ModelSettings};
+use super::model::{Model, ModelSettings, Place};
 use super::paging;
 use super::step::{Generating, LlamaDriver};
 use super::swap::Swap;
@@ -38,6 +38,9 @@ const ROW_TILE_CPU: u32 = 4;
 /// kept ready for all of them, a row of logits each.
 const OUTPUTS_MIN: u32 = 128;
 
+/// What the weights in a file must begin at a multiple of to be mapped where they are; those of other files are read.
+const MAPPED_ALIGNMENT: u64 = 32;
+
 static BACKEND: Once = Once::new();
 
 /// Loads a GGUF file.
@@ -47,7 +50,8 @@ static BACKEND: Once = Once::new();
 /// ENOENT, EACCES or ENOEXEC where the file is no model that llama.cpp runs; ENOMEM where its pool does not fit;
 /// ENODEV where this build does not run on this CPU.
 pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn Driver>, DriverFault> {
-    let header = gguf::open(Path::new(&request.path))?;
+    let files = ModelFiles::of(request)?;
+    let header = files.header()?;
     let measured = Measured::new(request.cache_dir.as_deref());
     let arithmetic = arithmetic::find_out(&measured)?;
     if matches!(request.attention, Attention::Auto | Attention::Blocked)
@@ -55,12 +59,13 @@ pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<
     {
         blocked::distrust();
     }
-    load_with(request, header, arithmetic, progress)
+    load_with(request, &files, header, arithmetic, progress)
 }
 
-/// Loads a file whose header is sound, with the kernels that this CPU runs.
+/// Loads files whose header is sound, with the kernels that this CPU runs.
 pub fn load_with(
     request: &LoadRequest,
+    files: &ModelFiles,
     header: gguf::Header,
     arithmetic: Arithmetic,
     progress: &mut dyn FnMut(f32),
@@ -77,7 +82,12 @@ pub fn load_with(
             progress(fraction);
         }
     };
-    let model = Model::load_on(&devices::chosen(request)?, &request.path, &settings, &mut seldom)?;
+    let place = Place {
+        files,
+        mapped: header.data_offset % MAPPED_ALIGNMENT == 0,
+        devices: &devices::chosen(request)?,
+    };
+    let model = Model::load_on(&place, &settings, &mut seldom)?;
     refuse_unsupported(&model)?;
     let threads = request.threads.unwrap_or_else(physical_cores).clamp(1, 512);
     let abilities = Abilities::of(&model)?;
@@ -88,7 +98,7 @@ pub fn load_with(
     }
     let text = LlamaText::new(&model, abilities.encoder)?;
     let mut description = describe(&model, request, &text, abilities);
-    description.bytes = header.bytes;
+    description.bytes = bytes_of(files)?;
     description.fingerprint = header.fingerprint;
     description.threads = threads;
     let generating = if abilities.encoder {
@@ -99,8 +109,11 @@ pub fn load_with(
             // Its sums are grouped by who else is in the pass.
             description.attention = Attention::Flash;
         }
-        let set_up = if request.deterministic { deterministic_context } else { generating_context };
-        Some(set_up(&model, &header, request, &mut description)?)
+        let pool = pool_tokens(&header, files, request)?;
+        Some(match request.deterministic {
+            true => deterministic_context(&model, pool, &mut description)?,
+            false => generating_context(&model, pool, request, &mut description)?,
+        })
     };
     Ok(Box::new(LlamaDriver::new(
         model,
@@ -121,6 +134,11 @@ pub fn start_backend(arithmetic: Arithmetic) {
         backends::load(arithmetic);
         blocked::register();
     });
+}
+
+fn bytes_of(files: &ModelFiles) -> Result<u64, DriverFault> {
+    let unknown = |e| DriverFault::new(Errno::EIO, format!("{} cannot be read: {e}", files.name().display()));
+    Ok(files.metadata().map_err(unknown)?.iter().map(std::fs::Metadata::len).sum())
 }
 
 /// Models that llama.cpp loads but that this driver has no way to run.
@@ -221,9 +239,9 @@ fn attention(
 }
 
 /// Cells of the pool: what the kernel has found room for, or what the estimate says that the mount wants.
-fn pool_tokens(header: &gguf::Header, request: &LoadRequest) -> Result<u32, DriverFault> {
-    let path = Path::new(&request.path);
-    let estimate = gguf::estimate(header, path, request).map_err(|error| error.into_fault(path))?;
+fn pool_tokens(header: &gguf::Header, files: &ModelFiles, request: &LoadRequest) -> Result<u32, DriverFault> {
+    let estimate = gguf::estimate(header, &files.other_tensors(), request);
+    let estimate = estimate.map_err(|error| error.into_fault(files.name()))?;
     let tokens = request.pool_tokens.unwrap_or(estimate.pool_tokens);
     Ok(tokens.next_multiple_of(POOL_TOKENS_MULTIPLE).max(POOL_TOKENS_MULTIPLE))
 }
@@ -231,11 +249,10 @@ fn pool_tokens(header: &gguf::Header, request: &LoadRequest) -> Result<u32, Driv
 /// The context of a model that generates; the description learns what it turned out to be.
 fn generating_context(
     model: &Arc<Model>,
-    header: &gguf::Header,
+    pool: u32,
     request: &LoadRequest,
     description: &mut ModelDescription,
 ) -> Result<Generating, DriverFault> {
-    let pool = pool_tokens(header, request)?;
     let sequences = sequences(request);
     let settings = ContextSettings {
         tokens: pool,
@@ -265,8 +282,7 @@ fn generating_context(
 /// As [`generating_context`], of a model whose mount is deterministic.
 fn deterministic_context(
     model: &Arc<Model>,
-    header: &gguf::Header,
-    request: &LoadRequest,
+    pool: u32,
     description: &mut ModelDescription,
 ) -> Result<Generating, DriverFault> {
     if !description.ranges {
@@ -274,7 +290,6 @@ fn deterministic_context(
             "this model keeps or loses whole sequences, and cannot be deterministic; mount it without";
         return Err(DriverFault::new(Errno::ENOSYS, message));
     }
-    let pool = pool_tokens(header, request)?;
     // One sequence and what fills its last pass up.
     let cells = description.context_tokens + 2 * BLOCK_TOKENS;
     let settings = ContextSettings {

@@ -22,6 +22,28 @@ thread_local! {
     static SIZES: RefCell<Vec<(String, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
+thread_local! {
+    /// Of the thread that has llama.cpp load files: how it calls them, and the names that people know.
+    static NAMES: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has files called by the names that people know from now on. The pairs begin with what llama.cpp calls them.
+pub fn call_by_name(mut names: Vec<(String, String)>) {
+    // Of two that begin alike the longer one is looked for first.
+    names.sort_by_key(|(own, _)| std::cmp::Reverse(own.len()));
+    NAMES.set(names);
+}
+
+/// A line with the files' names in it.
+fn by_name(line: &str) -> String {
+    NAMES.with_borrow(|names| {
+        names.iter().fold(line.to_owned(), |line, (own, known)| match line.contains(own.as_str()) {
+            true => line.replace(own.as_str(), known),
+            false => line,
+        })
+    })
+}
+
 /// Sends llama.cpp's log our way. Called once, before anything else of llama.cpp.
 pub fn capture() {
     // SAFETY: the callback lives as long as the program and takes no data.
@@ -80,6 +102,8 @@ unsafe extern "C" fn heard(level: sys::ggml_log_level, text: *const c_char, _: *
     if text.is_empty() || text == "." {
         return;
     }
+    let text = by_name(text);
+    let text = text.as_str();
     tracing::debug!(target: "llama.cpp", "{text}");
     if let Some(size) = size(text) {
         SIZES.with_borrow_mut(|sizes| {
@@ -99,7 +123,17 @@ unsafe extern "C" fn heard(level: sys::ggml_log_level, text: *const c_char, _: *
 
 #[cfg(test)]
 mod tests {
-    use super::{cause, size};
+    use super::{by_name, call_by_name, cause, size};
+
+    #[test]
+    fn files_are_called_by_the_names_that_people_know() {
+        let names =
+            [("/proc/self/fd/1", "/m/a.gguf"), ("/proc/self/fd/12", "/m/b.gguf"), ("(file*)", "/m/c")];
+        call_by_name(names.map(|(own, known)| (own.into(), known.into())).into());
+        assert_eq!(by_name("failed to open /proc/self/fd/12: no"), "failed to open /m/b.gguf: no");
+        assert_eq!(by_name("'/proc/self/fd/1' and (file*)"), "'/m/a.gguf' and /m/c");
+        assert_eq!(by_name("nothing of a file"), "nothing of a file");
+    }
 
     #[test]
     fn size_of_a_buffer_is_read_from_the_log() {

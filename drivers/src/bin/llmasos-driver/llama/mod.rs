@@ -2,7 +2,7 @@
 //!
 //! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
 //! vocabulary. Of a step, [`rows`] does the rows and [`paging`] the pages, which [`swap`] keeps; [`alone`] keeps the
-//! sequences of deterministic mounts. The other modules each own one foreign thing: [`model`] the weights, [`context`]
+//! sequences of deterministic mounts. The other modules each own one foreign thing: [`source`] files, [`model`] the weights, [`context`]
 //! the KV pool and the threads, [`grammar`] a grammar.
 //!
 //! What llama.cpp would answer with an abort is checked before it is asked: [`drivers::contract`] checks steps,
@@ -30,6 +30,7 @@ mod paging;
 mod pool;
 mod rows;
 mod sample;
+mod source;
 mod stderr;
 mod step;
 mod swap;

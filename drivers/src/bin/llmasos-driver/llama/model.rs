@@ -4,12 +4,13 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use drivers::wire::DriverFault;
+use drivers::files::ModelFiles;
+use drivers::wire::{DriverFault, LoadRequest};
 use llama_cpp_sys_2 as sys;
 use syscalls::{Errno, Token};
 
 use super::devices::Choice;
-use super::log;
+use super::source;
 
 /// The longest piece that is tried first; longer ones are asked for again with room enough.
 const PIECE_BYTES: usize = 64;
@@ -20,6 +21,14 @@ pub struct ModelSettings {
     pub gpu_layers: Option<u32>,
     /// Weights may be packed for the CPU's special units (AMX and the like).
     pub packed: bool,
+}
+
+/// From where a model is loaded, and to where.
+pub struct Place<'a> {
+    pub files: &'a ModelFiles,
+    /// The weights are used where they are in the file, and not copied.
+    pub mapped: bool,
+    pub devices: &'a Choice,
 }
 
 /// A loaded model.
@@ -43,51 +52,44 @@ impl Drop for Model {
 }
 
 impl Model {
-    /// Loads a file that the GGUF reader has let pass.
+    /// Loads a file that the GGUF reader has let pass, by its name.
     ///
     /// # Errors
     ///
-    /// ENOEXEC with llama.cpp's own reason.
+    /// ENOEXEC with llama.cpp's own reason, and what opening the file is refused for.
     pub fn load(
         path: &str,
         settings: &ModelSettings,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Arc<Model>, DriverFault> {
-        Model::load_on(&Choice::Any, path, settings, progress)
+        let request = LoadRequest { path: path.into(), ..LoadRequest::default() };
+        let place = Place { files: &ModelFiles::of(&request)?, mapped: true, devices: &Choice::Any };
+        Model::load_on(&place, settings, progress)
     }
 
-    /// As [`Model::load`], on devices of the caller's choice.
+    /// Loads files that are open, on devices of the caller's choice.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// ENOEXEC with llama.cpp's own reason.
     pub fn load_on(
-        devices: &Choice,
-        path: &str,
+        place: &Place,
         settings: &ModelSettings,
         progress: &mut dyn FnMut(f32),
     ) -> Result<Arc<Model>, DriverFault> {
-        let file = CString::new(path)
-            .map_err(|_| DriverFault::new(Errno::EINVAL, "the path has a zero byte in it"))?;
         let mut progress = progress;
         // SAFETY: plain data.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = settings.gpu_layers.map_or(-1, |layers| layers.min(i32::MAX as u32) as i32);
-        if let Choice::These(devices) = devices {
+        if let Choice::These(devices) = place.devices {
             // llama.cpp reads the list and does not write to it.
             params.devices = devices.as_ptr().cast_mut();
         }
-        params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
+        params.load_mode = if place.mapped { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
         params.use_extra_bufts = settings.packed;
         params.progress_callback = Some(progressed);
         params.progress_callback_user_data = (&raw mut progress).cast();
-        log::forget();
-        // SAFETY: the path ends with a zero; the callback's data outlives the call, and is not used after it.
-        let raw = unsafe { sys::llama_model_load_from_file(file.as_ptr(), params) };
-        let raw = NonNull::new(raw).ok_or_else(|| {
-            let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
-            DriverFault::new(Errno::ENOEXEC, format!("llama.cpp cannot load the model: {why}"))
-        })?;
+        let raw = source::load(place.files, params)?;
         // SAFETY: the model is loaded; its vocabulary lives as long as it does.
         let vocabulary = unsafe { sys::llama_model_get_vocab(raw.as_ptr()) };
         let vocabulary = NonNull::new(vocabulary.cast_mut()).expect("a loaded model has a vocabulary");

@@ -6,6 +6,7 @@ mod clearing;
 mod deterministic;
 mod drafts;
 mod estimate;
+mod files;
 mod golden;
 mod paging;
 mod samplers;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use drivers::Driver;
+use drivers::files::ModelFiles;
 use drivers::gguf::random::Shape;
 use drivers::wire::{
     Asid, DriverFault, LoadRequest, Op, PageLabel, PageOwner, Row, RowDone, Sampled, SamplerSpec,
@@ -88,8 +90,8 @@ fn bare(path: &Path, sequences: u16) -> (Arc<Model>, ContextSettings) {
 
 /// Loads without the trial of the CPU, for which this program would have to be the worker.
 fn load(request: &LoadRequest) -> Result<Box<dyn Driver>, DriverFault> {
-    let header = drivers::gguf::open(Path::new(&request.path))?;
-    load_with(request, header, Arithmetic::Packed, &mut |_| {})
+    let files = ModelFiles::of(request)?;
+    load_with(request, &files, files.header()?, Arithmetic::Packed, &mut |_| {})
 }
 
 fn mounted(path: &Path) -> Box<dyn Driver> {
