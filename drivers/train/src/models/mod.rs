@@ -1,4 +1,4 @@
-//! The models: GPT in the forms of GPT-2 and Llama, BERT, and the encoder-decoder Transformer in its original form
+//! The models: GPT in the forms of GPT-2, Llama and Qwen2, BERT, and the encoder-decoder Transformer in its original form
 //! (Marian's, by Hugging Face's names) and in T5's. All are stacks of one layer, [`crate::nn::Layer`].
 
 mod bert;
@@ -49,7 +49,7 @@ pub fn build_on(mesh: &Arc<Mesh>, config: &ModelConfig, dtype: DType, seed: u64)
     let parameters = Parameters::on(mesh, dtype, seed);
     Ok(match config {
         ModelConfig::Gpt2(config) => Box::new(gpt2::build(config, parameters)?),
-        ModelConfig::Llama(config) => Box::new(llama::build(config, parameters)?),
+        ModelConfig::Llama(own) | ModelConfig::Qwen2(own) => Box::new(llama::build(config, own, parameters)?),
         ModelConfig::Bert(config) => Box::new(Bert::new(config, parameters)?),
         ModelConfig::Marian(config) => Box::new(marian::build(config, parameters)?),
         ModelConfig::T5(config) => Box::new(t5::build(config, parameters)?),

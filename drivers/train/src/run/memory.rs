@@ -177,7 +177,7 @@ impl Shape {
                 Shape { rows, ..shape(c.n_layer, c.n_head, c.n_embd, c.n_inner.unwrap_or(4 * c.n_embd)) }
             }
             // Keys and values are counted in full, and the gated layer as one half wider.
-            ModelConfig::Llama(c) => {
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => {
                 let inner = c.intermediate_size * 3 / 2;
                 let rows = vocabulary * (1 + u64::from(!c.tie_word_embeddings));
                 Shape { rows, ..shape(c.num_hidden_layers, c.num_attention_heads, c.hidden_size, inner) }
