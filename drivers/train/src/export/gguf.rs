@@ -42,8 +42,8 @@ pub(super) fn write(model: &Exported<'_>, matrices: Matrices, to: &Path) -> Resu
     let mut plan = Plan::new(architecture(model.config)?);
     plan.set("general.name", Value::Text(model.name.to_owned()));
     metadata(&mut plan, model.config);
-    if let ModelConfig::Llama(config) = model.config {
-        scaling(&mut plan, config)?;
+    if let ModelConfig::Llama(config) | ModelConfig::Qwen2(config) = model.config {
+        scaling(&mut plan, (architecture(model.config)?, config))?;
     }
     vocabulary::plan(&mut plan, model.tokeniser, model.config.vocabulary())?;
     for (name, tensor) in &tensors {
@@ -64,18 +64,20 @@ fn architecture(config: &ModelConfig) -> Result<&'static str, ExportError> {
     match config {
         ModelConfig::Gpt2(_) => Ok("gpt2"),
         ModelConfig::Llama(_) => Ok("llama"),
+        ModelConfig::Qwen2(_) => Ok("qwen2"),
         ModelConfig::Bert(_) => Ok("bert"),
         ModelConfig::T5(_) => Ok("t5"),
         ModelConfig::Marian(_) => Err(ExportError::NoModel("encoder-decoder of the original form")),
     }
 }
 
-/// Says how a Llama's positions are scaled. A table of factors is a tensor.
-fn scaling(plan: &mut Plan, config: &LlamaConfig) -> Result<(), ExportError> {
+/// Says how a Llama's positions are scaled. A table of factors is a tensor, which llama.cpp reads for Llama alone.
+fn scaling(plan: &mut Plan, (architecture, config): (&'static str, &LlamaConfig)) -> Result<(), ExportError> {
     let Some(scaling) = config.scaling() else { return Ok(()) };
-    let mut set = |key: &str, value: Value| plan.set(&format!("llama.rope.scaling.{key}"), value);
+    let mut set = |key: &str, value: Value| plan.set(&format!("{architecture}.rope.scaling.{key}"), value);
     match scaling.kind() {
-        "llama3" => return Ok(()),
+        "llama3" if architecture == "llama" => return Ok(()),
+        "llama3" => return Err(ExportError::NoModel("Qwen2 whose positions are scaled as Llama 3's")),
         "yarn" => {
             // llama.cpp has its own numbers where these are not the usual ones.
             let usual = RopeScaling {
@@ -117,6 +119,10 @@ fn divisors(config: &ModelConfig) -> Result<Option<Tensor>, ExportError> {
 }
 
 fn metadata(plan: &mut Plan, config: &ModelConfig) {
+    if let ModelConfig::Llama(c) | ModelConfig::Qwen2(c) = config {
+        let architecture = if matches!(config, ModelConfig::Llama(_)) { "llama" } else { "qwen2" };
+        return of_llama(plan, architecture, c);
+    }
     let mut count = |key: &str, value: usize| plan.set(key, Value::U32(value as u32));
     match config {
         ModelConfig::Gpt2(c) => {
@@ -126,19 +132,6 @@ fn metadata(plan: &mut Plan, config: &ModelConfig) {
             count("gpt2.feed_forward_length", c.n_inner.unwrap_or(4 * c.n_embd));
             count("gpt2.attention.head_count", c.n_head);
             plan.set("gpt2.attention.layer_norm_epsilon", Value::F32(c.layer_norm_epsilon as f32));
-        }
-        ModelConfig::Llama(c) => {
-            count("llama.block_count", c.num_hidden_layers);
-            count("llama.context_length", c.max_position_embeddings);
-            count("llama.embedding_length", c.hidden_size);
-            count("llama.feed_forward_length", c.intermediate_size);
-            count("llama.attention.head_count", c.num_attention_heads);
-            count("llama.attention.head_count_kv", c.kv_heads());
-            count("llama.attention.key_length", c.head_size());
-            count("llama.attention.value_length", c.head_size());
-            count("llama.rope.dimension_count", c.head_size());
-            plan.set("llama.rope.freq_base", Value::F32(c.theta() as f32));
-            plan.set("llama.attention.layer_norm_rms_epsilon", Value::F32(c.rms_norm_eps as f32));
         }
         ModelConfig::Bert(c) => {
             count("bert.block_count", c.num_hidden_layers);
@@ -166,8 +159,27 @@ fn metadata(plan: &mut Plan, config: &ModelConfig) {
             plan.set("t5.attention.layer_norm_rms_epsilon", Value::F32(c.layer_norm_epsilon as f32));
             plan.set("t5.attention.layer_norm_epsilon", Value::F32(c.layer_norm_epsilon as f32));
         }
-        ModelConfig::Marian(_) => {}
+        ModelConfig::Llama(_) | ModelConfig::Qwen2(_) | ModelConfig::Marian(_) => {}
     }
+}
+
+fn of_llama(plan: &mut Plan, architecture: &str, c: &LlamaConfig) {
+    for (key, value) in [
+        ("block_count", c.num_hidden_layers),
+        ("context_length", c.max_position_embeddings),
+        ("embedding_length", c.hidden_size),
+        ("feed_forward_length", c.intermediate_size),
+        ("attention.head_count", c.num_attention_heads),
+        ("attention.head_count_kv", c.kv_heads()),
+        ("attention.key_length", c.head_size()),
+        ("attention.value_length", c.head_size()),
+        ("rope.dimension_count", c.head_size()),
+    ] {
+        plan.set(&format!("{architecture}.{key}"), Value::U32(value as u32));
+    }
+    plan.set(&format!("{architecture}.rope.freq_base"), Value::F32(c.theta() as f32));
+    let epsilon = Value::F32(c.rms_norm_eps as f32);
+    plan.set(&format!("{architecture}.attention.layer_norm_rms_epsilon"), epsilon);
 }
 
 /// The tensors under their names in GGUF, turned as it has them.

@@ -11,8 +11,8 @@ pub enum Turn {
     Same,
     /// GPT-2's files have columns as outputs.
     Transposed,
-    /// Rotary positions turn neighbours in llama.cpp and halves in Hugging Face's files: rows of each of so many heads
-    /// change their places.
+    /// Rotary positions turn neighbours in llama.cpp's Llama and halves in Hugging Face's files: rows of each of so many
+    /// heads change their places. Of Qwen2 both turn halves.
     Interleaved { heads: usize },
     /// Every number is multiplied.
     Scaled(f64),
@@ -164,7 +164,7 @@ const HEADS: [&str; 5] = ["cls.", "classifier.", "qa_outputs.", "bert.pooler.", 
 fn names(config: &ModelConfig) -> Result<&'static Names, ExportError> {
     match config {
         ModelConfig::Gpt2(_) => Ok(&GPT2),
-        ModelConfig::Llama(_) => Ok(&LLAMA),
+        ModelConfig::Llama(_) | ModelConfig::Qwen2(_) => Ok(&LLAMA),
         ModelConfig::Bert(_) => Ok(&BERT),
         ModelConfig::T5(_) => Ok(&T5),
         ModelConfig::Marian(_) => Err(ExportError::NoModel("encoder-decoder of the original form")),

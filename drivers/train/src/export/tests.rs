@@ -37,6 +37,13 @@ pub(crate) fn llama() -> Made {
     made(json, Kind::Byte, Family::Decoder)
 }
 
+pub(crate) fn qwen2(rope_scaling: &str) -> Made {
+    let json = r#"{"model_type": "qwen2", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 32, "tie_word_embeddings": true,
+        "rope_theta": 1000000.0, "vocab_size": VOCABULARY, "rope_scaling": ROPE}"#;
+    made(&json.replace("ROPE", rope_scaling), Kind::Byte, Family::Decoder)
+}
+
 pub(crate) fn bert() -> Made {
     let json = r#"{"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
         "intermediate_size": 64, "max_position_embeddings": 32, "vocab_size": VOCABULARY}"#;
@@ -62,7 +69,7 @@ pub(crate) fn numbers(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn folder_comes_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    for made in [gpt2(Kind::Bpe(300)), llama(), bert(), t5()] {
+    for made in [gpt2(Kind::Bpe(300)), llama(), qwen2("null"), bert(), t5()] {
         let at = folder.path().join("model");
         write(&made, Format::Hf, &at).unwrap();
         let config =
@@ -93,6 +100,7 @@ fn gguf_of_every_family_passes_the_checked_reader() {
         (gpt2(Kind::Char), "gpt2", "gpt2"),
         (char_wide, "gpt2", "llama"),
         (llama(), "llama", "gpt2"),
+        (qwen2("null"), "qwen2", "gpt2"),
         (bert(), "bert", "bert"),
         (t5(), "t5", "t5"),
     ] {

@@ -5,6 +5,7 @@ use drivers::gguf::{Array, Value as Entry, byte_character, plan_word_pieces_of_b
 use serde_json::Value;
 
 use super::ExportError;
+use crate::import::cuts::family;
 use crate::token::{Special, Tokeniser};
 
 /// Kinds of tokens, in llama.cpp's numbers.
@@ -149,8 +150,15 @@ fn byte_pairs(
             return Ok(());
         }
     }
+    // Where nothing is joined it does not matter where text is cut.
+    let family = match merges.is_empty() {
+        true => "gpt-2",
+        false => family(&tree["pre_tokenizer"]).ok_or_else(|| {
+            ExportError::Vocabulary("there is no name for how this BPE cuts text into words".into())
+        })?,
+    };
     plan.set("tokenizer.ggml.model", Entry::Text("gpt2".into()));
-    plan.set("tokenizer.ggml.pre", Entry::Text("gpt-2".into()));
+    plan.set("tokenizer.ggml.pre", Entry::Text(family.into()));
     plan.set("tokenizer.ggml.merges", Entry::Array(Array::Text(merges)));
     Ok(())
 }

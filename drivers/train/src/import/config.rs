@@ -16,10 +16,13 @@ pub(super) fn config(path: &Path, header: &Header) -> Result<ModelConfig, Import
     let about = About(header);
     let config = match header.architecture.as_str() {
         "gpt2" => gpt2(&about),
-        "llama" => llama(&about, path),
+        "llama" => llama(&about, path).map(ModelConfig::Llama),
+        "qwen2" => llama(&about, path).map(qwen2),
         "bert" => bert(&about),
         "t5" => t5(&about, path),
-        other => Err(format!("its architecture is `{other}`; gpt2, llama, bert and t5 can be trained")),
+        other => {
+            Err(format!("its architecture is `{other}`; gpt2, llama, qwen2, bert and t5 can be trained"))
+        }
     };
     let config = config.map_err(|why| ImportError::file(path, why))?;
     config.check().map_err(|error| ImportError::file(path, error))?;
@@ -93,7 +96,7 @@ fn gpt2(about: &About<'_>) -> Result<ModelConfig, String> {
     }))
 }
 
-fn llama(about: &About<'_>, path: &Path) -> Result<ModelConfig, String> {
+fn llama(about: &About<'_>, path: &Path) -> Result<LlamaConfig, String> {
     if about.count("expert_count").is_some_and(|experts| experts > 0) {
         return Err("it is a mixture of experts, which is not trained here".into());
     }
@@ -123,12 +126,17 @@ fn llama(about: &About<'_>, path: &Path) -> Result<ModelConfig, String> {
         ..LlamaConfig::default()
     };
     config.rope_scaling = scaling(about, path, &config)?.map(Box::new);
-    Ok(ModelConfig::Llama(config))
+    Ok(config)
+}
+
+fn qwen2(form: LlamaConfig) -> ModelConfig {
+    let architectures = vec!["Qwen2ForCausalLM".into()];
+    ModelConfig::Qwen2(LlamaConfig { architectures, attention_bias: false, mlp_bias: false, ..form })
 }
 
 /// How positions are scaled.
 fn scaling(about: &About<'_>, path: &Path, config: &LlamaConfig) -> Result<Option<RopeScaling>, String> {
-    let kind = about.0.text("llama.rope.scaling.type").filter(|kind| *kind != "none");
+    let kind = about.0.text(&about.0.own_key("rope.scaling.type")).filter(|kind| *kind != "none");
     let scaling = RopeScaling { rope_type: kind.map(str::to_owned), ..RopeScaling::default() };
     match kind {
         None if about.has(DIVISORS) => by_table(about, path, config).map(Some),

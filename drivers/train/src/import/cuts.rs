@@ -94,6 +94,45 @@ pub(super) fn of_byte_pairs(name: &str) -> Result<Value, String> {
     }
 }
 
+/// The name in GGUF of a family that cuts text as a `tokenizer.json` says.
+pub(crate) fn family(cuts: &Value) -> Option<&'static str> {
+    /// One of those that cut alike.
+    const FAMILIES: [&str; 14] = [
+        "gpt-2",
+        "starcoder",
+        "llama-bpe",
+        "qwen2",
+        "qwen35",
+        "seed-coder",
+        "tekken",
+        "gpt-4o",
+        "bloom",
+        "viking",
+        "deepseek-llm",
+        "deepseek-coder",
+        "deepseek-v3",
+        "falcon",
+    ];
+    let own = parts(cuts);
+    FAMILIES.into_iter().find(|name| of_byte_pairs(name).is_ok_and(|cuts| parts(&cuts) == own))
+}
+
+/// What decides where text is cut: each part's kind, and its pattern, or whether it has one.
+fn parts(cuts: &Value) -> Vec<(&Value, Value)> {
+    fn part(part: &Value) -> (&Value, Value) {
+        let how = match part["type"].as_str() {
+            Some("ByteLevel") => json!(part["use_regex"].as_bool().unwrap_or(true)),
+            Some("Digits") => part["individual_digits"].clone(),
+            _ => part["pattern"].clone(),
+        };
+        (&part["type"], how)
+    }
+    match cuts["pretokenizers"].as_array() {
+        Some(parts) => parts.iter().map(part).collect(),
+        None => vec![part(cuts)],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -150,6 +189,11 @@ mod tests {
         ] {
             assert_eq!(pieces(name, text).concat(), text, "{name}");
         }
+        for name in ["gpt-2", "starcoder", "qwen2", "viking", "deepseek-v3"] {
+            assert_eq!(family(&of_byte_pairs(name).unwrap()), Some(name));
+        }
+        assert_eq!(family(&of_byte_pairs("llama3").unwrap()), Some("llama-bpe"));
+        assert_eq!(family(&json!({"type": "Whitespace"})), None);
         assert!(of_byte_pairs("kimi-k2").unwrap_err().contains("`kimi-k2`"));
     }
 }

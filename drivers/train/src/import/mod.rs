@@ -4,7 +4,7 @@
 //! What GGUF does not say of a model is taken as its programs take it: nothing is dropped, and an encoder has no head.
 
 mod config;
-mod cuts;
+pub(crate) mod cuts;
 mod error;
 mod folder;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::decoder::{adapt, check_next, last};
 use super::head::{language_loss, logits};
 use super::{ModelConfig, side, t5};
-use crate::model::{Model, Pass, Passed};
+use crate::model::{Answered, Model, Pass, Passed};
 use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
 use crate::ops::attention::Mask;
 use crate::ops::pool::scaled;
@@ -192,12 +192,13 @@ impl Model for Transformer {
         adapt(&mut self.parameters, layers.flat_map(Layer::linears_mut), lora, which)
     }
 
-    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
-        let tape = Tape::idle();
+    fn answer(&self, batch: &Batch, pass: &Pass, from: &[Value]) -> Result<Answered> {
+        let tape = self.parameters.tape();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let passed = self.layers(&scope, batch, pass, &[])?;
-        let (x, weight, bias) = self.head(&scope, passed.last().ok_or_else(|| Error::stage("logits"))?)?;
-        logits(&scope, &x, weight, bias.as_ref())
+        let passed = self.layers(&scope, batch, pass, from)?;
+        let (Some(_), Some(x)) = (&self.head, passed.last()) else { return Ok(Answered::On(passed)) };
+        let (x, weight, bias) = self.head(&scope, x)?;
+        Ok(Answered::Logits(logits(&scope, &x, weight, bias.as_ref())?))
     }
 
     fn forward<'a>(
@@ -232,7 +233,7 @@ impl Model for Transformer {
         };
         Batch { input: source.clone(), ..Batch::default() }
             .check(self.config.vocabulary(), self.config.positions())?;
-        let tape = Tape::idle();
+        let tape = self.parameters.tape();
         let scope = Scope::generating(&tape, &self.parameters, None);
         let memory = self.encode(&scope, source, false, None)?;
         let seen = Arc::new(Mask { keys: source.mask.clone(), ..Mask::default() });
@@ -240,7 +241,7 @@ impl Model for Transformer {
     }
 
     fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
-        let (tape, offset) = (Tape::idle(), cache.length());
+        let (tape, offset) = (self.parameters.tape(), cache.length());
         let scope = Scope::generating(&tape, &self.parameters, Some(cache));
         let count = check_next(tokens, cache, &self.config)?;
         let Some((memory, seen)) = cache.memory.clone() else {

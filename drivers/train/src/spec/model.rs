@@ -116,7 +116,7 @@ impl ModelSpec {
             ModelSpec::Bert(_) => Family::Encoder,
             ModelSpec::Transformer(_) | ModelSpec::T5(_) => Family::EncoderDecoder,
             ModelSpec::Pretrained(_) => match self.pretrained()?.expect("it is one") {
-                ModelConfig::Gpt2(_) | ModelConfig::Llama(_) => Family::Decoder,
+                ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Qwen2(_) => Family::Decoder,
                 ModelConfig::Bert(_) => Family::Encoder,
                 ModelConfig::Marian(_) | ModelConfig::T5(_) => Family::EncoderDecoder,
             },

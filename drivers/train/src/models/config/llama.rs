@@ -1,4 +1,4 @@
-//! Llama's configuration.
+//! Llama's configuration, which Qwen2 has, too.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::Result;
 use crate::models::rope::RopeScaling;
 use crate::ops::rope::Rotation;
 
-/// Hugging Face's `LlamaConfig`.
+/// Hugging Face's `LlamaConfig`, and as far as they have the same fields its `Qwen2Config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LlamaConfig {
@@ -40,6 +40,9 @@ pub struct LlamaConfig {
     /// Of Mistral, how far back a token sees, which is read and not written: rows are no longer than that.
     #[serde(skip_serializing)]
     pub sliding_window: Option<usize>,
+    /// Of Qwen2, whether that counts. Its files have one and say that it does not.
+    #[serde(skip_serializing)]
+    pub use_sliding_window: bool,
 }
 
 /// The tokens that end a text: one, or in files of models that talk several.
@@ -70,8 +73,18 @@ impl LlamaConfig {
     /// Makes a Llama of what has its form under another name. Within its window a Mistral is one; no row is longer.
     pub(super) fn become_llama(&mut self) {
         self.architectures = LlamaConfig::default().architectures;
+        self.use_sliding_window = false;
         let window = self.sliding_window.take().unwrap_or(usize::MAX);
         self.max_position_embeddings = self.max_position_embeddings.min(window);
+    }
+
+    /// Makes a Qwen2 of what a file says: what Llama has as a choice, it has not.
+    pub(super) fn become_qwen2(&mut self) {
+        let counts = std::mem::take(&mut self.use_sliding_window);
+        let window = self.sliding_window.take().filter(|_| counts);
+        self.architectures = vec!["Qwen2ForCausalLM".into()];
+        (self.attention_bias, self.mlp_bias) = (false, false);
+        self.max_position_embeddings = self.max_position_embeddings.min(window.unwrap_or(usize::MAX));
     }
 
     /// Heads of keys and values.
@@ -148,6 +161,7 @@ impl Default for LlamaConfig {
             bos_token_id: Some(1),
             eos_token_id: Some(Ends::One(2)),
             sliding_window: None,
+            use_sliding_window: false,
         }
     }
 }

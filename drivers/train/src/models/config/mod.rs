@@ -25,6 +25,8 @@ pub enum ModelConfig {
     /// GPT in the form of Llama. Mistral has the same form, and becomes a Llama.
     #[serde(alias = "mistral")]
     Llama(LlamaConfig),
+    /// Llama's form with biases on queries, keys and values, and there alone.
+    Qwen2(LlamaConfig),
     /// BERT.
     Bert(BertConfig),
     /// The encoder-decoder Transformer in its original form.
@@ -40,8 +42,10 @@ impl ModelConfig {
     /// If it is no JSON, or describes no model of this library.
     pub fn from_json(text: &str) -> Result<Self> {
         let mut config: ModelConfig = serde_json::from_str(text)?;
-        if let ModelConfig::Llama(llama) = &mut config {
-            llama.become_llama();
+        match &mut config {
+            ModelConfig::Llama(llama) => llama.become_llama(),
+            ModelConfig::Qwen2(qwen) => qwen.become_qwen2(),
+            _ => {}
         }
         config.check()?;
         Ok(config)
@@ -59,7 +63,7 @@ impl ModelConfig {
     pub fn vocabulary(&self) -> usize {
         match self {
             ModelConfig::Gpt2(c) => c.vocab_size,
-            ModelConfig::Llama(c) => c.vocab_size,
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => c.vocab_size,
             ModelConfig::Bert(c) => c.vocab_size,
             ModelConfig::Marian(c) => c.vocab_size,
             ModelConfig::T5(c) => c.vocab_size,
@@ -70,7 +74,7 @@ impl ModelConfig {
     pub fn width(&self) -> usize {
         match self {
             ModelConfig::Gpt2(c) => c.n_embd,
-            ModelConfig::Llama(c) => c.hidden_size,
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => c.hidden_size,
             ModelConfig::Bert(c) => c.hidden_size,
             ModelConfig::Marian(c) => c.d_model,
             ModelConfig::T5(c) => c.d_model,
@@ -81,7 +85,7 @@ impl ModelConfig {
     pub fn positions(&self) -> usize {
         match self {
             ModelConfig::Gpt2(c) => c.n_positions,
-            ModelConfig::Llama(c) => c.max_position_embeddings,
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => c.max_position_embeddings,
             ModelConfig::Bert(c) => c.max_position_embeddings,
             ModelConfig::Marian(c) => c.max_position_embeddings,
             ModelConfig::T5(_) => usize::MAX,
@@ -92,9 +96,7 @@ impl ModelConfig {
     pub fn is_head(&self, name: &str) -> bool {
         let heads: &[&str] = match self {
             ModelConfig::Bert(_) => &["cls.", "classifier.", "qa_outputs.", "bert.pooler."],
-            ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Marian(_) | ModelConfig::T5(_) => {
-                &["lm_head.", "final_logits_bias"]
-            }
+            _ => &["lm_head.", "final_logits_bias"],
         };
         heads.iter().any(|head| name.starts_with(head))
     }
@@ -103,7 +105,7 @@ impl ModelConfig {
     pub fn ends(&self) -> &[u32] {
         match self {
             ModelConfig::Gpt2(c) => c.eos_token_id.as_slice(),
-            ModelConfig::Llama(c) => c.eos_token_id.as_ref().map_or(&[], Ends::all),
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => c.eos_token_id.as_ref().map_or(&[], Ends::all),
             ModelConfig::Bert(_) => &[],
             ModelConfig::Marian(c) => c.eos_token_id.as_slice(),
             ModelConfig::T5(c) => c.eos_token_id.as_slice(),
@@ -124,7 +126,7 @@ impl ModelConfig {
         self.check_dropouts()?;
         match self {
             ModelConfig::Gpt2(c) => heads("gpt2", c.n_embd, c.n_head),
-            ModelConfig::Llama(c) => {
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => {
                 if c.head_dim.is_none() {
                     heads("llama", c.hidden_size, c.num_attention_heads)?;
                 }
@@ -154,27 +156,40 @@ impl ModelConfig {
 impl ModelConfig {
     /// What is not dropped is divided by its share, which must not be nothing.
     fn check_dropouts(&self) -> Result<()> {
-        let shares: &[(&str, f64)] = match self {
-            ModelConfig::Gpt2(c) => {
-                &[("resid_pdrop", c.resid_pdrop), ("embd_pdrop", c.embd_pdrop), ("attn_pdrop", c.attn_pdrop)]
-            }
-            ModelConfig::Llama(c) => &[("attention_dropout", c.attention_dropout)],
-            ModelConfig::Bert(c) => &[
-                ("hidden_dropout_prob", c.hidden_dropout_prob),
-                ("attention_probs_dropout_prob", c.attention_probs_dropout_prob),
-            ],
-            ModelConfig::Marian(c) => &[
-                ("dropout", c.dropout),
-                ("attention_dropout", c.attention_dropout),
-                ("activation_dropout", c.activation_dropout),
-            ],
-            ModelConfig::T5(c) => &[("dropout_rate", c.dropout_rate)],
-        };
-        match shares.iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
+        match self.dropouts().into_iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
             Some((name, share)) => {
                 Err(Error::Config(format!("`{name}` is {share}; it must be from 0 on, below 1")))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Whether anything is dropped while it is trained.
+    pub fn drops(&self) -> bool {
+        self.dropouts().iter().any(|(_, share)| *share > 0.0)
+    }
+
+    /// Shares that are dropped, by their names.
+    fn dropouts(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            ModelConfig::Gpt2(c) => {
+                vec![
+                    ("resid_pdrop", c.resid_pdrop),
+                    ("embd_pdrop", c.embd_pdrop),
+                    ("attn_pdrop", c.attn_pdrop),
+                ]
+            }
+            ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => vec![("attention_dropout", c.attention_dropout)],
+            ModelConfig::Bert(c) => vec![
+                ("hidden_dropout_prob", c.hidden_dropout_prob),
+                ("attention_probs_dropout_prob", c.attention_probs_dropout_prob),
+            ],
+            ModelConfig::Marian(c) => vec![
+                ("dropout", c.dropout),
+                ("attention_dropout", c.attention_dropout),
+                ("activation_dropout", c.activation_dropout),
+            ],
+            ModelConfig::T5(c) => vec![("dropout_rate", c.dropout_rate)],
         }
     }
 }
