@@ -250,7 +250,7 @@ impl Gradients {
     /// Sums a gradient over ranks; those that have none of it have zeros.
     pub(crate) fn sum(&mut self, id: usize, group: &dyn Group) -> Result<()> {
         let has = group.max(f64::from(u8::from(self.buffers[id].written)))? > 0.0;
-        self.to_host(id)?;
+        self.move_to_host(id)?;
         let buffer = &mut self.buffers[id];
         fn sum<T: Real>(values: &mut [T], written: bool, group: &dyn Group) -> Result<()> {
             if !written {
@@ -265,11 +265,11 @@ impl Gradients {
             _ => unreachable!("buffers are f32 or f64"),
         }?;
         buffer.written = has;
-        self.to_device(id)
+        self.move_to_device(id)
     }
 
     /// Moves a gradient, or zeros where there is none, to where ranks sum it.
-    fn to_host(&mut self, id: usize) -> Result<()> {
+    fn move_to_host(&mut self, id: usize) -> Result<()> {
         let buffer = &mut self.buffers[id];
         if self.kernels == Kernels::Fused {
             return Ok(());
@@ -287,7 +287,7 @@ impl Gradients {
     }
 
     /// Moves it back.
-    fn to_device(&mut self, id: usize) -> Result<()> {
+    fn move_to_device(&mut self, id: usize) -> Result<()> {
         if self.kernels == Kernels::Fused {
             return Ok(());
         }
@@ -314,7 +314,7 @@ impl Gradients {
     pub(crate) fn finished(&mut self, id: usize) -> Result<()> {
         let Some(watcher) = self.watcher.clone() else { return Ok(()) };
         if !self.buffers[id].held && !self.buffers[id].lent {
-            self.to_host(id)?;
+            self.move_to_host(id)?;
             let buffer = &mut self.buffers[id];
             buffer.lent = true;
             let nothing = match &buffer.values {
@@ -335,7 +335,7 @@ impl Gradients {
     pub(crate) fn give_back(&mut self, id: usize, values: CpuStorage) -> Result<()> {
         let buffer = &mut self.buffers[id];
         (buffer.values, buffer.lent) = (values, false);
-        self.to_device(id)
+        self.move_to_device(id)
     }
 
     /// 1 for each parameter that has a gradient, and 0 for the others.

@@ -95,7 +95,7 @@ impl<'m> Stage<'m> {
 
     /// What comes out for a batch that nothing is learned from, on the last stage.
     pub fn logits(&self, batch: &Batch) -> Result<Option<Tensor>> {
-        let from = self.from_before(batch)?;
+        let from = self.receive_from_before(batch)?;
         let from: Vec<Value> = from.into_iter().map(Value::constant).collect();
         match self.model.answer(batch, self.pass, &from)? {
             Answered::Logits(logits) => Ok(Some(logits)),
@@ -107,7 +107,7 @@ impl<'m> Stage<'m> {
     }
 
     /// What the stage before has passed on for a batch.
-    fn from_before(&self, batch: &Batch) -> Result<Vec<Tensor>> {
+    fn receive_from_before(&self, batch: &Batch) -> Result<Vec<Tensor>> {
         let Some(before) = self.group.rank().checked_sub(1) else { return Ok(Vec::new()) };
         self.model.incoming(batch).iter().map(|dims| self.receive(before, dims)).collect()
     }
@@ -117,7 +117,7 @@ impl<'m> Stage<'m> {
     }
 
     fn forward(&self, batch: &'m Batch, tape: Tape<'m>) -> Result<Flight<'m>> {
-        let from = self.from_before(batch)?;
+        let from = self.receive_from_before(batch)?;
         let from: Vec<Value> = from.into_iter().map(|tensor| tape.input(tensor)).collect();
         let passed = self.model.forward(&tape, batch, self.pass, &from)?;
         if let Passed::On(values) = &passed {

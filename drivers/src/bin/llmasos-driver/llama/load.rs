@@ -84,7 +84,7 @@ pub fn load_with(
     };
     let place = Place {
         files,
-        mapped: header.data_offset % MAPPED_ALIGNMENT == 0,
+        mapped: header.data_offset.is_multiple_of(MAPPED_ALIGNMENT),
         devices: &devices::chosen(request)?,
     };
     let model = Model::load_on(&place, &settings, &mut seldom)?;

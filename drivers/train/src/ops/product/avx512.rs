@@ -173,9 +173,10 @@ unsafe fn tile<const PACKED: bool, const WIDE: usize>(
     // go through memory for each. Checks for overflow would take a good part of the time, too.
     macro_rules! advance {
         ($p:expr) => {
-            // SAFETY: as many steps as the depth stay inside of the panels.
-            let columns: [__m512; WIDE] =
-                std::array::from_fn(|j| unsafe { _mm512_load_ps(b.wrapping_add(($p * WIDE + j) * LANES)) });
+            let columns: [__m512; WIDE] = std::array::from_fn(|j| {
+                // SAFETY: as many steps as the depth stay inside of the panels.
+                unsafe { _mm512_load_ps(b.wrapping_add(($p * WIDE + j) * LANES)) }
+            });
             for (sums, row) in sums.iter_mut().zip(rows) {
                 // SAFETY: as above.
                 let a = _mm512_set1_ps(unsafe { *row.wrapping_add(place).wrapping_add($p * step) });
