@@ -72,8 +72,8 @@ const ACTIVATIONS_ATTENTION: u64 = 9;
 const ACTIVATIONS_OTHER: u64 = 7;
 
 /// Activations of n·inner that a recurrent layer has at once, and copies of all states beside them.
-const ACTIVATIONS_RECURRENT: u64 = 8;
-const STATES_AT_ONCE: u64 = 3;
+const ACTIVATIONS_RECURRENT: u64 = 6;
+const STATES_AT_ONCE: u64 = 2;
 
 /// Architectures with sliding windows also where the header does not say how large they are.
 const WINDOWED: [&str; 5] = ["exaone-moe", "exaone4", "gemma2", "llama4", "smallthinker"];
@@ -269,10 +269,11 @@ impl Shape {
         Compute {
             mask_token_bytes: self.masks * tokens * if fused { numbers / 2 } else { numbers },
             score_token_bytes: tokens * scores * numbers,
-            attention_bytes: attention.max(self.recurrent_numbers(tokens, sequences)).saturating_mul(numbers),
+            attention_bytes: attention.saturating_mul(numbers),
             other_bytes: wide
                 .max(logits)
                 .saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER))
+                .max(self.recurrent_numbers(tokens, sequences))
                 .saturating_mul(numbers),
         }
     }
