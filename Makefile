@@ -88,10 +88,21 @@ portable: prepare ## builds for any x86-64 or arm64 machine, in target/portable
 	RUSTFLAGS="" $(CARGO_CC) build --release --workspace --bins --locked \
 	  --features llmasos-drivers/dynamic-backends --target-dir target/portable
 
-gpu-check: prepare ## builds and tests the CUDA drivers on a machine that has one
+# Of training: the tests on the card, then speed beside PyTorch's where PYTHON has it, then nanoGPT's configuration for GPUs
+# on TEXT, whose validation loss is to be 1.47 (nanoGPT's README) or less.
+GPU_FEATURES := llmasos-drivers/cuda,llmasos-train/cuda
+gpu-check: prepare ## builds and tests drivers and training with CUDA on a machine that has it, and trains there
 	@command -v nvcc >/dev/null || { echo "gpu-check: no nvcc on this machine; install the CUDA toolkit" >&2; exit 1; }
-	$(CARGO_CC) build --release --workspace --bins --locked --features llmasos-drivers/cuda --target-dir target/cuda
-	$(CARGO_CC) test --release --workspace --locked --features llmasos-drivers/cuda --target-dir target/cuda
+	$(CARGO_CC) build --release --workspace --bins --locked --features $(GPU_FEATURES) --target-dir target/cuda
+	$(CARGO_CC) test --release --workspace --locked --features $(GPU_FEATURES) --target-dir target/cuda
+	$(CARGO_CC) build --release --locked -p llmasos-train --example speed --features cuda --target-dir target/cuda
+	@python=""; if $(PYTHON) -c 'import torch' 2>/dev/null; then python="--python $(PYTHON)"; fi; \
+	target/cuda/release/examples/speed --cuda 0 $$python
+	@out=$$(mktemp -d); target/cuda/release/llmasos-trainer run drivers/train/specs/shakespeare-gpu.ron --alone --quiet \
+	--set out=$$out/run --set 'data.train={"Text":["$(TEXT)"]}' --set evaluation.batches=null --set samples.every=0 \
+	&& grep '"evaluation"' $$out/run/log.jsonl | $(PYTHON) -c 'import json, sys; \
+	least = min(json.loads(line)["loss"] for line in sys.stdin); print(f"gpu-check: validation loss {least:.4f}, wanted 1.47"); \
+	sys.exit(least > 1.475)'; done=$$?; rm -r $$out; exit $$done
 
 # MPICC=mpicc.mpich MPIRUN=mpirun.mpich takes MPICH where both are there, after `cargo clean -p mpi-sys`.
 mpi-check: ## builds the trainer with MPI, and trains under mpirun, over two network namespaces and under srun (these as root)

@@ -18,6 +18,8 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser};
+use train::parameters::Place;
+use train::spec::DeviceSpec;
 use train::{Batch, Gradients, Pass, memory, models};
 
 use shapes::{SHAPES, Sizes, config};
@@ -37,6 +39,9 @@ struct Options {
     python: Option<PathBuf>,
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Measures on a card of NVIDIA's, by its number; on the CPU where it is left out. Peaks of memory are the host's.
+    #[arg(long)]
+    cuda: Option<usize>,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// How long one process measures.
@@ -66,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = |name: &str| options.shapes.is_empty() || options.shapes.iter().any(|shape| shape == name);
     if options.one {
         let (_, sizes) = SHAPES.into_iter().find(|(name, _)| wanted(name)).ok_or("no such shape")?;
-        println!("{}", serde_json::to_string(&measure(sizes, &options.precision, options.seconds)?)?);
+        println!("{}", serde_json::to_string(&measure(sizes, &options)?)?);
         return Ok(());
     }
     let engines: &[&str] = match options.python {
@@ -122,6 +127,9 @@ fn run(options: &Options, shape: &str, engine: &str) -> Result<Measured, Box<dyn
             command
         }
     };
+    if let Some(card) = options.cuda {
+        command.args(["--cuda", &card.to_string()]);
+    }
     let output = command.args(["--precision", precision, "--seconds", &seconds, shape]).output()?;
     if !output.status.success() {
         return Err(format!("{engine}: {}", String::from_utf8_lossy(&output.stderr)).into());
@@ -145,13 +153,14 @@ fn median(rounds: Vec<Measured>) -> Measured {
     }
 }
 
-fn measure(sizes: Sizes, precision: &str, seconds: f64) -> Result<Measured, Box<dyn std::error::Error>> {
+fn measure(sizes: Sizes, options: &Options) -> Result<Measured, Box<dyn std::error::Error>> {
+    let device = options.cuda.map_or(DeviceSpec::Cpu, DeviceSpec::Cuda).open(0)?;
     let [vocabulary, .., length, rows] = sizes;
     memory::keep();
     let begun = status("VmRSS:")?;
-    let precision = if precision == "bf16" { Precision::Mixed } else { Precision::Full };
+    let precision = if options.precision == "bf16" { Precision::Mixed } else { Precision::Full };
     let config = config(sizes);
-    let model = models::build(&config, DType::F32, 1)?;
+    let model = models::build_at(&Place::on(device), &config, DType::F32, 1)?;
     // The same tokens as in speed.py (Knuth's multiplicative hash).
     let token = |i: u64| ((i * 2_654_435_761 % (1 << 32)) >> 8) % vocabulary as u64;
     let count = (rows * length) as u64;
@@ -164,7 +173,7 @@ fn measure(sizes: Sizes, precision: &str, seconds: f64) -> Result<Measured, Box<
         gradients.clear();
         let pass = Pass { precision, ..Pass::training(1, number) };
         let loss = model.gradients(&batch, &pass, &mut gradients)?;
-        gradients.clip(1.0);
+        gradients.clip(1.0)?;
         adam.step(model.parameters(), &gradients, 1e-3)?;
         Ok(loss.mean())
     };
@@ -179,7 +188,7 @@ fn measure(sizes: Sizes, precision: &str, seconds: f64) -> Result<Measured, Box<
         if number == COMPARED {
             loss = now;
         }
-        if number >= COMPARED && clock.elapsed() > Duration::from_secs_f64(seconds) {
+        if number >= COMPARED && clock.elapsed() > Duration::from_secs_f64(options.seconds) {
             break;
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! let loss = model.gradients(&batch, &pass, &mut gradients)?;   // adds; call it again to accumulate
-//! gradients.clip(1.0);
+//! gradients.clip(1.0)?;
 //! optimiser.step(model.parameters(), &gradients, schedule.rate(step))?;
 //! gradients.clear();
 //! ```

@@ -211,7 +211,7 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// If the batch is not for this model.
     fn loss(&self, batch: &Batch, pass: &Pass) -> Result<Loss> {
-        Ok(self.record(&Tape::idle(), batch, pass)?.loss)
+        Ok(self.record(&self.parameters().tape(), batch, pass)?.loss)
     }
 
     /// The loss of a batch; adds its gradients to `gradients`.

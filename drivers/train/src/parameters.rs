@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use crate::ops::{Kernels, real::Real};
 use crate::random::{self, Philox};
 use crate::ranks::{Mesh, Part};
+use crate::tape::Tape;
 use crate::{Error, Result};
 
 /// One variable of a model.
@@ -47,6 +49,14 @@ impl Parameter {
         self.var.elem_count()
     }
 
+    /// Gives it other numbers.
+    ///
+    /// # Errors
+    /// If there are not as many.
+    pub(crate) fn set<T: Real>(&self, values: &[T]) -> Result<()> {
+        Ok(self.var.set(&Tensor::from_slice(values, self.var.dims(), self.var.device())?)?)
+    }
+
     /// How strongly it is pulled towards zero, where `usual` is the optimiser's weight decay.
     pub fn pulled(&self, usual: f64) -> f64 {
         if self.decay { self.weight_decay.unwrap_or(usual) } else { 0.0 }
@@ -70,6 +80,29 @@ pub enum Init {
     Uniform(f64),
 }
 
+/// Where a model is: which ranks have it, on which device this one has its part, and what computes there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The ranks.
+    pub mesh: Arc<Mesh>,
+    /// This rank's device.
+    pub device: Device,
+    /// How operations compute on it.
+    pub kernels: Kernels,
+}
+
+impl Place {
+    /// One rank, on a device.
+    pub fn on(device: Device) -> Place {
+        Place::of(&Mesh::alone(), device)
+    }
+
+    /// A rank of several, on its device.
+    pub fn of(mesh: &Arc<Mesh>, device: Device) -> Place {
+        Place { mesh: mesh.clone(), kernels: Kernels::of(&device), device }
+    }
+}
+
 /// What loading found besides the tensors that fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -86,23 +119,43 @@ pub struct Parameters {
     places: HashMap<String, usize>,
     dtype: DType,
     seed: u64,
-    mesh: Arc<Mesh>,
+    place: Place,
 }
 
 impl Parameters {
     /// An empty list; what is added to it begins as `seed` says, whatever the order in which it is added.
     pub fn new(dtype: DType, seed: u64) -> Self {
-        Parameters::on(&Mesh::alone(), dtype, seed)
+        Parameters::on(&Place::on(Device::Cpu), dtype, seed)
     }
 
-    /// An empty list for a rank's part of a model.
-    pub fn on(mesh: &Arc<Mesh>, dtype: DType, seed: u64) -> Self {
-        Parameters { list: Vec::new(), places: HashMap::new(), dtype, seed, mesh: mesh.clone() }
+    /// An empty list for a part of a model in its place.
+    pub fn on(place: &Place, dtype: DType, seed: u64) -> Self {
+        Parameters { list: Vec::new(), places: HashMap::new(), dtype, seed, place: place.clone() }
+    }
+
+    /// An empty list on the same device, for one rank.
+    pub(crate) fn like(&self) -> Self {
+        Parameters::on(&Place { mesh: Mesh::alone(), ..self.place.clone() }, self.dtype, 0)
     }
 
     /// The ranks that have the model.
     pub fn mesh(&self) -> &Arc<Mesh> {
-        &self.mesh
+        &self.place.mesh
+    }
+
+    /// Where they lie.
+    pub fn device(&self) -> &Device {
+        &self.place.device
+    }
+
+    /// How operations compute with them.
+    pub fn kernels(&self) -> Kernels {
+        self.place.kernels
+    }
+
+    /// A tape that records nothing, for operations with them.
+    pub fn tape<'a>(&self) -> Tape<'a> {
+        Tape::idle().with_kernels(self.kernels())
     }
 
     /// Adds a parameter and says where it is.
@@ -118,7 +171,7 @@ impl Parameters {
     /// # Errors
     /// If there is less than one of it for each tensor rank.
     pub fn share(&self, shape: &[usize], axis: usize, blocks: usize) -> Result<Part> {
-        let ranks = self.mesh.tensor();
+        let ranks = self.mesh().tensor();
         let place = [ranks.rank(), ranks.size()];
         if shape[axis] / blocks < ranks.size() {
             return Err(Error::Config(format!(
@@ -135,13 +188,13 @@ impl Parameters {
     /// # Errors
     /// If heads would have to be cut.
     pub fn heads(&self, heads: usize, kv_heads: usize) -> Result<(usize, usize, usize)> {
-        let ranks = self.mesh.tensor().size();
+        let ranks = self.mesh().tensor().size();
         if !heads.is_multiple_of(ranks) || !kv_heads.is_multiple_of(ranks) {
             return Err(Error::Config(format!(
                 "{heads} heads with {kv_heads} of keys are not divided by {ranks} tensor ranks; use fewer ranks"
             )));
         }
-        Ok((heads / ranks, kv_heads / ranks, heads / ranks * self.mesh.tensor().rank()))
+        Ok((heads / ranks, kv_heads / ranks, heads / ranks * self.mesh().tensor().rank()))
     }
 
     /// Adds a rank's part of a parameter.
@@ -157,7 +210,7 @@ impl Parameters {
 
     /// Says that other stages of the pipeline have a parameter, too, where there are other stages.
     pub fn share_between_stages(&mut self, id: Id) {
-        self.list[id.0].shared = self.mesh.pipeline().size() > 1;
+        self.list[id.0].shared = self.mesh().pipeline().size() > 1;
     }
 
     /// The layers of this stage of the pipeline.
@@ -165,9 +218,9 @@ impl Parameters {
     /// # Errors
     /// If there are fewer layers than stages.
     pub fn stage(&self, layers: usize) -> Result<Range<usize>> {
-        let stages = self.mesh.pipeline().size();
+        let stages = self.mesh().pipeline().size();
         match layers >= stages {
-            true => Ok(self.mesh.stage(layers)),
+            true => Ok(self.mesh().stage(layers)),
             false => Err(Error::Config(format!(
                 "{layers} layers cannot be divided over {stages} stages of a pipeline; use fewer stages"
             ))),
@@ -217,7 +270,7 @@ impl Parameters {
             Init::Normal(deviation) => numbers().map(|i| source.normal(i) * deviation).collect(),
             Init::Uniform(bound) => numbers().map(|i| (2.0 * source.uniform(i) - 1.0) * bound).collect(),
         };
-        Ok(Tensor::from_vec(values, dims, &Device::Cpu)?.to_dtype(self.dtype)?)
+        Ok(Tensor::from_vec(values, dims, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(self.device())?)
     }
 
     /// The type of number of all of them.
@@ -304,7 +357,8 @@ impl Parameters {
             found.push((parameter, tensor));
         }
         for (parameter, tensor) in found {
-            parameter.var.set(&parameter.part.cut(&tensor.to_dtype(self.dtype)?)?.contiguous()?)?;
+            let own = parameter.part.cut(&tensor.to_dtype(self.dtype)?)?.contiguous()?;
+            parameter.var.set(&own.to_device(self.device())?)?;
         }
         loaded.unexpected = tensors.keys().filter(|name| !used.contains(name)).cloned().collect();
         Ok(loaded)

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
 use crate::gradients::Gradients;
+use crate::ops::Kernels;
 use crate::ops::product::Precision;
 use crate::ops::real::Real;
 use crate::parameters::{Id, Parameters};
@@ -68,6 +69,7 @@ pub struct Tape<'a> {
     nodes: Cell<usize>,
     gradients: Rc<RefCell<Gradients>>,
     precision: Precision,
+    kernels: Kernels,
     /// While somebody waits for parameters' gradients: which operation used which parameter.
     uses: Option<RefCell<Uses>>,
 }
@@ -98,30 +100,43 @@ impl<'a> Tape<'a> {
             nodes: Cell::new(0),
             gradients: Rc::default(),
             precision: Precision::Full,
+            kernels: Kernels::default(),
             uses: None,
         }
     }
 
-    /// A tape whose backward pass adds to these gradients.
+    /// A tape whose backward pass adds to these gradients. Its operations compute where these lie.
     pub fn recording(gradients: Rc<RefCell<Gradients>>) -> Self {
         let uses = gradients.borrow().is_watched().then(RefCell::default);
-        Tape { uses, ..Tape::inside(gradients, Precision::Full) }
+        let kernels = gradients.borrow().kernels();
+        Tape { uses, ..Tape::inside(gradients, Precision::Full, kernels) }
     }
 
     /// A tape for a part that is computed again: whether a gradient is final is known outside of it.
-    fn inside(gradients: Rc<RefCell<Gradients>>, precision: Precision) -> Self {
-        Tape { steps: Some(RefCell::default()), nodes: Cell::new(0), gradients, precision, uses: None }
+    fn inside(gradients: Rc<RefCell<Gradients>>, precision: Precision, kernels: Kernels) -> Self {
+        let steps = Some(RefCell::default());
+        Tape { steps, nodes: Cell::new(0), gradients, precision, kernels, uses: None }
     }
 
     /// A tape that records nothing but which parameters are used, where that is wanted.
     fn noting(&self) -> Self {
         let uses = self.uses.is_some().then(RefCell::default);
-        Tape { uses, precision: self.precision, ..Tape::idle() }
+        Tape { uses, precision: self.precision, kernels: self.kernels, ..Tape::idle() }
     }
 
     /// The same, whose operations multiply matrices in this precision, forwards and backwards.
     pub fn in_precision(self, precision: Precision) -> Self {
         Tape { precision, ..self }
+    }
+
+    /// The same, whose operations compute in this way.
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Tape { kernels, ..self }
+    }
+
+    /// How operations compute.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
     }
 
     /// How operations multiply matrices.
@@ -142,7 +157,8 @@ impl<'a> Tape<'a> {
         if let (Some(uses), false, true) = (&self.uses, self.records(), parameter.trainable) {
             uses.borrow_mut().by(0, id);
         }
-        Value { tensor: parameter.var().as_tensor().clone(), target }
+        // Detached, since candle would record what is composed of a variable.
+        Value { tensor: parameter.var().as_detached_tensor(), target }
     }
 
     /// A value of its own whose gradient the caller will ask for.
@@ -187,6 +203,14 @@ impl<'a> Tape<'a> {
         add(buffer, written);
     }
 
+    /// The same with a tensor.
+    pub(crate) fn add(&self, id: Id, gradient: &Tensor) -> Result<()> {
+        if let Some(uses) = &self.uses {
+            uses.borrow_mut().forward.insert(id);
+        }
+        self.gradients.borrow_mut().add(id, gradient)
+    }
+
     /// Computes `part` of `inputs` without keeping what is inside of it; the backward pass computes it again.
     ///
     /// # Errors
@@ -203,11 +227,11 @@ impl<'a> Tape<'a> {
             used.for_each(|(_, id)| outer.borrow_mut().by(steps.borrow().len(), id));
         }
         let targets: Vec<Input> = inputs.iter().map(|v| Input::from(*v)).collect();
-        let precision = self.precision;
+        let (precision, kernels) = (self.precision, self.kernels);
         // Parameters inside want gradients even where the inputs do not, so the step is always kept.
         let wanted = Value { tensor: output.clone(), target: Target::Node(usize::MAX) };
         Ok(self.record(output, &[&wanted], move |back, grad| {
-            let inner = Tape::inside(back.gradients.clone(), precision);
+            let inner = Tape::inside(back.gradients.clone(), precision, kernels);
             let again: Vec<Value> = constants.into_iter().map(|v| inner.input(v.tensor)).collect();
             let output = part(&inner, &again)?;
             let gradients = inner.backward_from(&output, grad, &again)?;
@@ -252,19 +276,19 @@ impl<'a> Tape<'a> {
         begin: impl IntoIterator<Item = (Target, Grad)>,
         inputs: &[Value],
     ) -> Result<Vec<Option<Grad>>> {
-        let mut back = Backward { slots: Vec::new(), gradients: self.gradients };
+        let mut back = Backward { slots: Vec::new(), gradients: self.gradients, kernels: self.kernels };
         back.slots.resize_with(self.nodes.get(), || None);
         begin.into_iter().try_for_each(|(target, grad)| back.give_to(target, grad))?;
         let mut steps = self.steps.map(RefCell::into_inner).unwrap_or_default();
         let Uses { used, mut first, forward } = self.uses.map(RefCell::into_inner).unwrap_or_default();
-        forward.difference(&used).for_each(|id| back.gradients.borrow_mut().finished(id.0));
+        forward.difference(&used).try_for_each(|id| back.gradients.borrow_mut().finished(id.0))?;
         // Dropping each step after it has run frees the activations that it kept.
         while let Some((node, step)) = steps.pop() {
             if let Some(grad) = back.slots[node].take() {
                 step(&mut back, grad)?;
             }
             while let Some((_, id)) = first.pop_if(|(place, _)| *place == steps.len()) {
-                back.gradients.borrow_mut().finished(id.0);
+                back.gradients.borrow_mut().finished(id.0)?;
             }
         }
         let of = |input: &Value| match input.target {
@@ -279,6 +303,7 @@ impl<'a> Tape<'a> {
 pub struct Backward {
     slots: Vec<Option<Grad>>,
     gradients: Rc<RefCell<Gradients>>,
+    kernels: Kernels,
 }
 
 impl Backward {
@@ -310,11 +335,11 @@ impl Backward {
     fn give_to(&mut self, target: Target, grad: Grad) -> Result<()> {
         match target {
             Target::Nobody => Ok(()),
-            Target::Parameter(_) => crate::ops::add_to_parameter(self, &Input(target), &grad.tensor),
+            Target::Parameter(id) => self.gradients.borrow_mut().add(id, &grad.tensor),
             Target::Node(node) => {
                 let sum = match self.slots[node].take() {
                     None => grad,
-                    Some(former) => add(former, grad)?,
+                    Some(former) => add(former, grad, self.kernels)?,
                 };
                 self.slots[node] = Some(sum);
                 Ok(())
@@ -348,8 +373,8 @@ impl From<&Value> for Input {
     }
 }
 
-/// The sum of two gradients, in the memory of one that is not shared.
-fn add(former: Grad, grad: Grad) -> Result<Grad> {
+/// The sum of two gradients: of the kernels' in the memory of one that is not shared.
+fn add(former: Grad, grad: Grad, kernels: Kernels) -> Result<Grad> {
     if former.tensor.shape() != grad.tensor.shape() {
         return Err(Error::Shape {
             op: "backward",
@@ -360,7 +385,8 @@ fn add(former: Grad, grad: Grad) -> Result<Grad> {
             ),
         });
     }
-    match (former.shared, grad.shared) {
+    let apart = kernels == Kernels::Composed;
+    match (former.shared || apart, grad.shared || apart) {
         (false, _) => {
             former.tensor.inplace_op2(&grad.tensor, &AddTo)?;
             Ok(former)

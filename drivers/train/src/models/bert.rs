@@ -217,10 +217,10 @@ impl Model for Bert {
         let x = self.head(&scope, &self.layers(&scope, batch, pass, &[])?, batch)?;
         match (self.end()?, self.words) {
             (Head::Masked { bias, .. }, Some(words)) => {
-                head::logits(&scope, &x, words, Some(&scope.value(*bias)))
+                head::logits(&scope, &x, words, Some(&scope.value(*bias)))?
             }
-            _ => Ok(x.tensor().clone()),
-        }
+            _ => x.tensor().clone(),
+        }))
     }
 
     fn forward<'a>(

@@ -137,7 +137,7 @@ impl Model for Decoder {
     }
 
     fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
-        let tape = Tape::idle();
+        let tape = self.parameters.tape();
         let scope = Scope::generating(&tape, &self.parameters, Some(cache));
         let count = check_next(tokens, cache, &self.config)?;
         let positions: Arc<[u32]> = cache.positions(count, self.config.positions())?.into();

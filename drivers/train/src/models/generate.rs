@@ -1,6 +1,6 @@
 //! Text from a model: greedy, or drawn with temperature, top-k and top-p.
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 use crate::model::Model;
 use crate::random::Philox;

@@ -42,7 +42,10 @@ pub(super) fn build(config: &MarianConfig, mut parameters: Parameters) -> Result
     parameters.set_trainable(|name| name != "final_logits_bias");
     Ok(Transformer {
         scale: if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 },
-        positions: Some(sinusoids(config.max_position_embeddings, config.d_model, parameters.dtype())?),
+        positions: Some(
+            sinusoids(config.max_position_embeddings, config.d_model, parameters.dtype())?
+                .to_device(parameters.device())?,
+        ),
         buckets: None,
         dropout: config.dropout,
         encoder,

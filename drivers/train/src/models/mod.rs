@@ -16,7 +16,7 @@ mod transformer;
 
 use std::sync::Arc;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 pub use bert::Bert;
 pub use config::ModelConfig;
@@ -25,7 +25,7 @@ pub use generate::{Sampling, generate};
 pub use transformer::Transformer;
 
 use crate::model::Model;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Place};
 use crate::ranks::Mesh;
 use crate::{Error, Result};
 
@@ -43,10 +43,23 @@ pub fn build(config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Mo
 /// If the configuration describes no model of this library, or the mesh cannot divide it.
 pub fn build_on(mesh: &Arc<Mesh>, config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Model>> {
     config.check()?;
+    build_at(&Place::of(mesh, Device::Cpu), config, dtype, seed)
+}
+
+/// The same in any place.
+///
+/// # Errors
+/// Those of [`build_on`], or the device has no numbers of this type.
+pub fn build_at(place: &Place, config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Model>> {
     if !matches!(dtype, DType::F32 | DType::F64) {
         return Err(Error::Config(format!("parameters of {dtype:?}; choose f32 or f64")));
     }
-    let parameters = Parameters::on(mesh, dtype, seed);
+    if dtype == DType::F64 && place.device.is_metal() {
+        return Err(Error::Config(
+            "parameters of f64 on Metal, which has no such numbers; choose f32".into(),
+        ));
+    }
+    let parameters = Parameters::on(place, dtype, seed);
     Ok(match config {
         ModelConfig::Gpt2(config) => Box::new(gpt2::build(config, parameters)?),
         ModelConfig::Llama(own) | ModelConfig::Qwen2(own) => Box::new(llama::build(config, own, parameters)?),

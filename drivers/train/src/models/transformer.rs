@@ -232,7 +232,7 @@ impl Model for Transformer {
         };
         Batch { input: source.clone(), ..Batch::default() }
             .check(self.config.vocabulary(), self.config.positions())?;
-        let tape = Tape::idle();
+        let tape = self.parameters.tape();
         let scope = Scope::generating(&tape, &self.parameters, None);
         let memory = self.encode(&scope, source, false, None)?;
         let seen = Arc::new(Mask { keys: source.mask.clone(), ..Mask::default() });
@@ -240,7 +240,7 @@ impl Model for Transformer {
     }
 
     fn next(&self, tokens: &[u32], cache: &Cache) -> Result<Tensor> {
-        let (tape, offset) = (Tape::idle(), cache.length());
+        let (tape, offset) = (self.parameters.tape(), cache.length());
         let scope = Scope::generating(&tape, &self.parameters, Some(cache));
         let count = check_next(tokens, cache, &self.config)?;
         let Some((memory, seen)) = cache.memory.clone() else {

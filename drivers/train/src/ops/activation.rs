@@ -3,14 +3,14 @@
 use rayon::prelude::*;
 
 use super::read::Read;
-use super::{SERIAL, blank, for_type, real::Real, tensor};
+use super::{Kernels, SERIAL, blank, composed, for_type, real::Real, tensor};
 use crate::Result;
 use crate::error::shape;
 use crate::models::config::Activation;
 use crate::tape::{Input, Tape, Value};
 
 /// √(2/π), and the cubic's factor, of GELU by the hyperbolic tangent.
-const TANH: [f64; 2] = [0.797_884_560_802_865_4, 0.044_715];
+pub(super) const TANH: [f64; 2] = [0.797_884_560_802_865_4, 0.044_715];
 
 /// Runs a block with `act` as the function and its slope: one copy of the block for each kind, so that each is a loop
 /// of vector instructions without branches.
@@ -35,6 +35,9 @@ macro_rules! for_kind {
 /// # Errors
 /// If the tensor is not one that layers make.
 pub fn activation(tape: &Tape<'_>, x: &Value, kind: Activation) -> Result<Value> {
+    if tape.kernels() == Kernels::Composed {
+        return composed::activation::activation(tape, x, kind);
+    }
     let y = for_type!(x.tensor, T => map(Read::of(&x.tensor)?.slice::<T>(), kind), x.tensor.dims())?;
     let (input, kept) = (Input::from(x), x.tensor.clone());
     Ok(tape.record(y, &[x], move |back, grad| {
@@ -58,6 +61,9 @@ pub fn activation(tape: &Tape<'_>, x: &Value, kind: Activation) -> Result<Value>
 pub fn gated(tape: &Tape<'_>, gate: &Value, up: &Value, kind: Activation) -> Result<Value> {
     if gate.tensor.dims() != up.tensor.dims() {
         return shape("gated", format!("a gate of {:?} for {:?}", gate.tensor.dims(), up.tensor.dims()));
+    }
+    if tape.kernels() == Kernels::Composed {
+        return composed::activation::gated(tape, gate, up, kind);
     }
     let y = for_type!(gate.tensor, T => {
         let (gate, up) = (Read::of(&gate.tensor)?, Read::of(&up.tensor)?);

@@ -6,13 +6,13 @@
 
 use std::borrow::Cow;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::linear::column_sums;
 use super::product::{Matrix, Output, product};
 use super::read::Read;
-use super::{add_to_buffer, blank, for_type, lanes, piece_rows, real::Real, tensor};
+use super::{Kernels, add_to_buffer, blank, composed, for_type, lanes, piece_rows, real::Real, tensor};
 use crate::error::shape;
 use crate::model::Loss;
 use crate::tape::{Input, Tape, Value};
@@ -36,7 +36,8 @@ impl Weighing {
     }
 }
 
-/// The loss of logits, rows × classes, and the gradient of the logits.
+/// The loss of logits, rows × classes, and the gradient of the logits. Where they lie elsewhere they are copied to the
+/// CPU: these are a few numbers for each text, for whose loss the host waits in any case.
 ///
 /// # Errors
 /// If there is not one target for each row, or one is no class.
@@ -44,12 +45,13 @@ pub fn cross_entropy(logits: &Tensor, targets: &[i32], weighing: Weighing) -> Re
     let classes = logits.dims().last().copied().unwrap_or_default();
     let counted = check(targets, logits.elem_count() / classes.max(1), classes)?;
     let mut loss = Loss { sum: 0.0, count: counted as f64 };
+    let host = logits.to_device(&Device::Cpu)?;
     let gradient = for_type!(logits, T => {
-        let mut slopes = Read::of(logits)?.slice::<T>().to_vec();
+        let mut slopes = Read::of(&host)?.slice::<T>().to_vec();
         loss.sum = rows(&mut slopes, targets, classes, weighing, weighing.factor(counted as f64));
         slopes
     }, logits.dims())?;
-    Ok((loss, gradient))
+    Ok((loss, gradient.to_device(logits.device())?))
 }
 
 /// The loss of the output layer `x`·Wᵀ + b, with W of classes × width. On a recording tape it adds the gradients of W
@@ -82,6 +84,16 @@ pub fn linear_cross_entropy(
         );
     }
     let counted = check(targets, x.tensor.elem_count() / width.max(1), classes)?;
+    if tape.kernels() == Kernels::Composed {
+        return composed::cross_entropy::linear_cross_entropy(
+            tape,
+            x,
+            weight,
+            bias,
+            targets,
+            (weighing, counted),
+        );
+    }
     let mut loss = Loss { sum: 0.0, count: counted as f64 };
     let wanted = tape.records();
     let gradient = for_type!(x.tensor, T => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::read::Read;
-use super::{blank, for_type, piece_rows, real::Real};
+use super::{Kernels, blank, composed, for_type, piece_rows, real::Real};
 use crate::Result;
 use crate::error::shape;
 use crate::model::DropoutKey;
@@ -50,14 +50,27 @@ impl Dropout {
     /// Writes the factors of one row of features into `out`: 0, or one over the probability to stay. `head` tells
     /// apart what has several rows for a position.
     pub fn factors<T: Real>(&self, row: usize, position: usize, head: usize, out: &mut [T]) {
+        self.choose([row, position, head], out, [T::zero(), T::of(self.factor())]);
+    }
+
+    /// Writes the choices alone: 0, or 1 for what stays.
+    pub(super) fn stays(&self, row: usize, position: usize, head: usize, out: &mut [u8]) {
+        self.choose([row, position, head], out, [0, 1]);
+    }
+
+    /// What numbers that stay are multiplied with.
+    pub(super) fn factor(&self) -> f64 {
+        (1.0 - self.probability).recip()
+    }
+
+    fn choose<N: Copy>(&self, [row, position, head]: [usize; 3], out: &mut [N], [goes, stays]: [N; 2]) {
         let sample = self.samples[row];
         // The bits of long data's sample numbers above 32 go where positions have none.
         let high = (sample >> 32) as u32;
         let head = head + self.first[0];
         let counter = [position as u32 ^ high << 20, sample as u32, self.site << 12 ^ head as u32];
         let limit = (self.probability * 4_294_967_296.0) as u32;
-        let stay = T::of((1.0 - self.probability).recip());
-        let factor = |word: u32| if word >= limit { stay } else { T::zero() };
+        let factor = |word: u32| if word >= limit { stays } else { goes };
         let words = |group: usize| blocks(group as u32 * BLOCKS as u32, counter, self.key);
         // The first group may begin before the features that are wanted.
         let (mut group, skip) = (self.first[1] / GROUP, self.first[1] % GROUP);
@@ -98,6 +111,9 @@ fn blocks(first: u32, [b, c, d]: [u32; 3], key: [u32; 2]) -> [[u32; BLOCKS]; 4] 
 pub fn dropout(tape: &Tape<'_>, x: &Value, dropout: Option<&Dropout>) -> Result<Value> {
     let Some(dropout) = dropout.cloned() else { return Ok(x.clone()) };
     dropout.check(x.tensor.dims())?;
+    if tape.kernels() == Kernels::Composed {
+        return composed::dropout::dropout(tape, x, &dropout);
+    }
     let y = for_type!(x.tensor, T => masked(Read::of(&x.tensor)?.slice::<T>(), None, &dropout, x.tensor.dims()), x.tensor.dims())?;
     let input = Input::from(x);
     Ok(tape.record(y, &[x], move |back, grad| {
@@ -116,13 +132,14 @@ pub fn residual(tape: &Tape<'_>, x: &Value, y: &Value, dropout: Option<&Dropout>
     if dims != y.tensor.dims() {
         return shape("residual", format!("{dims:?} and {:?}", y.tensor.dims()));
     }
+    dropout.map_or(Ok(()), |dropout| dropout.check(dims))?;
+    if tape.kernels() == Kernels::Composed {
+        return composed::dropout::residual(tape, x, y, dropout);
+    }
     let sum = for_type!(x.tensor, T => {
         let (x, y) = (Read::of(&x.tensor)?, Read::of(&y.tensor)?);
         match dropout {
-            Some(dropout) => {
-                dropout.check(dims)?;
-                masked(y.slice::<T>(), Some(x.slice()), dropout, dims)
-            }
+            Some(dropout) => masked(y.slice::<T>(), Some(x.slice()), dropout, dims),
             None => {
                 let mut sum = blank::<T>(y.slice::<T>().len());
                 let piece = super::SERIAL;

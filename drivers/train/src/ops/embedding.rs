@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::read::Read;
-use super::{blank, for_type, piece_rows, real::Real, tensor};
+use super::{Kernels, blank, composed, for_type, piece_rows, real::Real, tensor};
 use crate::Result;
 use crate::error::shape;
 use crate::tape::{Input, Tape, Value};
@@ -35,6 +35,9 @@ pub fn embedding(tape: &Tape<'_>, tables: &[Lookup<'_>], dims: [usize; 2]) -> Re
         }
     }
     let shape = [dims[0], dims[1], width];
+    if tape.kernels() == Kernels::Composed {
+        return composed::embedding::embedding(tape, tables, shape);
+    }
     let first = &tables[0].0.tensor;
     let y = for_type!(first, T => {
         let mut guards = Vec::with_capacity(tables.len());

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, Output, Precision, product};
 use super::read::Read;
-use super::{add_to_buffer, blank, for_type, piece_rows, real::Real, tensor};
+use super::{Kernels, add_to_buffer, blank, composed, for_type, piece_rows, real::Real, tensor};
 use crate::Result;
 use crate::error::shape;
 use crate::tape::{Input, Tape, Value};
@@ -30,6 +30,9 @@ pub fn linear(
     layout: Layout,
 ) -> Result<Value> {
     let (rows, inputs, outputs) = sizes(x, weight, bias, layout)?;
+    if tape.kernels() == Kernels::Composed {
+        return composed::linear::linear(tape, x, weight, bias, layout, &dims(x, outputs));
+    }
     let precision = tape.precision();
     let y = for_type!(x.tensor, T => {
         let (x, w) = (Read::of(&x.tensor)?, Read::of(&weight.tensor)?);

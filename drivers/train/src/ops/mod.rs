@@ -1,11 +1,13 @@
-//! The operations of the models, each with its backward pass, in f32 and f64 on threads of the CPU.
+//! The operations of the models, each with its backward pass, in f32 and f64: by kernels on threads of the CPU, and
+//! for other devices composed of candle's operations. A tape has one of the two ([`Kernels`]).
 //!
-//! An operation reads tensors through [`read::Read`], computes on slices, and puts a closure on the tape that does the
+//! A kernel reads tensors through [`read::Read`], computes on slices, and puts a closure on the tape that does the
 //! same backwards. Work is cut into pieces whose size does not depend on the number of threads, so results do not
 //! either.
 
 pub mod activation;
 pub mod attention;
+pub mod composed;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -20,10 +22,10 @@ pub mod rope;
 pub mod weighted;
 
 use candle_core::{Device, Tensor};
+pub use composed::Kernels;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::tape::{Backward, Input};
 use real::Real;
 
 /// Below this many numbers a loop is not worth waking another thread.
@@ -83,13 +85,4 @@ pub(crate) fn add_slices<T: Real>(sum: &mut [T], more: &[T]) {
 /// Adds to a parameter's buffer, or begins it.
 pub(crate) fn add_to_buffer<T: Real>(buffer: &mut [T], written: bool, more: &[T]) {
     if written { add_slices(buffer, more) } else { buffer.copy_from_slice(more) }
-}
-
-/// Adds a gradient to the buffer of a parameter.
-pub(crate) fn add_to_parameter(back: &mut Backward, input: &Input, gradient: &Tensor) -> Result<()> {
-    for_type!(gradient, T => {
-        let gradient = read::Read::of(gradient)?;
-        back.accumulate::<T>(input, |buffer, written| add_to_buffer(buffer, written, gradient.slice()));
-        Ok(())
-    })
 }

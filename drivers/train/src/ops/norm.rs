@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::linear::add_rows;
 use super::read::Read;
-use super::{add_to_buffer, blank, for_type, lanes, piece_rows, real::Real, tensor};
+use super::{Kernels, add_to_buffer, blank, composed, for_type, lanes, piece_rows, real::Real, tensor};
 use crate::Result;
 use crate::error::shape;
 use crate::tape::{Backward, Input, Tape, Value};
@@ -42,6 +42,9 @@ fn norm<const MEAN: bool>(
     let fits = |v: &Value| v.tensor.dims() == [width];
     if width == 0 || !fits(weight) || !bias.is_none_or(fits) {
         return shape("norm", format!("{:?} with a weight of {:?}", x.tensor.dims(), weight.tensor.dims()));
+    }
+    if tape.kernels() == Kernels::Composed {
+        return composed::norm::norm::<MEAN>(tape, x, weight, bias, epsilon);
     }
     let y = for_type!(x.tensor, T => {
         let (x, w) = (Read::of(&x.tensor)?, Read::of(&weight.tensor)?);

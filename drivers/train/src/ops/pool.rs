@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use super::read::Read;
-use super::{blank, for_type, lanes, real::Real};
+use super::{Kernels, blank, composed, for_type, lanes, real::Real};
 use crate::Result;
 use crate::error::shape;
 use crate::tape::{Input, Tape, Value};
 
 /// The smallest length that a vector is divided by, as in PyTorch's `normalize`.
-const LENGTH_MIN: f64 = 1e-12;
+pub(super) const LENGTH_MIN: f64 = 1e-12;
 
 /// The weighted sum of each row's tokens: rows × length × width becomes rows × width.
 ///
@@ -21,6 +21,9 @@ pub fn weighted(tape: &Tape<'_>, x: &Value, weights: Vec<f64>) -> Result<Value> 
     };
     if weights.len() != rows * length {
         return shape("weighted", format!("{} weights for {rows} × {length} tokens", weights.len()));
+    }
+    if tape.kernels() == Kernels::Composed {
+        return composed::pool::weighted(tape, x, &weights, [rows, length]);
     }
     let y = for_type!(x.tensor, T => {
         let x = Read::of(&x.tensor)?;
@@ -67,6 +70,9 @@ pub fn first_weights(rows: usize, length: usize) -> Vec<f64> {
 /// # Errors
 /// If the tensor is not one that layers make.
 pub fn unit(tape: &Tape<'_>, x: &Value) -> Result<Value> {
+    if tape.kernels() == Kernels::Composed {
+        return composed::pool::unit(tape, x);
+    }
     let width = x.tensor.dims().last().copied().unwrap_or_default().max(1);
     let y = for_type!(x.tensor, T => {
         let mut y = Read::of(&x.tensor)?.slice::<T>().to_vec();

@@ -1,11 +1,12 @@
 //! Rotary positions, in Llama's order: number i of a head turns with number i + half.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::read::Read;
-use super::{blank, for_type, piece_rows, real::Real};
+use super::{Kernels, blank, composed, for_type, piece_rows, real::Real};
 use crate::Result;
 use crate::error::shape;
 use crate::tape::{Input, Tape, Value};
@@ -32,6 +33,8 @@ pub struct Angles {
     /// Cosine and sine, half a head of each for each place.
     table: Arc<[[f64; 2]]>,
     half: usize,
+    /// The same on the device that has first asked for it.
+    tensors: Arc<OnceLock<[Tensor; 2]>>,
 }
 
 impl Angles {
@@ -41,7 +44,24 @@ impl Angles {
         let turned = |p: u32| frequencies.iter().map(move |frequency| (f64::from(p) * frequency).sin_cos());
         let table = positions.iter().flat_map(|&p| turned(p));
         let table = table.map(|(sin, cos)| [cos * scale, sin * scale]).collect();
-        Angles { table, half: frequencies.len() }
+        Angles { table, half: frequencies.len(), tensors: Arc::default() }
+    }
+
+    /// Cosines and sines, places × 1 × half, on a tensor's device and of its type. All layers of a pass have the same
+    /// ones, so they are copied once.
+    pub(super) fn tensors(&self, like: &Tensor) -> Result<[Tensor; 2]> {
+        let fits =
+            |[cos, _]: &&[Tensor; 2]| cos.dtype() == like.dtype() && cos.device().same_device(like.device());
+        if let Some(tensors) = self.tensors.get().filter(fits) {
+            return Ok(tensors.clone());
+        }
+        let part = |which: usize| {
+            let numbers: Vec<f64> = self.table.iter().map(|angle| angle[which]).collect();
+            composed::beside(&numbers, &[numbers.len() / self.half, 1, self.half], like)
+        };
+        let made = [part(0)?, part(1)?];
+        let kept = self.tensors.get_or_init(|| made.clone());
+        Ok(if fits(&kept) { kept.clone() } else { made })
     }
 }
 
@@ -55,6 +75,9 @@ pub fn rope(tape: &Tape<'_>, x: &Value, angles: &Angles) -> Result<Value> {
     let places = dims[..dims.len().saturating_sub(1)].iter().product::<usize>();
     if width == 0 || !width.is_multiple_of(2 * angles.half) || places * angles.half != angles.table.len() {
         return shape("rope", format!("{dims:?} with angles of {:?}", [angles.table.len(), angles.half]));
+    }
+    if tape.kernels() == Kernels::Composed {
+        return composed::rope::rope(tape, x, angles);
     }
     let y =
         for_type!(x.tensor, T => turn(Read::of(&x.tensor)?.slice::<T>(), angles, width, T::of(1.0)), dims)?;

@@ -1,6 +1,7 @@
 //! Losses whose targets do not all weigh the same, or are no classes. All are means, over the weight of what counts.
+//! What lies on another device is copied to the CPU, as for [`cross_entropy`](super::cross_entropy::cross_entropy).
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::cross_entropy::{Weighing, check};
 use super::read::Read;
@@ -29,8 +30,9 @@ pub fn weighted_cross_entropy(
     let mut loss = Loss { sum: 0.0, count: chosen.map(|target| weights[*target as usize]).sum() };
     let factor = weighing.factor(loss.count);
     let even = weighing.label_smoothing / classes as f64;
+    let host = logits.to_device(&Device::Cpu)?;
     let gradient = for_type!(logits, T => {
-        let mut slopes = Read::of(logits)?.slice::<T>().to_vec();
+        let mut slopes = Read::of(&host)?.slice::<T>().to_vec();
         for (row, &target) in slopes.chunks_exact_mut(classes).zip(targets) {
             if target == IGNORE {
                 row.fill(T::of(0.0));
@@ -52,7 +54,7 @@ pub fn weighted_cross_entropy(
         }
         slopes
     }, logits.dims())?;
-    Ok((loss, gradient))
+    Ok((loss, gradient.to_device(logits.device())?))
 }
 
 /// The squares of how far numbers are from what they should be.
@@ -107,8 +109,9 @@ fn each(
     let counted = values.iter().filter(|value| !value.is_nan()).count() as f64;
     let mut loss = Loss { sum: 0.0, count: counted };
     let factor = weighing.factor(counted);
+    let host = x.to_device(&Device::Cpu)?;
     let gradient = for_type!(x, T => {
-        let x = Read::of(x)?;
+        let x = Read::of(&host)?;
         let mut slopes = vec![T::of(0.0); values.len()];
         let pairs = x.slice::<T>().iter().zip(values).zip(&mut slopes);
         for ((x, value), slope) in pairs.filter(|((_, value), _)| !value.is_nan()) {
@@ -118,5 +121,5 @@ fn each(
         }
         slopes
     }, x.dims())?;
-    Ok((loss, gradient))
+    Ok((loss, gradient.to_device(x.device())?))
 }

@@ -4,10 +4,10 @@
 use rayon::prelude::*;
 
 use super::update::{Buffers, PIECE, check, update};
-use super::{Optimiser, State};
+use super::{Optimiser, State, composed};
 use crate::gradients::Gradients;
-use crate::ops::for_type;
 use crate::ops::real::Real;
+use crate::ops::{Kernels, for_type};
 use crate::parameters::Parameters;
 use crate::{Error, Result};
 
@@ -49,16 +49,31 @@ impl Default for Adam {
 
 /// The factors of one step, for one parameter.
 #[derive(Clone, Copy)]
-struct Factors<T> {
-    keep: T,
-    l2: T,
-    betas: [T; 2],
-    rest: [T; 2],
+pub(super) struct Factors<T> {
+    pub keep: T,
+    pub l2: T,
+    pub betas: [T; 2],
+    pub rest: [T; 2],
     /// The rate over the correction of the mean, which is too small in the first steps.
-    size: T,
+    pub size: T,
     /// One over the root of the correction of the squares.
-    root: T,
-    epsilon: T,
+    pub root: T,
+    pub epsilon: T,
+}
+
+impl Factors<f64> {
+    /// The same as the numbers that parameters have.
+    fn of<T: Real>(self) -> Factors<T> {
+        Factors {
+            keep: T::of(self.keep),
+            l2: T::of(self.l2),
+            betas: self.betas.map(T::of),
+            rest: self.rest.map(T::of),
+            size: T::of(self.size),
+            root: T::of(self.root),
+            epsilon: T::of(self.epsilon),
+        }
+    }
 }
 
 impl Optimiser for Adam {
@@ -71,16 +86,22 @@ impl Optimiser for Adam {
             let (rate, decay) = (rate * parameter.rate, parameter.pulled(self.weight_decay));
             let betas = parameter.betas.unwrap_or(self.betas);
             let corrections = betas.map(|beta| 1.0 - beta.powf(self.step as f64));
+            let factors = Factors {
+                keep: if self.decoupled { 1.0 - rate * decay } else { 1.0 },
+                l2: if self.decoupled { 0.0 } else { decay },
+                betas,
+                rest: betas.map(|beta| 1.0 - beta),
+                size: rate / corrections[0],
+                root: corrections[1].sqrt().recip(),
+                epsilon: self.epsilon,
+            };
+            if parameters.kernels() == Kernels::Composed {
+                let Some(gradient) = gradients.tensor(place)? else { continue };
+                composed::adam(parameter, &gradient, place, [&mut self.means, &mut self.squares], factors)?;
+                continue;
+            }
             for_type!(parameter.var(), T => {
-                let factors = Factors::<T> {
-                    keep: T::of(if self.decoupled { 1.0 - rate * decay } else { 1.0 }),
-                    l2: T::of(if self.decoupled { 0.0 } else { decay }),
-                    betas: betas.map(T::of),
-                    rest: betas.map(|beta| T::of(1.0 - beta)),
-                    size: T::of(rate / corrections[0]),
-                    root: T::of(corrections[1].sqrt().recip()),
-                    epsilon: T::of(self.epsilon),
-                };
+                let factors = factors.of::<T>();
                 let gradient = gradients.slice::<T>(place).unwrap_or_default();
                 let (mean, square) = (self.means.get::<T>(place, parameter), self.squares.get::<T>(place, parameter));
                 update(parameter, |values| change(values, gradient, mean, square, factors))?;

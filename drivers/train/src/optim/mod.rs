@@ -1,6 +1,7 @@
 //! Optimisers: how gradients change parameters; and schedules of their rate.
 
 mod adam;
+mod composed;
 mod schedule;
 mod sgd;
 #[cfg(test)]
@@ -14,7 +15,6 @@ use candle_core::Tensor;
 pub use adam::Adam;
 pub use schedule::{Decay, Schedule};
 pub use sgd::Sgd;
-pub(crate) use update::update;
 
 use crate::Result;
 use crate::gradients::Gradients;

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::update::{Buffers, PIECE, check, update};
-use super::{Optimiser, State};
+use super::{Optimiser, State, composed};
 use crate::gradients::Gradients;
-use crate::ops::for_type;
 use crate::ops::real::Real;
+use crate::ops::{Kernels, for_type};
 use crate::parameters::Parameters;
 use crate::{Error, Result};
 
@@ -38,6 +38,12 @@ impl Optimiser for Sgd {
                 continue;
             }
             let (rate, decay) = (rate * parameter.rate, parameter.pulled(self.weight_decay));
+            if parameters.kernels() == Kernels::Composed {
+                let Some(gradient) = gradients.tensor(place)? else { continue };
+                let momentum = (&mut self.momenta, self.momentum, self.nesterov);
+                composed::sgd(parameter, &gradient, place, momentum, [rate, decay])?;
+                continue;
+            }
             for_type!(parameter.var(), T => {
                 let gradient = gradients.slice::<T>(place).unwrap_or_default();
                 let (rate, decay, momentum) = (T::of(rate), T::of(decay), T::of(self.momentum));

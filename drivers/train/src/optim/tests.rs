@@ -49,7 +49,7 @@ fn away(rule: &str, spec: &str) -> f64 {
     for step in 0..STEPS {
         for (place, name) in names.iter().enumerate() {
             let all = &fixture[&format!("gradient:{name}")];
-            gradients.set(place, &numbers(&all.get(step as usize).unwrap()));
+            gradients.set(place, &numbers(&all.get(step as usize).unwrap())).unwrap();
         }
         optimiser.step(&parameters, &gradients, schedule.rate(step)).unwrap();
     }
@@ -76,7 +76,7 @@ fn trained(spec: &str) -> [Vec<f64>; 2] {
     for step in 0..STEPS {
         for place in 0..2 {
             let gradient: Vec<f64> = (0..6).map(|n| ((step * 7 + n) as f64).sin()).collect();
-            gradients.set(place, &gradient);
+            gradients.set(place, &gradient).unwrap();
         }
         optimiser.step(&parameters, &gradients, spec.rate()).unwrap();
     }

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 
 use super::State;
-use crate::ops::for_type;
 use crate::ops::read::Read;
 use crate::ops::real::Real;
+use crate::ops::{Kernels, for_type};
 use crate::parameters::{Parameter, Parameters};
 use crate::{Error, Result};
 
@@ -19,6 +19,8 @@ pub(super) const PIECE: usize = 1 << 14;
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     list: Vec<Option<CpuStorage>>,
+    /// In their place where operations are composed.
+    tensors: Vec<Option<Tensor>>,
 }
 
 impl Buffers {
@@ -34,6 +36,22 @@ impl Buffers {
         T::slice_mut(self.list[place].get_or_insert_with(zeros))
     }
 
+    /// The same as a tensor beside the parameter.
+    pub fn tensor(&self, place: usize, parameter: &Parameter) -> Result<Tensor> {
+        match self.tensors.get(place) {
+            Some(Some(tensor)) => Ok(tensor.clone()),
+            _ => Ok(parameter.var().as_detached_tensor().zeros_like()?),
+        }
+    }
+
+    /// Puts another tensor in its place.
+    pub fn put(&mut self, place: usize, tensor: Tensor) {
+        if self.tensors.len() <= place {
+            self.tensors.resize_with(place + 1, || None);
+        }
+        self.tensors[place] = Some(tensor);
+    }
+
     /// Copies them into a state, under the parameters' names and `kind`.
     pub fn save(&self, parameters: &Parameters, kind: &str, state: &mut State) -> Result<()> {
         for (parameter, buffer) in parameters.iter().zip(&self.list) {
@@ -43,6 +61,11 @@ impl Buffers {
                 Some(CpuStorage::F64(values)) => Tensor::from_slice(values, shape, &Device::Cpu)?,
                 _ => continue,
             };
+            state.tensors.insert(format!("{}.{kind}", parameter.name()), tensor);
+        }
+        for (parameter, tensor) in parameters.iter().zip(&self.tensors) {
+            let Some(tensor) = tensor else { continue };
+            let tensor = tensor.to_device(&Device::Cpu)?;
             state.tensors.insert(format!("{}.{kind}", parameter.name()), tensor);
         }
         Ok(())
@@ -61,6 +84,10 @@ impl Buffers {
                 )));
             }
             let tensor = tensor.to_dtype(parameter.var().dtype())?.contiguous()?;
+            if parameters.kernels() == Kernels::Composed {
+                buffers.put(place, tensor.to_device(parameters.device())?);
+                continue;
+            }
             for_type!(tensor, T => {
                 buffers.get::<T>(place, parameter).copy_from_slice(Read::of(&tensor)?.slice());
                 Ok::<_, Error>(())
@@ -85,7 +112,7 @@ pub(super) fn check(parameters: &Parameters, kinds: &[&str], state: &State) -> R
 }
 
 /// Changes a parameter's numbers in place.
-pub(crate) fn update<T: Real>(parameter: &Parameter, change: impl FnOnce(&mut [T])) -> Result<()> {
+pub(super) fn update<T: Real>(parameter: &Parameter, change: impl FnOnce(&mut [T])) -> Result<()> {
     let change = InPlace(RefCell::new(Some(change)), std::marker::PhantomData::<T>);
     Ok(parameter.var().as_tensor().inplace_op1(&change)?)
 }

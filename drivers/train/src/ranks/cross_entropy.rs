@@ -12,7 +12,7 @@ use crate::ops::cross_entropy::{LOGITS, Weighing, check};
 use crate::ops::linear::column_sums;
 use crate::ops::product::{Matrix, Output, product};
 use crate::ops::read::Read;
-use crate::ops::{add_to_buffer, blank, for_type, lanes, real::Real, tensor};
+use crate::ops::{Kernels, add_to_buffer, blank, for_type, lanes, real::Real, tensor};
 use crate::tape::{Input, Tape, Value};
 use crate::{Error, IGNORE, Loss, Result};
 
@@ -43,10 +43,14 @@ pub fn divided_cross_entropy(
     let dims = x.tensor().dims();
     let width = dims.last().copied().unwrap_or_default();
     let count = check(targets, x.tensor().elem_count() / width.max(1), head.classes)?;
-    let (sum, gradient) = for_type!(x.tensor(), T => {
-        let (sum, dx) = chunks::<T>(tape, x, head, targets, (weighing, weighing.factor(count as f64)))?;
-        Ok::<_, Error>((sum, if tape.records() { Some(tensor(dx, dims)?) } else { None }))
-    })?;
+    let weighing = (weighing, weighing.factor(count as f64));
+    let (sum, gradient) = match tape.kernels() {
+        Kernels::Composed => super::composed::divided(tape, x, head, targets, weighing)?,
+        Kernels::Fused => for_type!(x.tensor(), T => {
+            let (sum, dx) = chunks::<T>(tape, x, head, targets, weighing)?;
+            Ok::<_, Error>((sum, if tape.records() { Some(tensor(dx, dims)?) } else { None }))
+        })?,
+    };
     let gradient = gradient.map(|dx| summed(&**head.ranks, &dx)).transpose()?;
     Ok((Loss { sum, count: count as f64 }, gradient))
 }

@@ -9,8 +9,8 @@
 //! plan.rs, reducer.rs    gradients are summed while others are still computed
 //! zero.rs       the optimiser's state, divided over data ranks
 //! tensor.rs     where layers that are divided over tensor ranks touch the others
-//! cross_entropy.rs    the output layer, with the vocabulary divided over tensor ranks
-//! pipeline.rs   microbatches through the stages of a pipeline
+//! cross_entropy.rs, composed.rs    the output layer, with the vocabulary divided over tensor ranks
+//! pipeline.rs   microbatches through the stages of a pipeline    text.rs    tokens, one after another
 //! rows.rs       rows of all data ranks, for losses that compare them
 //! team.rs       what a step does over ranks
 //! ```
@@ -21,6 +21,7 @@
 
 mod agree;
 mod collect;
+mod composed;
 mod cross_entropy;
 mod error;
 mod group;

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::group::Group;
@@ -87,7 +87,7 @@ impl<'m> Stage<'m> {
 
     /// Goes forward alone, for evaluation. The loss is the last stage's.
     pub fn loss(&self, batch: &'m Batch) -> Result<Loss> {
-        match self.forward(batch, Tape::idle())?.passed {
+        match self.forward(batch, self.model.parameters().tape())?.passed {
             Passed::Loss(recorded) => Ok(recorded.loss),
             Passed::On(_) => Ok(Loss::default()),
         }
@@ -133,7 +133,7 @@ impl<'m> Stage<'m> {
     }
 
     fn send(&self, to: usize, value: &Tensor) -> Result<()> {
-        let value = value.contiguous()?;
+        let value = value.contiguous()?.to_device(&Device::Cpu)?;
         for_type!(value, T => {
             let numbers = Read::of(&value)?.slice::<T>().to_vec();
             Ok(self.group.send(to, <T as super::group::Number>::message(numbers))?)
@@ -142,9 +142,11 @@ impl<'m> Stage<'m> {
 
     fn receive(&self, from: usize, dims: &[usize]) -> Result<Tensor> {
         let count = dims.iter().product();
-        match self.model.parameters().dtype() {
+        let parameters = self.model.parameters();
+        let host = match parameters.dtype() {
             DType::F64 => tensor::<f64>(self.group.receive_numbers(from, count)?, dims),
             _ => tensor::<f32>(self.group.receive_numbers(from, count)?, dims),
-        }
+        }?;
+        Ok(host.to_device(parameters.device())?)
     }
 }

@@ -84,23 +84,25 @@ impl Reducer {
     }
 
     /// Waits for all sums. Gives this rank's pieces to `take`, where they are scattered.
-    pub fn finish(&self, gradients: &mut Gradients, mut take: impl FnMut(usize, CpuStorage)) -> Result<()> {
-        self.plan.places().for_each(|(_, entry)| gradients.finished(entry.id));
+    pub fn finish(
+        &self,
+        gradients: &mut Gradients,
+        mut take: impl FnMut(usize, CpuStorage),
+    ) -> crate::Result<()> {
+        self.plan.places().try_for_each(|(_, entry)| gradients.finished(entry.id))?;
         gradients.watch(None);
         let mut missing = self.plan.places().count();
         while missing > 0 {
             match self.done.recv() {
                 Ok(Done::Buffer(id, values)) => {
-                    gradients.give_back(id, values);
+                    gradients.give_back(id, values)?;
                     missing -= 1;
                 }
                 Ok(Done::Piece(bucket, values)) => take(bucket, values),
-                Ok(Done::Failed(error)) => return Err(error),
+                Ok(Done::Failed(error)) => return Err(error.into()),
                 Err(_) => {
-                    return Err(RankError::Transport {
-                        call: "summing gradients",
-                        why: "it panicked".into(),
-                    });
+                    let why = "it panicked".into();
+                    return Err(RankError::Transport { call: "summing gradients", why }.into());
                 }
             }
         }
@@ -207,9 +209,11 @@ mod tests {
             let mut gradients = Gradients::new(&parameters)?;
             for step in 0..4 {
                 let own = |rank: usize, id: usize| (100 * step + 10 * rank + id) as f64;
-                counts.iter().enumerate().for_each(|(id, n)| gradients.set(id, &vec![own(rank, id); *n]));
+                for (id, count) in counts.iter().enumerate() {
+                    gradients.set(id, &vec![own(rank, id); *count])?;
+                }
                 reducer.watch(&mut gradients);
-                orders[rank].iter().for_each(|id| gradients.finished(*id));
+                orders[rank].iter().try_for_each(|id| gradients.finished(*id))?;
                 reducer.finish(&mut gradients, |_, _| {})?;
                 for (id, count) in counts.into_iter().enumerate() {
                     let sum: f64 = (0..orders.len()).map(|rank| own(rank, id)).sum();

@@ -1,6 +1,6 @@
 //! Rows that each data rank has some of, for losses that compare them.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::group::{Combine, Group};
 use crate::Result;
@@ -20,5 +20,7 @@ pub(crate) fn all_rows(group: &dyn Group, x: &Tensor, (first, rows): (usize, usi
         group.all_reduce(T::numbers(&mut all), Combine::Sum)?;
         tensor(all, &[rows, width])
     }
-    for_type!(x, T => gather::<T>(group, x, first, rows))
+    let host = x.to_device(&Device::Cpu)?;
+    let all = for_type!(x, T => gather::<T>(group, &host, first, rows))?;
+    Ok(all.to_device(x.device())?)
 }

@@ -245,17 +245,17 @@ impl Team {
         let layers = self.mesh.tensor().size() * self.mesh.pipeline().size();
         if layers == 1 && self.zero.is_none() {
             // Every rank has all sums, and need not wait for the others to know their norm.
-            return Ok(gradients.norm());
+            return gradients.norm();
         }
         let squares = match &self.zero {
             Some(zero) => {
                 let (gradients, ids) = zero.gradients();
                 let own = ids.enumerate().filter(|(_, id)| self.counts(parameters, *id));
-                own.map(|(place, _)| gradients.squares(place)).sum::<f64>()
+                gradients.squares_of(own.map(|(place, _)| place))?
             }
             None if self.mesh.data().rank() == 0 => {
                 let own = (0..parameters.len()).filter(|id| self.counts(parameters, *id));
-                own.map(|id| gradients.squares(id)).sum::<f64>()
+                gradients.squares_of(own)?
             }
             None => 0.0,
         };
@@ -280,7 +280,7 @@ impl Team {
             match &mut self.zero {
                 Some(zero) => zero.scale(factor),
                 None => gradients.scale(factor),
-            }
+            }?;
         }
         Ok(norm)
     }

@@ -9,13 +9,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::group::{Combine, Group, piece};
 use crate::Result;
 use crate::ops::linear::column_sums;
 use crate::ops::read::Read;
-use crate::ops::{add_to_buffer, for_type, real::Real, tensor};
+use crate::ops::{Kernels, add_to_buffer, for_type, real::Real, tensor};
 use crate::tape::{Input, Tape, Value};
 
 /// The input of what is divided.
@@ -38,6 +38,9 @@ pub fn enter(tape: &Tape<'_>, group: &Arc<dyn Group>, x: &Value) -> Result<Value
 /// If a rank is gone.
 pub fn leave(tape: &Tape<'_>, group: &Arc<dyn Group>, x: &Value, bias: Option<&Value>) -> Result<Value> {
     let width = x.tensor().dims().last().copied().unwrap_or_default();
+    if tape.kernels() == Kernels::Composed {
+        return leave_composed(tape, group, x, bias);
+    }
     let y = for_type!(x.tensor(), T => {
         let mut y = sum::<T>(&**group, x.tensor())?;
         if let Some(bias) = bias {
@@ -63,9 +66,28 @@ pub fn leave(tape: &Tape<'_>, group: &Arc<dyn Group>, x: &Value, bias: Option<&V
     }))
 }
 
-/// A tensor summed over the ranks.
+/// The same of candle's operations.
+fn leave_composed(tape: &Tape<'_>, group: &Arc<dyn Group>, x: &Value, bias: Option<&Value>) -> Result<Value> {
+    let mut y = summed(&**group, x.tensor())?;
+    if let Some(bias) = bias {
+        y = y.broadcast_add(bias.tensor())?;
+    }
+    let (input, bias_in) = (Input::from(x), bias.map(Input::from));
+    let inputs: Vec<&Value> = [Some(x), bias].into_iter().flatten().collect();
+    Ok(tape.record(y, &inputs, move |back, grad| {
+        if let Some(bias) = bias_in.filter(|bias| bias.wanted()) {
+            let width = grad.tensor.dims().last().copied().unwrap_or_default();
+            back.give(&bias, grad.tensor.reshape(((), width))?.sum(0)?)?;
+        }
+        back.give_to_input(&input, grad)
+    }))
+}
+
+/// A tensor summed over the ranks, which sum in the CPU's memory.
 pub(crate) fn summed(group: &dyn Group, x: &Tensor) -> Result<Tensor> {
-    for_type!(x, T => sum::<T>(group, x)?, x.dims())
+    let host = x.contiguous()?.to_device(&Device::Cpu)?;
+    let sum = for_type!(x, T => sum::<T>(group, &host)?, x.dims())?;
+    Ok(sum.to_device(x.device())?)
 }
 
 fn sum<T: Real>(group: &dyn Group, x: &Tensor) -> Result<Vec<T>> {
@@ -96,5 +118,7 @@ pub fn gathered(group: &dyn Group, x: &Tensor, whole: usize) -> Result<Tensor> {
         group.all_reduce(T::numbers(&mut all), Combine::Sum)?;
         tensor(all, dims)
     }
-    for_type!(x, T => gather::<T>(group, x, own, &dims))
+    let host = x.to_device(&Device::Cpu)?;
+    let all = for_type!(x, T => gather::<T>(group, &host, own, &dims))?;
+    Ok(all.to_device(x.device())?)
 }

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, Tensor};
+use candle_core::{CpuStorage, Device, Tensor};
 
 use super::group::{Group, piece};
 use super::plan::Plan;
 use crate::ops::for_type;
 use crate::ops::read::Read;
-use crate::optim::{Optimiser, State, update};
+use crate::optim::{Optimiser, State};
 use crate::parameters::Parameters;
 use crate::{Gradients, Result};
 
@@ -42,7 +42,7 @@ impl Zero {
     /// The pieces of rank `rank` of `size`.
     pub fn new(plan: Arc<Plan>, parameters: &Parameters, [rank, size]: [usize; 2]) -> Result<Zero> {
         let mut list = Vec::new();
-        let mut pieces = Parameters::new(parameters.dtype(), 0);
+        let mut pieces = parameters.like();
         for (bucket, entry) in plan.places() {
             let own = piece(plan.buckets[bucket].length, rank, size);
             let (start, end) = (entry.range.start.max(own.start), entry.range.end.min(own.end));
@@ -70,8 +70,8 @@ impl Zero {
         let own = self.list.iter().enumerate().filter(|(_, piece)| piece.bucket == bucket);
         for_type!(self.pieces, T => {
             let values: &[T] = candle_core::WithDType::cpu_storage_as_slice(values)?;
-            own.for_each(|(place, piece)| self.gradients.set(place, &values[piece.in_piece.clone()]));
-            Ok(())
+            let mut own = own;
+            own.try_for_each(|(place, piece)| self.gradients.set(place, &values[piece.in_piece.clone()]))
         })
     }
 
@@ -87,8 +87,8 @@ impl Zero {
     }
 
     /// Multiplies the gradients.
-    pub fn scale(&mut self, factor: f64) {
-        self.gradients.scale(factor);
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        self.gradients.scale(factor)
     }
 
     /// Changes the pieces, and all parameters with them.
@@ -102,11 +102,11 @@ impl Zero {
         optimiser.step(&self.pieces, &self.gradients, rate)?;
         self.gradients.clear();
         let changed: Vec<Option<Tensor>> =
-            self.pieces.iter().map(|piece| Some(piece.var().as_tensor().clone())).collect();
+            self.pieces.iter().map(|piece| Some(piece.var().as_detached_tensor())).collect();
         for_type!(self.pieces, T => {
             self.gather::<T>(&changed, group, |id, values| {
                 let parameter = parameters.iter().nth(id).expect("the plan is of these parameters");
-                update(parameter, |numbers: &mut [T]| numbers.copy_from_slice(values))
+                parameter.set(values)
             })
         })
     }
@@ -127,7 +127,8 @@ impl Zero {
             let here = self.list.iter().zip(tensors).filter(|(piece, _)| piece.bucket == number);
             for (piece, tensor) in here {
                 let Some(tensor) = tensor else { continue };
-                flat[own.clone()][piece.in_piece.clone()].copy_from_slice(Read::of(tensor)?.slice());
+                let host = tensor.to_device(&Device::Cpu)?;
+                flat[own.clone()][piece.in_piece.clone()].copy_from_slice(Read::of(&host)?.slice());
             }
             group.all_gather(T::numbers(&mut flat))?;
             bucket.entries.iter().try_for_each(|entry| show(entry.id, &flat[entry.range.clone()]))?;

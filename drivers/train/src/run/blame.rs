@@ -32,9 +32,10 @@ pub fn not_finite(parameters: &Parameters) -> Option<&str> {
 }
 
 fn is_finite(tensor: &candle_core::Tensor) -> bool {
+    let Ok(tensor) = tensor.to_device(&candle_core::Device::Cpu) else { return false };
     let finite = for_type!(tensor, T => {
         let all = |numbers: &[T]| numbers.iter().all(|number| number.wide().is_finite());
-        Read::of(tensor).map(|read| read.slice::<T>().par_chunks(PIECE).all(all))
+        Read::of(&tensor).map(|read| read.slice::<T>().par_chunks(PIECE).all(all))
     });
     finite.unwrap_or(false)
 }

@@ -12,6 +12,7 @@ use super::setup::Setup;
 use super::turn::Turn;
 use crate::Gradients;
 use crate::data::Position;
+use crate::spec::DeviceSpec;
 
 /// Steps that are measured; one more is done first, which finds caches cold.
 const MEASURED: u64 = 3;
@@ -25,6 +26,8 @@ pub struct Expectation {
     pub tokens: u64,
     pub validation_tokens: u64,
     pub memory: Memory,
+    /// Whose memory that is.
+    pub device: DeviceSpec,
     pub steps: u64,
     pub epochs: f64,
     pub tokens_each: u64,
@@ -67,6 +70,7 @@ pub fn expect(mut setup: Setup, turn: &mut dyn Turn) -> Result<Expectation, RunE
         tokens: examples.tokens(),
         validation_tokens: setup.validation.as_ref().map_or(0, |data| data.examples().tokens()),
         memory: setup.memory,
+        device: setup.spec.device,
         steps: setup.steps,
         epochs: setup.steps as f64 * each / examples.count(0) as f64,
         tokens_each: tokens,
@@ -79,7 +83,11 @@ impl fmt::Display for Expectation {
         writeln!(f, "parameters  {}, of which {} are trained", self.parameters, self.trainable)?;
         writeln!(f, "vocabulary  {} tokens", self.vocabulary)?;
         writeln!(f, "data        {} tokens, and {} for validation", self.tokens, self.validation_tokens)?;
-        writeln!(f, "memory      {}", self.memory)?;
+        let of = match self.device {
+            DeviceSpec::Cpu => String::new(),
+            card => format!(", of {card:?}"),
+        };
+        writeln!(f, "memory      {}{of}", self.memory)?;
         let (steps, epochs, each) = (self.steps, self.epochs, self.tokens_each);
         writeln!(f, "steps       {steps} of {each} tokens, {epochs:.2} times through the data")?;
         let rate = self.tokens_each as f64 / self.seconds_each;

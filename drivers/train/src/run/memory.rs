@@ -3,10 +3,14 @@
 use std::fmt;
 use std::path::Path;
 
+use candle_core::Device;
+
 use super::counts::Counts;
 use super::error::RunError;
 use crate::ModelConfig;
 use crate::data::Task;
+use crate::ops::Kernels;
+use crate::ops::composed;
 use crate::ops::cross_entropy::LOGITS;
 use crate::ranks::Layout;
 use crate::spec::TrainSpec;
@@ -15,6 +19,9 @@ const MIB: f64 = (1 << 20) as f64;
 
 /// The program itself, its threads' stacks and the batches that wait, as measured.
 const PROGRAM_BYTES: u64 = 8 << 20;
+
+/// What CUDA's context, its kernels and cuBLAS's workspace take on a card. It is reckoned, and not measured.
+const CONTEXT_BYTES: u64 = 600 << 20;
 
 /// Bytes by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +35,13 @@ pub struct Memory {
 
 impl Memory {
     /// The sum for one rank of a run, which has and trains so much of the model.
-    pub fn of(spec: &TrainSpec, config: &ModelConfig, task: &Task, layout: Layout, counts: Counts) -> Memory {
+    pub fn of(
+        spec: &TrainSpec,
+        config: &ModelConfig,
+        task: &Task,
+        (layout, kernels): (Layout, Kernels),
+        counts: Counts,
+    ) -> Memory {
         let number = match spec.precision {
             crate::spec::PrecisionSpec::F64 => 8,
             crate::spec::PrecisionSpec::F32 | crate::spec::PrecisionSpec::Bf16 => 4,
@@ -45,8 +58,9 @@ impl Memory {
             weights,
             gradients: trained * copies,
             optimiser: if spec.ranks.zero && data > 1 { trained * (each + 2) / data } else { trained * each },
-            activations: number * activations(spec, config, task, layout.tensor as u64, counts.kept) / cut,
-            program: PROGRAM_BYTES,
+            activations: number * activations(spec, config, task, layout.tensor as u64, counts.kept) / cut
+                + composed(spec, config, task, layout, kernels),
+            program: if kernels == Kernels::Fused { PROGRAM_BYTES } else { CONTEXT_BYTES },
         }
     }
 
@@ -141,6 +155,46 @@ fn activations(
     blocks + back + scores / tensor + 2 * tokens * shape.width
 }
 
+/// Bytes that composed operations need beside that: what is between two of them, and the choices of dropout, one byte
+/// each.
+fn composed(spec: &TrainSpec, config: &ModelConfig, task: &Task, layout: Layout, kernels: Kernels) -> u64 {
+    /// Scores, their exponentials, the weights and two gradients of a block of queries.
+    const OF_SCORES: u64 = 5;
+    /// Logits, their exponentials and gradients.
+    const OF_LOGITS: u64 = 3;
+    /// Numbers of the wide layer that its activation has between operations.
+    const OF_WIDE: u64 = 4;
+    /// Places of dropout of a block that are as wide as the model.
+    const DROPPED: u64 = 2;
+    /// Numbers of the model's width that a block keeps once more: what attention gives, by heads and by places.
+    const KEPT: u64 = 1;
+    /// A parameter, its gradient and its state while it is changed.
+    const OF_CHANGE: u64 = 5;
+    if kernels == Kernels::Fused {
+        return 0;
+    }
+    let number = if spec.precision == crate::spec::PrecisionSpec::F64 { 8 } else { 4 };
+    let shape = Shape::of(config);
+    let (tensor, stages) = (layout.tensor as u64, layout.pipeline as u64);
+    let length = task.length() as u64;
+    let tokens = spec.batch as u64 * length / (layout.data * spec.ranks.plans().micro_batches) as u64;
+    let pairs = tokens * shape.heads * length / tensor;
+    let logits = (tokens * config.vocabulary() as u64 / tensor).min(composed::cross_entropy::LOGITS as u64);
+    let blocks = if spec.recompute { 1 } else { shape.layers / stages };
+    let choices = match config.drops() {
+        true => blocks * (pairs + DROPPED * tokens * shape.width),
+        false => 0,
+    };
+    let largest = shape.width * shape.rows.max(shape.inner) / tensor;
+    number
+        * (OF_SCORES * pairs.min(composed::attention::SCORES as u64)
+            + OF_LOGITS * logits
+            + OF_WIDE * tokens * shape.inner / tensor
+            + KEPT * blocks * tokens * shape.width / tensor
+            + OF_CHANGE * largest)
+        + choices
+}
+
 struct Shape {
     layers: u64,
     heads: u64,
@@ -207,6 +261,18 @@ pub fn whole(config: &ModelConfig, layout: Layout) -> Counts {
     Counts::whole(Shape::of(config).parameters() / (layout.tensor * layout.pipeline) as u64)
 }
 
+/// Bytes that are free on a device, for each of the ranks that share the machine. Cards of Apple's have the machine's
+/// memory.
+pub fn free_on(device: &Device, ranks: u64) -> u64 {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(card) = device {
+        // Each rank has a card of its own.
+        return card.cuda_stream().context().mem_get_info().map_or(u64::MAX, |(free, _)| free as u64);
+    }
+    let _ = device;
+    free() / ranks
+}
+
 /// Bytes that are free: what the system says is available, within the limit of the control group.
 pub fn free() -> u64 {
     let about = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -242,6 +308,28 @@ fn free_of_groups(root: &Path, group: &str) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn device_has_room_for_what_is_between_operations_and_for_choices_of_dropout() {
+        let of = |dropout: f64, kernels| {
+            let text = format!(
+                "(model: Gpt(dropout: {dropout}), data: (train: Text([\"a\"])), steps: 1, batch: 8, out: \"b\")"
+            );
+            let spec = TrainSpec::parse(&text, "a.ron").unwrap();
+            let config = format!("{{\"model_type\": \"gpt2\", \"vocab_size\": 100, \"n_positions\": 64, \"n_embd\": 128,
+                \"n_layer\": 4, \"n_head\": 4, \"resid_pdrop\": {dropout}, \"attn_pdrop\": {dropout}, \"embd_pdrop\": {dropout}}}");
+            let config = ModelConfig::from_json(&config).unwrap();
+            let counts = whole(&config, Layout::ONE);
+            Memory::of(&spec, &config, &spec.task().unwrap(), (Layout::ONE, kernels), counts).activations
+        };
+        let fused = of(0.0, Kernels::Fused);
+        assert_eq!(fused, of(0.1, Kernels::Fused));
+        let (without, with) = (of(0.0, Kernels::Composed), of(0.1, Kernels::Composed));
+        // Five times the scores of 8 rows and 4 heads with 64 tokens each.
+        assert!(without >= fused + 5 * 4 * 8 * 4 * 64 * 64, "{without} beside {fused}");
+        // A byte for each score and each number of both sums, in 4 blocks.
+        assert_eq!(with - without, 4 * (8 * 4 * 64 * 64 + 2 * 8 * 64 * 128));
+    }
 
     #[test]
     fn group_has_no_more_than_those_that_it_is_in() {

@@ -12,8 +12,9 @@ use super::memory::{self, Memory};
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, RunState};
 use crate::data::{Collator, Examples, Order, Position, Reading, Search, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
-use crate::models::build_on;
+use crate::models::build_at;
 use crate::optim::{Optimiser, Schedule, State};
+use crate::parameters::Place;
 use crate::ranks::{Group, Mesh, Team, agree, together};
 use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
@@ -106,7 +107,8 @@ impl Setup {
             _ => None,
         };
         let (train, validation) = agreed(world, examples(spec, &task, tokens, other))?;
-        let (memory, model, fresh) = agreed(world, model(&mesh, spec, &config, &task))?;
+        let (memory, model, fresh) =
+            agreed(world, place(&mesh, spec).and_then(|place| model(&place, spec, &config, &task)))?;
         let mut optimiser = spec.optimiser.build();
         let fits = fits(spec, &tokeniser, &train);
         let mut position = Position::default();
@@ -297,6 +299,12 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
             ours.join(", "),
             theirs.join(", ")
         ))),
+/// Where this rank has its part of the model. Each of a machine's ranks has a card of its own.
+fn place(mesh: &Arc<Mesh>, spec: &TrainSpec) -> Result<Place, RunError> {
+    let rank = mesh.world().rank() % mesh.world().here();
+    Ok(Place::of(mesh, spec.device.open(rank)?))
+}
+
     }
 }
 
@@ -304,19 +312,23 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
 type Built = (Memory, Box<dyn Model>, Vec<String>);
 
 /// Builds the model, if there is memory for the run, and fills in what was trained before.
-fn model(mesh: &Arc<Mesh>, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Result<Built, RunError> {
-    let of = |counts| Memory::of(spec, config, task, mesh.layout(), counts);
+fn model(place: &Place, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Result<Built, RunError> {
+    let mesh = &place.mesh;
+    let of = |counts| Memory::of(spec, config, task, (mesh.layout(), place.kernels), counts);
     let whole = memory::whole(config, mesh.layout());
     // How much of a model is trained that is tuned in part is known when it is there, for which its weights must fit.
     let all = spec.tune == TuneSpec::All;
     let mut memory = of(if all { whole } else { Counts { trained: 0, ..whole } });
-    let free = spec.memory_mib.map_or_else(|| memory::free() / mesh.world().here() as u64, |mib| mib << 20);
+    let free = match spec.memory_mib {
+        Some(mib) => mib << 20,
+        None => memory::free_on(&place.device, mesh.world().here() as u64),
+    };
     memory.check(free, spec.recompute)?;
     let dtype = match spec.precision {
         PrecisionSpec::F32 | PrecisionSpec::Bf16 => DType::F32,
         PrecisionSpec::F64 => DType::F64,
     };
-    let mut model = build_on(mesh, config, dtype, spec.seed)?;
+    let mut model = build_at(place, config, dtype, spec.seed)?;
     let mut fresh = Vec::new();
     if let ModelSpec::Pretrained(path) = &spec.model {
         let tensors = Pretrained::open(path)?.weights()?;

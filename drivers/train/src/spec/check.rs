@@ -1,7 +1,7 @@
 //! Whether a specification can be meant: ranges, and parts that go together.
 
 use super::error::SpecError;
-use super::{TrainSpec, ValidationSpec};
+use super::{DeviceSpec, PrecisionSpec, TrainSpec, ValidationSpec};
 use crate::data::{Packing, Shape, Task};
 use crate::token::Family;
 
@@ -55,6 +55,11 @@ impl TrainSpec {
             (Some(_), Some(_)) => {
                 return Err(SpecError::Unfit("it has both `steps` and `epochs`; give one of them".into()));
             }
+        }
+        if matches!((self.device, self.precision), (DeviceSpec::Metal(_), PrecisionSpec::F64)) {
+            return Err(SpecError::Unfit(
+                "`precision` is F64, and Metal has no such numbers; set it to F32 or Bf16, or `device` to Cpu".into(),
+            ));
         }
         self.model.check()?;
         self.loss.check()?;

@@ -4,6 +4,7 @@
 //! command line. A run keeps the specification that it began with, complete, in its folder.
 
 mod check;
+mod device;
 mod error;
 mod groups;
 mod loss;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use device::DeviceSpec;
 pub use error::SpecError;
 pub use groups::GroupSpec;
 pub use loss::LossSpec;
@@ -79,6 +81,9 @@ pub struct TrainSpec {
     pub samples: SampleSpec,
     #[serde(default)]
     pub checkpoint: CheckpointSpec,
+    /// What it computes on. A run may go on on another device.
+    #[serde(default)]
+    pub device: DeviceSpec,
     #[serde(default)]
     pub precision: PrecisionSpec,
     /// Whether blocks are computed a second time while going backwards, which saves memory.
@@ -92,7 +97,7 @@ pub struct TrainSpec {
     /// Of all ranks on one machine together; as many as the process may use where it is not said.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// Mebibytes that the run may take; what is free where it is not said.
+    /// Mebibytes that the run may take on its device; what is free there where it is not said.
     #[serde(default)]
     pub memory_mib: Option<u64>,
     /// The folder of the run.

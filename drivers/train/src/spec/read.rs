@@ -60,10 +60,8 @@ impl TrainSpec {
     pub fn with(self, settings: &[String]) -> Result<TrainSpec, SpecError> {
         let mut tree = serde_json::to_value(&self).expect("a specification has a form in JSON");
         for setting in settings {
-            set(&mut tree, setting)?;
             // Each alone, so that the error names the one that is wrong.
-            serde_json::from_value::<TrainSpec>(tree.clone())
-                .map_err(|error| SpecError::Set { setting: setting.clone(), why: error.to_string() })?;
+            tree = changed(&tree, setting)?;
         }
         let spec: TrainSpec = serde_json::from_value(tree).expect("it was read after the last setting");
         spec.check()?;
@@ -101,18 +99,34 @@ fn with_nearest_of(why: &str) -> String {
     }
 }
 
-fn set(tree: &mut Value, setting: &str) -> Result<(), SpecError> {
+/// The specification with one part changed.
+fn changed(tree: &Value, setting: &str) -> Result<Value, SpecError> {
     let fail = |why: String| SpecError::Set { setting: setting.to_owned(), why };
     let Some((path, value)) = setting.split_once('=') else {
         return Err(fail("write NAME=VALUE, such as optimiser.lr=1e-3".into()));
     };
-    let mut place = tree;
-    for name in path.trim().split('.') {
-        place = descend(place, name).map_err(fail)?;
-    }
+    let with = |value: Value| {
+        let mut tree = tree.clone();
+        let mut place = &mut tree;
+        for name in path.trim().split('.') {
+            place = descend(place, name).map_err(fail)?;
+        }
+        *place = value;
+        match serde_json::from_value::<TrainSpec>(tree.clone()) {
+            Ok(_) => Ok(tree),
+            Err(error) => Err(fail(error.to_string())),
+        }
+    };
     // A number, `true`, `null`, or JSON; what is none of these is text or the name of a variant.
-    *place = serde_json::from_str(value.trim()).unwrap_or_else(|_| Value::String(value.trim().to_owned()));
-    Ok(())
+    let value = value.trim();
+    let plain = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    with(plain).or_else(|error| of_variant(value).map_or(Err(error), with))
+}
+
+/// A variant of one value, such as `Cuda(0)`.
+fn of_variant(value: &str) -> Option<Value> {
+    let (name, inner) = value.strip_suffix(')')?.split_once('(')?;
+    Some(serde_json::json!({ name: serde_json::from_str::<Value>(inner).ok()? }))
 }
 
 /// The part of this name. The name of a variant may be left out: `optimiser.lr` is `optimiser.AdamW.lr`.

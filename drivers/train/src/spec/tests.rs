@@ -46,8 +46,20 @@ fn settings_change_parts_and_may_leave_variants_out() {
     );
     assert_eq!(set("precision=F64").unwrap().precision, PrecisionSpec::F64);
     assert_eq!(set("precision=Bf16").unwrap().precision, PrecisionSpec::Bf16);
+    assert_eq!(set("device={\"Cuda\": 1}").unwrap().device, DeviceSpec::Cuda(1));
+    assert_eq!(set("device=Cuda(1)").unwrap().device, DeviceSpec::Cuda(1));
+    assert_eq!(set("device=Cpu").unwrap().device, DeviceSpec::Cpu);
+    assert_eq!(set("samples.prompt=f(1)").unwrap().samples.prompt, "f(1)");
     assert_eq!(set("samples.prompt=Once upon").unwrap().samples.prompt, "Once upon");
     assert_eq!(set("threads=null").unwrap().threads, None);
+}
+
+#[test]
+fn precision_that_a_device_has_not_is_refused() {
+    let spec = TrainSpec::parse(&SMALL.replace("steps: 10", "steps: 10, device: Metal(0)"), "a.ron").unwrap();
+    let refused = spec.clone().with(&["precision=F64".into()]).unwrap_err().to_string();
+    assert!(refused.contains("Metal has no such numbers"), "{refused}");
+    assert_eq!(spec.with(&[]).unwrap().device, DeviceSpec::Metal(0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """Tokens per second and memory of training in PyTorch, for `examples/speed.rs`: the same shapes, batches and optimiser.
 
-    VENV/bin/python drivers/train/tests/peers/speed.py [--threads 2] [--precision bf16] nano
+    VENV/bin/python drivers/train/tests/peers/speed.py [--threads 2] [--precision bf16] [--cuda 0] nano
 
 The model is nanoGPT's, with biases: one product for queries, keys and values, scaled_dot_product_attention, tied
 embeddings, and a fused AdamW.
@@ -64,8 +64,10 @@ def status(name):
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def measure(name, threads, precision, seconds):
+def measure(name, threads, precision, seconds, card):
     torch.set_num_threads(threads)
+    kind = "cpu" if card is None else "cuda"
+    torch.set_default_device(kind if card is None else f"cuda:{card}")
     torch.manual_seed(1)
     # What PyTorch loads for its first product belongs to the program, and not to the model.
     (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()
@@ -82,7 +84,7 @@ def measure(name, threads, precision, seconds):
     tokens, targets = all_tokens[:-1].view(rows, length), all_tokens[1:].view(rows, length)
 
     def step():
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
             loss = model(tokens, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,9 +118,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--cuda", type=int)
     parser.add_argument("shape", choices=SHAPES)
     args = parser.parse_args()
-    print(json.dumps(measure(args.shape, args.threads, args.precision, args.seconds)))
+    print(json.dumps(measure(args.shape, args.threads, args.precision, args.seconds, args.cuda)))
 
 
 if __name__ == "__main__":

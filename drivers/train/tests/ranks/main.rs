@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod composed;
 mod data;
 mod groups;
 #[cfg(feature = "mpi")]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
-use train::models::{build, build_on};
+use candle_core::{DType, Device, Tensor};
+use train::models::{build, build_at};
 use train::nn::Lora;
+use train::ops::Kernels;
 use train::ops::product::Precision;
 use train::optim::{Adam, Optimiser};
+use train::parameters::Place;
 use train::ranks::{Group, Layout, Mesh, PipelineSchedule, Plans, Team, on_threads};
 use train::{Batch, Gradients, ModelConfig, Pass, Side};
 
@@ -80,7 +82,7 @@ pub fn batch(text: &str, step: u64) -> Batch {
 }
 
 fn pass(step: u64, counted: f64, how: How) -> Pass {
-    let How { recompute: checkpoint, precision } = how;
+    let How { recompute: checkpoint, precision, .. } = how;
     let of_step = Pass::training(3, step);
     Pass { denominator: Some(counted), label_smoothing: 0.1, checkpoint, precision, ..of_step }
 }
@@ -120,10 +122,10 @@ pub fn one(text: &str, dtype: DType, limit: f64, precision: Precision) -> Outcom
     let mut outcome = Outcome::default();
     for step in 0..STEPS {
         let batch = batch(text, step);
-        let pass = pass(step, batch.counted() as f64, How { precision, recompute: false });
+        let pass = pass(step, batch.counted() as f64, How { precision, ..How::default() });
         let loss = model.gradients(&batch, &pass, &mut gradients).unwrap();
         outcome.losses.push(loss.mean());
-        outcome.norms.push(gradients.clip(limit));
+        outcome.norms.push(gradients.clip(limit).unwrap());
         adam.step(parameters, &gradients, RATE).unwrap();
         gradients.clear();
     }
@@ -142,6 +144,8 @@ pub struct How {
     /// Whether blocks are computed again on the way back; one process keeps what is inside of them.
     pub recompute: bool,
     pub precision: Precision,
+    /// What computes on the ranks; in one process it is the kernels.
+    pub kernels: Kernels,
 }
 
 /// How a training is divided.
@@ -178,7 +182,8 @@ pub fn rank<R>(
     look: impl FnOnce(&Team, &dyn train::Model) -> R,
 ) -> train::Result<(Outcome, R)> {
     let mesh = Mesh::new(world, division.layout)?;
-    let mut model = build_on(&mesh, &config(text), dtype, 11)?;
+    let place = Place { kernels: division.how.kernels, ..Place::of(&mesh, Device::Cpu) };
+    let mut model = build_at(&place, &config(text), dtype, 11)?;
     tune(model.as_mut(), text);
     let (parameters, mut adam) = (model.parameters(), optimiser());
     let mut team = Team::new(mesh, division.plans, parameters)?;

@@ -87,6 +87,16 @@ fn data_that_are_broken_are_refused_with_file_and_line() {
     assert!(said.contains("one example takes 17"), "{said}");
 }
 
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn device_that_this_program_was_built_without_is_refused_with_how_to_build_it() {
+    let said = Place::default().refused(&["--set", "device=Cuda(0)"]);
+    assert!(
+        said.contains("`device` is Cuda(0)") && said.contains("-p llmasos-train --features cuda"),
+        "{said}"
+    );
+}
+
 #[test]
 fn weights_that_have_diverged_take_no_place_of_good_ones() {
     let place = Place::default();

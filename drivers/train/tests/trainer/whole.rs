@@ -3,7 +3,7 @@
 use std::fs;
 
 use drivers::gguf;
-use train::spec::TrainSpec;
+use train::spec::{DeviceSpec, TrainSpec};
 
 use super::{Place, exists};
 
@@ -180,8 +180,12 @@ fn every_kind_of_model_learns_from_its_kind_of_data() {
 }
 
 #[test]
-fn example_in_the_repository_can_be_read() {
-    let text = include_str!("../../specs/shakespeare.ron");
-    let spec = TrainSpec::parse(text, "shakespeare.ron").unwrap().with(&[]).unwrap();
-    assert_eq!(spec.steps, Some(2000));
+fn examples_in_the_repository_can_be_read() {
+    for (text, steps, device) in [
+        (include_str!("../../specs/shakespeare.ron"), 2000, DeviceSpec::Cpu),
+        (include_str!("../../specs/shakespeare-gpu.ron"), 5000, DeviceSpec::Cuda(0)),
+    ] {
+        let spec = TrainSpec::parse(text, "shakespeare.ron").unwrap().with(&[]).unwrap();
+        assert_eq!((spec.steps, spec.device), (Some(steps), device));
+    }
 }

@@ -96,9 +96,7 @@ impl ModelConfig {
     pub fn is_head(&self, name: &str) -> bool {
         let heads: &[&str] = match self {
             ModelConfig::Bert(_) => &["cls.", "classifier.", "qa_outputs.", "bert.pooler."],
-            ModelConfig::Gpt2(_) | ModelConfig::Llama(_) | ModelConfig::Marian(_) | ModelConfig::T5(_) => {
-                &["lm_head.", "final_logits_bias"]
-            }
+            _ => &["lm_head.", "final_logits_bias"],
         };
         heads.iter().any(|head| name.starts_with(head))
     }
@@ -158,27 +156,40 @@ impl ModelConfig {
 impl ModelConfig {
     /// What is not dropped is divided by its share, which must not be nothing.
     fn check_dropouts(&self) -> Result<()> {
-        let shares: &[(&str, f64)] = match self {
+        match self.dropouts().into_iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
+            Some((name, share)) => {
+                Err(Error::Config(format!("`{name}` is {share}; it must be from 0 on, below 1")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether anything is dropped while it is trained.
+    pub fn drops(&self) -> bool {
+        self.dropouts().iter().any(|(_, share)| *share > 0.0)
+    }
+
+    /// Shares that are dropped, by their names.
+    fn dropouts(&self) -> Vec<(&'static str, f64)> {
+        match self {
             ModelConfig::Gpt2(c) => {
-                &[("resid_pdrop", c.resid_pdrop), ("embd_pdrop", c.embd_pdrop), ("attn_pdrop", c.attn_pdrop)]
+                vec![
+                    ("resid_pdrop", c.resid_pdrop),
+                    ("embd_pdrop", c.embd_pdrop),
+                    ("attn_pdrop", c.attn_pdrop),
+                ]
             }
             ModelConfig::Llama(c) | ModelConfig::Qwen2(c) => vec![("attention_dropout", c.attention_dropout)],
             ModelConfig::Bert(c) => vec![
                 ("hidden_dropout_prob", c.hidden_dropout_prob),
                 ("attention_probs_dropout_prob", c.attention_probs_dropout_prob),
             ],
-            ModelConfig::Marian(c) => &[
+            ModelConfig::Marian(c) => vec![
                 ("dropout", c.dropout),
                 ("attention_dropout", c.attention_dropout),
                 ("activation_dropout", c.activation_dropout),
             ],
-            ModelConfig::T5(c) => &[("dropout_rate", c.dropout_rate)],
-        };
-        match shares.iter().find(|(_, share)| !(0.0..1.0).contains(share)) {
-            Some((name, share)) => {
-                Err(Error::Config(format!("`{name}` is {share}; it must be from 0 on, below 1")))
-            }
-            None => Ok(()),
+            ModelConfig::T5(c) => vec![("dropout_rate", c.dropout_rate)],
         }
     }
 }

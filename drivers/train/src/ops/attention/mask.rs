@@ -34,7 +34,7 @@ impl Mask {
     }
 
     /// How many keys, from the first, a query sees at most.
-    pub(super) fn limit(&self, query: usize, keys: usize) -> usize {
+    pub(in crate::ops) fn limit(&self, query: usize, keys: usize) -> usize {
         if self.causal { (self.offset + query + 1).min(keys) } else { keys }
     }
 

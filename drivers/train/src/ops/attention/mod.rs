@@ -17,7 +17,7 @@ pub use mask::Mask;
 use super::dropout::Dropout;
 use super::product::Precision;
 use super::read::Read;
-use super::{for_type, real::Real, tensor};
+use super::{Kernels, composed, for_type, real::Real, tensor};
 use crate::Result;
 use crate::error::shape;
 use crate::tape::{Input, Tape, Value};
@@ -67,14 +67,14 @@ pub enum Heads<'v> {
 
 /// The sizes of one attention.
 #[derive(Clone, Copy, Debug)]
-struct Sizes {
-    rows: usize,
-    queries: usize,
-    keys: usize,
-    heads: usize,
-    kv_heads: usize,
+pub(super) struct Sizes {
+    pub rows: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
     /// Numbers in a head.
-    size: usize,
+    pub size: usize,
 }
 
 /// Tensors in their places: numbers, and how far it is to the next row and the next position.
@@ -124,9 +124,17 @@ pub fn attention(
         Heads::Separate { q, k, v } => vec![q, k, v],
     };
     inputs_of.extend(relative.as_ref().map(|r| r.table));
-    let targets: Vec<Input> = inputs_of.iter().map(|v| Input::from(*v)).collect();
     let table = relative.as_ref().map(|r| (r.table.tensor.clone(), r.buckets.clone()));
     let packed = matches!(heads, Heads::Packed(_));
+    if tape.kernels() == Kernels::Composed {
+        return composed::attention::attention(
+            tape,
+            &[q, k, v],
+            (inputs_of.as_slice(), packed),
+            (sizes, what, table),
+        );
+    }
+    let targets: Vec<Input> = inputs_of.iter().map(|v| Input::from(*v)).collect();
     let (what, precision) = (what.clone(), tape.precision());
     let dims = [sizes.rows, sizes.queries, sizes.heads * sizes.size];
     for_type!(q, T => {

@@ -1,7 +1,9 @@
 //! Every operation against finite differences in f64, and against the same formula in candle's own operations, whose
-//! gradients candle computes.
+//! gradients candle computes; and their composed forms against the kernels.
 
 #![allow(clippy::unwrap_used)]
+
+mod composed;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,9 +17,10 @@ use train::ops::attention::{Attention, Heads, Mask, Relative, attention};
 use train::ops::cross_entropy::{Weighing, cross_entropy, linear_cross_entropy};
 use train::ops::dropout::{Dropout, dropout, residual};
 use train::ops::linear::Layout;
+use train::ops::product::Precision;
 use train::ops::rope::Angles;
-use train::ops::{activation, embedding, linear, norm, pool, rope};
-use train::parameters::{Init, Parameters};
+use train::ops::{Kernels, activation, embedding, linear, norm, pool, rope};
+use train::parameters::{Init, Parameters, Place};
 use train::random::Philox;
 use train::tape::{Tape, Value};
 
@@ -34,9 +37,13 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 
 type Operation<'o> = &'o dyn for<'t> Fn(&Tape<'t>, &[Value]) -> Value;
 
-/// The gradients of Σ weight · op(inputs).
+/// The result of an operation's kernel, and the gradients of Σ weight · op(inputs).
 fn gradients(op: Operation<'_>, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
-    let tape = Tape::recording(Rc::default());
+    gradients_by(Kernels::Fused, op, inputs)
+}
+
+fn gradients_by(kernels: Kernels, op: Operation<'_>, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>) {
+    let tape = Tape::recording(Rc::default()).with_kernels(kernels);
     let values: Vec<Value> = inputs.iter().map(|t| tape.input(t.clone())).collect();
     let y = op(&tape, &values);
     let weight = random(y.tensor().dims(), 99).to_dtype(y.tensor().dtype()).unwrap();
@@ -52,7 +59,7 @@ fn loss(op: Operation<'_>, inputs: &[Tensor]) -> f64 {
     numbers(y.tensor()).iter().zip(numbers(&weight)).map(|(y, w)| y * w).sum()
 }
 
-/// Compares with central differences in f64, and then f32 with f64.
+/// Compares with central differences in f64, then f32 with f64, and in both the composed form with the kernel.
 fn check(op: Operation<'_>, inputs: &[Tensor]) {
     let (out, found) = gradients(op, inputs);
     for (which, gradient) in found.iter().enumerate() {
@@ -77,6 +84,7 @@ fn check(op: Operation<'_>, inputs: &[Tensor]) {
     for (wide, narrow) in found.iter().chain([&out]).zip(found_32.iter().chain([&out_32])) {
         close(narrow, wide, 2e-5);
     }
+    composed::check(op, inputs);
 }
 
 fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
