@@ -113,6 +113,14 @@ pub enum Passed {
     Loss(Recorded),
 }
 
+/// What a stage of a pipeline has made of a batch that nothing is learned from.
+pub enum Answered {
+    /// Values for the next stage.
+    On(Vec<Value>),
+    /// What comes out, on the last stage.
+    Logits(Tensor),
+}
+
 /// A model that can be trained, or what a rank has of it.
 pub trait Model: Send + Sync {
     /// What Hugging Face's `config.json` says of it.
@@ -177,7 +185,18 @@ pub trait Model: Send + Sync {
     ///
     /// # Errors
     /// If the batch is not for this model.
-    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
+    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
+        match self.answer(batch, pass, &[])? {
+            Answered::Logits(logits) => Ok(logits),
+            Answered::On(_) => Err(Error::stage("logits")),
+        }
+    }
+
+    /// Computes this stage's layers for a batch, from what the stage before has passed on, without a tape.
+    ///
+    /// # Errors
+    /// If the batch is not for this model.
+    fn answer(&self, batch: &Batch, pass: &Pass, from: &[Value]) -> Result<Answered>;
 
     /// Computes this stage's layers for a batch on a tape, from what the stage before has passed on; the first stage
     /// begins with the tokens.

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::config::{Activation, BertConfig, Problem};
 use super::decoder::{EMBEDDING_SITE, adapt};
 use super::{ModelConfig, head, side};
-use crate::model::{Model, Pass, Passed, Recorded};
+use crate::model::{Answered, Model, Pass, Passed, Recorded};
 use crate::nn::{
     Attention, Context, FeedForward, Layer, Linear, Lora, Norm, Order, Projections, Scope, Split,
     layer::stack,
@@ -211,11 +211,13 @@ impl Model for Bert {
         Ok(count)
     }
 
-    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
-        let tape = Tape::idle();
+    fn answer(&self, batch: &Batch, pass: &Pass, from: &[Value]) -> Result<Answered> {
+        let tape = self.parameters.tape();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let x = self.head(&scope, &self.layers(&scope, batch, pass, &[])?, batch)?;
-        match (self.end()?, self.words) {
+        let x = self.layers(&scope, batch, pass, from)?;
+        let Some(head) = &self.head else { return Ok(Answered::On(vec![x])) };
+        let x = self.head(&scope, &x, batch)?;
+        Ok(Answered::Logits(match (head, self.words) {
             (Head::Masked { bias, .. }, Some(words)) => {
                 head::logits(&scope, &x, words, Some(&scope.value(*bias)))?
             }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::head::{language_loss, logits};
 use super::{ModelConfig, side};
-use crate::model::{Model, Pass, Passed};
+use crate::model::{Answered, Model, Pass, Passed};
 use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
 use crate::ops::attention::Mask;
 use crate::ops::rope::{Angles, Rotation};
@@ -101,12 +101,12 @@ impl Model for Decoder {
         adapt(&mut self.parameters, self.layers.iter_mut().flat_map(Layer::linears_mut), lora, which)
     }
 
-    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
-        let tape = Tape::idle();
+    fn answer(&self, batch: &Batch, pass: &Pass, from: &[Value]) -> Result<Answered> {
+        let tape = self.parameters.tape();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let (norm, head) = self.end()?;
-        let x = norm.forward(&scope, &self.layers(&scope, batch, pass, &[])?)?;
-        logits(&scope, &x, *head, None)
+        let x = self.layers(&scope, batch, pass, from)?;
+        let Some((norm, head)) = &self.end else { return Ok(Answered::On(vec![x])) };
+        Ok(Answered::Logits(logits(&scope, &norm.forward(&scope, &x)?, *head, None)?))
     }
 
     fn forward<'a>(

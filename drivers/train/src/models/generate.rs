@@ -49,7 +49,25 @@ pub fn generate(
     let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
     let source = sources.map(Side::of_rows);
     let cache = model.begin(source.as_ref(), &padding)?;
-    let positions = model.config().positions();
+    go_on(model.config().positions(), prompts, sampling, |next| {
+        pass(next.len());
+        let logits = model.next(next, &cache)?.to_device(&Device::Cpu)?;
+        Ok(logits.to_dtype(DType::F64)?.to_vec2::<f64>()?)
+    })
+}
+
+/// Goes on after each prompt with what `read` makes of it: that is given as many more tokens of each row, and says the
+/// logits of what comes after the last ones.
+///
+/// # Errors
+/// Those of `read`, or a prompt does not fit.
+pub(crate) fn go_on(
+    positions: usize,
+    prompts: &[Vec<u32>],
+    sampling: &Sampling,
+    mut read: impl FnMut(&[u32]) -> Result<Vec<Vec<f64>>>,
+) -> Result<Vec<Vec<u32>>> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
     if longest > positions {
         return Err(Error::Batch(format!(
             "a prompt of {longest} tokens is longer than the model's {positions} positions"
@@ -66,8 +84,7 @@ pub fn generate(
     let before = |prompt: &Vec<u32>| std::iter::repeat_n(0, longest - prompt.len()).chain(prompt.clone());
     let mut next: Vec<u32> = prompts.iter().flat_map(before).collect();
     while texts.iter().zip(&room).any(|(text, room)| !ended(text, *room)) {
-        pass(next.len());
-        let logits = model.next(&next, &cache)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+        let logits = read(&next)?;
         next.clear();
         for (row, (text, logits)) in texts.iter_mut().zip(&logits).enumerate() {
             // Rows that have ended are computed along, and nobody reads what comes.

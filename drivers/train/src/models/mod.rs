@@ -21,6 +21,7 @@ use candle_core::{DType, Device};
 pub use bert::Bert;
 pub use config::ModelConfig;
 pub use decoder::Decoder;
+pub(crate) use generate::go_on;
 pub use generate::{Sampling, generate};
 pub use transformer::Transformer;
 
@@ -42,7 +43,6 @@ pub fn build(config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Mo
 /// # Errors
 /// If the configuration describes no model of this library, or the mesh cannot divide it.
 pub fn build_on(mesh: &Arc<Mesh>, config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Model>> {
-    config.check()?;
     build_at(&Place::of(mesh, Device::Cpu), config, dtype, seed)
 }
 
@@ -51,6 +51,7 @@ pub fn build_on(mesh: &Arc<Mesh>, config: &ModelConfig, dtype: DType, seed: u64)
 /// # Errors
 /// Those of [`build_on`], or the device has no numbers of this type.
 pub fn build_at(place: &Place, config: &ModelConfig, dtype: DType, seed: u64) -> Result<Box<dyn Model>> {
+    config.check()?;
     if !matches!(dtype, DType::F32 | DType::F64) {
         return Err(Error::Config(format!("parameters of {dtype:?}; choose f32 or f64")));
     }

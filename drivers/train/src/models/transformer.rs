@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::decoder::{adapt, check_next, last};
 use super::head::{language_loss, logits};
 use super::{ModelConfig, side, t5};
-use crate::model::{Model, Pass, Passed};
+use crate::model::{Answered, Model, Pass, Passed};
 use crate::nn::{Cache, Context, Layer, Linear, Lora, Norm, Scope, layer::stack};
 use crate::ops::attention::Mask;
 use crate::ops::pool::scaled;
@@ -192,12 +192,13 @@ impl Model for Transformer {
         adapt(&mut self.parameters, layers.flat_map(Layer::linears_mut), lora, which)
     }
 
-    fn logits(&self, batch: &Batch, pass: &Pass) -> Result<Tensor> {
-        let tape = Tape::idle();
+    fn answer(&self, batch: &Batch, pass: &Pass, from: &[Value]) -> Result<Answered> {
+        let tape = self.parameters.tape();
         let scope = Scope::new(&tape, &self.parameters, batch, pass);
-        let passed = self.layers(&scope, batch, pass, &[])?;
-        let (x, weight, bias) = self.head(&scope, passed.last().ok_or_else(|| Error::stage("logits"))?)?;
-        logits(&scope, &x, weight, bias.as_ref())
+        let passed = self.layers(&scope, batch, pass, from)?;
+        let (Some(_), Some(x)) = (&self.head, passed.last()) else { return Ok(Answered::On(passed)) };
+        let (x, weight, bias) = self.head(&scope, x)?;
+        Ok(Answered::Logits(logits(&scope, &x, weight, bias.as_ref())?))
     }
 
     fn forward<'a>(

@@ -38,6 +38,7 @@ mod ring;
 mod rows;
 mod team;
 mod tensor;
+mod text;
 mod threads;
 mod traffic;
 mod zero;

@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::group::Group;
-use crate::model::Passed;
+use crate::model::{Answered, Passed};
 use crate::ops::read::Read;
 use crate::ops::{for_type, tensor};
 use crate::tape::{Tape, Value};
@@ -93,16 +93,35 @@ impl<'m> Stage<'m> {
         }
     }
 
-    fn forward(&self, batch: &'m Batch, tape: Tape<'m>) -> Result<Flight<'m>> {
-        let mut from = Vec::new();
-        if let Some(before) = self.group.rank().checked_sub(1) {
-            for dims in self.model.incoming(batch) {
-                from.push(tape.input(self.receive(before, &dims)?));
+    /// What comes out for a batch that nothing is learned from, on the last stage.
+    pub fn logits(&self, batch: &Batch) -> Result<Option<Tensor>> {
+        let from = self.from_before(batch)?;
+        let from: Vec<Value> = from.into_iter().map(Value::constant).collect();
+        match self.model.answer(batch, self.pass, &from)? {
+            Answered::Logits(logits) => Ok(Some(logits)),
+            Answered::On(values) => {
+                self.pass_on(&values)?;
+                Ok(None)
             }
         }
+    }
+
+    /// What the stage before has passed on for a batch.
+    fn from_before(&self, batch: &Batch) -> Result<Vec<Tensor>> {
+        let Some(before) = self.group.rank().checked_sub(1) else { return Ok(Vec::new()) };
+        self.model.incoming(batch).iter().map(|dims| self.receive(before, dims)).collect()
+    }
+
+    fn pass_on(&self, values: &[Value]) -> Result<()> {
+        values.iter().try_for_each(|value| self.send(self.group.rank() + 1, value.tensor()))
+    }
+
+    fn forward(&self, batch: &'m Batch, tape: Tape<'m>) -> Result<Flight<'m>> {
+        let from = self.from_before(batch)?;
+        let from: Vec<Value> = from.into_iter().map(|tensor| tape.input(tensor)).collect();
         let passed = self.model.forward(&tape, batch, self.pass, &from)?;
         if let Passed::On(values) = &passed {
-            values.iter().try_for_each(|value| self.send(self.group.rank() + 1, value.tensor()))?;
+            self.pass_on(values)?;
         }
         Ok(Flight { tape, from, passed })
     }

@@ -15,7 +15,8 @@ use super::plan::Plan;
 use super::reducer::{Reduce, Reducer};
 use super::traffic::Traffic;
 use super::zero::Zero;
-use super::{RankError, collect};
+use super::{RankError, collect, text};
+use crate::models::{Sampling, generate};
 use crate::optim::{Optimiser, State};
 use crate::parameters::Parameters;
 use crate::{Batch, Gradients, Loss, Model, Pass, Result};
@@ -178,6 +179,36 @@ impl Team {
         }
     }
 
+    /// What comes out for a batch that nothing is learned from; on a pipeline the last stage has it.
+    ///
+    /// # Errors
+    /// If the batch is not for this model, or a rank is gone.
+    pub fn logits(&self, model: &dyn Model, batch: &Batch, pass: &Pass) -> Result<Option<Tensor>> {
+        match self.mesh.pipeline().size() {
+            1 => model.logits(batch, pass).map(Some),
+            _ => self.stage(model, pass).logits(batch),
+        }
+    }
+
+    /// Goes on after a prompt; an encoder-decoder reads `source` first. All ranks return the text.
+    ///
+    /// # Errors
+    /// If the model generates no text, or the prompt does not fit, or a rank is gone.
+    pub fn generate(
+        &self,
+        model: &dyn Model,
+        prompt: &[u32],
+        source: Option<&[u32]>,
+        sampling: &Sampling,
+    ) -> Result<Vec<u32>> {
+        if self.mesh.pipeline().size() > 1 {
+            return text::generate(&self.stage(model, &Pass::evaluation()), prompt, source, sampling);
+        }
+        let source = source.map(|source| [source.to_vec()]);
+        let source = source.as_ref().map(|source| source.as_slice());
+        Ok(generate(model, &[prompt.to_vec()], source, sampling, |_| ())?.concat())
+    }
+
     fn stage<'m>(&'m self, model: &'m dyn Model, pass: &'m Pass) -> Stage<'m> {
         Stage { group: self.mesh.pipeline(), model, pass }
     }
@@ -231,7 +262,16 @@ impl Team {
         self.of_stages(self.mesh.data().sum([loss.sum, loss.count])?)
     }
 
-    /// The loss of a pipeline, of which only the last stage has one.
+    /// How many of this rank's answers are right, and how many there are, as those of all rows.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn total_right(&self, [right, answers]: [usize; 2]) -> Result<[f64; 2]> {
+        let Loss { sum, count } = self.total(Loss { sum: right as f64, count: answers as f64 })?;
+        Ok([sum, count])
+    }
+
+    /// Two sums of a pipeline, of which only the last stage has any.
     fn of_stages(&self, own: [f64; 2]) -> Result<Loss> {
         let [sum, count] = self.mesh.pipeline().sum(own)?;
         Ok(Loss { sum, count })

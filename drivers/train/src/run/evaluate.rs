@@ -1,5 +1,7 @@
 //! Evaluation: the loss on data that are not trained on.
 
+use candle_core::Tensor;
+
 use super::error::RunError;
 use crate::data::{Collator, Position, Task};
 use crate::ranks::Team;
@@ -41,28 +43,34 @@ pub fn evaluate(
         if let Some(batch) = &part {
             loss += team.loss(model, batch, &pass)?;
         }
-        // A stage of a pipeline has no answers to compare.
-        let whole = team.mesh().layout().pipeline == 1;
-        if let Some(batch) = part.as_ref().filter(|_| whole) {
-            let found = count_right(model, batch, data.examples().task())?;
+        let task = data.examples().task();
+        let (Some(batch), Some(together)) = (&part, together(task)) else { continue };
+        if let Some(logits) = team.logits(model, batch, &Pass::evaluation())? {
+            let found = count_right(logits, batch, (task, together))?;
             (right, answers) = (right + found.0, answers + found.1);
         }
     }
     let loss = team.total(loss)?;
-    let (right, answers) = (team.sum(right as f64)?, team.sum(answers as f64)?);
+    let [right, answers] = team.total_right([right, answers])?;
     let accuracy = (answers > 0.0).then(|| right / answers);
     Ok(Evaluation { loss: loss.mean(), accuracy })
 }
 
-/// How many answers of a batch are right, and how many there are; none where the task has no right ones.
-fn count_right(model: &dyn Model, batch: &Batch, task: &Task) -> Result<(usize, usize), RunError> {
-    // Answers of one row that must be right together.
-    let together = match task {
-        Task::Classify { .. } | Task::Tag { .. } => 1,
-        Task::Answer { .. } => 2,
-        _ => return Ok((0, 0)),
-    };
-    let logits = model.logits(batch, &Pass::evaluation())?;
+/// Answers of one row that must be right together; none where the task has no right ones.
+fn together(task: &Task) -> Option<usize> {
+    match task {
+        Task::Classify { .. } | Task::Tag { .. } => Some(1),
+        Task::Answer { .. } => Some(2),
+        _ => None,
+    }
+}
+
+/// How many answers of a batch are right, and how many there are.
+fn count_right(
+    logits: Tensor,
+    batch: &Batch,
+    (task, together): (&Task, usize),
+) -> Result<(usize, usize), RunError> {
     let best = match task {
         // The classes of first and last token are the places of the row.
         Task::Answer { .. } => logits.transpose(1, 2).and_then(|places| places.contiguous()),

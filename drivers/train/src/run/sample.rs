@@ -1,7 +1,8 @@
 //! Texts that the model writes while it learns.
 
 use super::error::RunError;
-use crate::models::{Sampling, generate};
+use crate::models::Sampling;
+use crate::ranks::Team;
 use crate::spec::SampleSpec;
 use crate::token::{Special, Tokeniser};
 use crate::{Model, ModelConfig};
@@ -14,6 +15,7 @@ use crate::{Model, ModelConfig};
 /// The prompt has characters without tokens, or the model writes no text.
 pub fn sample(
     model: &dyn Model,
+    team: &Team,
     tokeniser: &Tokeniser,
     spec: &SampleSpec,
     seed: u64,
@@ -32,7 +34,7 @@ pub fn sample(
         ModelConfig::Marian(_) | ModelConfig::T5(_) => {
             prompt.extend(end);
             let start = tokeniser.need(Special::Pad)?;
-            generate(model, &[vec![start]], Some(&[prompt]), &sampling, |_| ())?.concat()
+            team.generate(model, &[start], Some(&prompt), &sampling)?
         }
         _ => {
             if prompt.is_empty() {
@@ -41,8 +43,8 @@ pub fn sample(
             // The prompt and one token at least must have room.
             let room = model.config().positions().saturating_sub(1).max(1);
             prompt.drain(..prompt.len().saturating_sub(room));
-            let written = generate(model, std::slice::from_ref(&prompt), None, &sampling, |_| ())?;
-            [prompt, written.concat()].concat()
+            let written = team.generate(model, &prompt, None, &sampling)?;
+            [prompt, written].concat()
         }
     };
     Ok(tokeniser.decode(&written)?)

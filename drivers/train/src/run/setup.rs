@@ -73,7 +73,7 @@ impl Setup {
         let world = group.world();
         agreed(world, spec.check())?;
         agree(&mesh, spec)?;
-        let task = agreed(world, task(&mesh, spec))?;
+        let task = agreed(world, task(spec))?;
         let folder = Folder::of(&spec.out);
         let lock = match resume && mesh.leads() && spec.out.is_dir() {
             true => Lock::take(&spec.out).map(Some),
@@ -192,13 +192,7 @@ fn position_of(
 }
 
 /// What the run's model learns, where it can over these ranks.
-fn task(mesh: &Mesh, spec: &TrainSpec) -> Result<Task, RunError> {
-    let stages = mesh.layout().pipeline;
-    if spec.samples.every > 0 && stages > 1 {
-        return Err(RunError::Unfit(format!(
-            "a pipeline of {stages} stages writes no samples while it trains; set `samples.every` to 0, or use tensor ranks"
-        )));
-    }
+fn task(spec: &TrainSpec) -> Result<Task, RunError> {
     let task = spec.task()?;
     let parts = spec.ranks.plans().micro_batches;
     if matches!(task, Task::Similar { .. }) && parts > 1 {
@@ -299,17 +293,17 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
             ours.join(", "),
             theirs.join(", ")
         ))),
-/// Where this rank has its part of the model. Each of a machine's ranks has a card of its own.
-fn place(mesh: &Arc<Mesh>, spec: &TrainSpec) -> Result<Place, RunError> {
-    let rank = mesh.world().rank() % mesh.world().here();
-    Ok(Place::of(mesh, spec.device.open(rank)?))
-}
-
     }
 }
 
 /// A model with what it takes of memory, and those of its parameters that are new.
 type Built = (Memory, Box<dyn Model>, Vec<String>);
+
+/// Where this rank has its part of the model. Each of a machine's ranks has a card of its own.
+fn place(mesh: &Arc<Mesh>, spec: &TrainSpec) -> Result<Place, RunError> {
+    let rank = mesh.world().rank() % mesh.world().here();
+    Ok(Place::of(mesh, spec.device.open(rank)?))
+}
 
 /// Builds the model, if there is memory for the run, and fills in what was trained before.
 fn model(place: &Place, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> Result<Built, RunError> {

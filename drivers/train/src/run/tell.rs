@@ -116,7 +116,7 @@ impl Running<'_> {
     pub(super) fn sample(&mut self) -> Result<(), RunError> {
         let seed = self.setup.spec.seed ^ self.state.step;
         let model = self.setup.model.as_ref();
-        let text = sample(model, &self.setup.tokeniser, &self.setup.spec.samples, seed)?;
+        let text = sample(model, &self.setup.team, &self.setup.tokeniser, &self.setup.spec.samples, seed)?;
         self.tell(&Entry::Sample { step: self.state.step, text });
         Ok(())
     }

@@ -90,8 +90,6 @@ fn world_of_another_size_than_the_layout_is_refused_with_both_numbers() {
     assert!(said.contains("is 2 ranks, and 1 of them started; start 2 (--ranks 2"), "{said}");
     let said = place.refused(&["--ranks", "8"]);
     assert!(said.contains("a batch of 4 rows for 8 data ranks"), "{said}");
-    let said = place.refused(&["--ranks", "2", "--set", "ranks.pipeline=2", "--set", "samples.every=5"]);
-    assert!(said.contains("a pipeline of 2 stages writes no samples"), "{said}");
 }
 
 #[test]
@@ -106,11 +104,74 @@ fn signal_ends_all_ranks_with_one_checkpoint() {
     assert_eq!(last.to_str().unwrap(), format!("step-{:08}", end["step"].as_u64().unwrap()));
 }
 
-/// Each tensor rank has half of the vocabulary, and all choose the same tokens.
+/// The texts that a run has written.
+fn samples(place: &Place) -> Vec<String> {
+    let entries = place.log();
+    let texts = entries.iter().filter(|entry| entry["event"] == "sample");
+    texts.map(|entry| entry["text"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Each tensor rank has half of the vocabulary, of a pipeline the last stage has the logits, and all choose the tokens that
+/// one process chooses.
 #[test]
-fn ranks_with_samples_write_one_text() {
-    let place = place();
-    place.succeed(&["--ranks", "2", "--set", "ranks.tensor=2", "--set", "samples.every=15"]);
-    let samples = place.log().iter().filter(|entry| entry["event"] == "sample").count();
-    assert_eq!(samples, 2);
+fn ranks_with_samples_write_the_texts_of_one_process() {
+    let sizes = "layers: 2, heads: 2, width: 32, context: 16";
+    for (model, kind) in [
+        (format!("Gpt({sizes})"), "Char"),
+        (format!("Llama({sizes})"), "Char"),
+        (format!("Transformer({sizes})"), "Unigram(60)"),
+    ] {
+        let spec = format!(
+            "(model: {model}, data: (train: Text([\"TEXT\"])), tokeniser: (kind: Train({kind})), precision: F64, batch: 4,
+              steps: 20, samples: (every: 10, prompt: \"line 3\", tokens: 20), evaluation: (every: 10, batches: 2), out: \"OUT\")"
+        );
+        let run = |layout: &[&str]| {
+            let place = Place::default();
+            place.spec(&spec);
+            place.succeed(layout);
+            samples(&place)
+        };
+        let wanted = run(&[]);
+        assert!(wanted.len() == 2 && wanted.iter().all(|text| !text.is_empty()), "{wanted:?}");
+        for layout in [
+            &["--ranks", "2", "--set", "ranks.tensor=2"][..],
+            &["--ranks", "2", "--set", "ranks.pipeline=2"],
+            &[
+                "--ranks",
+                "8",
+                "--set",
+                "ranks.tensor=2",
+                "--set",
+                "ranks.pipeline=2",
+                "--set",
+                "ranks.data=2",
+            ],
+        ] {
+            assert_eq!(run(layout), wanted, "{layout:?} of {model}");
+        }
+    }
+}
+
+#[test]
+fn pipeline_says_the_accuracy_that_one_process_says() {
+    let place = Place::default();
+    let labels: String = (0..200).map(|n| format!("the box is {}\t{}\n", n % 7, n % 2)).collect();
+    fs::write(place.path("labels.tsv"), labels).unwrap();
+    place.spec(&format!(
+        "(model: Bert(layers: 2, heads: 2, width: 32, context: 16), data: (train: Labelled(file: {:?})),
+          tokeniser: (kind: Train(WordPiece(60))), precision: F64, batch: 8, steps: 10, evaluation: (every: 5, batches: 3),
+          out: \"OUT\")",
+        place.path("labels.tsv")
+    ));
+    let run = |layout: &[&str]| {
+        place.succeed(layout);
+        let entries = place.log();
+        fs::remove_dir_all(place.path("run")).unwrap();
+        let found = entries.iter().filter(|entry| entry["event"] == "evaluation");
+        found.map(|entry| entry["accuracy"].as_f64().expect("it says one")).collect::<Vec<f64>>()
+    };
+    let wanted = run(&[]);
+    assert_eq!(wanted.len(), 2);
+    assert_eq!(run(&["--ranks", "2", "--set", "ranks.pipeline=2"]), wanted);
+    assert_eq!(run(&["--ranks", "4", "--set", "ranks.pipeline=2", "--set", "ranks.data=2"]), wanted);
 }
