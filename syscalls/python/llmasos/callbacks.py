@@ -17,7 +17,7 @@ class Callback:
         """Steps were done: `step`, `steps`, `loss`, `rate`, `norm`, `tokens`, `tokens_per_s`, `eta_s`."""
 
     def on_evaluation(self, entry: dict[str, Any]) -> bool | None:
-        """The model was evaluated: `step`, `loss`, `perplexity`, `best`."""
+        """The model was evaluated: `step`, `loss`, `perplexity`, `best`, and for classes and answers `accuracy`."""
 
     def on_sample(self, entry: dict[str, Any]) -> bool | None:
         """The model wrote a text: `step`, `text`."""
@@ -38,9 +38,13 @@ class EarlyStopping(Callback):
 
 @dataclass(frozen=True)
 class Samples(Callback):
-    """Has the model write a text each `every` steps; they are shown beside the progress, and are in the history."""
+    """Has the model write a text each `every` steps; they are shown beside the progress, and are in the history.
+
+    A `temperature` of 0 takes the likeliest tokens; `top_k` is how many of the likeliest are chosen among, all where it is 0.
+    """
 
     every: int = 250
     prompt: str = "\n"
     tokens: int = 60
     temperature: float = 0.8
+    top_k: int = 200

@@ -12,8 +12,9 @@ from .errors import named
 @named
 @dataclass(frozen=True)
 class ParamGroup:
-    """Parameters that are trained with a rate or a weight decay of their own: those with one of `names` in their names,
-    such as ``ParamGroup(["wte", "h.0."], lr=1e-4)``. What is not said is the optimiser's.
+    """Parameters that are trained with a rate, betas or a weight decay of their own: those with one of `names` in their
+    names, such as ``ParamGroup(["wte", "h.0."], lr=1e-4)``. What is not said is the optimiser's; `betas` are for Adam and
+    AdamW.
 
     A parameter belongs to the first group that names it. The schedule goes for all groups. Biases and norms decay where
     `decay_biases` says so.
@@ -23,12 +24,13 @@ class ParamGroup:
     lr: float | None = None
     weight_decay: float | None = None
     decay_biases: bool = False
+    betas: tuple[float, float] | None = None
 
     def spec(self) -> dict[str, Any]:
         """What the trainer is told."""
         names = [self.names] if isinstance(self.names, str) else [str(name) for name in self.names]
         own = {"lr": self.lr, "weight_decay": self.weight_decay, "decay_biases": self.decay_biases}
-        return {"names": names, **own}
+        return {"names": names, "betas": None if self.betas is None else list(self.betas), **own}
 
 
 #: Groups, or the arguments of each.
@@ -46,7 +48,11 @@ class Optimizer:
 @named
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2015); its weight decay adds to the gradients."""
+    """Adam (Kingma and Ba, 2015); its weight decay adds to the gradients.
+
+    `betas` say how much of the means of gradients and of their squares a step keeps, each from 0 on and below 1; `eps` is
+    added to the root of the mean square.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -61,7 +67,10 @@ class Adam(Optimizer):
 @named
 @dataclass(frozen=True)
 class AdamW(Optimizer):
-    """Adam whose weight decay is apart from the gradients (Loshchilov and Hutter, 2019). Biases and norms do not decay."""
+    """Adam whose weight decay is apart from the gradients (Loshchilov and Hutter, 2019). Biases and norms do not decay.
+
+    The arguments are :class:`Adam`'s.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
@@ -76,7 +85,9 @@ class AdamW(Optimizer):
 @named
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent, with momentum where it is not 0."""
+    """Gradient descent, with `momentum` where it is not 0, and that of Nesterov with `nesterov`. Its weight decay adds to the
+    gradients.
+    """
 
     lr: float = 0.1
     momentum: float = 0.0

@@ -47,13 +47,25 @@ def specification(
             spec["evaluation"] = {**spec.get("evaluation", {}), "patience": callback.patience}
         if isinstance(callback, Samples):
             every = {"every": callback.every, "prompt": callback.prompt}
-            spec["samples"] = {**every, "tokens": callback.tokens, "temperature": callback.temperature}
+            choice = {"temperature": callback.temperature, "top_k": callback.top_k}
+            spec["samples"] = {**every, "tokens": callback.tokens, **choice}
     return spec
 
 
 def said(**values: Any) -> dict[str, Any]:
     """The values that are given."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def device_of(device: str | None) -> Any:
+    """What a run computes on, by PyTorch's names: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``, ``"mps"`` or ``"metal"``."""
+    if device is None or device == "cpu":
+        return None if device is None else "Cpu"
+    kind, _, number = device.partition(":")
+    kinds = {"cuda": "Cuda", "metal": "Metal", "mps": "Metal"}
+    if kind not in kinds or not (number or "0").isdecimal():
+        raise ValueError(f"there is no device {device!r}; there is cpu, cuda, cuda:NUMBER and metal")
+    return {kinds[kind]: int(number or 0)}
 
 
 def ranks_of(ranks: int | Mapping[str, Any] | None) -> tuple[int | None, dict[str, Any] | None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import llmasos
 from llmasos import tensors, trainer
+from llmasos.specification import device_of, specification
 
 from .place import SHORT, SMALL, Place
 
@@ -154,6 +155,10 @@ class Training(Place):
             "evaluation_every": 15,
             "evaluation_batches": 2,
             "checkpoint_every": 10,
+            "checkpoint_keep": 7,
+            "context": 16,
+            "device": "cpu",
+            "memory_mib": 4000,
         }
         early = [llmasos.callbacks.EarlyStopping(patience=9)]
         history = self.gpt().fit(self.small(), callbacks=early, folder="told", **told, **SHORT)
@@ -162,10 +167,74 @@ class Training(Place):
         # There is one with the best weights, too.
         self.assertEqual(written - {15}, {10, 20, 30, 40})
         spec = Path("told/spec.ron").read_text()
-        for wanted in ("Bf16", "Random", "Apart", "recompute: true", "batches: 2", "patience: 9"):
+        for wanted in ("Bf16", "Random", "Apart", "recompute: true", "batches: 2", "patience: 9", "keep: 7", "device: Cpu"):
             self.assertIn(wanted, spec)
+        self.assertIn("context: Some(16)", spec.replace("context: 16", "context: Some(16)"))
+        self.assertRegex(spec, r"memory_mib: (Some\()?4000")
         with self.assertRaisesRegex(llmasos.TrainingError, "Apart"):
             self.gpt().fit(self.small(), packing="Appart", **SHORT)
+
+    def resolved(self, **parts: Any) -> dict[str, Any]:
+        """What the trainer makes of parts of a specification."""
+        data = {"train": self.small().source(self.folder)}
+        return trainer.resolve({"out": "resolved", "model": {"Gpt": SMALL}, "data": data, "steps": 10, **parts})
+
+    def test_arguments_of_optimisers_and_schedules_are_what_the_trainer_resolves(self) -> None:
+        optimizers, schedules = llmasos.optimizers, llmasos.schedules
+        groups: list[Any] = [
+            {"names": ["wte"], "lr": 0.25, "betas": (0.5, 0.75)},
+            optimizers.ParamGroup("ln_", weight_decay=0.5, decay_biases=True),
+        ]
+        own = [
+            {"names": ["wte"], "lr": 0.25, "weight_decay": None, "betas": [0.5, 0.75], "decay_biases": False},
+            {"names": ["ln_"], "lr": None, "weight_decay": 0.5, "betas": None, "decay_biases": True},
+        ]
+        adam = {"lr": 0.5, "betas": [0.25, 0.75], "epsilon": 0.125, "weight_decay": 0.0625, "groups": own}
+        sgd = {"lr": 0.5, "momentum": 0.25, "nesterov": True, "weight_decay": 0.0625, "groups": [own[1]]}
+        rules: list[tuple[llmasos.optimizers.Optimizer, dict[str, Any]]] = [
+            (optimizers.Adam(0.5, (0.25, 0.75), 0.125, 0.0625, groups), {"Adam": adam}),
+            (optimizers.AdamW(0.5, (0.25, 0.75), 0.125, 0.0625, groups), {"AdamW": adam}),
+            (optimizers.SGD(0.5, 0.25, True, 0.0625, groups[1:]), {"Sgd": sgd}),
+        ]
+        for rule, wanted in rules:
+            self.assertEqual(self.resolved(optimiser=rule.spec())["optimiser"], wanted)
+        ways: list[tuple[llmasos.schedules.Schedule, dict[str, Any]]] = [
+            (schedules.Constant(7), {"Constant": {"warmup": 7}}),
+            (schedules.Linear(7, 0.25), {"Linear": {"warmup": 7, "floor": 0.25}}),
+            (schedules.Cosine(7, 0.25), {"Cosine": {"warmup": 7, "floor": 0.25}}),
+        ]
+        for schedule, wanted in ways:
+            self.assertEqual(self.resolved(schedule=schedule.spec())["schedule"], wanted)
+        refusals: list[Any] = [optimizers.SGD(param_groups=groups[:1]), optimizers.Adam(betas=(0.9, 1.0))]
+        for refused in refusals:
+            with self.assertRaisesRegex(llmasos.TrainingError, "betas"):
+                self.resolved(optimiser=refused.spec())
+
+    def test_defaults_are_those_of_the_trainer_but_where_pytorch_has_others(self) -> None:
+        for rule in (llmasos.optimizers.AdamW(), llmasos.optimizers.Adam()):
+            (name,) = rule.spec()
+            self.assertEqual(self.resolved(optimiser={name: {"lr": 1e-3}}), self.resolved(optimiser=rule.spec()))
+        usual = self.resolved()
+        said: dict[str, Any] = {"optimiser": llmasos.optimizers.AdamW(), "schedule": llmasos.schedules.Cosine()}
+        self.assertEqual(self.resolved(**{name: rule.spec() for name, rule in said.items()}), usual)
+        loss = llmasos.losses.CrossEntropyLoss().spec()
+        self.assertEqual(self.resolved(**loss), usual)
+
+    def test_samples_and_devices_are_told_by_their_own_names(self) -> None:
+        samples = llmasos.callbacks.Samples(every=5, prompt="a", tokens=7, temperature=0.5, top_k=3)
+        data = self.small()
+        spec = specification(
+            self.folder / "told-samples", {"Gpt": SMALL}, None, data, 0.1, None, None, None, [samples], None, None
+        )
+        wanted = {"every": 5, "prompt": "a", "tokens": 7, "temperature": 0.5, "top_k": 3}
+        self.assertEqual(self.resolved(samples=spec["samples"])["samples"], wanted)
+        devices = {"cpu": "Cpu", "cuda": {"Cuda": 0}, "cuda:1": {"Cuda": 1}, "mps": {"Metal": 0}, "metal": {"Metal": 0}}
+        for name, device in devices.items():
+            self.assertEqual(self.resolved(device=device_of(name))["device"], device)
+        self.assertIsNone(device_of(None))
+        for name in ("gpu", "cuda:one", "cuda:-1"):
+            with self.assertRaisesRegex(ValueError, "there is no device"):
+                device_of(name)
 
     def test_run_over_ranks_is_one_of_the_daemon_and_learns_the_same(self) -> None:
         losses: list[float] = []

@@ -16,7 +16,8 @@ class BERT(Model):
     """An encoder: it guesses hidden words, tells classes, finds answers in texts, and turns texts into vectors.
 
     What it learns depends on the data: hidden words from text, classes of texts from labelled ones and of words from tagged
-    ones, answers from questions, and vectors from pairs of texts that mean alike.
+    ones, answers from questions, and vectors from pairs of texts that mean alike. Sizes are those of :class:`GPT`; `context`
+    is how many tokens of a text, or of a question and a part of its text, it reads.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("bert",)

@@ -12,9 +12,14 @@ from .model import tokenizer_of
 
 
 class GPT(Generation):
-    """A decoder: it goes on after a text. In the form of GPT-2, or of Llama (RMSNorm, rotary positions, SwiGLU)."""
+    """A decoder: it goes on after a text. In the form of GPT-2, or of Llama (RMSNorm, rotary positions, SwiGLU).
 
-    model_types: ClassVar[tuple[str, ...]] = ("gpt2", "llama")
+    It has `layers` blocks of `heads` heads and `width` numbers for a token, `inner` between the products of the feed-forward
+    layers, and reads `context` tokens. Heads of ``form="llama"`` share keys where there are fewer `kv_heads`. The vocabulary is
+    that of `tokenizer`, or learned from the data; `vocabulary` gives the table more rows than that.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("gpt2", "llama", "mistral", "qwen2")
 
     @suggests
     def __init__(

@@ -21,7 +21,7 @@ from ..losses import Loss
 from ..optimizers import Optimizer
 from ..progress import Progress
 from ..schedules import Schedule
-from ..specification import ranks_of, said, specification
+from ..specification import device_of, ranks_of, said, specification
 from ..tokenizers import Load, Tokenizer
 from ..tuning import Tuning
 from .running import Mount, Predictor
@@ -85,6 +85,10 @@ class Model:
         evaluation_every: int | None = None,
         evaluation_batches: int | None = None,
         checkpoint_every: int | None = None,
+        checkpoint_keep: int | None = None,
+        context: int | None = None,
+        device: str | None = None,
+        memory_mib: int | None = None,
         ranks: int | Mapping[str, Any] | None = None,
         verbose: bool = True,
     ) -> History:
@@ -97,7 +101,10 @@ class Model:
 
         `precision` is ``"F32"`` or ``"Bf16"``; with `recompute` blocks are computed again instead of being kept, which
         saves memory. `order` is ``"Shuffled"``, ``"Sequential"`` or ``"Random"``, and with ``packing="Apart"`` documents of
-        a row do not see each other. Evaluations and checkpoints come every so many steps. ``ranks=2`` trains over two
+        a row do not see each other. `context` makes rows shorter than the model reads, in tokens; of a model that was trained
+        before they have 1,024 at most without it. `device` is ``"cpu"``, ``"cuda:0"`` or ``"metal"``, where the programs were
+        built with it, and `memory_mib` is what the run may take there. The last `checkpoint_keep` checkpoints stay, and the
+        best. Evaluations and checkpoints come every so many steps. ``ranks=2`` trains over two
         threads that each have a part of every batch, and ``ranks={"tensor": 2}`` as the specification has it.
         """
         callbacks = list(callbacks)
@@ -129,7 +136,10 @@ class Model:
                     precision=precision,
                     recompute=recompute,
                     evaluation=said(every=evaluation_every, batches=evaluation_batches) or None,
-                    checkpoint=said(every=checkpoint_every) or None,
+                    checkpoint=said(every=checkpoint_every, keep=checkpoint_keep) or None,
+                    context=context,
+                    device=device_of(device),
+                    memory_mib=memory_mib,
                     ranks=layout,
                 )
                 spec = trainer.resolve(spec)

@@ -15,7 +15,8 @@ from .running import Mount
 class Transformer(Generation):
     """An encoder-decoder: it reads one text and writes another. In its original form (Vaswani et al., 2017), or T5's.
 
-    On plain text it learns how a text goes on; on pairs, such as translations, to write the second of the first.
+    On plain text it learns how a text goes on; on pairs, such as translations, to write the second of the first. Sizes are
+    those of :class:`GPT`, with `layers` on each side; `context` is how many tokens of each side it reads.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("marian", "t5")
