@@ -43,7 +43,10 @@ fn losses_and_gradients_in_f32_are_those_of_the_kernels() {
             (loss, all(&**model, &gradients(&**model, &[batch(config, 0..4)], &pass)))
         });
         assert!((found.0 - wanted.0).abs() < 1e-5, "{config}: {} and {}", found.0, wanted.0);
-        assert_close(&found.1, &wanted.1, 2e-5, config);
+        // Sums in another order; some gradients are above 10.
+        for (found, wanted) in found.1.iter().flatten().zip(wanted.1.iter().flatten()) {
+            assert!((found - wanted).abs() < 2e-5 * (1.0 + wanted.abs()), "{config}: {found} and {wanted}");
+        }
     }
 }
 
