@@ -99,7 +99,7 @@ impl ModelFiles {
         &self.first().name
     }
 
-    /// Reads the header of the first file, and checks that llama.cpp can run the model.
+    /// Reads the header of the first file, checks that llama.cpp can run the model, and that the other files are such parts.
     ///
     /// # Errors
     ///
@@ -111,12 +111,16 @@ impl ModelFiles {
             self.check_parts(&header)?;
             Ok(header)
         };
-        read().map_err(|error| error.into_fault(self.name()))
+        let header = read().map_err(|error| error.into_fault(self.name()))?;
+        for part in &self.0[1..] {
+            read_part(&part.file).map_err(|error| error.into_fault(&part.name))?;
+        }
+        Ok(header)
     }
 
     /// The tensors of all files but the first.
     pub fn other_tensors(&self) -> Vec<TensorInfo> {
-        // One that is damaged is the worker's to refuse: it reads them all.
+        // One that is damaged is refused where its header is read.
         self.0[1..].iter().filter_map(|part| read_part(&part.file).ok()).flat_map(|h| h.tensors).collect()
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use syscalls::{Errno, Token};
 
 use super::load::Script;
-use crate::wire::{DriverFault, PAGE_TOKENS, PageLabel, SavedPage, SavedPages, Slot};
+use crate::wire::{DriverFault, PageLabel, SavedPage, SavedPages, Slot};
 
 /// A saved page.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl SimSwap {
         hit.map(|(_, page)| page.damaged = true).count()
     }
 
-    /// Lets a worker of a model begin: what pages there are on disk that it can load. Those of another model go.
+    /// Lets a worker of a model begin: what pages there are on disk. Those of another model go.
     pub(super) fn take_over(&self, fingerprint: u64) -> SavedPages {
         let mut area = self.area();
         if area.fingerprint.replace(fingerprint).is_some_and(|of| of != fingerprint) {
@@ -77,13 +77,13 @@ impl SimSwap {
             let dropped = (had > 0).then(|| "they are of another model file".into());
             return SavedPages { pages: Vec::new(), dropped };
         }
-        let whole = |(slot, page): (&Slot, &Page)| match slot {
-            Slot::Disk(number) if page.label.to - page.label.from == PAGE_TOKENS => {
+        let on_disk = |(slot, page): (&Slot, &Page)| match slot {
+            Slot::Disk(number) => {
                 Some(SavedPage { slot: *number, page: page.label, generation: page.generation })
             }
-            _ => None,
+            Slot::Host(_) => None,
         };
-        SavedPages { pages: area.slots.iter().filter_map(whole).collect(), dropped: None }
+        SavedPages { pages: area.slots.iter().filter_map(on_disk).collect(), dropped: None }
     }
 
     /// Writes a page, if the script lets this slot exist.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PageLabel;
+use super::{PAGE_TOKENS, PageLabel};
 
 /// Slots that have a place in the table before the slots on disk, by which the next daemon's worker finds them.
 pub const SWAP_PLACES: u64 = 131_072;
@@ -16,7 +16,8 @@ pub const SWAP_SLOTS_AT: u64 = 4096 + SWAP_PLACES * SWAP_PLACE_BYTES;
 /// What a worker found on disk that workers before it have saved, and can load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPages {
-    /// Whole pages, in the order of their slots. What a slot has is checked when it is loaded.
+    /// Pages, in the order of their slots; those that are not whole are of no use to anybody, and are told so that their
+    /// slots can be cleared. What a slot has is checked when it is loaded.
     pub pages: Vec<SavedPage>,
     /// Why there are none, where there was a file.
     pub dropped: Option<String>,
@@ -31,4 +32,12 @@ pub struct SavedPage {
     pub page: PageLabel,
     /// Grows with every page that is saved, over restarts too.
     pub generation: u64,
+}
+
+impl SavedPage {
+    /// Whether it has all tokens of a page. The end of a log is computed again by whoever goes on with it.
+    pub fn is_whole(&self) -> bool {
+        let PageLabel { from, to, .. } = self.page;
+        from.is_multiple_of(PAGE_TOKENS) && Some(to) == from.checked_add(PAGE_TOKENS)
+    }
 }

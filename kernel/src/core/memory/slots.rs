@@ -197,7 +197,7 @@ impl Slots {
         }
         let most = budget.disk / self.room;
         let all: BTreeSet<u32> = pages.iter().map(|saved| saved.slot).collect();
-        pages.retain(|saved| u64::from(saved.slot) < most);
+        pages.retain(|saved| u64::from(saved.slot) < most && saved.is_whole());
         pages.sort_unstable_by_key(|saved| (saved.generation, saved.slot));
         let mut slots = BTreeSet::new();
         for saved in pages {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use drivers::wire::{PAGE_TOKENS, SWAP_PLACE_BYTES, SWAP_PLACES, SWAP_SLOTS_AT, SavedPage, SavedPages};
+use drivers::wire::{SWAP_PLACE_BYTES, SWAP_PLACES, SWAP_SLOTS_AT, SavedPage, SavedPages};
 
 use super::page::{HEADER_BYTES, Header, PageKind};
 
@@ -108,13 +108,10 @@ impl Head {
         Ok((SavedPages { pages, dropped: None }, true))
     }
 
-    /// The whole page that a place tells of.
+    /// The page that a place tells of.
     fn saved(self, slot: u32, place: &[u8]) -> Option<SavedPage> {
         let header = Header::read(place).ok().filter(|header| header.is_of(self.kind))?;
-        let label = header.label;
-        let whole =
-            label.from.is_multiple_of(PAGE_TOKENS) && label.to == label.from.checked_add(PAGE_TOKENS)?;
-        whole.then_some(SavedPage { slot, page: label, generation: header.generation })
+        Some(SavedPage { slot, page: header.label, generation: header.generation })
     }
 }
 
