@@ -25,7 +25,10 @@ impl Machine {
 
     /// Slots with something in them that no page has any more, or is to have.
     pub fn slots_left(&mut self, conn: ConnId) -> usize {
-        let has: usize = self.swap.values().map(|swap| swap.pages()).sum();
+        // A worker that was started late for a model which had gone by then has the area of its name, too.
+        let areas: Vec<_> = self.swap.values().collect();
+        let again = |n: usize| areas[..n].iter().any(|earlier| earlier.is(areas[n]));
+        let has: usize = (0..areas.len()).filter(|n| !again(*n)).map(|n| areas[n].pages()).sum();
         let stats = self.stat(conn);
         has.saturating_sub((stats.pages_host + stats.pages_disk) as usize)
     }

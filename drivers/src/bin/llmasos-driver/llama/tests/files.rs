@@ -52,6 +52,9 @@ fn part_that_is_damaged_is_told_by_its_name() {
     for damaged in [b"no model".to_vec(), sound[..sound.len() / 2].to_vec()] {
         fs::write(&names[1], damaged).unwrap();
         let fault = load(&request(&names[0])).err().unwrap();
-        assert!(fault.message.contains("m-00002-of-00002.gguf") && !fault.message.contains("/fd/"), "{fault}");
+        assert!(
+            fault.message.contains("m-00002-of-00002.gguf") && !fault.message.contains("/fd/"),
+            "{fault}"
+        );
     }
 }
