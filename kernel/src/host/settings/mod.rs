@@ -146,6 +146,7 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
             latency_target_percent: file.latency_target_percent,
             term_grace_ms: file.term_grace_ms,
             worker_patience_ms: file.worker_patience_ms,
+            worker_deaths_max: file.worker_deaths_max,
             user: UserLimits {
                 processes: file.user_limits.processes,
                 contexts: file.user_limits.contexts,

@@ -70,7 +70,7 @@ fn slot_that_is_used_again_has_nothing_of_the_page_before() {
 }
 
 #[test]
-fn pages_on_disk_are_told_to_the_next_worker_in_whole_and_with_growing_generations() {
+fn pages_on_disk_are_told_to_the_next_worker_with_growing_generations() {
     let file = tempfile::tempfile().expect("a file");
     let (mut swap, saved) = on_disk(&file, 5000, KIND);
     assert_eq!(saved, SavedPages::default());
@@ -82,12 +82,14 @@ fn pages_on_disk_are_told_to_the_next_worker_in_whole_and_with_growing_generatio
     }
     let (mut swap, saved) = on_disk(&file, 5000, KIND);
     let told: Vec<_> = saved.pages.iter().map(|p| (p.slot, p.page, p.generation)).collect();
-    assert_eq!((told, saved.dropped), (vec![(0, other, 2), (2, WHOLE, 1)], None));
+    assert_eq!((told, saved.dropped), (vec![(0, other, 2), (1, LABEL, 3), (2, WHOLE, 1)], None));
+    let whole: Vec<u32> = saved.pages.iter().filter(|p| p.is_whole()).map(|p| p.slot).collect();
+    assert_eq!(whole, [0, 2], "the end of a log is told so that its slot can be cleared");
     let mut page = sealed(WHOLE, 700);
     swap.seal(KIND, WHOLE, &mut page);
     swap.write(Slot::Disk(5), &page).expect("it fits");
     let (_, saved) = on_disk(&file, 5000, KIND);
-    assert_eq!(saved.pages.last().map(|p| (p.slot, p.generation)), Some((5, 3)));
+    assert_eq!(saved.pages.last().map(|p| (p.slot, p.generation)), Some((5, 4)));
 }
 
 #[test]
