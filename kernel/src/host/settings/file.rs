@@ -7,6 +7,7 @@ use ron::extensions::Extensions;
 use serde::Deserialize;
 use syscalls::call::{Attention, nearest};
 use syscalls::limits::{CONNECTIONS_MAX, PROCESSES_MAX};
+use syscalls::shown;
 
 use super::super::log::LEVEL_DEFAULT;
 use super::super::size::Bytes;
@@ -169,6 +170,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, SettingsError> {
     })
 }
 
+/// What is wrong, with what the file says cut short. The keys are ours, and all of them are told.
 fn explain(error: &ron::Error) -> String {
     match error {
         ron::Error::NoSuchStructField { expected, found, .. } => {
@@ -176,8 +178,8 @@ fn explain(error: &ron::Error) -> String {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the keys are {}", expected.join(", ")),
             };
-            format!("unknown key `{found}`; {hint}")
+            format!("unknown key `{}`; {hint}", shown(found))
         }
-        other => other.to_string(),
+        other => shown(&other.to_string()),
     }
 }

@@ -75,7 +75,7 @@ pub enum SettingsError {
     #[error("cannot read the configuration {path}: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
     /// The file is not what it should be.
-    #[error("{path}:{line}:{column}: {}", shown(.message))]
+    #[error("{path}:{line}:{column}: {message}")]
     Malformed { path: PathBuf, line: usize, column: usize, message: String },
     /// A value is out of its range.
     #[error("{name} is {}; {rule}", shown(.value))]
