@@ -9,7 +9,7 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::ModelFiles;
+use crate::files::{Headers, ModelFiles};
 use crate::wire::{DriverFault, LoadRequest};
 use crate::{gguf, sim};
 
@@ -182,8 +182,8 @@ pub fn estimate(request: &LoadRequest) -> Result<Estimate, DriverFault> {
 ///
 /// As [`estimate`].
 pub fn estimate_open(files: &ModelFiles, request: &LoadRequest) -> Result<Estimate, DriverFault> {
-    let header = files.header()?;
-    let estimated = gguf::estimate(&header, &files.other_tensors(), request);
+    let Headers { first, others } = files.headers()?;
+    let estimated = gguf::estimate(&first, &others, request);
     estimated.map_err(|error| error.into_fault(files.name()))
 }
 

@@ -34,6 +34,15 @@ struct Part {
 #[derive(Debug)]
 pub struct ModelFiles(Vec<Part>);
 
+/// What the headers of a model's files say.
+#[derive(Debug)]
+pub struct Headers {
+    /// That of the first file, which is the model's.
+    pub first: Header,
+    /// The tensors of all other files.
+    pub others: Vec<TensorInfo>,
+}
+
 impl ModelFiles {
     /// Opens the files of a model by its name; none of a model without files.
     ///
@@ -99,29 +108,26 @@ impl ModelFiles {
         &self.first().name
     }
 
-    /// Reads the header of the first file, checks that llama.cpp can run the model, and that the other files are such parts.
+    /// Reads the headers of all files, and checks that llama.cpp can run the model.
     ///
     /// # Errors
     ///
-    /// EIO where it cannot be read, ENOEXEC where it is no model that can run. The sentence begins with the file's name.
-    pub fn header(&self) -> Result<Header, DriverFault> {
+    /// EIO where one cannot be read, ENOEXEC where it is no model that can run, or no part of one. The sentence begins with
+    /// the file's name.
+    pub fn headers(&self) -> Result<Headers, DriverFault> {
         let read = || -> Result<Header, GgufError> {
             let header = read_open(&self.first().file)?;
             check_runnable(&header)?;
             self.check_parts(&header)?;
             Ok(header)
         };
-        let header = read().map_err(|error| error.into_fault(self.name()))?;
+        let first = read().map_err(|error| error.into_fault(self.name()))?;
+        let mut others = Vec::new();
         for part in &self.0[1..] {
-            read_part(&part.file).map_err(|error| error.into_fault(&part.name))?;
+            let header = read_part(&part.file).map_err(|error| error.into_fault(&part.name))?;
+            others.extend(header.tensors);
         }
-        Ok(header)
-    }
-
-    /// The tensors of all files but the first.
-    pub fn other_tensors(&self) -> Vec<TensorInfo> {
-        // One that is damaged is refused where its header is read.
-        self.0[1..].iter().filter_map(|part| read_part(&part.file).ok()).flat_map(|h| h.tensors).collect()
+        Ok(Headers { first, others })
     }
 
     /// A part that was renamed would be loaded alone, and lack what is in the others.
@@ -275,7 +281,7 @@ mod tests {
             .expect("writes");
         std::fs::copy(path("m-00001-of-00002.gguf"), path("m-00002-of-00002.gguf")).expect("copies");
         let files = ModelFiles::open(&path("m-00001-of-00002.gguf")).expect("opens").expect("they are files");
-        let fault = files.header().expect_err("it is whole");
+        let fault = files.headers().expect_err("it is whole");
         assert!(fault.message.contains("one of 1 files") && fault.message.contains("one of 2"), "{fault}");
     }
 

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Once};
 
 use drivers::Driver;
-use drivers::files::ModelFiles;
+use drivers::estimate::Estimate;
+use drivers::files::{Headers, ModelFiles};
 use drivers::gguf;
 use drivers::gguf::estimate::{CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, sequences};
 use drivers::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
@@ -51,7 +52,7 @@ static BACKEND: Once = Once::new();
 /// ENODEV where this build does not run on this CPU.
 pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<dyn Driver>, DriverFault> {
     let files = ModelFiles::of(request)?;
-    let header = files.header()?;
+    let headers = files.headers()?;
     let measured = Measured::new(request.cache_dir.as_deref());
     let arithmetic = arithmetic::find_out(&measured)?;
     if matches!(request.attention, Attention::Auto | Attention::Blocked)
@@ -59,14 +60,14 @@ pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<
     {
         blocked::distrust();
     }
-    load_with(request, &files, header, arithmetic, progress)
+    load_with(request, &files, headers, arithmetic, progress)
 }
 
-/// Loads files whose header is sound, with the kernels that this CPU runs.
+/// Loads files whose headers are sound, with the kernels that this CPU runs.
 pub fn load_with(
     request: &LoadRequest,
     files: &ModelFiles,
-    header: gguf::Header,
+    Headers { first: header, others }: Headers,
     arithmetic: Arithmetic,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Box<dyn Driver>, DriverFault> {
@@ -109,7 +110,9 @@ pub fn load_with(
             // Its sums are grouped by who else is in the pass.
             description.attention = Attention::Flash;
         }
-        let pool = pool_tokens(&header, files, request)?;
+        let estimate = gguf::estimate(&header, &others, request);
+        let estimate = estimate.map_err(|error| error.into_fault(files.name()))?;
+        let pool = pool_tokens(&estimate, request);
         Some(match request.deterministic {
             true => deterministic_context(&model, pool, &mut description)?,
             false => generating_context(&model, pool, request, &mut description)?,
@@ -239,11 +242,9 @@ fn attention(
 }
 
 /// Cells of the pool: what the kernel has found room for, or what the estimate says that the mount wants.
-fn pool_tokens(header: &gguf::Header, files: &ModelFiles, request: &LoadRequest) -> Result<u32, DriverFault> {
-    let estimate = gguf::estimate(header, &files.other_tensors(), request);
-    let estimate = estimate.map_err(|error| error.into_fault(files.name()))?;
+fn pool_tokens(estimate: &Estimate, request: &LoadRequest) -> u32 {
     let tokens = request.pool_tokens.unwrap_or(estimate.pool_tokens);
-    Ok(tokens.next_multiple_of(POOL_TOKENS_MULTIPLE).max(POOL_TOKENS_MULTIPLE))
+    tokens.next_multiple_of(POOL_TOKENS_MULTIPLE).max(POOL_TOKENS_MULTIPLE)
 }
 
 /// The context of a model that generates; the description learns what it turned out to be.

@@ -91,7 +91,7 @@ fn bare(path: &Path, sequences: u16) -> (Arc<Model>, ContextSettings) {
 /// Loads without the trial of the CPU, for which this program would have to be the worker.
 fn load(request: &LoadRequest) -> Result<Box<dyn Driver>, DriverFault> {
     let files = ModelFiles::of(request)?;
-    load_with(request, &files, files.header()?, Arithmetic::Packed, &mut |_| {})
+    load_with(request, &files, files.headers()?, Arithmetic::Packed, &mut |_| {})
 }
 
 fn mounted(path: &Path) -> Box<dyn Driver> {
