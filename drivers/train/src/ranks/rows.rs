@@ -1,8 +1,9 @@
 //! Rows that each data rank has some of, for losses that compare them.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::group::{Combine, Group};
+use super::tensor::on_host;
 use crate::Result;
 use crate::ops::read::Read;
 use crate::ops::{for_type, real::Real, tensor};
@@ -20,7 +21,5 @@ pub(crate) fn all_rows(group: &dyn Group, x: &Tensor, (first, rows): (usize, usi
         group.all_reduce(T::numbers(&mut all), Combine::Sum)?;
         tensor(all, &[rows, width])
     }
-    let host = x.to_device(&Device::Cpu)?;
-    let all = for_type!(x, T => gather::<T>(group, &host, first, rows))?;
-    Ok(all.to_device(x.device())?)
+    on_host(x, |x| for_type!(x, T => gather::<T>(group, x, first, rows)))
 }

@@ -85,9 +85,13 @@ fn leave_composed(tape: &Tape<'_>, group: &Arc<dyn Group>, x: &Value, bias: Opti
 
 /// A tensor summed over the ranks, which sum in the CPU's memory.
 pub(crate) fn summed(group: &dyn Group, x: &Tensor) -> Result<Tensor> {
-    let host = x.contiguous()?.to_device(&Device::Cpu)?;
-    let sum = for_type!(x, T => sum::<T>(group, &host)?, x.dims())?;
-    Ok(sum.to_device(x.device())?)
+    let x = x.contiguous()?;
+    on_host(&x, |x| for_type!(x, T => sum::<T>(group, x)?, x.dims()))
+}
+
+/// What ranks do with a tensor in the CPU's memory, which is where they send from. The outcome is where the tensor is.
+pub(super) fn on_host(x: &Tensor, compute: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    Ok(compute(&x.to_device(&Device::Cpu)?)?.to_device(x.device())?)
 }
 
 fn sum<T: Real>(group: &dyn Group, x: &Tensor) -> Result<Vec<T>> {
@@ -118,7 +122,5 @@ pub fn gathered(group: &dyn Group, x: &Tensor, whole: usize) -> Result<Tensor> {
         group.all_reduce(T::numbers(&mut all), Combine::Sum)?;
         tensor(all, dims)
     }
-    let host = x.to_device(&Device::Cpu)?;
-    let all = for_type!(x, T => gather::<T>(group, &host, own, &dims))?;
-    Ok(all.to_device(x.device())?)
+    on_host(x, |x| for_type!(x, T => gather::<T>(group, x, own, &dims)))
 }
