@@ -76,8 +76,7 @@ impl Model {
             let Some((slot, tick)) = found.get(&at).copied() else { continue };
             if self.tree.saved(node).is_some() || !payment.may_save(owner) {
                 self.slots.give_back(slot, payment.budget);
-                let (model, bytes) = (self.id, self.slots.room());
-                payment.out.push(Effect::ClearSlot { model, slot, bytes });
+                payment.out.push(self.clearing(slot));
                 continue;
             }
             let charged = payment.charge(owner);

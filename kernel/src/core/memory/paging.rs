@@ -225,8 +225,7 @@ impl Kernel {
 
     /// Has a slot cleared that nobody has any more.
     pub(super) fn clear_slot(&mut self, id: ModelId, slot: Slot) {
-        let bytes = self.models.get(&id).map_or(0, |model| model.slots.room());
-        self.out.push(Effect::ClearSlot { model: id, slot, bytes });
+        self.out.extend(self.models.get(&id).map(|model| model.clearing(slot)));
     }
 
     /// Gives back what a model that goes had of the swap area.
@@ -290,4 +289,11 @@ pub(in crate::core) fn loading(sent: &[PageSent]) -> Vec<ContextId> {
         .collect();
     contexts.dedup();
     contexts
+}
+
+impl Model {
+    /// Has a slot cleared that nobody has any more.
+    pub(super) fn clearing(&self, slot: Slot) -> Effect {
+        Effect::ClearSlot { model: self.id, slot, bytes: self.slots.room() }
+    }
 }

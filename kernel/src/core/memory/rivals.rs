@@ -6,7 +6,6 @@
 //! different sizes; their slots are cleared, so that files take no more of the machine than the budget says. A page that is
 //! being loaded stays.
 
-use super::super::effect::Effect;
 use super::super::model::Model;
 use super::evict::Payment;
 use super::slots::{Slots, TierName};
@@ -68,8 +67,7 @@ impl Payment<'_> {
             }
             _ => rival.slots.give_up_found(self.budget),
         };
-        let (model, bytes) = (rival.id, rival.slots.room());
-        self.out.extend(slot.map(|slot| Effect::ClearSlot { model, slot, bytes }));
+        self.out.extend(slot.map(|slot| rival.clearing(slot)));
         self.refund(saved);
     }
 }

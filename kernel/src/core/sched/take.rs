@@ -58,7 +58,7 @@ impl Kernel {
     /// times. Nothing begins on the context until all is taken.
     pub(super) fn row_done(&mut self, model: ModelId, row: &RowSent, done: &mut RowDone) {
         let id = row.context;
-        match done {
+        let left = match done {
             RowDone::Failed(fault) if fault.errno != Errno::ENOMEM => {
                 self.lose_whole(model, id);
                 let goes_on = |c: &&Context| c.generating() == Some(row.call);
@@ -70,14 +70,14 @@ impl Kernel {
                     let message = std::mem::take(&mut fault.message);
                     self.fail_generation(id, Fault::new(fault.errno, message));
                 }
+                Left::Context
             }
-            RowDone::Failed(_) | RowDone::Withdrawn => {}
-            RowDone::Computed => drop(self.take_row(model, row, &mut [])),
-            RowDone::Sampled(sampled) => {
-                if self.take_row(model, row, sampled) == Left::Nothing {
-                    return;
-                }
-            }
+            RowDone::Failed(_) | RowDone::Withdrawn => Left::Context,
+            RowDone::Computed => self.take_row(model, row, &mut []),
+            RowDone::Sampled(sampled) => self.take_row(model, row, sampled),
+        };
+        if left == Left::Nothing {
+            return;
         }
         let Some(context) = self.contexts.get_mut(&id) else { return };
         context.in_step = false;
