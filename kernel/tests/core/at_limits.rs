@@ -30,6 +30,14 @@ fn frames_of_group(group: &str, frames: u64) -> Setgroup {
 }
 
 impl Machine {
+    /// A process of a user's, with a limit.
+    fn limited(&mut self, limit: Limit, most: u64) -> (ConnId, Pid) {
+        let conn = self.connect(1000);
+        let pid = self.pid(conn);
+        self.call(conn, Setlimit { pid, limit, value: Some(most), then: None }).expect("own limit");
+        (conn, pid)
+    }
+
     /// Begins a generation in each of so many contexts of a process.
     fn crowd(&mut self, conn: ConnId, pid: Pid, count: usize) -> Vec<CallId> {
         let open = |n| self.open_as(conn, pid, &prompt(n));
@@ -63,10 +71,7 @@ fn contexts_of_a_group_at_its_limit_of_frames_hold_nobody_else_up() {
 #[test]
 fn contexts_of_a_process_at_its_limit_of_frames_hold_nobody_else_up() {
     let mut machine = machine();
-    let conn = machine.connect(1000);
-    let pid = machine.pid(conn);
-    let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(2), then: None };
-    machine.call(conn, limit).expect("own limit");
+    let (conn, pid) = machine.limited(Limit::ResidentFrames, 2);
     let crowd = machine.crowd(conn, pid, MANY + 1);
     machine.check_crowd(conn, crowd);
 }
@@ -76,10 +81,7 @@ fn processes_that_have_used_their_rates_up_hold_nobody_else_up_though_nobody_run
     let mut machine = machine();
     let mut calls = Vec::new();
     for n in 0..MANY {
-        let conn = machine.connect(1000);
-        let pid = machine.pid(conn);
-        let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
-        machine.call(conn, limit).expect("own limit");
+        let (conn, _) = machine.limited(Limit::TokensPerSecond, 1);
         let context = machine.open_with(conn, &prompt(n));
         let first = machine.begin(conn, generate(context, 1));
         // The line is looked at in parts, and time passes between two of them.
@@ -105,10 +107,7 @@ fn processes_that_wait_at_limits_of_frames_hold_nobody_else_up_however_many_they
     let mut machine = machine();
     let mut crowds = Vec::new();
     for n in 0..MANY {
-        let conn = machine.connect(1000);
-        let pid = machine.pid(conn);
-        let limit = Setlimit { pid, limit: Limit::ResidentFrames, value: Some(2), then: None };
-        machine.call(conn, limit).expect("own limit");
+        let (conn, pid) = machine.limited(Limit::ResidentFrames, 2);
         crowds.push((conn, pid, n));
     }
     // Each has one that runs and one that waits.

@@ -43,6 +43,7 @@ mod signals;
 mod sleeping;
 mod sliding;
 mod snapshots;
+mod starting;
 mod states;
 mod stores;
 mod subscriptions;
