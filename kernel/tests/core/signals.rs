@@ -65,6 +65,16 @@ fn process_that_does_not_finish_in_its_time_is_killed() {
 }
 
 #[test]
+fn process_that_is_stopped_and_asked_to_end_goes_on_so_that_it_can_finish() {
+    let (mut machine, conn, pid, [waiting, running]) = catching("");
+    machine.call(conn, Kill { pid, signal: Signal::Stop }).expect("its parent");
+    machine.run();
+    machine.call(conn, Kill { pid, signal: Signal::Term }).expect("its parent");
+    machine.finish(conn, waiting).expect("it is told");
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "finish", 40));
+}
+
+#[test]
 fn process_waits_for_signals_once_at_a_time_and_ends_at_once_where_it_does_not() {
     let (mut machine, conn, pid, [waiting, _]) = catching("");
     let second = machine.call_as(conn, Some(pid), Sigwait { timeout_ms: None });

@@ -2,8 +2,8 @@
 //!
 //! | state   | type                            | may own contexts and calls | is scheduled | ends by |
 //! |---------|---------------------------------|----------------------------|--------------|---------|
-//! | going   | [`Process`], [`Run::Going`]     | yes                        | yes          | exit, TERM, KILL, the end of its connection |
-//! | stopped | [`Process`], [`Run::Stopped`]   | yes                        | no, until CONT | TERM, KILL, the end of its connection |
+//! | going   | [`Process`], [`Run::Going`]     | yes                        | yes          | exit, TERM, XCPU, KILL, the end of its connection |
+//! | stopped | [`Process`], [`Run::Stopped`]   | yes                        | no, until CONT | TERM, XCPU, KILL, the end of its connection |
 //! | zombie  | [`Zombie`]                      | no                         | no           | `wait` of its parent, or the parent's end |
 //!
 //! What `ps` calls idle, ready, running and blocked is derived from the calls and contexts of a going process and

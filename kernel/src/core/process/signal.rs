@@ -9,7 +9,7 @@
 //! | STOP      | holds it until CONT     | the same                            | which is held too              |
 //! | CONT      | lets it go on           | the same                            | which goes on too              |
 //!
-//! A program is signalled with all that it has started. One that is stopped and asked to end goes on, so that it can.
+//! A program is signalled with all that it has started. Whoever is stopped and given time to finish goes on, so that he can.
 
 use syscalls::call::Signal;
 use syscalls::{Errno, Fault, Pid, Reply};
@@ -82,11 +82,9 @@ impl Kernel {
         }
         self.kill_at(pid, Now(self.now.0.saturating_add(grace_ms.saturating_mul(1000))));
         self.touch_process(pid);
-        if program {
-            self.pass_on(pid, signal);
-            self.set_run(pid, Run::Going);
-            self.pass_on(pid, Signal::Cont);
-        }
+        self.pass_on(pid, signal);
+        self.set_run(pid, Run::Going);
+        self.pass_on(pid, Signal::Cont);
         let kill_at = self.processes.living(pid).and_then(|process| process.kill_at).unwrap_or(self.now);
         let grace_ms = kill_at.0.saturating_sub(self.now.0) / 1000;
         if let Some(catching) = catching {
