@@ -102,7 +102,11 @@ fn process_that_does_not_outlive_the_daemon_is_told_of_once_and_never_runs_again
     let Ok(Reply::Sysinfo(info)) = machine.call(admin, Sysinfo {}) else { panic!("it is described") };
     assert_eq!(info.interrupted, 2);
     let dead = |machine: &mut Machine, conn| match machine.call(conn, Ps { all: true }) {
-        Ok(Reply::Processes(list)) => list.into_iter().filter(|p| p.state == ProcessState::Dead).count(),
+        Ok(Reply::Processes(list)) => {
+            let dead: Vec<_> = list.into_iter().filter(|p| p.state == ProcessState::Dead).collect();
+            assert!(dead.iter().all(|p| p.lifetime != Lifetime::Persistent), "none of them was: {dead:?}");
+            dead.len()
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(dead(&mut machine, admin), 2);

@@ -34,7 +34,11 @@ impl Kernel {
             state: ProcessState::Dead,
             status: Some(STATUS_KILLED),
             group: String::new(),
+            // It did not outlive the daemon, whatever else it did.
+            lifetime: Lifetime::Connection,
             caps: Vec::new(),
+            // Nobody knows when it began.
+            age_ms: 0,
             ..self.kernel_info()
         }));
         let sees_all = caller.caps.has(Capability::Kill);
