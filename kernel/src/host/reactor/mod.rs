@@ -192,7 +192,8 @@ impl Reactor {
                 Some(input) = others.recv() => self.react(input).await,
                 () = sleep_or_never(self.wake_at) => {}
                 () = sleep_or_never(self.manager.next()) => {}
-                () = sleep_or_never(self.journal.retry_at().map(Instant::from_std)) => {
+                // A kernel that ends has written everything for the last time.
+                () = self.journal.lacking(), if !self.kernel.is_ending() => {
                     self.step(Event::JournalLong).await;
                 }
                 () = sleep_or_never(self.give_up_at) => {

@@ -17,12 +17,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
+use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use super::{refuses_writes, set_aside_name};
 use crate::core::image::{Entry, Images};
@@ -176,9 +176,18 @@ impl Journal {
         }
     }
 
-    /// When all entries should be written anew because some are missing, whether anything changes or not.
+    /// When to try again to write what is missing, if something is.
     pub fn retry_at(&self) -> Option<Instant> {
         self.lacks
+    }
+
+    /// Waits until all entries should be written anew because some are missing, whether anything changes or not.
+    pub async fn lacking(&self) {
+        match (self.lacks, &self.file) {
+            (Some(retry), _) => sleep_until(retry.into()).await,
+            (None, Some(synced)) => synced.refused().await,
+            (None, None) => std::future::pending().await,
+        }
     }
 
     /// Writes these entries in the place of all before them. On the disk when it returns.
@@ -227,20 +236,20 @@ struct Synced {
     file: File,
     dirty: channel::Sender<()>,
     /// The disk did not take what was written. It may never, so the file counts as one that lacks something.
-    failed: Arc<AtomicBool>,
+    failed: watch::Receiver<bool>,
 }
 
 impl Synced {
     fn new(file: File) -> io::Result<Synced> {
         let (dirty, wanted) = channel::bounded::<()>(1);
-        let failed = Arc::new(AtomicBool::new(false));
-        let (followed, fails) = (file.try_clone()?, Arc::clone(&failed));
+        let (fails, failed) = watch::channel(false);
+        let followed = file.try_clone()?;
         thread::Builder::new().name("journal".into()).spawn(move || {
             let (_never, pause) = channel::bounded::<()>(0);
             while wanted.recv().is_ok() {
                 if let Err(e) = followed.sync_data() {
                     tracing::warn!("the journal of processes is not on the disk: {e}; writing it anew");
-                    fails.store(true, Ordering::Release);
+                    fails.send_replace(true);
                 }
                 // One that waits to be heard of keeps until then.
                 let _ = pause.recv_timeout(SYNC_EVERY);
@@ -251,9 +260,18 @@ impl Synced {
 
     /// Asks whether the disk has followed so far.
     fn ask(&self) -> io::Result<()> {
-        match self.failed.load(Ordering::Acquire) {
+        match *self.failed.borrow() {
             true => Err(io::Error::other("the disk did not take what was written before")),
             false => Ok(()),
+        }
+    }
+
+    /// Waits until the disk has not taken what was written.
+    async fn refused(&self) {
+        let mut failed = self.failed.clone();
+        // Who tells it ends with this, and not before.
+        if failed.wait_for(|failed| *failed).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
