@@ -122,6 +122,9 @@ fn recording_that_is_torn_of_another_version_or_another_model_is_refused_in_a_se
     assert!(refused(&whole[..whole.len() - 20]).contains("is torn"));
     assert!(refused(&whole.replacen("\"recording\":1", "\"recording\":7", 1)).contains("of version 7"));
     assert!(refused("no recording\n").contains("is no recording"));
+    let unknown = whole.replacen("{\"generated\":", "{\"produced\":", 1);
+    assert_ne!(unknown, whole);
+    assert!(refused(&unknown).contains("has a reply to generate that is not known"));
     daemon.client().unmount("m", false).unwrap();
     daemon.mount_sim("m", "seed=2");
     assert!(refused(&whole).contains("recorded with another model than is mounted here: m was sim:seed=1"));

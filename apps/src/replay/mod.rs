@@ -11,9 +11,10 @@ mod plan;
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use syscalls::call::{Append, Open};
 use syscalls::client::blocking::Client;
-use syscalls::{Call, CallId, ContextId, Event, Fault, Pid, Reply, Token};
+use syscalls::{Call, CallId, ContextId, Errno, Event, Fault, Pid, Reply, Token};
 
 use crate::recording::Recording;
 use compare::Trouble;
@@ -100,7 +101,7 @@ pub fn replay(client: &mut Client, recording: &Recording, models: &Models) -> Re
         client,
         recording,
         models,
-        outcomes: outcomes(recording),
+        outcomes: outcomes(recording)?,
         pids: BTreeMap::new(),
         twins: BTreeMap::new(),
         made: BTreeMap::new(),
@@ -110,19 +111,27 @@ pub fn replay(client: &mut Client, recording: &Recording, models: &Models) -> Re
 }
 
 /// What each call of a recording led to, by its number.
-fn outcomes(recording: &Recording) -> BTreeMap<u64, Outcome> {
+fn outcomes(recording: &Recording) -> Result<BTreeMap<u64, Outcome>, Fault> {
     let mut outcomes: BTreeMap<u64, Outcome> = BTreeMap::new();
     for event in &recording.events {
         match event {
-            Event::Returned { number, result, fault, .. } => {
-                let reply = result.clone().and_then(|reply| serde_json::from_value(reply).ok()).map(Ok);
+            Event::Returned { number, call, result, fault, .. } => {
+                let reply = result.as_ref().map(|reply| read_reply(call, reply)).transpose()?.map(Ok);
                 outcomes.entry(*number).or_default().answer = reply.or(fault.clone().map(Err));
             }
             Event::Sampled { number, token, .. } => outcomes.entry(*number).or_default().sampled.push(*token),
             _ => {}
         }
     }
-    outcomes
+    Ok(outcomes)
+}
+
+/// Reads a recorded reply. A call without one would be left out, and the replay would say that all is the same.
+fn read_reply(call: &str, reply: &serde_json::Value) -> Result<Reply, Fault> {
+    Reply::deserialize(reply).map_err(|e| {
+        let message = format!("the recording has a reply to {call} that is not known: {e}; record it again");
+        Fault::new(Errno::EPROTO, message)
+    })
 }
 
 impl Replay<'_> {
@@ -196,7 +205,7 @@ impl Replay<'_> {
         let Some(recorded) = outcome.answer else { return Ok(None) };
         let now = match self.client.finish(made.id, |_| {}) {
             // The connection is gone, which is no answer.
-            Err(fault) if fault.errno == syscalls::Errno::ECONNRESET => return Err(fault),
+            Err(fault) if fault.errno == Errno::ECONNRESET => return Err(fault),
             answer => answer,
         };
         let model = self.model_of(&made.call);
