@@ -100,14 +100,16 @@ fn client_that_goes_away_loses_its_own_answers_alone() {
     assert!(hurt <= stormy.abandoned, "{hurt} tasks have no answer and {} were abandoned", stormy.abandoned);
 }
 
-/// Loads of a normal run, each with faults of its own; `LLMASOS_TEST_LOADS` asks for more.
-const LOADS: u64 = 12;
+/// Faults of a normal run, over as many loads as it takes; `LLMASOS_TEST_FAULTS` asks for more.
+const FAULTS: u64 = 500;
 
 #[test]
 fn faults_over_many_seeds_lose_nothing_and_change_no_text() {
-    let loads = std::env::var("LLMASOS_TEST_LOADS").ok().and_then(|n| n.parse().ok()).unwrap_or(LOADS);
-    let (mut faults, mut deaths, mut texts) = (0, 0, 0);
-    for seed in 1..=loads {
+    let wanted = std::env::var("LLMASOS_TEST_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(FAULTS);
+    let (mut loads, mut faults, mut deaths, mut texts) = (0, 0, 0, 0);
+    while faults < wanted {
+        loads += 1;
+        let seed = loads;
         let load = mixed(seed);
         let calm = play(&load, &setting("fair", 1));
         let rates = FaultRates { death: 0.05, slow_reader: 0.3, disconnect: 0.1 };
@@ -116,13 +118,15 @@ fn faults_over_many_seeds_lose_nothing_and_change_no_text() {
         assert!(stormy.failed.is_empty(), "seed {seed}: {:?}", stormy.failed);
         let same = stormy.texts.iter().all(|(key, text)| calm.texts.get(key) == Some(text));
         assert!(same, "seed {seed}: a fault changed a text");
+        assert!(stormy.faults > 0, "seed {seed}: nothing went wrong");
         (faults, deaths) = (faults + stormy.faults, deaths + stormy.deaths);
-        texts += stormy.texts.len();
+        texts += stormy.texts.len() as u64;
     }
     let value =
         format!("{faults} over the seeds 1 to {loads}, {deaths} of them deaths; {texts} texts, all equal");
     harness::figure("simulated faults", &value);
-    assert!(faults > 10 * loads && deaths > loads, "{faults} faults, {deaths} deaths");
+    let enough = faults > 10 * loads && deaths > loads && texts > 10 * loads;
+    assert!(enough, "{faults} faults, {deaths} deaths, {texts} texts");
 }
 
 #[test]

@@ -6,15 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
-use harness::Daemon;
 use harness::bench::machine::machine;
 use harness::bench::models::model_file;
 use harness::bench::ours;
 use harness::bench::peer::{Cells, Flash, Peer, Single};
 use harness::bench::report::{self, Line};
 use harness::flood::{CONNECTIONS, Flood};
+use harness::{Daemon, STRICT_VAR};
 
 /// Measures llmasos against llama-bench and llama-batched-bench.
 #[derive(Parser)]
@@ -64,6 +64,8 @@ const NULL_CALLS: usize = 20_000;
 /// Windows of quiet, and as many of a flood, in turns; and null calls in each.
 const FLOOD_WINDOWS: usize = 5;
 const FLOOD_CALLS: usize = 10_000;
+/// What the slowest calls may take beside a flood, of what they take in quiet.
+const FLOOD_RATIO_MAX: f64 = 2.0;
 /// How long the idle daemon is watched.
 const IDLE_WATCH: Duration = Duration::from_secs(10);
 
@@ -130,6 +132,11 @@ fn flood(daemon: &Daemon, lines: &mut Vec<Line>) -> Result<()> {
     alone("null call, p99, in quiet", quiet, "µs", "");
     alone("null call, p99, beside 1,000 rude connections", flooded, "µs", "");
     alone("the latter of the former", vec![ratio], "×", "≤ 2");
+    let insists = std::env::var_os(STRICT_VAR).is_some();
+    ensure!(
+        !insists || ratio <= FLOOD_RATIO_MAX,
+        "the p99 is {ratio:.2} times that in quiet; 2 times is promised"
+    );
     Ok(())
 }
 
