@@ -70,6 +70,14 @@ pub fn limit_processes_of(uid: u32, os_pid: u32, soft: u64) -> u64 {
     before.parse().unwrap_or(u64::MAX)
 }
 
+/// Whether a process has a handler of its own for a signal.
+pub fn catches(os_pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{os_pid}/status")).expect("the process lives");
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:")).expect("Linux has it");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("the mask is a number");
+    mask & (1 << (signal as u32 - 1)) != 0
+}
+
 /// Sends a signal to a process that lives.
 pub fn kill(os_pid: u32, signal: Signal) {
     signal::kill(Pid::from_raw(i32::try_from(os_pid).expect("pids are positive")), signal).expect("it lives");
