@@ -18,6 +18,9 @@ use std::time::Duration;
 use drivers::estimate::{Estimate, estimate, estimate_open};
 use drivers::files::{ModelFiles, errno_of};
 use drivers::wire::{DeviceFound, DriverFault, LoadRequest};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid};
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -123,6 +126,16 @@ pub async fn find_devices(driver: PathBuf, inputs: mpsc::Sender<Input>) {
 async fn search(driver: PathBuf) -> Result<Vec<DeviceConfig>, String> {
     let mut command = Command::new(&driver);
     command.arg("devices").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let daemon = getpid();
+    // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            // A graphics driver that hangs would outlive a daemon that is killed.
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            let in_time = getppid() == daemon;
+            if in_time { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
+        });
+    }
     let output = timeout(SEARCH_PATIENCE, command.output()).await;
     let output = output.map_err(|_| format!("{} did not find any in time", driver.display()))?;
     let output = output.map_err(|e| format!("{}: {e}", driver.display()))?;

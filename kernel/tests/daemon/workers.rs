@@ -77,6 +77,18 @@ fn model_mounted_is_mounted_again_after_the_daemon_was_killed() {
 }
 
 #[test]
+fn search_for_devices_ends_with_a_daemon_that_is_killed() {
+    let home = Home::new("echo $$ >pid; exec sleep 600");
+    let config = format!("(driver: {:?}, jail: (strictness: off))", home.path("worker"));
+    fs::write(home.path("config.ron"), config).expect("writes");
+    let daemon = home.start();
+    let searching = worker_pid(&home);
+    daemon.signal(Signal::SIGKILL);
+    daemon.end();
+    wait_for_end(searching);
+}
+
+#[test]
 fn model_of_the_configuration_is_mounted_at_the_start() {
     let home = Home::new(READY_WORKER);
     let worker = home.path("worker");

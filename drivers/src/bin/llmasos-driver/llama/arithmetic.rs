@@ -7,15 +7,18 @@
 //! everything that not each CPU of this family has); if that dies too, the build
 //! does not fit the CPU and the mount is refused with a sentence that says so.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 use drivers::wire::{Asid, DriverFault};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid};
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
@@ -110,17 +113,26 @@ fn trial_command(arithmetic: Arithmetic) -> Result<Command, String> {
     Ok(command)
 }
 
-/// Runs a trial and says how it failed.
-fn run_trial(command: &mut Command) -> Result<(), String> {
+/// Starts a trial, which ends with the thread that starts it: one that hangs would outlive a worker that is killed.
+fn start_trial(command: &mut Command) -> io::Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // SAFETY: `setrlimit` may be called between fork and exec; a trial that dies leaves no core file.
+    let worker = getpid();
+    // SAFETY: between fork and exec the closure makes system calls alone and allocates nothing.
     unsafe {
-        command.pre_exec(|| {
-            let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
-            Ok(())
+        command.pre_exec(move || {
+            // A trial that dies leaves no core file.
+            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            let in_time = getppid() == worker;
+            if in_time { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
         });
     }
-    let mut child = command.spawn().map_err(|e| format!("the trial cannot be started: {e}"))?;
+    command.spawn()
+}
+
+/// Runs a trial and says how it failed.
+fn run_trial(command: &mut Command) -> Result<(), String> {
+    let mut child = start_trial(command).map_err(|e| format!("the trial cannot be started: {e}"))?;
     let deadline = Instant::now() + TRIAL_TIME_MAX;
     loop {
         match child.try_wait().map_err(|e| e.to_string())? {
@@ -241,6 +253,13 @@ mod tests {
         assert_eq!(run("exit 0"), Ok(()));
         assert_eq!(run("kill -ILL $$"), Err("killed by SIGILL".into()));
         assert_eq!(run("echo it is wrong >&2; exit 1"), Err("it is wrong".into()));
+    }
+
+    #[test]
+    fn trial_ends_with_whoever_has_started_it() {
+        let start = || start_trial(Command::new("sleep").arg("20")).expect("sleep is part of every Linux");
+        let mut left = std::thread::spawn(start).join().expect("it only starts it");
+        assert_eq!(left.wait().expect("it is a child").signal(), Some(Signal::SIGKILL as i32));
     }
 
     #[test]
