@@ -67,6 +67,15 @@ fn quota_counts_what_was_there_before_a_restart() {
     assert_eq!(values.used[&7], Used { values: 1, bytes: size("7/s\0a", b"\"x\"") });
 }
 
+#[test]
+fn values_of_version_1_are_read() {
+    // As that daemon has them: JSON, under user, store and key.
+    let store = BTreeMap::from([("7/s\0a".to_owned(), br#"{"n":[1,null]}"#.to_vec())]);
+    let mut values = Values::open(store, Quota::default()).expect("memory does not fail");
+    let read = values.carry_out(7, &get("a")).expect("memory does not fail");
+    assert_eq!(read, Ok(Reply::Value(Some(json!({"n": [1, null]})))));
+}
+
 /// A store whose disk is full while a flag says so, and which, as sled, refuses everything from then on.
 struct Full {
     inner: sled_like::Shared,
