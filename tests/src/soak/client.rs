@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use syscalls::call::{
-    Call, Discard, Open, ReadTokens, Restore, Share, Signal, Snapshot, StoreGet, StorePut, Subscribe,
+    Call, Discard, Lifetime, Open, ReadTokens, Restore, Share, Signal, Snapshot, Spawn, StoreGet, StorePut,
+    Subscribe,
 };
 use syscalls::client::blocking::Client;
 use syscalls::{ContextId, Errno, Fault, Reply, Tokens};
@@ -45,7 +46,7 @@ const PHRASES: [&str; 4] = [
 /// What is done, and under which name it is counted.
 type Operation = (&'static str, fn(&mut Busy, &Daemon) -> Result<(), Fault>);
 
-const OPERATIONS: [Operation; 14] = [
+const OPERATIONS: [Operation; 17] = [
     ("open", Busy::open),
     ("append", Busy::append),
     ("append", Busy::append),
@@ -57,6 +58,9 @@ const OPERATIONS: [Operation; 14] = [
     ("share", Busy::share),
     ("snapshot", Busy::snapshot),
     ("kill", Busy::kill),
+    ("hold", Busy::hold),
+    ("leave", Busy::leave_behind),
+    ("program", Busy::program),
     ("disconnect", Busy::disconnect),
     ("store", Busy::store),
     ("close", Busy::close),
@@ -208,6 +212,44 @@ impl Busy {
         client.kill(child, Signal::Kill)?;
         client.wait(Some(child))?;
         began
+    }
+
+    /// Starts a child that generates, holds it, and kills it held or when it has gone on.
+    fn hold(&mut self, daemon: &Daemon) -> Result<(), Fault> {
+        let goes_on = self.below(2) == 0;
+        let client = self.client(daemon);
+        let child = client.spawn("held")?;
+        let began = begin_as(client, child);
+        client.kill(child, Signal::Stop)?;
+        if goes_on {
+            client.kill(child, Signal::Cont)?;
+        }
+        client.kill(child, Signal::Kill)?;
+        client.wait(Some(child))?;
+        began
+    }
+
+    /// Starts a child that generates, leaves it, and kills it from another connection.
+    fn leave_behind(&mut self, daemon: &Daemon) -> Result<(), Fault> {
+        let lifetime = [Lifetime::Detached, Lifetime::Persistent][self.below(2)];
+        let client = self.client(daemon);
+        let spawned =
+            client.call(Spawn { lifetime: Some(lifetime), ..syscalls::client::spawn("left behind") })?;
+        let Reply::Spawned { pid: child } = spawned else { panic!("{spawned:?}") };
+        let left = begin_as(client, child).and_then(|()| client.detach(Some(child)));
+        // Whatever came of that: it would outlive the round.
+        daemon.client().kill(child, Signal::Kill)?;
+        left
+    }
+
+    /// Has the daemon start a program, and kills it.
+    fn program(&mut self, daemon: &Daemon) -> Result<(), Fault> {
+        let argv = vec!["/bin/sleep".into(), "600".into()];
+        let client = self.client(daemon);
+        let spawned = client.call(Spawn { argv, ..syscalls::client::spawn("program") })?;
+        let Reply::Spawned { pid } = spawned else { panic!("{spawned:?}") };
+        client.kill(pid, Signal::Kill)?;
+        client.wait(Some(pid)).map(drop)
     }
 
     /// Goes away in the midst of a generation, or of events.
