@@ -114,15 +114,16 @@ def follow(path: Path, old: int | None) -> Iterator[dict[str, Any] | None]:
     """
     while not path.exists() or path.stat().st_ino == old:
         yield None
-    rest = ""
-    with path.open(encoding="utf-8") as file:
+    rest = b""
+    with path.open("rb") as file:
         while True:
-            *lines, rest = (rest + file.read()).split("\n")
+            # What is being written may end anywhere so far, within a character, too.
+            *lines, rest = (rest + file.read()).split(b"\n")
             yield from map(entry, lines)
             yield None
 
 
-def entry(line: str) -> dict[str, Any]:
+def entry(line: str | bytes) -> dict[str, Any]:
     """An entry of a log. Numbers that are none, such as a loss, are null in JSON."""
     read: dict[str, Any] = json.loads(line)
     return {name: math.nan if value is None else value for name, value in read.items()}

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pty
+import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,19 @@ class Showing(unittest.TestCase):
         history = History(Path("run"), [entry(STEP, **SPEED, loss=None)])
         self.assertTrue(math.isnan(history.loss[0]))
         self.assertIn("loss nan", repr(history))
+
+    def test_log_that_ends_within_a_character_so_far_is_followed(self) -> None:
+        line = '{"event":"sample","step":3,"text":"今天"}\n'.encode()
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log.jsonl"
+            entries = fitting.follow(log, None)
+            self.assertIsNone(next(entries), "there is no log yet")
+            for end in range(len(line)):
+                log.write_bytes(line[:end])
+                self.assertIsNone(next(fitting.follow(log, None)), line[:end])
+            self.assertIsNone(next(entries))
+            log.write_bytes(line)
+            self.assertEqual(next(entries), {"event": "sample", "step": 3, "text": "今天"})
 
     def test_curve_is_drawn_into_axes(self) -> None:
         class Axes:
