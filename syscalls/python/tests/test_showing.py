@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llmasos import fitting
+from llmasos.callbacks import Callback
+from llmasos.errors import Fault
 from llmasos.history import History
 from llmasos.progress import Progress, duration
 
@@ -92,6 +94,22 @@ class Showing(unittest.TestCase):
             self.assertIsNone(next(entries))
             log.write_bytes(line)
             self.assertEqual(next(entries), {"event": "sample", "step": 3, "text": "今天"})
+
+    def test_callback_that_says_no_when_the_run_has_ended_by_itself_changes_nothing(self) -> None:
+        class Gone:
+            """A client of a daemon that has forgotten the run."""
+
+            def call(self, name: str, **args: Any) -> None:
+                raise Fault("ESRCH", "no such process")
+
+        class Late(Callback):
+            def on_end(self, entry: dict[str, Any]) -> bool | None:
+                return False
+
+        client: Any = Gone()
+        run = fitting.Run(client, Path("run"), [Late()], Progress(False))
+        run.tell("end", {"event": "end", "step": 3})
+        self.assertTrue(run.asked_to_end)
 
     def test_curve_is_drawn_into_axes(self) -> None:
         class Axes:
