@@ -74,6 +74,9 @@ def _start(path: Path) -> None:
         deadline = time.monotonic() + START_MAX
         while not _told(read):
             if process.poll() is not None:
+                if _answers(path):
+                    # Another program has started one meanwhile.
+                    return
                 raise LlmasosError(
                     f"the daemon ended with status {process.returncode}; the end of {log}:\n{_tail(log)}"
                 )
@@ -86,6 +89,14 @@ def _start(path: Path) -> None:
     # It outlives this program, which does not wait for it.
     process.returncode = 0
     print(f"llmasos: started a daemon (process {process.pid}); `llmasos shutdown` ends it", file=sys.stderr)
+
+
+def _answers(path: Path) -> bool:
+    try:
+        Client(path).close()
+    except Fault:
+        return False
+    return True
 
 
 def _told(read: int) -> bool:

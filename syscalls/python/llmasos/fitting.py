@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -12,7 +13,7 @@ from typing import Any
 from . import trainer
 from .callbacks import Callback
 from .client import Client
-from .errors import TrainingError, TrainingInterrupted
+from .errors import Fault, TrainingError, TrainingInterrupted
 from .history import History
 from .progress import Progress
 
@@ -44,7 +45,6 @@ class Run:
         self.behind = checkpoint_step(self.folder) if resume else 0
         self.log = follow(log, log.stat().st_ino if log.exists() else None)
         self.pid = self.client.call("train", spec=spec, resume=resume, **process)["pid"]
-        self.tell("begin", self.folder)
 
     def finish(self) -> History:
         """Stays with it to its end."""
@@ -52,6 +52,11 @@ class Run:
             status = self.watch()
         except KeyboardInterrupt:
             raise self.interrupted() from None
+        except Exception:
+            # Such as one of a callback: nobody would watch the run any more. Where the daemon is gone, there is none.
+            with contextlib.suppress(Fault):
+                self.end("TERM")
+            raise
         finally:
             self.progress.close()
         if status != 0 and not (self.asked_to_end and status in BY_SIGNAL):
@@ -60,6 +65,7 @@ class Run:
 
     def watch(self) -> int:
         """Tells of what is in the log until the process has ended, and gives its status."""
+        self.tell("begin", self.folder)
         while True:
             status = self.client.ended(self.pid, LOOK_EVERY_MS)
             for entry in self.log:
@@ -77,15 +83,16 @@ class Run:
         for callback in self.callbacks:
             if getattr(callback, f"on_{event}")(about) is False and not self.asked_to_end:
                 self.asked_to_end = True
-                self.client.call("kill", pid=self.pid, signal="TERM")
+                try:
+                    self.client.call("kill", pid=self.pid, signal="TERM")
+                except Fault as fault:
+                    # It has ended by itself since it wrote this.
+                    if fault.code != "ESRCH":
+                        raise
 
     def interrupted(self) -> TrainingInterrupted:
         """Ends it, and says where its checkpoint is. A second Ctrl-C waits for nothing."""
-        # What was being waited for is not wanted any more; a connection of its own has no answers under way.
-        with Client(self.client.socket_path, name="python") as client:
-            client.call("kill", pid=self.pid, signal="INT")
-            while any(process["pid"] == self.pid and process["state"] != "zombie" for process in client.call("ps")):
-                time.sleep(0.05)
+        self.end("INT")
         step = checkpoint_step(self.folder)
         if step == 0:
             return TrainingInterrupted("training was interrupted before its first step", self.folder, 0)
@@ -94,6 +101,14 @@ class Run:
             f"Go on with fit(…, resume={str(self.folder)!r})"
         )
         return TrainingInterrupted(message, self.folder, step)
+
+    def end(self, signal: str) -> None:
+        """Ends it with a checkpoint, and waits for that."""
+        # What was being waited for is not wanted any more; a connection of its own has no answers under way.
+        with Client(self.client.socket_path, name="python") as client:
+            client.call("kill", pid=self.pid, signal=signal)
+            while any(process["pid"] == self.pid and process["state"] != "zombie" for process in client.call("ps")):
+                time.sleep(0.05)
 
     def why(self, status: int) -> str:
         """Why it has failed, by what it has printed."""
@@ -114,15 +129,16 @@ def follow(path: Path, old: int | None) -> Iterator[dict[str, Any] | None]:
     """
     while not path.exists() or path.stat().st_ino == old:
         yield None
-    rest = ""
-    with path.open(encoding="utf-8") as file:
+    rest = b""
+    with path.open("rb") as file:
         while True:
-            *lines, rest = (rest + file.read()).split("\n")
+            # What is being written may end anywhere so far, within a character, too.
+            *lines, rest = (rest + file.read()).split(b"\n")
             yield from map(entry, lines)
             yield None
 
 
-def entry(line: str) -> dict[str, Any]:
+def entry(line: str | bytes) -> dict[str, Any]:
     """An entry of a log. Numbers that are none, such as a loss, are null in JSON."""
     read: dict[str, Any] = json.loads(line)
     return {name: math.nan if value is None else value for name, value in read.items()}

@@ -7,6 +7,7 @@ import os
 import unittest
 
 import llmasos
+from llmasos import daemon
 
 from .place import Place
 
@@ -24,6 +25,12 @@ class Calls(Place):
             child = client.spawn(name="child")["pid"]
             self.assertIsNone(client.call("exit", as_pid=child, status=3))
             self.assertEqual(client.wait(pid=child), {"pid": child, "status": 3})
+
+    def test_daemon_that_another_program_has_started_meanwhile_is_the_one(self) -> None:
+        with llmasos.connect() as client:
+            # As a program does that found none a moment ago.
+            daemon._start(client.socket_path)
+            self.assertIn(client.pid, [process["pid"] for process in client.ps()])
 
     def test_fault_has_a_number_and_a_sentence(self) -> None:
         with llmasos.connect() as client:

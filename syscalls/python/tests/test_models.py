@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import unittest
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import llmasos
 
@@ -163,6 +165,18 @@ class Models(Place):
             self.assertEqual(process["class"], "interactive")
             client.kill(pid=process["pid"], signal="KILL")
         self.assertEqual(model.generate_text("two six", seed=5), one, "another process answers")
+        predictor = model._predictor
+        assert predictor is not None
+        call = predictor.client.call
+
+        def interrupted(name: str, /, **args: Any) -> Any:
+            if name == "receive":
+                raise KeyboardInterrupt
+            return call(name, **args)
+
+        with mock.patch.object(predictor.client, "call", interrupted), self.assertRaises(KeyboardInterrupt):
+            model.generate_text("two six", temperature=0)
+        self.assertEqual(model.generate_text("one nine", temperature=0), alone[2], "the answer of this question")
         model.close()
 
     def test_other_forms_are_trained_and_say_what_llama_cpp_says(self) -> None:

@@ -7,11 +7,14 @@ import json
 import math
 import os
 import pty
+import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
 
 from llmasos import fitting
+from llmasos.callbacks import Callback
+from llmasos.errors import Fault
 from llmasos.history import History
 from llmasos.progress import Progress, duration
 
@@ -78,6 +81,35 @@ class Showing(unittest.TestCase):
         history = History(Path("run"), [entry(STEP, **SPEED, loss=None)])
         self.assertTrue(math.isnan(history.loss[0]))
         self.assertIn("loss nan", repr(history))
+
+    def test_log_that_ends_within_a_character_so_far_is_followed(self) -> None:
+        line = '{"event":"sample","step":3,"text":"今天"}\n'.encode()
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log.jsonl"
+            entries = fitting.follow(log, None)
+            self.assertIsNone(next(entries), "there is no log yet")
+            for end in range(len(line)):
+                log.write_bytes(line[:end])
+                self.assertIsNone(next(fitting.follow(log, None)), line[:end])
+            self.assertIsNone(next(entries))
+            log.write_bytes(line)
+            self.assertEqual(next(entries), {"event": "sample", "step": 3, "text": "今天"})
+
+    def test_callback_that_says_no_when_the_run_has_ended_by_itself_changes_nothing(self) -> None:
+        class Gone:
+            """A client of a daemon that has forgotten the run."""
+
+            def call(self, name: str, **args: Any) -> None:
+                raise Fault("ESRCH", "no such process")
+
+        class Late(Callback):
+            def on_end(self, entry: dict[str, Any]) -> bool | None:
+                return False
+
+        client: Any = Gone()
+        run = fitting.Run(client, Path("run"), [Late()], Progress(False))
+        run.tell("end", {"event": "end", "step": 3})
+        self.assertTrue(run.asked_to_end)
 
     def test_curve_is_drawn_into_axes(self) -> None:
         class Axes:

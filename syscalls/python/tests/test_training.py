@@ -107,6 +107,18 @@ class Training(Place):
         self.assertLess(history.steps[-1], 1_000_000)
         self.assertIsNotNone(model.folder)
 
+    def test_callback_that_fails_ends_the_run_with_a_checkpoint(self) -> None:
+        class Broken(llmasos.callbacks.Callback):
+            def on_step(self, entry: dict[str, Any]) -> bool | None:
+                raise ArithmeticError("the callback is broken")
+
+        with self.assertRaisesRegex(ArithmeticError, "the callback is broken"):
+            self.gpt().fit(self.small(), callbacks=[Broken()], folder="broken", **{**SHORT, "steps": 1_000_000})
+        with llmasos.connect() as client:
+            going = [process for process in client.ps() if process["name"] == "train" and process["state"] != "zombie"]
+            self.assertEqual(going, [])
+        self.assertTrue(Path("broken/checkpoints/last/manifest.json").exists())
+
     def test_callbacks_that_the_trainer_does_by_itself_write_texts_and_end_early(self) -> None:
         callbacks = [llmasos.callbacks.Samples(every=10, tokens=5), llmasos.callbacks.EarlyStopping(patience=1)]
         os.environ["LLMASOS_SET"] = "evaluation.every=10"

@@ -1,4 +1,4 @@
-//! JSON lines: an object on each line, or one array of objects in a `.json` file.
+//! JSON lines: an object on each line.
 
 use std::path::Path;
 

@@ -9,6 +9,7 @@ use super::counts::Counts;
 use super::error::RunError;
 use super::lock::Lock;
 use super::memory::{self, Memory};
+use super::sample::sample;
 use crate::checkpoint::{Checkpoint, CheckpointError, Fits, Folder, RunState};
 use crate::data::{Collator, Examples, Order, Position, Reading, Search, Split, Task, TokenFile, prepare};
 use crate::import::Pretrained;
@@ -16,7 +17,7 @@ use crate::models::build_at;
 use crate::optim::{Optimiser, Schedule, State};
 use crate::parameters::Place;
 use crate::ranks::{Group, Mesh, Team, agree, together};
-use crate::spec::{ModelSpec, PrecisionSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
+use crate::spec::{ModelSpec, PrecisionSpec, SampleSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 use crate::{Criterion, Model, ModelConfig};
 
@@ -123,6 +124,7 @@ impl Setup {
             let loaded = team.load_state(optimiser.as_mut(), model.parameters(), &state);
             agreed(world, loaded)?;
         }
+        agreed(world, try_sample(spec, model.as_ref(), &team, &tokeniser))?;
         let each = (spec.batch * spec.accumulate) as f64;
         let steps = match (spec.steps, spec.epochs) {
             (Some(steps), _) => steps,
@@ -151,6 +153,22 @@ impl Setup {
             lock,
         })
     }
+}
+
+/// Writes one token of a sample, so that a prompt or a model that texts cannot be written with is refused before the first
+/// step and not at the first sample.
+fn try_sample(
+    spec: &TrainSpec,
+    model: &dyn Model,
+    team: &Team,
+    tokeniser: &Tokeniser,
+) -> Result<(), RunError> {
+    if spec.samples.every == 0 {
+        return Ok(());
+    }
+    let one = SampleSpec { tokens: 1, ..spec.samples.clone() };
+    let written = sample(model, team, tokeniser, &one, spec.seed);
+    written.map(drop).map_err(|error| RunError::Unfit(format!("`samples` cannot be written: {error}")))
 }
 
 fn fits(spec: &TrainSpec, tokeniser: &Tokeniser, train: &Examples) -> Fits {

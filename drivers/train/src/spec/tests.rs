@@ -98,6 +98,18 @@ fn settings_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
+fn numbers_that_are_infinite_or_none_are_refused_by_name() {
+    for (part, wanted) in [
+        ("clip: inf", "`clip` is inf"),
+        ("label_smoothing: NaN", "`label_smoothing` is NaN"),
+        ("optimiser: AdamW(lr: inf)", "`optimiser.lr` is inf"),
+    ] {
+        let sentence = refusal(&SMALL.replace("steps: 10", &format!("steps: 10, {part}")));
+        assert!(sentence.contains(wanted), "{part}: {sentence}");
+    }
+}
+
+#[test]
 fn rows_are_as_long_as_is_said_within_what_the_model_has_places_for() {
     let length = |setting: &str| {
         let task = set(setting).unwrap().task();

@@ -7,6 +7,7 @@
 mod alphabet;
 mod error;
 mod frame;
+mod learned;
 mod special;
 #[cfg(test)]
 mod tests;

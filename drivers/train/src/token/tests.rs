@@ -28,6 +28,27 @@ fn text_of_every_kind_comes_back() {
     }
 }
 
+/// Each training has hash tables of its own, in which the order is another one.
+#[test]
+fn vocabulary_of_the_same_texts_is_the_same_each_time() {
+    for (kind, special) in [
+        (Kind::Bpe(300), usual(Family::Decoder)),
+        (Kind::WordPiece(80), usual(Family::Encoder)),
+        (Kind::Unigram(60), usual(Family::EncoderDecoder)),
+    ] {
+        // Characters that occur once, and words that occur equally often.
+        let text = format!("{TEXT}ßþðæœøå çñ");
+        let first = trained(kind, special, &text);
+        for _ in 0..5 {
+            assert_eq!(
+                trained(kind, special, &text).to_json().unwrap(),
+                first.to_json().unwrap(),
+                "{kind:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn word_pieces_are_lower_case_and_framed() {
     let tokeniser = trained(Kind::WordPiece(80), usual(Family::Encoder), TEXT);

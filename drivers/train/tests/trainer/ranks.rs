@@ -119,8 +119,7 @@ fn ranks_with_samples_write_the_texts_of_one_process() {
     for (model, kind) in [
         (format!("Gpt({sizes})"), "Char"),
         (format!("Llama({sizes})"), "Char"),
-        // The pieces of a unigram vocabulary come in another order with each training.
-        (format!("Transformer({sizes})"), "Bpe(300)"),
+        (format!("Transformer({sizes})"), "Unigram(100)"),
     ] {
         let spec = format!(
             "(model: {model}, data: (train: Text([\"TEXT\"])), tokeniser: (kind: Train({kind})), precision: F64, batch: 4,

@@ -26,6 +26,19 @@ fn too_little_memory_is_refused_before_the_first_step_with_the_sum() {
 }
 
 #[test]
+fn samples_that_cannot_be_written_are_refused_before_the_first_step() {
+    let place = Place::default();
+    let every = ["--set", "samples.every=50"];
+    let said = place.refused(&[&every[..], &["--set", "samples.prompt=É"]].concat());
+    assert!(said.contains("`samples` cannot be written") && said.contains("'É'"), "{said}");
+    let model = r#"model={"Bert":{"layers":1,"heads":2,"width":32,"context":16}}"#;
+    let encoder = ["--set", model, "--set", r#"tokeniser.kind={"Train":{"WordPiece":60}}"#];
+    let said = place.refused(&[&every[..], &encoder].concat());
+    assert!(said.contains("an encoder generates no text"), "{said}");
+    assert!(!place.path("run").exists());
+}
+
+#[test]
 fn vocabulary_that_does_not_fit_the_model_is_refused_with_both_sizes() {
     let place = Place::default();
     let said = place.refused(&["--set", "model.vocabulary=10"]);

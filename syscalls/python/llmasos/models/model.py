@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from .. import daemon, fitting, tensors, trainer
 from ..callbacks import Callback
 from ..datasets import Dataset
-from ..errors import LlmasosError, suggests
+from ..errors import Fault, LlmasosError, suggests
 from ..history import History
 from ..losses import Loss
 from ..optimizers import Optimizer
@@ -255,7 +255,13 @@ class Model:
         """Asks a process that has the model."""
         if self._predictor is None:
             self._predictor = Predictor(self._trained())
-        return self._predictor.ask(question)
+        try:
+            return self._predictor.ask(question)
+        except (KeyboardInterrupt, Fault):
+            # The answer that was not waited for would be taken for that of the next question.
+            self._predictor.drop()
+            self._predictor = None
+            raise
 
     def close(self) -> None:
         """Lets go of what the daemon has of the model. It comes back when it is used."""

@@ -95,6 +95,10 @@ class Predictor:
             raise LlmasosError(answer["error"])
         return answer
 
+    def drop(self) -> None:
+        """Ends the process with its connection, on which an answer may be under way."""
+        self._end()
+
     def _start(self) -> int:
         folder = str(self.folder)
         spawned = self.client.call(

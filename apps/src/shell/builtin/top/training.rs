@@ -81,12 +81,13 @@ impl Followed {
             *self = Followed { inode: about.ino(), ..Followed::default() };
         }
         file.seek(SeekFrom::Start(self.read))?;
-        let mut more = String::new();
-        file.read_to_string(&mut more)?;
-        // The last line may be half written.
-        let whole = more.rfind('\n').map_or(0, |end| end + 1);
+        let mut more = Vec::new();
+        file.read_to_end(&mut more)?;
+        // The last line may be half written, up to the middle of a character.
+        let whole = more.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         self.read += whole as u64;
-        more[..whole].lines().filter_map(|line| serde_json::from_str(line).ok()).for_each(|e| self.take(e));
+        let lines = more[..whole].split(|byte| *byte == b'\n');
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).for_each(|entry| self.take(entry));
         Ok(())
     }
 
@@ -177,6 +178,11 @@ mod tests {
         let wanted = "step 2 of 100, loss 2.000, validation 3.500, 640 tokens/s, 1 min 15 s left\n█▁\n";
         assert_eq!(followed.told().as_deref(), Some(wanted));
         assert_eq!(followed.read - read, half.len() as u64, "nothing is read twice");
+        // A text that the model wrote, of which a part of a character is there.
+        let sample = "{\"event\":\"sample\",\"step\":2,\"text\":\"今";
+        io::Write::write_all(&mut file, (step(3, 1.0) + sample).as_bytes().split_last().unwrap().1).unwrap();
+        followed.read_on(&log).unwrap();
+        assert!(followed.told().unwrap().starts_with("step 3 of 100, loss 1.000"));
         // A run that goes on writes another file.
         fs::rename(&log, folder.path().join("old")).unwrap();
         fs::write(&log, step(7, 1.0)).unwrap();
