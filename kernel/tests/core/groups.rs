@@ -124,6 +124,28 @@ fn frames_limit_of_a_group_makes_its_work_wait_and_not_others() {
 }
 
 #[test]
+fn copies_take_a_group_no_further_than_its_limit_of_frames() {
+    let (mut machine, _) = Machine::with_model("pool=4096,context=1024");
+    let conn = machine.connect(1000);
+    machine.call(conn, limit("tight", GroupLimit::ResidentFrames, 6)).expect("own group");
+    let pid = machine.spawn_in(conn, "tight");
+    let prompt = "y".repeat(150);
+    let context = machine.open_as(conn, pid, &prompt);
+    generated(machine.call_as(conn, Some(pid), generate(context, 4)));
+    let fork = Fork { context, copies: 5, length: None };
+    let Ok(Reply::Forked { contexts }) = machine.call_as(conn, Some(pid), fork) else {
+        panic!("it is copied")
+    };
+    let frames = machine.group(conn, "user.1000/tight").frames;
+    assert_eq!(frames, 6, "of three frames each the group has room for two");
+    for context in contexts {
+        let said = generated(machine.call_as(conn, Some(pid), generate(context, 4))).text;
+        assert_eq!(said, reference("", &prompt, 8)[4..]);
+        assert!(machine.group(conn, "user.1000/tight").frames <= 6);
+    }
+}
+
+#[test]
 fn soft_limit_lets_others_go_first_and_holds_nobody_alone() {
     let (mut machine, _) = Machine::with_model("pool=65536,context=1024,sequences=3");
     let greedy = machine.connect(1000);

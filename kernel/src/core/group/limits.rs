@@ -51,6 +51,14 @@ impl Groups {
             limit.is_none_or(|most| self.usage(processes, id).swap_pages < most)
         })
     }
+
+    /// Whether the limits of a group and those around it let them have so many frames more as they are.
+    pub(in crate::core) fn may_map(&self, processes: &ProcessTable, id: GroupId, frames: u64) -> bool {
+        self.around(id).all(|id| {
+            let limit = self.get(id).and_then(|group| group.limits.resident_frames);
+            limit.is_none_or(|most| self.usage(processes, id).frames + frames <= most)
+        })
+    }
 }
 
 impl Kernel {
