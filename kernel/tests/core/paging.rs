@@ -233,6 +233,20 @@ fn pages_that_were_dear_to_move_while_the_machine_was_busy_are_loaded_again_late
 }
 
 #[test]
+fn times_of_pages_that_cannot_be_are_the_end_of_nothing() {
+    let (mut machine, conn) = Machine::with_swap("pool=512,context=512,token_us=1000", 100, 0);
+    machine.pages_us = Some(u64::MAX);
+    let contexts = [1, 2].map(|n| machine.open_with(conn, &text(n, 400)));
+    for turn in 0..3 {
+        for (context, n) in contexts.iter().zip(1..) {
+            let said = machine.generate(conn, *context, 2).text;
+            assert_eq!(said, reference("", &text(n, 400), 6)[2 * turn..2 * turn + 2], "turn {turn}");
+        }
+        machine.pass_ms(60_000);
+    }
+}
+
+#[test]
 fn death_of_a_worker_costs_no_saved_page() {
     let (mut machine, conn) = Machine::with_swap(TURNS, 4096, 0);
     let prompts: Vec<String> = (1..=6).map(|n| text(n, 400)).collect();

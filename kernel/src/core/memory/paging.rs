@@ -305,7 +305,7 @@ impl Model {
         }
         let load = self.paging.load_host.or(self.paging.load_disk);
         let load_us = load.map_or(LOAD_US_GUESSED, |load| load.us);
-        compute_us.min(load_us + if saved { 0 } else { self.paging.save_us() })
+        compute_us.min(load_us.saturating_add(if saved { 0 } else { self.paging.save_us() }))
     }
 
     /// Bytes of a saved page.

@@ -91,7 +91,7 @@ impl Machine {
                 }
                 if let Some(us) = self.pages_us {
                     for took in done.pages.iter_mut().flatten() {
-                        done.elapsed_us += us - *took;
+                        done.elapsed_us = done.elapsed_us.saturating_add(us - *took);
                         *took = us;
                     }
                 }
