@@ -191,6 +191,9 @@ pub struct SegmentRecord {
     /// The length at which a worker died twice of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condemned: Option<u32>,
+    /// It was made of a context that was in a step in which a worker died, and nobody knew yet whether because of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspected: bool,
 }
 
 impl Record {

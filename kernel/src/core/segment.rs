@@ -44,6 +44,8 @@ pub(super) struct Segment {
     pub answering: bool,
     /// What is known of the context that it was made of: a length at which its worker died twice.
     pub condemned: Option<u32>,
+    /// It was made of one that may have killed a worker.
+    pub suspected: bool,
 }
 
 /// All segments, by name.
@@ -145,7 +147,8 @@ impl Kernel {
         let (uid, caps) = (process.id.uid, process.caps);
         self.segments.check_owner(&args.name, uid, caps)?;
         self.segments.check_room(&args.name, uid)?;
-        let fingerprint = self.model(model)?.fingerprint();
+        let model_of_it = self.model(model)?;
+        let (fingerprint, suspected) = (model_of_it.fingerprint(), model_of_it.suspects.contains(&id));
         let context = self.contexts.get_mut(&id).expect("it was found above");
         let whole = length == had && context.generation.is_none();
         let segment = Segment {
@@ -158,6 +161,7 @@ impl Kernel {
             messages: if whole { context.messages.clone() } else { vec![] },
             answering: whole && context.answering,
             condemned: context.condemned.filter(|at| *at <= length),
+            suspected,
         };
         self.segments.next += 1;
         self.forget_segment(&args.name);
@@ -179,6 +183,7 @@ impl Kernel {
             messages: segment.messages.clone(),
             answering: segment.answering,
             condemned: segment.condemned,
+            suspected: segment.suspected,
         }))
     }
 
@@ -200,6 +205,7 @@ impl Kernel {
             messages: record.messages,
             answering: record.answering,
             condemned: record.condemned,
+            suspected: record.suspected,
         };
         self.segments.by_name.insert(record.name, segment);
     }

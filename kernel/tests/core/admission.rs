@@ -249,3 +249,25 @@ fn model_that_the_system_is_short_of_memory_for_comes_back_when_it_is_not() {
     let text = before + &generated(machine.finish_in_time(conn, call)).text;
     assert_eq!(text, reference("", PROMPT, 20));
 }
+
+#[test]
+fn model_that_rests_and_has_no_worker_for_want_of_memory_gives_its_place() {
+    let (mut machine, conn) = machine(TAKES);
+    machine.mount(conn, "b", SCRIPT).expect("there is room");
+    let context = machine.open_with(conn, PROMPT);
+    let before = machine.generate(conn, context, 10).text;
+    machine.short_of = Some(Errno::ENOMEM);
+    machine.kill_worker();
+    machine.turn();
+    let call = machine.begin(conn, mount("a", SCRIPT));
+    for _ in 0..20 {
+        if machine.loads_of("a") == 0 {
+            machine.turn();
+        }
+    }
+    assert_eq!(machine.loads_of("a"), 1, "it need not wait for one that cannot be loaded");
+    machine.short_of = None;
+    machine.finish(conn, call).expect("there is room");
+    let text = before + &machine.generate(conn, context, 10).text;
+    assert_eq!(text, reference("", PROMPT, 20));
+}

@@ -273,6 +273,11 @@ fn contexts_beyond_the_limit_are_refused() {
     machine.call(conn, limit).expect("own limit");
     assert_eq!(machine.append(conn, context, "de").expect_err("11 tokens").errno, Errno::E2BIG);
     assert_eq!(machine.generate(conn, context, 9).finish, Finish::ContextFull);
+    let fault = machine.call(conn, generate(context, 1)).expect_err("not a token more");
+    assert_eq!(fault.errno, Errno::E2BIG);
+    assert!(fault.message.contains("has 10 tokens in its contexts and its limit is 10"), "{fault}");
+    machine.call(conn, Truncate { context, length: Tokens(2) }).expect("shorter");
+    assert_eq!(machine.generate(conn, context, 1).finish, Finish::Length);
 }
 
 #[test]

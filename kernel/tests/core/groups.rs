@@ -3,8 +3,8 @@
 use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
-use syscalls::reply::{GroupInfo, ProcessState};
-use syscalls::{CallId, ContextId, Errno, Pid, Reply};
+use syscalls::reply::{Finish, GroupInfo, ProcessState};
+use syscalls::{CallId, ContextId, Errno, Pid, Reply, Tokens};
 
 use crate::machine::{ADMIN, Machine, append_bytes, generate, generated, open, reference};
 
@@ -94,6 +94,30 @@ fn limits_of_a_group_hold_for_all_its_processes_together() {
 }
 
 #[test]
+fn generations_end_where_their_group_has_all_the_tokens_that_it_may_have() {
+    let (mut machine, _) = Machine::with_model(TIMED);
+    let conn = machine.connect(1000);
+    machine.call(conn, limit("small", GroupLimit::ContextTokens, 100)).expect("own group");
+    let pids = [machine.spawn_in(conn, "small"), machine.spawn_in(conn, "small/inside")];
+    let calls = pids.map(|pid| {
+        let context = machine.open_as(conn, pid, &"x".repeat(30));
+        (pid, context, machine.begin_as(conn, Some(pid), generate(context, 90)))
+    });
+    for (_, _, call) in calls {
+        assert_eq!(generated(machine.finish(conn, call)).finish, Finish::ContextFull);
+    }
+    let tokens = machine.group(conn, "user.1000/small").context_tokens;
+    assert!((100..=101).contains(&tokens), "{tokens} tokens, one of which may have come in the same step");
+    let (pid, context, _) = calls[0];
+    let fault = machine.call_as(conn, Some(pid), generate(context, 1)).expect_err("not a token more");
+    assert_eq!(fault.errno, Errno::E2BIG);
+    assert!(fault.message.contains("its limit is 100"), "{fault}");
+    machine.call_as(conn, Some(pid), Truncate { context, length: Tokens(10) }).expect("shorter");
+    let reply = generated(machine.call_as(conn, Some(pid), generate(context, 5)));
+    assert_eq!(reply.finish, Finish::Length);
+}
+
+#[test]
 fn frames_limit_of_a_group_makes_its_work_wait_and_not_others() {
     let (mut machine, _) = Machine::with_model("pool=4096,context=1024");
     let conn = machine.connect(1000);
@@ -121,6 +145,28 @@ fn frames_limit_of_a_group_makes_its_work_wait_and_not_others() {
     let fault = machine.call_as(conn, Some(pids[0]), generate(large, 5)).expect_err("five frames");
     assert_eq!(fault.errno, Errno::ENOMEM);
     assert!(fault.message.contains("limit is 4"), "{fault}");
+}
+
+#[test]
+fn copies_take_a_group_no_further_than_its_limit_of_frames() {
+    let (mut machine, _) = Machine::with_model("pool=4096,context=1024");
+    let conn = machine.connect(1000);
+    machine.call(conn, limit("tight", GroupLimit::ResidentFrames, 6)).expect("own group");
+    let pid = machine.spawn_in(conn, "tight");
+    let prompt = "y".repeat(150);
+    let context = machine.open_as(conn, pid, &prompt);
+    generated(machine.call_as(conn, Some(pid), generate(context, 4)));
+    let fork = Fork { context, copies: 5, length: None };
+    let Ok(Reply::Forked { contexts }) = machine.call_as(conn, Some(pid), fork) else {
+        panic!("it is copied")
+    };
+    let frames = machine.group(conn, "user.1000/tight").frames;
+    assert_eq!(frames, 6, "of three frames each the group has room for two");
+    for context in contexts {
+        let said = generated(machine.call_as(conn, Some(pid), generate(context, 4))).text;
+        assert_eq!(said, reference("", &prompt, 8)[4..]);
+        assert!(machine.group(conn, "user.1000/tight").frames <= 6);
+    }
 }
 
 #[test]

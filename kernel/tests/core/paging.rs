@@ -209,6 +209,44 @@ fn pages_dearer_to_load_than_to_compute_are_computed() {
 }
 
 #[test]
+fn pages_that_were_dear_to_move_while_the_machine_was_busy_are_loaded_again_later() {
+    // Computing 64 tokens takes 64 ms, and memory is for one of the two.
+    let script = "pool=512,context=512,token_us=1000,save_us=100,load_us=100";
+    let (mut machine, conn) = Machine::with_swap(script, 100, 0);
+    let contexts = [1, 2].map(|n| machine.open_with(conn, &text(n, 400)));
+    let turn = |machine: &mut Machine| {
+        let before = machine.stat(conn).tokens_recomputed;
+        contexts.iter().for_each(|context| drop(machine.generate(conn, *context, 2)));
+        machine.stat(conn).tokens_recomputed - before
+    };
+    turn(&mut machine);
+    assert!(turn(&mut machine) <= 128, "both were saved");
+    machine.pages_us = Some(1_000_000);
+    turn(&mut machine);
+    machine.pages_us = None;
+    let dear = turn(&mut machine);
+    assert!(dear > 300, "{dear} tokens are computed while a page takes a second");
+    machine.pass_ms(60_000);
+    turn(&mut machine);
+    let again = turn(&mut machine);
+    assert!(again <= 128, "{again} tokens: nobody has seen that it takes a second no more");
+}
+
+#[test]
+fn times_of_pages_that_cannot_be_are_the_end_of_nothing() {
+    let (mut machine, conn) = Machine::with_swap("pool=512,context=512,token_us=1000", 100, 0);
+    machine.pages_us = Some(u64::MAX);
+    let contexts = [1, 2].map(|n| machine.open_with(conn, &text(n, 400)));
+    for turn in 0..3 {
+        for (context, n) in contexts.iter().zip(1..) {
+            let said = machine.generate(conn, *context, 2).text;
+            assert_eq!(said, reference("", &text(n, 400), 6)[2 * turn..2 * turn + 2], "turn {turn}");
+        }
+        machine.pass_ms(60_000);
+    }
+}
+
+#[test]
 fn death_of_a_worker_costs_no_saved_page() {
     let (mut machine, conn) = Machine::with_swap(TURNS, 4096, 0);
     let prompts: Vec<String> = (1..=6).map(|n| text(n, 400)).collect();

@@ -238,6 +238,38 @@ fn worker_that_dies_while_its_model_is_forced_out_is_not_started_before_the_next
 }
 
 #[test]
+fn busy_model_that_no_worker_can_be_had_for_has_its_turn_and_no_more() {
+    let (mut machine, talks) = busy(&["a", "b"], 1000);
+    machine.short_of = Some(Errno::ENOMEM);
+    machine.kill_worker();
+    let (began, loads) = (machine.now, machine.loads_of("a"));
+    while machine.loads_of("a") == loads {
+        machine.turn_in_time();
+        assert!(machine.now - began <= TURN_US + 3 * LOAD_US, "a waits for one that cannot be loaded");
+    }
+    machine.short_of = None;
+    machine.hear_all(&talks);
+    machine.check_talks(&talks);
+}
+
+#[test]
+fn mount_beside_a_busy_model_that_no_worker_can_be_had_for_is_refused() {
+    let (mut machine, talks) = busy(&["a"], 1000);
+    machine.short_of = Some(Errno::ENOMEM);
+    machine.kill_worker();
+    let conn = machine.connect(ADMIN);
+    let call = machine.begin(conn, mount("c", SCRIPT));
+    for _ in 0..20 {
+        machine.turn_in_time();
+    }
+    let fault = machine.reply(conn, call).and_then(Result::err).expect("nobody knows when there is room");
+    assert!(fault.errno == Errno::ENOMEM && fault.message.contains("taken by a"), "{fault}");
+    machine.short_of = None;
+    machine.hear_all(&talks);
+    machine.check_talks(&talks);
+}
+
+#[test]
 fn mount_of_a_third_model_waits_for_no_turn() {
     let (mut machine, talks) = busy(&["a", "b"], 1000);
     let conn = machine.connect(ADMIN);

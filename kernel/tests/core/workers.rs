@@ -263,6 +263,33 @@ fn copy_of_a_context_that_killed_twice_is_not_run_either() {
 }
 
 #[test]
+fn copy_of_a_suspect_and_what_is_opened_on_a_segment_of_it_run_alone() {
+    let (mut machine, conn) = Machine::with_model("die_on_text=zzz");
+    let other = machine.connect(crate::machine::ADMIN);
+    let innocent = machine.open_with(other, "innocent");
+    let poison = machine.open_with(conn, "sleep zzz");
+    let running = machine.begin(other, generate(innocent, 300));
+    let killing = machine.begin(conn, generate(poison, 5));
+    while machine.stat(conn).worker_restarts == 0 {
+        assert!(machine.turn());
+    }
+    let forking = machine.begin(conn, Fork { context: poison, copies: 1, length: None });
+    let Some(Ok(Reply::Forked { contexts })) = machine.reply(conn, forking) else { panic!("at once") };
+    let share = Share { context: poison, name: "suspect".into(), length: None, mode: 0o600 };
+    let sharing = machine.begin(conn, share);
+    assert_eq!(machine.reply(conn, sharing), Some(Ok(Reply::Done {})));
+    assert_eq!(machine.finish(conn, killing).expect_err("it kills").errno, Errno::EIO);
+    assert_eq!(machine.stat(conn).worker_restarts, 2);
+    assert_eq!(machine.call(conn, generate(contexts[0], 5)).expect_err("it kills").errno, Errno::EIO);
+    assert_eq!(machine.stat(conn).worker_restarts, 3, "no other one was in the step");
+    let opening = Open { prefix: Some("suspect".into()), ..crate::machine::open() };
+    let Ok(Reply::Opened { context, .. }) = machine.call(conn, opening) else { panic!("own segment") };
+    assert_eq!(machine.call(conn, generate(context, 5)).expect_err("it kills").errno, Errno::EIO);
+    assert_eq!(machine.stat(conn).worker_restarts, 4, "no other one was in the step");
+    assert_eq!(generated(machine.finish(other, running)).text, reference("", "innocent", 300));
+}
+
+#[test]
 fn suspects_have_no_more_tokens_than_their_rate() {
     let (mut machine, _) = Machine::with_model("step_us=9000,row_us=1000");
     let conn = machine.connect(crate::machine::ADMIN);

@@ -33,7 +33,7 @@ args! {
 pub enum GroupLimit {
     /// Contexts at once.
     Contexts,
-    /// Tokens in all contexts together, when a context is opened, copied or appended to.
+    /// Tokens in all contexts together. Generations end with the step that reaches it.
     ContextTokens,
     /// Frames in device memory.
     ResidentFrames,

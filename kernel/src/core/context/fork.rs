@@ -25,6 +25,8 @@ struct Beginning {
     answering: bool,
     on_full: OnFull,
     condemned: Option<u32>,
+    /// It may have killed a worker, and is run alone until that is known.
+    suspected: bool,
 }
 
 impl Kernel {
@@ -49,6 +51,7 @@ impl Kernel {
             answering: false,
             on_full,
             condemned: None,
+            suspected: false,
         };
         let beginning = match segment {
             None => empty,
@@ -58,6 +61,7 @@ impl Kernel {
                 messages: segment.messages.clone(),
                 answering: segment.answering,
                 condemned: segment.condemned,
+                suspected: segment.suspected,
                 ..empty
             },
         };
@@ -90,14 +94,9 @@ impl Kernel {
             answering: snapshot.answering,
             on_full: snapshot.on_full,
             condemned: snapshot.condemned,
+            suspected: snapshot.suspected,
         };
-        let id = self.enter_context(owner, model, tokens_max, beginning);
-        if snapshot.suspected
-            && let Some(model) = self.models.get_mut(&model)
-        {
-            model.suspects.insert(id);
-        }
-        Ok(id)
+        Ok(self.enter_context(owner, model, tokens_max, beginning))
     }
 
     /// Copies a context up to `length`, or all of it.
@@ -123,6 +122,7 @@ impl Kernel {
         tokens_max: u32,
         length: u32,
     ) -> ContextId {
+        let suspected = self.models.get(&model).is_some_and(|m| m.suspects.contains(&id));
         let parent = self.contexts.get_mut(&id).expect("the caller has found it");
         let whole = length == parent.length() && parent.generation.is_none();
         let beginning = Beginning {
@@ -134,6 +134,7 @@ impl Kernel {
             answering: whole && parent.answering,
             on_full: parent.on_full,
             condemned: parent.condemned.filter(|at| *at <= length),
+            suspected,
         };
         let child = self.enter_context(owner, model, tokens_max, beginning);
         self.share_pages(id, child, length);
@@ -155,6 +156,9 @@ impl Kernel {
         }
         if let Some(model) = self.models.get_mut(&model) {
             model.contexts.insert(id);
+            if beginning.suspected {
+                model.suspects.insert(id);
+            }
         }
         let uid = self.processes.identity(owner).map_or(u32::MAX, |id| id.uid);
         let context = Context {

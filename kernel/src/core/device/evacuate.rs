@@ -41,10 +41,12 @@ pub(in crate::core) enum Leaving {
 }
 
 impl Kernel {
-    /// Has a model unloaded when its pool is empty.
+    /// Has a model unloaded when its pool is empty, and at once where it has none for want of a worker.
     pub(super) fn evacuate(&mut self, id: ModelId, how: Evacuation) {
-        if let Some(model) = self.models.get_mut(&id) {
-            model.evacuate = Some(how);
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.evacuate = Some(how);
+        if model.is_starved() {
+            self.unload(id);
         }
     }
 
@@ -117,9 +119,10 @@ impl Kernel {
         model.placement = None;
         model.resize = None;
         model.forced_out = model.evacuate.take() == Some(Evacuation::ByForce);
-        // What its worker still says is not heard.
+        // What its worker still says is not heard, and none comes after it.
         model.incarnation += 1;
         model.worker_os_pid = 0;
+        model.successor_delay_ms = None;
         let rest = match model.contexts.len() {
             _ if model.forced_out => {
                 ": it has had its turn, and what runs on it waits for the next one".into()
@@ -154,9 +157,10 @@ impl Model {
         self.evacuate == Some(Evacuation::ByForce)
     }
 
-    /// Whether none of its contexts has anything to run and nobody waits for its worker, which has nothing to do.
+    /// Whether none of its contexts has anything to run and nobody waits for its worker, which has nothing to do or cannot
+    /// be had.
     pub(super) fn rests(&self) -> bool {
-        self.is_ready() && self.in_flight.is_none() && self.has_nothing_to_do()
+        (self.is_ready() || self.is_starved()) && self.in_flight.is_none() && self.has_nothing_to_do()
     }
 
     /// Whether nobody waits for it, or for its worker when it has one.

@@ -257,6 +257,20 @@ impl Kernel {
             );
             return Err(Fault::new(Errno::E2BIG, message));
         }
+        // One that slides makes room of its own.
+        let slides = context.length() >= context.tokens_max && context.on_full != OnFull::Stop;
+        if !slides {
+            self.check_groups(context.owner, 0, 1)?;
+            if process.context_tokens_left() == 0 {
+                let message = format!(
+                    "process {} has {} tokens in its contexts and its limit is {}; shorten or close some, or raise it with setlimit",
+                    process.id.pid,
+                    process.context_tokens,
+                    process.limits.context_tokens.unwrap_or_default()
+                );
+                return Err(Fault::new(Errno::E2BIG, message));
+            }
+        }
         match process.generated_tokens_left() {
             0 => Err(Fault::new(
                 Errno::E2BIG,

@@ -2,13 +2,16 @@
 //! that a group without one costs nothing.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
+use syscalls::reply::Finish;
 use syscalls::{ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
+use super::super::context::Context;
 use super::super::memory::{Behind, Room};
 use super::super::process::ProcessTable;
-use super::super::sched::Place;
+use super::super::sched::{Place, RowSent};
 use super::{GroupId, GroupLimits, Groups};
 
 /// What the processes of a group have together.
@@ -51,6 +54,14 @@ impl Groups {
             limit.is_none_or(|most| self.usage(processes, id).swap_pages < most)
         })
     }
+
+    /// Whether the limits of a group and those around it let them have so many frames more as they are.
+    pub(in crate::core) fn may_map(&self, processes: &ProcessTable, id: GroupId, frames: u64) -> bool {
+        self.around(id).all(|id| {
+            let limit = self.get(id).and_then(|group| group.limits.resident_frames);
+            limit.is_none_or(|most| self.usage(processes, id).frames + frames <= most)
+        })
+    }
 }
 
 impl Kernel {
@@ -81,6 +92,29 @@ impl Kernel {
             over("tokens in its contexts", has.context_tokens, tokens, most, Errno::E2BIG)?;
         }
         Ok(())
+    }
+
+    /// Ends the generations that had a part in a step and whose groups have all the tokens in their contexts that they may
+    /// have, as if these were full. So a group has no more beyond its limit than one step gives.
+    pub(in crate::core) fn end_where_groups_are_full(&mut self, rows: &[RowSent]) {
+        if !self.groups.any_limits_tokens() {
+            return;
+        }
+        let groups: BTreeSet<GroupId> = rows.iter().map(|row| row.group).collect();
+        let full: BTreeSet<GroupId> = groups.into_iter().filter(|id| self.has_all_tokens(*id)).collect();
+        for row in rows.iter().filter(|row| row.sample && full.contains(&row.group)) {
+            if self.contexts.get(&row.context).and_then(Context::generating) == Some(row.call) {
+                self.end_generation(row.context, Finish::ContextFull);
+            }
+        }
+    }
+
+    /// Whether a group, or one around it, has as many tokens in its contexts as its limit is.
+    fn has_all_tokens(&self, id: GroupId) -> bool {
+        self.groups.around(id).any(|id| {
+            let limit = self.groups.get(id).and_then(|group| group.limits.context_tokens);
+            limit.is_some_and(|most| self.group_usage(id).context_tokens >= most)
+        })
     }
 
     /// Makes room for so many frames more of a context inside the limits of its groups. Idle contexts of a group give

@@ -81,6 +81,8 @@ pub(super) struct Groups {
     next: u32,
     /// Some group has a limit of tokens a second.
     rated: bool,
+    /// Some group has a limit of tokens in its contexts.
+    tokens_limited: bool,
 }
 
 impl Groups {
@@ -92,6 +94,7 @@ impl Groups {
             by_name: BTreeMap::new(),
             next: 1,
             rated: false,
+            tokens_limited: false,
         }
     }
 
@@ -227,6 +230,19 @@ impl Groups {
             group.bucket = rate.map(|rate| Bucket::new(rate, now));
         }
         self.rated = self.groups.values().any(|group| group.bucket.is_some());
+    }
+
+    /// Gives a group a limit of tokens in its contexts, or lifts it.
+    pub(super) fn limit_tokens(&mut self, id: GroupId, most: Option<u64>) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.limits.context_tokens = most;
+        }
+        self.tokens_limited = self.groups.values().any(|group| group.limits.context_tokens.is_some());
+    }
+
+    /// Whether some group has a limit of tokens in its contexts.
+    pub(super) fn any_limits_tokens(&self) -> bool {
+        self.tokens_limited
     }
 
     /// Counts tokens that were generated in a group.

@@ -8,7 +8,7 @@ use syscalls::{ContextId, Pid, Token};
 
 use super::super::Kernel;
 use super::super::effect::Effect;
-use super::super::event::ModelId;
+use super::super::event::{ModelId, Now};
 use super::super::group::Groups;
 use super::super::model::Model;
 use super::super::process::ProcessTable;
@@ -42,6 +42,7 @@ pub(super) struct Payment<'a> {
     pub groups: &'a Groups,
     /// The other models, which share the budget.
     pub rivals: Vec<&'a mut Model>,
+    pub now: Now,
     pub out: &'a mut Vec<Effect>,
 }
 
@@ -60,6 +61,7 @@ impl Kernel {
             processes: &mut self.processes,
             groups: &self.groups,
             rivals,
+            now: self.now,
             out: &mut self.out,
         };
         own.map(|model| (model, payment))
@@ -154,7 +156,9 @@ impl Model {
         if to - from < DISPLACING_TOKENS_MIN && !spare() {
             return;
         }
-        if !self.paging.pays(self.sched.cost.prefill_us(to - from)) {
+        let compute_us = self.sched.cost.prefill_us(to - from);
+        let tried = self.paging.saves_were_dear(compute_us) && !self.page_ops.is_empty();
+        if tried || !self.paging.pays(compute_us, payment.now) {
             return;
         }
         let parent = (from / PAGE_TOKENS).checked_sub(1).map(|n| held.resident.path[n as usize]);

@@ -14,6 +14,7 @@ use syscalls::ContextId;
 
 use super::super::Kernel;
 use super::super::context::Context;
+use super::super::event::Now;
 use super::super::sched::Place;
 use super::paging::PageSent;
 use super::tree::{Found, NodeId, View};
@@ -129,8 +130,9 @@ impl Kernel {
     }
 
     /// Has the saved pages loaded that come next in a context's log, as far as that costs less than computing
-    /// them. Tells whether there are any.
+    /// them, or has not been tried for long. Tells whether there are any.
     fn load_pages(&mut self, id: ContextId, useful: u32) -> bool {
+        let now = self.now;
         let Some(context) = self.contexts.get_mut(&id) else { return false };
         let Some(model) = self.models.get_mut(&context.model) else { return false };
         let Some(resident) = context.resident.as_ref() else { return false };
@@ -146,7 +148,9 @@ impl Kernel {
             if !any && keep - at < SHARED_TOKENS_MIN {
                 break;
             }
-            if !model.worth_loading(node, keep - at) {
+            // One page tells whether what was dear still is.
+            let tries = !model.worth_loading(node, keep - at);
+            if tries && !model.may_try_loading(node, now) {
                 break;
             }
             let Some(saved) = model.tree.saved(node) else { break };
@@ -156,7 +160,7 @@ impl Kernel {
                 PageSent::Load { context: id, node, slot, page, keep },
             );
             any = true;
-            if keep < at + PAGE_TOKENS {
+            if tries || keep < at + PAGE_TOKENS {
                 break;
             }
             (at, parent) = (keep, Some(node));
@@ -183,6 +187,12 @@ impl super::super::model::Model {
     fn worth_loading(&self, node: NodeId, tokens: u32) -> bool {
         let saved = self.tree.saved(node);
         saved.is_some_and(|s| self.paging.load_pays(s.slot, self.sched.cost.prefill_us(tokens)))
+    }
+
+    /// Whether a page that is not worth loading may be loaded, to find out whether it is not.
+    fn may_try_loading(&self, node: NodeId, now: Now) -> bool {
+        let saved = self.tree.saved(node);
+        self.loads_due() == 0 && saved.is_some_and(|s| self.paging.load_is_doubted(s.slot, now))
     }
 }
 

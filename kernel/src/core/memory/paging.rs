@@ -6,7 +6,7 @@ use syscalls::{ContextId, Errno};
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
-use super::super::event::ModelId;
+use super::super::event::{ModelId, Now};
 use super::super::model::Model;
 use super::evict::Payment;
 use super::slots::TierName;
@@ -17,6 +17,10 @@ use super::tree::{NodeId, Saved};
 const LOAD_US_GUESSED: u64 = 150;
 const SAVE_US_GUESSED: u64 = 150;
 const COMPUTE_US_GUESSED: u64 = 85_000;
+
+/// How long a measurement keeps pages from being saved or loaded, in microseconds: a disk that was busy once may not be any
+/// more, and nothing would say so. A page a minute costs nobody anything where it is.
+const HOLDS_US: u64 = 60_000_000;
 
 /// An operation on pages that a worker has been, or will be, told to do, and what it is for.
 #[derive(Clone, Debug)]
@@ -37,52 +41,87 @@ impl PageSent {
     }
 }
 
-/// What paging costs here, by measurement, in microseconds a page. Moving averages, as those of steps.
+/// What an operation on a page takes, in microseconds: a moving average, as those of steps, and when it was last measured.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    us: u64,
+    at: Now,
+}
+
+impl Measured {
+    fn is_old(self, now: Now) -> bool {
+        now.0.saturating_sub(self.at.0) >= HOLDS_US
+    }
+
+    /// What counts of it when it is to be decided whether a page is moved.
+    fn holding_us(self, now: Now) -> u64 {
+        if self.is_old(now) { 0 } else { self.us }
+    }
+}
+
+/// What paging costs here, by measurement.
 #[derive(Clone, Debug, Default)]
 pub(in crate::core) struct PagingCost {
-    load_host_us: Option<u64>,
-    load_disk_us: Option<u64>,
-    save_us: Option<u64>,
+    load_host: Option<Measured>,
+    load_disk: Option<Measured>,
+    save: Option<Measured>,
 }
 
 impl PagingCost {
-    fn learn(&mut self, sent: &PageSent, us: u64) {
-        let average = match sent {
-            PageSent::Save { .. } => &mut self.save_us,
-            PageSent::Load { slot: Slot::Host(_), .. } => &mut self.load_host_us,
-            PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk_us,
+    fn learn(&mut self, sent: &PageSent, us: u64, now: Now) {
+        let measured = match sent {
+            PageSent::Save { .. } => &mut self.save,
+            PageSent::Load { slot: Slot::Host(_), .. } => &mut self.load_host,
+            PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk,
             PageSent::Move { .. } | PageSent::Resize => return,
         };
-        *average = Some(average.map_or(us, |old| (old * 7).saturating_add(us) / 8));
+        let us = match *measured {
+            None => us,
+            // It may be the only page in a minute, so it is believed at once.
+            Some(old) if old.is_old(now) && us < old.us => us,
+            Some(old) => old.us.saturating_mul(7).saturating_add(us) / 8,
+        };
+        *measured = Some(Measured { us, at: now });
+    }
+
+    fn load(&self, slot: Slot) -> Option<Measured> {
+        match slot {
+            Slot::Host(_) => self.load_host,
+            Slot::Disk(_) => self.load_disk,
+        }
     }
 
     /// What it is expected to take to save a page.
     pub(super) fn save_us(&self) -> u64 {
-        self.save_us.unwrap_or(SAVE_US_GUESSED)
+        self.save.map_or(SAVE_US_GUESSED, |save| save.us)
     }
 
     /// Whether that has been measured.
     pub(super) fn saves_measured(&self) -> bool {
-        self.save_us.is_some()
+        self.save.is_some()
     }
 
     /// Whether saving a page and loading it again is expected to cost less than to compute it again. What has not
-    /// been measured is tried.
-    pub(super) fn pays(&self, compute_us: Option<u64>) -> bool {
-        let load_us = self.load_host_us.or(self.load_disk_us);
-        match (self.save_us, load_us, compute_us) {
-            (Some(save), Some(load), Some(compute)) => save.saturating_add(load) < compute.max(1),
-            _ => true,
-        }
+    /// been measured lately is tried.
+    pub(super) fn pays(&self, compute_us: Option<u64>, now: Now) -> bool {
+        let load = self.load_host.or(self.load_disk);
+        let (Some(save), Some(load), Some(compute_us)) = (self.save, load, compute_us) else { return true };
+        save.holding_us(now).saturating_add(load.holding_us(now)) < compute_us.max(1)
+    }
+
+    /// Whether saving a page has last cost more than to compute it, so that one is enough to try it.
+    pub(super) fn saves_were_dear(&self, compute_us: Option<u64>) -> bool {
+        self.save.zip(compute_us).is_some_and(|(save, compute_us)| save.us >= compute_us.max(1))
     }
 
     /// Whether loading a saved page is expected to cost less than to compute it.
     pub(super) fn load_pays(&self, slot: Slot, compute_us: Option<u64>) -> bool {
-        let load_us = match slot {
-            Slot::Host(_) => self.load_host_us,
-            Slot::Disk(_) => self.load_disk_us,
-        };
-        load_us.zip(compute_us).is_none_or(|(load, compute)| load <= compute)
+        self.load(slot).zip(compute_us).is_none_or(|(load, compute_us)| load.us <= compute_us)
+    }
+
+    /// Whether that was measured so long ago that a page should be tried.
+    pub(super) fn load_is_doubted(&self, slot: Slot, now: Now) -> bool {
+        self.load(slot).is_some_and(|load| load.is_old(now))
     }
 }
 
@@ -96,12 +135,13 @@ impl Kernel {
     ) {
         // A load behind one that failed has failed with it, and says nothing of its own page.
         let mut failed: Option<ContextId> = None;
+        let now = self.now;
         for (sent, done) in sent.iter().zip(done) {
             if let PageSent::Move { from, .. } = sent {
                 self.page_left(model, *from);
             }
             if let (Ok(us), Some(model)) = (&done, self.models.get_mut(&model)) {
-                model.paging.learn(sent, *us);
+                model.paging.learn(sent, *us, now);
             }
             match (sent, done) {
                 (PageSent::Save { node, slot }, Ok(_)) => self.page_saved(model, *node, *slot, true),
@@ -236,6 +276,7 @@ impl Kernel {
             processes: &mut self.processes,
             groups: &self.groups,
             rivals: Vec::new(),
+            now: self.now,
             out: &mut self.out,
         };
         model.tree.all_saved().for_each(|(_, saved)| payment.refund(Some(saved)));
@@ -262,8 +303,9 @@ impl Model {
         if self.slots.room() == 0 {
             return compute_us;
         }
-        let load_us = self.paging.load_host_us.or(self.paging.load_disk_us).unwrap_or(LOAD_US_GUESSED);
-        compute_us.min(load_us + if saved { 0 } else { self.paging.save_us() })
+        let load = self.paging.load_host.or(self.paging.load_disk);
+        let load_us = load.map_or(LOAD_US_GUESSED, |load| load.us);
+        compute_us.min(load_us.saturating_add(if saved { 0 } else { self.paging.save_us() }))
     }
 
     /// Bytes of a saved page.

@@ -29,10 +29,10 @@ impl Kernel {
         // The worker adds to a sequence with a row under way, so of that this would be a part.
         let is_whole = length == resident.computed && self.contexts.get(&from).is_none_or(|c| !c.in_step);
         let count = length.div_ceil(PAGE_TOKENS) as u64;
-        let allowed = self
-            .processes
-            .living(owner)
-            .is_some_and(|p| p.limits.resident_frames.is_none_or(|most| p.frames + count <= most));
+        let allowed = self.processes.living(owner).is_some_and(|p| {
+            p.limits.resident_frames.is_none_or(|most| p.frames + count <= most)
+                && self.groups.may_map(&self.processes, p.id.group, count)
+        });
         let ready = self.models.get(&model_id).is_some_and(|m| m.is_ready());
         if length == 0 || !allowed || !ready {
             return;

@@ -13,7 +13,7 @@ use drivers::wire::{Op, PAGE_TOKENS, Slot};
 use syscalls::ContextId;
 
 use super::super::Kernel;
-use super::super::event::ModelId;
+use super::super::event::{ModelId, Now};
 use super::super::model::Model;
 use super::paging::PageSent;
 use super::slots::TierName;
@@ -93,8 +93,9 @@ impl WriteBehind {
 impl Kernel {
     /// Has the next step of a model write pages, as many as it may. Tells whether it has some.
     pub(in crate::core) fn write_behind(&mut self, id: ModelId, beside: Beside) -> bool {
+        let now = self.now;
         let Some(model) = self.models.get_mut(&id).filter(|m| !m.behind.is_empty()) else { return false };
-        if !model.writes_pages() {
+        if !model.writes_pages(now) {
             model.behind.forget();
             return false;
         }
@@ -116,7 +117,7 @@ impl Kernel {
 
     /// Whether a model has pages that should be written and can be.
     pub(in crate::core) fn can_write(&mut self, id: ModelId) -> bool {
-        self.models.get(&id).is_some_and(Model::writes_pages) && self.next_unwritten(id).is_some()
+        self.models.get(&id).is_some_and(|m| m.writes_pages(self.now)) && self.next_unwritten(id).is_some()
     }
 
     /// The next page that is not on disk. Sequences without one leave the queue.
@@ -192,9 +193,9 @@ impl Kernel {
 
 impl Model {
     /// Whether its pages can be written, and are worth it.
-    fn writes_pages(&self) -> bool {
+    fn writes_pages(&self, now: Now) -> bool {
         self.memory.as_ref().is_some_and(|m| m.ranges)
             && self.slots.room() > 0
-            && self.paging.pays(self.sched.cost.prefill_us(PAGE_TOKENS))
+            && self.paging.pays(self.sched.cost.prefill_us(PAGE_TOKENS), now)
     }
 }

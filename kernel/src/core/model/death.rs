@@ -76,6 +76,8 @@ impl Kernel {
             );
             self.out.push(Effect::Log(LogLevel::Warn, line));
         }
+        // Others may have its place.
+        self.devices.reconsider();
     }
 
     /// The file of a model could not be looked at. One that the machine was short of something for is looked at again for as

@@ -2,9 +2,9 @@
 //!
 //! | state      | means                                       | leaves it by |
 //! |------------|---------------------------------------------|--------------|
-//! | loading    | it is inspected, waits for memory, or its first worker loads it | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline; a refusal for lack of memory, which undoes a mount or leaves it unloaded; where the system has no files, threads or memory to start a worker, a mount that somebody waits for is undone, and any other tried again |
+//! | loading    | it is inspected, waits for memory, or its first worker loads it | `Ready`; `Refused` or death, which undoes a mount that somebody waits for, and makes one from an earlier boot offline; a refusal for lack of memory, which undoes a mount or leaves it unloaded; where the system has no files, threads or memory to start a worker, a mount that somebody waits for is undone, and any other tried again, until another model wants its place |
 //! | ready      | the worker takes steps and questions         | its death    |
-//! | restarting | the worker died, or was killed and is about to, and another one is starting | `Ready`; `Refused` because of its file or too many deaths, which make it offline |
+//! | restarting | the worker died, or was killed and is about to, and another one is starting | `Ready`; `Refused` because of its file or too many deaths, which make it offline; where the system has no files, threads or memory to start a worker, another model that wants its place |
 //! | offline    | nothing runs; contexts keep their logs       | `unmount`    |
 //! | unloaded   | nothing runs: its memory is another model's; its contexts, if it has some, keep their logs and the pages that are saved | a call that uses it, or a generation on one of its contexts, which load it again when there is room, or it is its turn; `unmount` |
 //!
@@ -194,6 +194,11 @@ impl Model {
     /// Whether its worker takes steps.
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether it has a place and no worker there, because the machine is short of what one takes.
+    pub(super) fn is_starved(&self) -> bool {
+        self.shortages > 0 && self.placement.is_some() && !self.is_ready()
     }
 
     /// Whether contexts can be on it now: it is loaded, or was and is about to be again.

@@ -41,6 +41,7 @@ impl Kernel {
         for (row, done) in step.rows.iter().zip(&mut done.rows) {
             self.row_done(worker.model, row, done);
         }
+        self.end_where_groups_are_full(&step.rows);
         if let Some(shortage) = short {
             self.worker_short(worker.model, shortage);
         }

@@ -38,13 +38,14 @@ impl Kernel {
         if args.remove {
             (group.limits, group.weight) = (GroupLimits::default(), GROUP_WEIGHT);
             self.groups.set_rate(id, None, now);
+            self.groups.limit_tokens(id, None);
             self.forget_groups(id);
             return DONE;
         }
         group.weight = args.weight.unwrap_or(group.weight);
         match args.limit {
             Some(GroupLimit::Contexts) => group.limits.contexts = args.value,
-            Some(GroupLimit::ContextTokens) => group.limits.context_tokens = args.value,
+            Some(GroupLimit::ContextTokens) => self.groups.limit_tokens(id, args.value),
             Some(GroupLimit::ResidentFrames) => group.limits.resident_frames = args.value,
             Some(GroupLimit::ResidentFramesSoft) => group.limits.resident_frames_soft = args.value,
             Some(GroupLimit::SwapPages) => group.limits.swap_pages = args.value,

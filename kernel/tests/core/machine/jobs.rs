@@ -89,6 +89,12 @@ impl Machine {
                 if let Some(weather) = &mut self.weather {
                     done.elapsed_us = weather(done.elapsed_us);
                 }
+                if let Some(us) = self.pages_us {
+                    for took in done.pages.iter_mut().flatten() {
+                        done.elapsed_us = done.elapsed_us.saturating_add(us - *took);
+                        *took = us;
+                    }
+                }
                 self.now += done.elapsed_us.min(1_000_000_000);
                 self.longest_step_us = self.longest_step_us.max(done.elapsed_us.min(1_000_000_000));
                 Event::StepDone { worker, done }

@@ -55,6 +55,8 @@ pub struct Machine {
     pub longest_step_us: u64,
     /// Changes how long steps take, for a test that wants a machine as machines are.
     pub weather: Option<Box<dyn FnMut(u64) -> u64>>,
+    /// What every operation on pages takes, in place of the script's word, which is less.
+    pub pages_us: Option<u64>,
     /// Steps that are to be withdrawn when they run.
     pub withdrawn: BTreeSet<(WorkerId, u64)>,
     pub records: BTreeMap<String, Record>,
@@ -112,6 +114,7 @@ impl Machine {
             steps: Vec::new(),
             longest_step_us: 0,
             weather: None,
+            pages_us: None,
             withdrawn: BTreeSet::new(),
             records: BTreeMap::new(),
             images: Images::default(),
