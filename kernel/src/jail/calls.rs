@@ -41,6 +41,8 @@ const SHUT: &[i64] = &[
     // Leaving the process group, by which the daemon ends all that a program has started.
     libc::SYS_setsid,
     libc::SYS_setpgid,
+    // Names in folders that it may not list, told as others use them.
+    libc::SYS_inotify_add_watch,
     // File systems and name spaces.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -102,6 +104,21 @@ const SHUT_HERE: &[i64] = &[
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const SHUT_HERE: &[i64] = &[];
+
+/// What programs have in common outside of any folder: System V's memory, queues and semaphores, which outlive them.
+const COMMON: &[i64] = &[
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+];
 
 /// Changes of what the system keeps about files. The last four are newer than the C library's names.
 const ATTRIBUTES: &[i64] = &[
@@ -216,6 +233,9 @@ pub(super) fn shut(policy: &Policy, signals_are_scoped: bool) -> Result<(), Call
     rules.extend(process_rules()?);
     if policy.attributes == Attributes::Shut {
         rules.extend(ATTRIBUTES.iter().chain(ATTRIBUTES_HERE).map(|call| (*call, Vec::new())));
+    }
+    if network == Network::None {
+        rules.extend(COMMON.iter().map(|call| (*call, Vec::new())));
     }
     if let Some(sockets) = socket_rules(network)? {
         rules.insert(libc::SYS_socket, sockets);
