@@ -332,3 +332,52 @@ fn pair_rules(network: Network) -> Result<Vec<SeccompRule>, CallsError> {
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, CallsError> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
+    use std::{io, thread};
+
+    use super::*;
+
+    /// What a system call said that gives a negative number where it fails.
+    fn refused(answer: i64) -> Option<i32> {
+        if answer < 0 { io::Error::last_os_error().raw_os_error() } else { None }
+    }
+
+    /// Signals to a process, by each call that names it, and to this thread.
+    fn signal(pid: i32) -> ([Option<i32>; 5], Option<i32>) {
+        let (file, _other) = std::os::unix::net::UnixStream::pair().expect("a descriptor is left");
+        let owned = file.as_raw_fd();
+        // SAFETY: signal 0 does nothing, and the requests read one number.
+        unsafe {
+            let to_it = [
+                refused(libc::kill(pid, 0).into()),
+                refused(libc::syscall(libc::SYS_tgkill, pid, pid, 0)),
+                refused(libc::syscall(libc::SYS_tkill, pid, 0)),
+                refused(libc::fcntl(owned, libc::F_SETOWN, pid).into()),
+                refused(libc::ioctl(owned, FIOSETOWN, &raw const pid).into()),
+            ];
+            let own = std::process::id();
+            (to_it, refused(libc::syscall(libc::SYS_tgkill, own, libc::gettid(), 0)))
+        }
+    }
+
+    #[test]
+    fn signals_reach_nobody_else_where_the_system_does_not_scope_them() {
+        let mut other = Command::new("sleep").arg("600").spawn().expect("sleep is part of every Linux");
+        let pid = i32::try_from(other.id()).expect("a process number");
+        let free = signal(pid);
+        // A filter holds for the thread that is shut in, and for nobody else.
+        let shut_in = thread::spawn(move || {
+            shut(&Policy::program(), false).expect("the system filters calls");
+            signal(pid)
+        });
+        let shut_in = shut_in.join().expect("it answers");
+        other.kill().expect("it runs");
+        other.wait().expect("it is a child");
+        assert_eq!(free, ([None; 5], None));
+        assert_eq!(shut_in, ([Some(libc::EPERM); 5], None));
+    }
+}
