@@ -256,7 +256,7 @@ impl Kernel {
                 let told = waits.clone();
                 let call = self.keep(caller, id, name, waits, timeout_ms);
                 match told {
-                    Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, kinds),
+                    Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, caller.uid, kinds),
                     Waits::Calls(args) => self.begin_trace(call, caller.conn, &args),
                     Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
                     Waits::Service(name, _) => {
@@ -335,7 +335,7 @@ impl Kernel {
             Call::Yield(_) => self.sys_yield(caller),
             Call::Train(args) => self.sys_train(caller, &args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
-            Call::Subscribe(args) => self.sys_subscribe(&args),
+            Call::Subscribe(args) => self.sys_subscribe(caller, &args),
             Call::Trace(args) => self.sys_trace(caller, args),
             Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
             Call::Shutdown(_) => self.sys_shutdown(),
