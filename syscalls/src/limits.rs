@@ -144,6 +144,9 @@ limits! {
     /// Calls about stores, of all programs together, that may wait for the disk; the next is answered EAGAIN.
     pub const STORE_ORDERS_MAX: usize = 256;
 
+    /// Such calls of one user's programs.
+    pub const STORE_ORDERS_PER_USER_MAX: usize = 64;
+
     /// Bytes of the text that `store_search` looks for.
     pub const STORE_QUERY_BYTES_MAX: usize = 4096;
 

@@ -240,7 +240,7 @@ impl Kernel {
             }
             Ok(Next::Store(order)) => {
                 let call = self.keep(caller, id, name, Waits::Store, None);
-                self.store_orders += 1;
+                self.store_orders.insert(call.0, caller.uid);
                 self.out.push(Effect::Store { number: call.0, uid: caller.uid, order });
             }
             Ok(Next::Turn { device, us }) => {
@@ -324,11 +324,11 @@ impl Kernel {
             Call::Embed(args) => self.sys_embed(args),
             Call::Send(args) => self.sys_send(caller, args),
             Call::Receive(args) => self.sys_receive(caller, &args),
-            Call::StorePut(args) => self.sys_store_put(args),
-            Call::StoreGet(args) => self.sys_store_get(args),
-            Call::StoreDelete(args) => self.sys_store_delete(args),
-            Call::StoreList(args) => self.sys_store_list(args),
-            Call::StoreSearch(args) => self.sys_store_search(args),
+            Call::StorePut(args) => self.sys_store_put(caller, args),
+            Call::StoreGet(args) => self.sys_store_get(caller, args),
+            Call::StoreDelete(args) => self.sys_store_delete(caller, args),
+            Call::StoreList(args) => self.sys_store_list(caller, args),
+            Call::StoreSearch(args) => self.sys_store_search(caller, args),
             Call::Mount(args) => self.sys_mount(args),
             Call::Unmount(args) => self.sys_unmount(&args),
             Call::Compute(args) => self.sys_compute(caller, &args),
