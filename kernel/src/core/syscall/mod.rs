@@ -318,7 +318,7 @@ impl Kernel {
             Call::ServiceRestart(args) => self.sys_service_restart(caller, &args),
             Call::ServiceStatus(args) => self.sys_service_status(caller, &args),
             Call::ServiceList(_) => Ok(Next::Reply(self.sys_service_list())),
-            Call::Segments(_) => Ok(Next::Reply(self.sys_segments())),
+            Call::Segments(_) => Ok(Next::Reply(self.sys_segments(caller))),
             Call::Tokenize(args) => self.sys_tokenize(args),
             Call::Detokenize(args) => self.sys_detokenize(args),
             Call::Embed(args) => self.sys_embed(args),
