@@ -110,17 +110,25 @@ fn trial_command(arithmetic: Arithmetic) -> Result<Command, String> {
     Ok(command)
 }
 
-/// Runs a trial and says how it failed.
-fn run_trial(command: &mut Command) -> Result<(), String> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    // SAFETY: `setrlimit` may be called between fork and exec; a trial that dies leaves no core file.
+/// Has a trial leave no core file where it dies, and no process where the worker does: it ends with the thread that has
+/// started it, which is the worker's first.
+fn leave_nothing(command: &mut Command) -> &mut Command {
+    // SAFETY: both may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
             let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+            #[cfg(target_os = "linux")]
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             Ok(())
-        });
+        })
     }
-    let mut child = command.spawn().map_err(|e| format!("the trial cannot be started: {e}"))?;
+}
+
+/// Runs a trial and says how it failed.
+fn run_trial(command: &mut Command) -> Result<(), String> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child =
+        leave_nothing(command).spawn().map_err(|e| format!("the trial cannot be started: {e}"))?;
     let deadline = Instant::now() + TRIAL_TIME_MAX;
     loop {
         match child.try_wait().map_err(|e| e.to_string())? {
@@ -233,6 +241,15 @@ mod tests {
         let fault = first_that_passes(|_| crash()).expect_err("nothing passes");
         assert_eq!(fault.errno, Errno::ENODEV);
         assert!(fault.message.contains("SIGILL") && fault.message.contains("make build"), "{fault}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn trial_ends_with_whoever_has_started_it() {
+        let start = || leave_nothing(Command::new("sleep").arg("600")).spawn().expect("sleep is there");
+        let mut trial = std::thread::spawn(start).join().expect("it starts");
+        let status = trial.wait().expect("it is a child");
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
     }
 
     #[test]
