@@ -5,14 +5,17 @@
 // Each of these calls is made to be refused, with arguments that are harmless where it is not.
 #![allow(clippy::undocumented_unsafe_blocks)]
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::str::FromStr;
 
 /// Tries one way.
 type Way = fn(&Path) -> io::Result<()>;
@@ -26,12 +29,28 @@ const WAYS: &[(&str, Way)] = &[
     ("change-mode", |target| fs::rename(target.join("secret"), target.join("moved"))),
     ("follow-symlink", follow_symlink),
     ("read-through-proc", |target| fs::read(format!("/proc/{}/environ", victim(target)?)).map(drop)),
-    ("tcp-connect", |target| TcpStream::connect(("127.0.0.1", port(target)?)).map(drop)),
+    ("watch-folder", watch_folder),
+    ("tcp-connect", |_| TcpStream::connect(("127.0.0.1", told::<u16>("PORT")?)).map(drop)),
     ("tcp-listen", |_| TcpListener::bind("127.0.0.1:0").map(drop)),
     ("unix-connect", |target| UnixStream::connect(target.join("socket")).map(drop)),
     ("datagram-pair", |target| {
         UnixDatagram::pair()?.0.send_to(b"forged", target.join("datagrams")).map(drop)
     }),
+    ("read-shared-memory", |_| {
+        let (memory, anywhere) = (told("MEMORY")?, std::ptr::null());
+        call(|| unsafe { libc::shmat(memory, anywhere, libc::SHM_RDONLY) } as i64)
+    }),
+    ("send-to-queue", |_| {
+        // Its kind, and room for its text.
+        let message: [libc::c_long; 2] = [1, 0];
+        let queue = told("QUEUE")?;
+        call(|| unsafe { libc::msgsnd(queue, message.as_ptr().cast(), 1, libc::IPC_NOWAIT) }.into())
+    }),
+    ("change-semaphore", |_| {
+        let (semaphore, mut up) = (told("SEMAPHORE")?, libc::sembuf { sem_num: 0, sem_op: 1, sem_flg: 0 });
+        call(|| unsafe { libc::semop(semaphore, &mut up, 1) }.into())
+    }),
+    ("named-queue", named_queue),
     ("raw-socket", |_| call(|| unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) }.into())),
     ("kill-victim", |target| {
         let pid = victim(target)?;
@@ -213,12 +232,28 @@ fn number(path: &Path) -> io::Result<i32> {
 
 /// The process to attack. Where the file cannot be read, it is told by the environment.
 fn victim(target: &Path) -> io::Result<i32> {
-    let told = std::env::var("VICTIM").ok().and_then(|pid| pid.parse().ok());
-    told.map_or_else(|| number(&target.join("victim")), Ok)
+    told("VICTIM").or_else(|_| number(&target.join("victim")))
 }
 
-fn port(_: &Path) -> io::Result<u16> {
-    std::env::var("PORT").ok().and_then(|port| port.parse().ok()).ok_or(io::ErrorKind::InvalidInput.into())
+/// A number that the environment has.
+fn told<N: FromStr>(name: &str) -> io::Result<N> {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).ok_or(io::ErrorKind::InvalidInput.into())
+}
+
+/// Has the system tell which files others use in a folder.
+fn watch_folder(target: &Path) -> io::Result<()> {
+    let folder = CString::new(target.as_os_str().as_bytes())?;
+    let watch = unsafe { libc::inotify_init() };
+    call(|| watch.into())?;
+    call(|| unsafe { libc::inotify_add_watch(watch, folder.as_ptr(), libc::IN_ALL_EVENTS) }.into())
+}
+
+/// A queue of messages under a name that all programs can open.
+fn named_queue(_: &Path) -> io::Result<()> {
+    let name = CString::new(format!("escape-{}", std::process::id()))?;
+    let (flags, mode, usual) = (libc::O_CREAT | libc::O_RDWR, 0o600, std::ptr::null::<libc::mq_attr>());
+    call(|| unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, mode, usual) })?;
+    call(|| unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) })
 }
 
 /// A link in a folder of its own that leads to somebody else's file.

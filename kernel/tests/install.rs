@@ -118,11 +118,23 @@ fn installed_daemon_serves_and_is_removed_without_its_data() {
         "usr/lib/tmpfiles.d/llmasos.conf",
         "usr/share/man/man1/llmasos-daemon.1",
         "usr/share/man/man1/llmasos-ps.1",
-        "usr/share/bash-completion/completions/llmasos",
-        "usr/share/zsh/site-functions/_llmasos",
-        "usr/share/fish/vendor_completions.d/llmasos.fish",
     ] {
         assert!(at(file).is_file(), "{file} is missing");
+    }
+    for name in ["llmasos", "llmsh", "translator", "summariser", "qa", "chat"] {
+        for file in [
+            format!("usr/bin/{name}"),
+            format!("usr/share/man/man1/{name}.1"),
+            format!("usr/share/zsh/site-functions/_{name}"),
+            format!("usr/share/fish/vendor_completions.d/{name}.fish"),
+        ] {
+            assert!(at(&file).is_file(), "{file} is missing");
+        }
+        let completions = at("usr/share/bash-completion/completions").join(name);
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", "source \"$0\" && complete -p \"$1\""]).arg(&completions).arg(name);
+        let output = bash.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let unit = fs::read_to_string(at("usr/lib/systemd/system/llmasos.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/bin/llmasos daemon --system"), "{unit}");
@@ -148,13 +160,12 @@ fn installed_daemon_serves_and_is_removed_without_its_data() {
     assert_eq!(fs::read_to_string(at("etc/llmasos/llmasos.ron")).unwrap(), "(log: \"warn\")");
 
     install(root.path(), &["--remove"]);
-    let left = Command::new("find").arg(root.path()).args(["-type", "f", "-name", "*llm*"]).output().unwrap();
-    let left = String::from_utf8(left.stdout).unwrap();
-    let expected = at("etc/llmasos/llmasos.ron");
+    let left = Command::new("find").arg(at("usr")).args(["!", "-type", "d"]).output().unwrap();
     assert_eq!(
-        left.trim(),
-        expected.to_str().unwrap(),
-        "the configuration stays, and nothing else of that name"
+        String::from_utf8(left.stdout).unwrap(),
+        "",
+        "nothing stays but the configuration and the data"
     );
+    assert!(at("etc/llmasos/llmasos.ron").is_file(), "the configuration stays");
     assert!(data.join("store").exists(), "the data stays");
 }

@@ -72,6 +72,9 @@ limits! {
     /// Programs at once that the daemon has started as processes.
     pub const PROGRAMS_MAX: usize = 256;
 
+    /// Such programs of one user at once; the next is answered EAGAIN.
+    pub const PROGRAMS_PER_USER_MAX: usize = 64;
+
     /// Bytes of the arguments of such a program, its name included.
     pub const ARGUMENT_BYTES_MAX: usize = 64 << 10;
 
@@ -98,6 +101,9 @@ limits! {
 
     /// Groups of processes at once.
     pub const GROUPS_MAX: usize = 4096;
+
+    /// Groups of one user at once, inside the user's own.
+    pub const GROUPS_PER_USER_MAX: usize = 256;
 
     /// Groups inside each other, the user's own included.
     pub const GROUP_DEPTH_MAX: usize = 8;
@@ -138,6 +144,9 @@ limits! {
     /// Calls about stores, of all programs together, that may wait for the disk; the next is answered EAGAIN.
     pub const STORE_ORDERS_MAX: usize = 256;
 
+    /// Such calls of one user's programs.
+    pub const STORE_ORDERS_PER_USER_MAX: usize = 64;
+
     /// Bytes of the text that `store_search` looks for.
     pub const STORE_QUERY_BYTES_MAX: usize = 4096;
 
@@ -171,8 +180,14 @@ limits! {
     /// Subscriptions at once; a further one is answered EAGAIN.
     pub const SUBSCRIPTIONS_MAX: usize = 64;
 
+    /// Subscriptions of one user at once.
+    pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 16;
+
     /// Traces at once; a further one is answered EAGAIN.
     pub const TRACES_MAX: usize = 64;
+
+    /// Traces of one user at once.
+    pub const TRACES_PER_USER_MAX: usize = 16;
 
     /// Bytes of the texts and numbers in one event of a trace; a larger event is lost. What a client that does not read
     /// can be owed at once, `OUTPUT_BYTES_MAX`, has room for 68 of them.

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::wait_until;
+use crate::{skipped, wait_until};
 
 /// What fills the disk.
 const FILLER: &str = "filler";
@@ -35,7 +35,7 @@ impl Disk {
     pub fn mount(path: &Path, bytes: u64) -> Option<Disk> {
         let disk = Disk::mount_as(path, bytes, false).or_else(|| Disk::mount_as(path, bytes, true));
         if disk.is_none() {
-            eprintln!("skipped: this system lets no disk be mounted, not even in a namespace of users");
+            skipped("disks: this system lets none be mounted, not even in a namespace of users");
         }
         disk
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
-use harness::{DEADLINE, binary, wait_for};
+use harness::{DEADLINE, binary, skipped, wait_for};
 use syscalls::client::blocking::Client;
 
 /// Puts the folder `$1` where the journal has its socket, then becomes the rest.
@@ -67,7 +67,7 @@ fn entries_of_the_journal_have_fields() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_str().expect("UTF-8");
     if !inside(path, &["true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: this machine lets nobody make a mount namespace");
+        return skipped("the journal's fields: this machine lets nobody make a mount namespace");
     }
     let journal = UnixDatagram::bind(folder.path().join("socket")).expect("binds");
     journal.set_read_timeout(Some(DEADLINE)).expect("sets");

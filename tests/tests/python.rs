@@ -9,8 +9,7 @@ fn package_passes_its_tests() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../syscalls/python");
     let version = "import sys; sys.exit(sys.version_info < (3, 10))";
     if !Command::new("python3").args(["-c", version]).status().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no python3 of version 3.10 or newer");
-        return;
+        return harness::skipped("the Python package: there is no python3 of version 3.10 or newer");
     }
     let programs = harness::binary("llmasos");
     let done = Command::new("python3")

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use nix::errno::Errno;
 use syscalls::client::blocking::Client;
 use syscalls::paths;
@@ -52,6 +52,11 @@ fn file_and_name(text: &str) -> Result<(PathBuf, String), String> {
         Some((file, name)) if !file.is_empty() && !name.is_empty() => Ok((file.into(), name.into())),
         _ => Err("give a file and a name, as in model.gguf=starter".into()),
     }
+}
+
+/// The shell with all that it can be told, for its manual.
+pub fn command() -> clap::Command {
+    Options::command()
 }
 
 /// Runs `llmsh`, or the builtin that it was called as, and gives the exit status.

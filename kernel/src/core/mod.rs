@@ -109,8 +109,8 @@ pub struct Kernel {
     deadly: BTreeSet<Pid>,
     /// Processes that are killed at a time, because they were asked to end.
     to_kill: BTreeSet<(Now, Pid)>,
-    /// Orders about values that the host has not carried out.
-    store_orders: usize,
+    /// Orders about values that the host has not carried out, by number, with their users.
+    store_orders: BTreeMap<u64, u32>,
     /// Calls of the kernel's own that write summaries, and the contexts that these are for.
     compactions: BTreeMap<CallNo, ContextId>,
     /// What is left of the swap area.
@@ -139,7 +139,7 @@ impl Kernel {
             used_up: BTreeSet::new(),
             deadly: BTreeSet::new(),
             to_kill: BTreeSet::new(),
-            store_orders: 0,
+            store_orders: BTreeMap::new(),
             compactions: BTreeMap::new(),
             seeds: Seeds::new(seed),
             now: Now(0),

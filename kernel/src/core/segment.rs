@@ -286,8 +286,9 @@ impl Kernel {
         }
     }
 
-    /// All segments, by name.
-    pub(super) fn segment_list(&self) -> Vec<SegmentInfo> {
+    /// The segments of a user, and those that he may open on, by name.
+    pub(super) fn segment_list(&self, uid: u32, caps: Caps) -> Vec<SegmentInfo> {
+        let sees = |s: &Segment| s.uid == uid || s.may_be_read_by(uid) || caps.has(Capability::Override);
         let info = |(name, s): (&String, &Segment)| SegmentInfo {
             name: name.clone(),
             model: self.models.get(&s.model).map(|m| m.name.clone()).unwrap_or_default(),
@@ -295,6 +296,6 @@ impl Kernel {
             mode: s.mode,
             length: Tokens(s.log.len() as u32),
         };
-        self.segments.by_name.iter().map(info).collect()
+        self.segments.by_name.iter().filter(|(_, s)| sees(s)).map(info).collect()
     }
 }

@@ -66,6 +66,7 @@ impl FromIterator<Kind> for Kinds {
 struct Subscription {
     kinds: Kinds,
     conn: ConnId,
+    uid: u32,
     /// Events that were left out since the last one that was sent.
     lost: u64,
 }
@@ -75,8 +76,8 @@ struct Subscription {
 pub(super) struct Subscriptions(BTreeMap<CallNo, Subscription>);
 
 impl Subscriptions {
-    pub(super) fn insert(&mut self, call: CallNo, conn: ConnId, kinds: Kinds) {
-        self.0.insert(call, Subscription { kinds, conn, lost: 0 });
+    pub(super) fn insert(&mut self, call: CallNo, conn: ConnId, uid: u32, kinds: Kinds) {
+        self.0.insert(call, Subscription { kinds, conn, uid, lost: 0 });
     }
 
     pub(super) fn remove(&mut self, call: CallNo) {
@@ -85,6 +86,11 @@ impl Subscriptions {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// How many a user has.
+    pub(super) fn count_of(&self, uid: u32) -> usize {
+        self.0.values().filter(|s| s.uid == uid).count()
     }
 
     /// The subscriptions that want a kind. Allocates nothing where there are none.

@@ -70,6 +70,19 @@ impl Tally {
     }
 }
 
+/// Checks that a user may have one more of what the daemon has few of, so that one user does not take all of them.
+///
+/// # Errors
+///
+/// EAGAIN with the number that is there and the limit.
+pub(super) fn check_part(uid: u32, caps: Caps, has: usize, most: usize, name: &str) -> Result<(), Fault> {
+    if has < most || caps.has(Capability::Resource) {
+        return Ok(());
+    }
+    let message = format!("user {uid} has {has} {name}; the limit is {most}, end some");
+    Err(Fault::new(Errno::EAGAIN, message))
+}
+
 impl FromIterator<u32> for Tally {
     fn from_iter<I: IntoIterator<Item = u32>>(users: I) -> Self {
         let mut tally = Tally::default();

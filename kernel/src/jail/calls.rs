@@ -41,6 +41,8 @@ const SHUT: &[i64] = &[
     // Leaving the process group, by which the daemon ends all that a program has started.
     libc::SYS_setsid,
     libc::SYS_setpgid,
+    // Names in folders that it may not list, told as others use them.
+    libc::SYS_inotify_add_watch,
     // File systems and name spaces.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -102,6 +104,21 @@ const SHUT_HERE: &[i64] = &[
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const SHUT_HERE: &[i64] = &[];
+
+/// What programs have in common outside of any folder: System V's memory, queues and semaphores, which outlive them.
+const COMMON: &[i64] = &[
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+];
 
 /// Changes of what the system keeps about files. The last four are newer than the C library's names.
 const ATTRIBUTES: &[i64] = &[
@@ -217,6 +234,9 @@ pub(super) fn shut(policy: &Policy, signals_are_scoped: bool) -> Result<(), Call
     if policy.attributes == Attributes::Shut {
         rules.extend(ATTRIBUTES.iter().chain(ATTRIBUTES_HERE).map(|call| (*call, Vec::new())));
     }
+    if network == Network::None {
+        rules.extend(COMMON.iter().map(|call| (*call, Vec::new())));
+    }
     if let Some(sockets) = socket_rules(network)? {
         rules.insert(libc::SYS_socket, sockets);
         rules.insert(libc::SYS_socketpair, pair_rules(network)?);
@@ -311,4 +331,53 @@ fn pair_rules(network: Network) -> Result<Vec<SeccompRule>, CallsError> {
 
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, CallsError> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
+    use std::{io, thread};
+
+    use super::*;
+
+    /// What a system call said that gives a negative number where it fails.
+    fn refused(answer: i64) -> Option<i32> {
+        if answer < 0 { io::Error::last_os_error().raw_os_error() } else { None }
+    }
+
+    /// Signals to a process, by each call that names it, and to this thread.
+    fn signal(pid: i32) -> ([Option<i32>; 5], Option<i32>) {
+        let (file, _other) = std::os::unix::net::UnixStream::pair().expect("a descriptor is left");
+        let owned = file.as_raw_fd();
+        // SAFETY: signal 0 does nothing, and the requests read one number.
+        unsafe {
+            let to_it = [
+                refused(libc::kill(pid, 0).into()),
+                refused(libc::syscall(libc::SYS_tgkill, pid, pid, 0)),
+                refused(libc::syscall(libc::SYS_tkill, pid, 0)),
+                refused(libc::fcntl(owned, libc::F_SETOWN, pid).into()),
+                refused(libc::ioctl(owned, FIOSETOWN, &raw const pid).into()),
+            ];
+            let own = std::process::id();
+            (to_it, refused(libc::syscall(libc::SYS_tgkill, own, libc::gettid(), 0)))
+        }
+    }
+
+    #[test]
+    fn signals_reach_nobody_else_where_the_system_does_not_scope_them() {
+        let mut other = Command::new("sleep").arg("600").spawn().expect("sleep is part of every Linux");
+        let pid = i32::try_from(other.id()).expect("a process number");
+        let free = signal(pid);
+        // A filter holds for the thread that is shut in, and for nobody else.
+        let shut_in = thread::spawn(move || {
+            shut(&Policy::program(), false).expect("the system filters calls");
+            signal(pid)
+        });
+        let shut_in = shut_in.join().expect("it answers");
+        other.kill().expect("it runs");
+        other.wait().expect("it is a child");
+        assert_eq!(free, ([None; 5], None));
+        assert_eq!(shut_in, ([Some(libc::EPERM); 5], None));
+    }
 }

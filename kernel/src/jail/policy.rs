@@ -42,10 +42,10 @@ pub enum Attributes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// Pairs alone, for its own children.
+    /// Pairs alone, for its own children, and nothing of System V.
     #[default]
     None,
-    /// Unix sockets: of whatever listens on this machine and lets the user in.
+    /// Unix sockets: of whatever listens on this machine and lets the user in. What is shared by System V goes with them.
     Unix,
     /// All that the user may.
     All,

@@ -3,6 +3,7 @@
 use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
+use syscalls::limits::GROUPS_PER_USER_MAX;
 use syscalls::reply::{Finish, GroupInfo, ProcessState};
 use syscalls::{CallId, ContextId, Errno, Pid, Reply, Tokens};
 
@@ -334,6 +335,22 @@ fn groups_belong_to_their_user_and_go_when_they_are_empty() {
     assert!(all.contains(&"user.1000/kept".to_owned()), "{all:?}");
     machine.call(conn, Setgroup { remove: true, ..setgroup("kept") }).expect("own group");
     assert!(!names(&mut machine, admin).contains(&"user.1000/kept".to_owned()));
+}
+
+#[test]
+fn groups_of_a_user_are_bounded_and_leave_room_for_those_of_others() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(1000);
+    for n in 0..GROUPS_PER_USER_MAX {
+        machine.call(conn, setgroup(&format!("kept-{n}"))).expect("there is room");
+    }
+    let fault = machine.call(conn, setgroup("kept-0/inner")).expect_err("one too many");
+    assert_eq!(fault.errno, Errno::E2BIG);
+    assert!(fault.message.contains("user.1000") && fault.message.contains("limit is 256"), "{fault}");
+    let other = machine.connect(1001);
+    machine.call(other, setgroup("own")).expect("others have room");
+    machine.call(conn, Setgroup { remove: true, ..setgroup("kept-0") }).expect("own group");
+    machine.call(conn, setgroup("kept-1/inner")).expect("there is room again");
 }
 
 #[test]

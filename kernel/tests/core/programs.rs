@@ -6,7 +6,8 @@ use kernel::core::output::Printed;
 use syscalls::call::{Class, Hello, Kill, Output, Ps, Signal, Spawn, Train, Wait};
 use syscalls::event::Stream;
 use syscalls::limits::{
-    ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX, RANKS_MAX,
+    ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX,
+    PROGRAMS_PER_USER_MAX, RANKS_MAX,
 };
 use syscalls::reply::OutputReply;
 use syscalls::{CallId, Errno, Fault, Pid, Reply};
@@ -45,6 +46,29 @@ fn started() -> (Machine, ConnId, Pid) {
 
 fn waited(machine: &mut Machine, conn: ConnId) -> Reply {
     machine.call(conn, Wait { pid: None, timeout_ms: Some(0) }).expect("the child has ended")
+}
+
+#[test]
+fn programs_of_a_user_are_bounded_and_leave_room_for_those_of_others() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(1000);
+    for _ in 0..PROGRAMS_PER_USER_MAX {
+        machine.begin(conn, spawn(&["/bin/program"]));
+    }
+    let again = machine.connect(1000);
+    let fault = machine.call(again, spawn(&["/bin/program"])).expect_err("one too many");
+    assert_eq!(fault.errno, Errno::EAGAIN);
+    assert!(fault.message.contains("user 1000 has 64 programs; the limit is 64"), "{fault}");
+    for uid in [1001, ADMIN] {
+        let other = machine.connect(uid);
+        let call = machine.begin(other, spawn(&["/bin/program"]));
+        assert_eq!(machine.reply(other, call), None, "user {uid} has room");
+    }
+    let (pid, _) = machine.programs.remove(0);
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    machine.event(Event::ProgramEnded { pid, status: 0 });
+    let call = machine.begin(again, spawn(&["/bin/program"]));
+    assert_eq!(machine.reply(again, call), None, "there is room again");
 }
 
 #[test]

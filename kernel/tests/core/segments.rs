@@ -91,11 +91,14 @@ fn segment_of_another_user_is_his_alone_unless_published() {
     let fault = machine.open_on_rules(other).expect_err("not for others");
     assert_eq!(fault.errno, Errno::EPERM);
     assert!(fault.message.contains("0o600"), "{fault}");
+    let seen = |machine: &mut Machine, conn| machine.segments(conn).len();
+    assert_eq!([owner, admin, other].map(|conn| seen(&mut machine, conn)), [1, 1, 0]);
     let theirs = machine.open_with(other, "other rules");
     assert_eq!(machine.share(other, theirs, 0o644).expect_err("the name is taken").errno, Errno::EPERM);
     let remove = Unshare { name: "rules".into() };
     assert_eq!(machine.call(other, remove.clone()).expect_err("not his").errno, Errno::EPERM);
     machine.share(owner, context, 0o644).expect("the owner replaces it");
+    assert_eq!(seen(&mut machine, other), 1, "it is published");
     assert!(machine.open_on_rules(other).is_ok());
     machine.call(owner, remove.clone()).expect("its owner");
     assert_eq!(machine.open_on_rules(owner).expect_err("it is gone").errno, Errno::ENOENT);

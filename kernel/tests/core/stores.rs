@@ -3,7 +3,7 @@
 use kernel::core::event::ConnId;
 use serde_json::{Value, json};
 use syscalls::call::*;
-use syscalls::limits::{STORE_ORDERS_MAX, STORE_VALUE_BYTES_MAX};
+use syscalls::limits::{STORE_ORDERS_MAX, STORE_ORDERS_PER_USER_MAX, STORE_VALUE_BYTES_MAX};
 use syscalls::{Errno, Reply};
 
 use crate::machine::{ADMIN, Job, Machine};
@@ -104,11 +104,28 @@ fn store_misused_is_refused_with_the_limit_and_the_value() {
     let zero = StoreGet { store: "notes\0".into(), key: "a".into() };
     assert_eq!(machine.call(conn, zero).expect_err("ends a name").errno, Errno::EINVAL);
     assert_eq!(machine.call(conn, put("", json!(1))).expect_err("no key").errno, Errno::EINVAL);
-    let waiting: Vec<_> = (0..STORE_ORDERS_MAX).map(|_| machine.begin(conn, get("a"))).collect();
-    let fault = machine.call(conn, get("a")).expect_err("one too many");
+    let admin = machine.connect(ADMIN);
+    let waiting: Vec<_> = (0..STORE_ORDERS_MAX).map(|_| machine.begin(admin, get("a"))).collect();
+    let fault = machine.call(admin, get("a")).expect_err("one too many");
     assert_eq!(fault.errno, Errno::EAGAIN);
+    for call in waiting {
+        assert_eq!(machine.finish(admin, call), Ok(Reply::Value(None)));
+    }
+    assert_eq!(machine.call(admin, get("a")), Ok(Reply::Value(None)), "there is room again");
+}
+
+#[test]
+fn store_calls_of_a_user_are_bounded_and_leave_room_for_those_of_others() {
+    let mut machine = Machine::default();
+    let (conn, again, other) = (machine.connect(7), machine.connect(7), machine.connect(8));
+    let waiting: Vec<_> = (0..STORE_ORDERS_PER_USER_MAX).map(|_| machine.begin(conn, get("a"))).collect();
+    let fault = machine.call(again, get("a")).expect_err("one too many");
+    assert_eq!(fault.errno, Errno::EAGAIN);
+    assert!(fault.message.contains("user 7 has 64 calls that wait for the store"), "{fault}");
+    let theirs = machine.begin(other, get("a"));
+    assert_eq!(machine.reply(other, theirs), None, "it waits for the disk and is not refused");
     for call in waiting {
         assert_eq!(machine.finish(conn, call), Ok(Reply::Value(None)));
     }
-    assert_eq!(machine.call(conn, get("a")), Ok(Reply::Value(None)), "there is room again");
+    assert_eq!(machine.call(again, get("a")), Ok(Reply::Value(None)), "there is room again");
 }

@@ -3,7 +3,7 @@
 use kernel::core::Event as Happening;
 use syscalls::call::*;
 use syscalls::event::{PageChange, ProcessChange, StepRow, WorkerChange};
-use syscalls::limits::SUBSCRIPTIONS_MAX;
+use syscalls::limits::{SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_USER_MAX};
 use syscalls::{CallId, Errno, Event, Reply};
 
 use crate::machine::{ADMIN, Machine, append_bytes, generate, mount, open};
@@ -125,6 +125,24 @@ fn subscription_of_an_unknown_kind_or_one_too_many_is_refused() {
     machine.begin(other, subscribe(&["worker"]));
     machine.mount(other, "n", "").expect("it mounts");
     assert!(!machine.frames[&other].is_empty(), "an ended connection has no subscriptions left");
+}
+
+#[test]
+fn subscriptions_of_a_user_are_bounded_and_leave_room_for_those_of_others() {
+    let mut machine = Machine::default();
+    let (conn, other) = (machine.connect(7), machine.connect(8));
+    for _ in 0..SUBSCRIPTIONS_PER_USER_MAX {
+        machine.begin(conn, subscribe(&["process"]));
+    }
+    let again = machine.connect(7);
+    let fault = machine.call(again, subscribe(&["process"])).expect_err("one too many");
+    assert_eq!(fault.errno, Errno::EAGAIN);
+    assert!(fault.message.contains("user 7 has 16 subscriptions; the limit is 16"), "{fault}");
+    let theirs = machine.begin(other, subscribe(&["process"]));
+    assert_eq!(machine.reply(other, theirs), None, "others have room");
+    machine.event(Happening::Disconnected { conn });
+    let own = machine.begin(again, subscribe(&["process"]));
+    assert_eq!(machine.reply(again, own), None, "there is room again");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use kernel::core::Event as Happening;
 use kernel::core::event::{ConnId, Credentials};
 use syscalls::call::*;
 use syscalls::event::ProcessChange;
-use syscalls::limits::{TRACE_EVENT_BYTES_MAX, TRACES_MAX};
+use syscalls::limits::{TRACE_EVENT_BYTES_MAX, TRACES_MAX, TRACES_PER_USER_MAX};
 use syscalls::{CallId, ContextId, Errno, Event, Pid, Reply, Token, Tokens};
 
 use crate::machine::{ADMIN, Machine, append_bytes, credentials, generate, open};
@@ -269,6 +269,21 @@ fn process_of_another_user_or_ones_own_is_not_traced() {
     machine.event(Happening::Disconnected { conn: watcher });
     let again = machine.begin(root, trace(other));
     assert_eq!(machine.reply(root, again), None, "there is room again");
+}
+
+#[test]
+fn traces_of_a_user_are_bounded_and_leave_room_for_those_of_others() {
+    let mut machine = Machine::default();
+    let (conn, other) = (machine.connect(7), machine.connect(8));
+    let (own, theirs) = (machine.spawn(conn, "own"), machine.spawn(other, "theirs"));
+    for _ in 0..TRACES_PER_USER_MAX {
+        machine.begin(conn, trace(own));
+    }
+    let fault = machine.call(conn, trace(own)).expect_err("one too many");
+    assert_eq!(fault.errno, Errno::EAGAIN);
+    assert!(fault.message.contains("user 7 has 16 traces; the limit is 16"), "{fault}");
+    let call = machine.begin(other, trace(theirs));
+    assert_eq!(machine.reply(other, call), None, "others have room");
 }
 
 #[test]

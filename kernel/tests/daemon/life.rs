@@ -3,9 +3,10 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use syscalls::Reply;
@@ -252,7 +253,7 @@ fn socket_of_the_service_manager_is_served_and_stays() {
 #[test]
 fn watchdog_is_fed_by_the_loop_and_status_lines_come() {
     let home = Home::new("exit 1");
-    let socket = std::os::unix::net::UnixDatagram::bind(home.path("n")).expect("the name is free");
+    let socket = UnixDatagram::bind(home.path("n")).expect("the name is free");
     socket.set_read_timeout(Some(super::harness::DEADLINE)).expect("a duration");
     let daemon = home.command();
     // As the service manager does: the process knows that it is meant.
@@ -290,29 +291,75 @@ fn watchdog_is_fed_by_the_loop_and_status_lines_come() {
     child.wait().expect("ends");
 }
 
+/// A daemon under a service manager that hears what it says.
+struct Managed {
+    child: Child,
+    heard: UnixDatagram,
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        // It fails where the daemon has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Managed {
+    /// Starts one and waits until it is ready.
+    fn start(home: &Home) -> Managed {
+        let heard = UnixDatagram::bind(home.path("n")).expect("the name is free");
+        heard.set_read_timeout(Some(super::harness::DEADLINE)).expect("a duration");
+        let child = home.command().env("NOTIFY_SOCKET", home.path("n")).spawn().expect("starts");
+        let managed = Managed { child, heard };
+        managed.until("READY=1");
+        managed
+    }
+
+    /// Listens until it says this, and gives what it says with it.
+    fn until(&self, word: &str) -> String {
+        let mut words = [0; 512];
+        loop {
+            let bytes = self.heard.recv(&mut words).expect("the daemon speaks");
+            let said = String::from_utf8_lossy(&words[..bytes]).into_owned();
+            if said.contains(word) {
+                return said;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a process number"));
+        nix::sys::signal::kill(pid, signal).expect("it runs");
+    }
+}
+
 #[test]
 fn service_manager_is_told_how_long_the_end_may_take() {
     let home = Home::new("exit 1");
     let config = fs::read_to_string(home.path("config.ron")).expect("reads");
     fs::write(home.path("config.ron"), config.replacen('(', "(save_at_end_ms: 60000, ", 1)).expect("writes");
-    let socket = std::os::unix::net::UnixDatagram::bind(home.path("n")).expect("the name is free");
-    socket.set_read_timeout(Some(super::harness::DEADLINE)).expect("a duration");
-    let mut child = home.command().env("NOTIFY_SOCKET", home.path("n")).spawn().expect("starts");
-    let mut words = [0; 512];
-    let mut until = |word: &str| loop {
-        let bytes = socket.recv(&mut words).expect("the daemon speaks");
-        let said = String::from_utf8_lossy(&words[..bytes]).into_owned();
-        if said.contains(word) {
-            return said;
-        }
-    };
-    until("READY=1");
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process number"));
-    nix::sys::signal::kill(pid, Signal::SIGTERM).expect("it runs");
-    let said = until("STOPPING=1");
+    let mut daemon = Managed::start(&home);
+    daemon.signal(Signal::SIGTERM);
+    let said = daemon.until("STOPPING=1");
     let asked = said.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")?.parse::<u64>().ok());
     assert!(asked.is_some_and(|us| us > 60_000_000), "it may write pages for a minute: {said}");
-    assert!(child.wait().expect("ends").success());
+    assert!(daemon.child.wait().expect("ends").success());
+}
+
+#[test]
+fn service_manager_is_told_that_a_reload_is_over_also_where_the_configuration_is_wrong() {
+    let home = Home::new("exit 1");
+    let config = fs::read_to_string(home.path("config.ron")).expect("reads");
+    let daemon = Managed::start(&home);
+    for policy in ["fifo", "lottery"] {
+        let more = format!("(policy: {policy:?}, ");
+        fs::write(home.path("config.ron"), config.replacen('(', &more, 1)).expect("writes");
+        daemon.signal(Signal::SIGHUP);
+        let said = daemon.until("RELOADING=1");
+        assert!(said.contains("MONOTONIC_USEC="), "the manager tells one reload from another by it: {said}");
+        daemon.until("READY=1");
+    }
 }
 
 /// Whether a daemon's allocator is told that threads keep nothing.

@@ -191,7 +191,7 @@ calls! {
     /// Removes a shared segment; contexts that were opened on it keep what they have. Only for its owner and the
     /// administrator.
     Unshare "unshare"(Unshare) -> "done";
-    /// Lists shared segments.
+    /// Lists shared segments: the caller's own, and those that he may open on.
     Segments "segments"(Segments) -> "segments";
     /// Starts a service and those that it requires, and answers when its program runs. EIO where it has failed. Services of
     /// the configuration are the administrator's to start and stop, by the capability `kill`; transient ones are their

@@ -3,19 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Command, Parser};
+use clap::{Command, CommandFactory, Parser};
 use clap_complete::{Shell, generate_to};
 use syscalls::{Errno, Fault};
 
 use super::arguments::{self, Invocation};
 use super::{ALL, Builtin, Outcome, Run};
+use crate::shell::command_line;
+use crate::{chat, qa, summariser, translator};
 
 pub const BUILTIN: Builtin =
     Builtin { name: "manual", command: || arguments::command::<Args>("manual"), run: Run::Program(run) };
 
 /// Writes manual pages and completions into a folder
 ///
-/// There is a page for each command, and completions for bash, zsh and fish.
+/// There is a page for each command and each program that users call, and completions for bash, zsh and fish.
 #[derive(Parser)]
 struct Args {
     /// The folder
@@ -32,11 +34,25 @@ fn run(invocation: &Invocation) -> Outcome {
 
 fn write(folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let mut whole = whole();
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut whole, "llmasos", folder)?;
+    for mut command in std::iter::once(whole()).chain(programs()) {
+        let name = command.get_name().to_owned();
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            generate_to(shell, &mut command, name.as_str(), folder)?;
+        }
+        clap_mangen::generate_to(command, folder)?;
     }
-    clap_mangen::generate_to(whole, folder)
+    Ok(())
+}
+
+/// The programs beside `llmasos` that users call.
+fn programs() -> [Command; 5] {
+    [
+        command_line::command(),
+        chat::Args::command(),
+        qa::Args::command(),
+        summariser::Args::command(),
+        translator::Args::command(),
+    ]
 }
 
 /// `llmasos` with all that it can be told.
@@ -68,5 +84,24 @@ mod tests {
             }
         }
         assert!(read("llmasos.1").contains("daemon"));
+    }
+
+    #[test]
+    fn manual_has_a_page_and_completions_for_every_program() {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path()).expect("the folder can be written");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("it was written");
+        for (name, option) in [
+            ("llmsh", "stop-on-exit"),
+            ("chat", "system"),
+            ("qa", "doc"),
+            ("summariser", "words"),
+            ("translator", "max-tokens"),
+        ] {
+            assert!(read(&format!("{name}.1")).contains(".SH SYNOPSIS"), "{name}");
+            for file in [format!("{name}.bash"), format!("_{name}"), format!("{name}.fish")] {
+                assert!(read(&file).contains(option), "--{option} in {file}");
+            }
+        }
     }
 }

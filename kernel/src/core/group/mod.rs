@@ -9,7 +9,7 @@ mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use syscalls::limits::{GROUP_DEPTH_MAX, GROUPS_MAX, NAME_BYTES_MAX};
+use syscalls::limits::{GROUP_DEPTH_MAX, GROUPS_MAX, GROUPS_PER_USER_MAX, NAME_BYTES_MAX};
 use syscalls::{Errno, Fault, Pid};
 
 use super::event::Now;
@@ -177,6 +177,17 @@ impl Groups {
             );
             return Err(Fault::new(Errno::E2BIG, message));
         }
+        // The outermost one is a user's, or of the administrator's making.
+        if let Some((outermost, ..)) = self.path(parent).last()
+            && self.within(outermost) >= GROUPS_PER_USER_MAX
+        {
+            let user = self.name(outermost);
+            let message = format!(
+                "group {name} would be number {} in {user}; the limit is {GROUPS_PER_USER_MAX}, remove some with setgroup",
+                GROUPS_PER_USER_MAX + 1
+            );
+            return Err(Fault::new(Errno::E2BIG, message));
+        }
         let id = GroupId(self.next);
         self.next += 1;
         self.groups.insert(id, Group::new(name.to_owned(), Some(parent)));
@@ -185,6 +196,11 @@ impl Groups {
             parent.children.insert(id);
         }
         Ok(id)
+    }
+
+    /// How many groups are inside a group.
+    fn within(&self, id: GroupId) -> usize {
+        self.get(id).map_or(0, |group| group.children.iter().map(|child| 1 + self.within(*child)).sum())
     }
 
     /// Enters a process.

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use syscalls::call::{Lifetime, Signal};
-use syscalls::limits::PROGRAMS_MAX;
+use syscalls::limits::{PROGRAMS_MAX, PROGRAMS_PER_USER_MAX};
 use syscalls::{Errno, Fault, Pid, Reply};
 
 use super::super::Kernel;
@@ -25,6 +25,7 @@ use super::super::connection::Connection;
 use super::super::effect::{Effect, Program};
 use super::super::event::{ConnId, Credentials, Now};
 use super::super::sched::Bucket;
+use super::super::user::check_part;
 use super::{Identity, Limits, Process, Run};
 
 /// The status of a process whose program could not be started, as of shells.
@@ -33,6 +34,7 @@ const STATUS_NOT_STARTED: u8 = 126;
 /// A program that the host has.
 #[derive(Clone, Copy, Debug, Default)]
 struct Alive {
+    uid: u32,
     /// It was started.
     runs: bool,
     /// What its process has ended with, where that was first.
@@ -75,6 +77,17 @@ impl Kernel {
         Ok(())
     }
 
+    /// Checks that one more program may be started for a user who asks for it. Services are the administrator's choice.
+    ///
+    /// # Errors
+    ///
+    /// EAGAIN where there are too many, or too many of the user.
+    pub(in crate::core) fn check_programs_of(&self, uid: u32, caps: Caps) -> Result<(), Fault> {
+        self.check_programs()?;
+        let own = self.programs.0.values().filter(|alive| alive.uid == uid).count();
+        check_part(uid, caps, own, PROGRAMS_PER_USER_MAX, "programs")
+    }
+
     /// Makes a process that is a program, and has that started.
     pub(in crate::core) fn begin_program(
         &mut self,
@@ -90,7 +103,7 @@ impl Kernel {
         process.limits = limits;
         process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
         self.processes.enter(process);
-        self.programs.0.insert(pid, Alive::default());
+        self.programs.0.insert(pid, Alive { uid: program.uid, ..Alive::default() });
         self.outputs.begin(pid, program.uid);
         self.out.push(Effect::StartProgram { pid, program: Box::new(program) });
         self.process_started(pid);

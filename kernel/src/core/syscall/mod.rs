@@ -240,7 +240,7 @@ impl Kernel {
             }
             Ok(Next::Store(order)) => {
                 let call = self.keep(caller, id, name, Waits::Store, None);
-                self.store_orders += 1;
+                self.store_orders.insert(call.0, caller.uid);
                 self.out.push(Effect::Store { number: call.0, uid: caller.uid, order });
             }
             Ok(Next::Turn { device, us }) => {
@@ -256,7 +256,7 @@ impl Kernel {
                 let told = waits.clone();
                 let call = self.keep(caller, id, name, waits, timeout_ms);
                 match told {
-                    Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, kinds),
+                    Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, caller.uid, kinds),
                     Waits::Calls(args) => self.begin_trace(call, caller.conn, &args),
                     Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
                     Waits::Service(name, _) => {
@@ -318,24 +318,24 @@ impl Kernel {
             Call::ServiceRestart(args) => self.sys_service_restart(caller, &args),
             Call::ServiceStatus(args) => self.sys_service_status(caller, &args),
             Call::ServiceList(_) => Ok(Next::Reply(self.sys_service_list())),
-            Call::Segments(_) => Ok(Next::Reply(self.sys_segments())),
+            Call::Segments(_) => Ok(Next::Reply(self.sys_segments(caller))),
             Call::Tokenize(args) => self.sys_tokenize(args),
             Call::Detokenize(args) => self.sys_detokenize(args),
             Call::Embed(args) => self.sys_embed(args),
             Call::Send(args) => self.sys_send(caller, args),
             Call::Receive(args) => self.sys_receive(caller, &args),
-            Call::StorePut(args) => self.sys_store_put(args),
-            Call::StoreGet(args) => self.sys_store_get(args),
-            Call::StoreDelete(args) => self.sys_store_delete(args),
-            Call::StoreList(args) => self.sys_store_list(args),
-            Call::StoreSearch(args) => self.sys_store_search(args),
+            Call::StorePut(args) => self.sys_store_put(caller, args),
+            Call::StoreGet(args) => self.sys_store_get(caller, args),
+            Call::StoreDelete(args) => self.sys_store_delete(caller, args),
+            Call::StoreList(args) => self.sys_store_list(caller, args),
+            Call::StoreSearch(args) => self.sys_store_search(caller, args),
             Call::Mount(args) => self.sys_mount(args),
             Call::Unmount(args) => self.sys_unmount(&args),
             Call::Compute(args) => self.sys_compute(caller, &args),
             Call::Yield(_) => self.sys_yield(caller),
             Call::Train(args) => self.sys_train(caller, &args),
             Call::Models(_) => Ok(Next::Reply(self.sys_models())),
-            Call::Subscribe(args) => self.sys_subscribe(&args),
+            Call::Subscribe(args) => self.sys_subscribe(caller, &args),
             Call::Trace(args) => self.sys_trace(caller, args),
             Call::Sysinfo(_) => Ok(Next::Reply(self.sys_sysinfo())),
             Call::Shutdown(_) => self.sys_shutdown(),

@@ -3,9 +3,10 @@
 use syscalls::Reply;
 
 use super::super::Kernel;
+use super::Caller;
 
 impl Kernel {
-    pub(super) fn sys_segments(&self) -> Reply {
-        Reply::Segments(self.segment_list())
+    pub(super) fn sys_segments(&self, caller: &Caller) -> Reply {
+        Reply::Segments(self.segment_list(caller.uid, caller.caps))
     }
 }

@@ -33,7 +33,7 @@ impl Kernel {
     /// Makes a child process, and has its program started where it is one.
     pub(super) fn start_child(&mut self, caller: &Caller, args: Spawn, program: Option<Program>) -> Outcome {
         if program.is_some() {
-            self.check_programs()?;
+            self.check_programs_of(caller.uid, caller.caps)?;
         }
         check_name("a process", &args.name)?;
         let parent = self.process(caller.pid)?;

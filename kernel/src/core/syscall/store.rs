@@ -7,17 +7,19 @@
 
 use syscalls::call::{StoreDelete, StoreGet, StoreList, StorePut, StoreSearch};
 use syscalls::limits::{
-    NAME_BYTES_MAX, STORE_ORDERS_MAX, STORE_QUERY_BYTES_MAX, STORE_RESULTS_MAX, STORE_VALUE_BYTES_MAX,
+    NAME_BYTES_MAX, STORE_ORDERS_MAX, STORE_ORDERS_PER_USER_MAX, STORE_QUERY_BYTES_MAX, STORE_RESULTS_MAX,
+    STORE_VALUE_BYTES_MAX,
 };
 use syscalls::{Errno, Fault, Reply};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::effect::StoreOrder;
-use super::{Next, Outcome, check_name};
+use super::super::user::check_part;
+use super::{Caller, Next, Outcome, check_name};
 
 impl Kernel {
-    pub(super) fn sys_store_put(&self, args: StorePut) -> Outcome {
+    pub(super) fn sys_store_put(&self, caller: &Caller, args: StorePut) -> Outcome {
         check_names(&args.store, &args.key)?;
         let bytes = args.value.to_string().len();
         if bytes > STORE_VALUE_BYTES_MAX {
@@ -26,30 +28,30 @@ impl Kernel {
             );
             return Err(Fault::new(Errno::E2BIG, message));
         }
-        self.order(StoreOrder::Put(args))
+        self.order(caller, StoreOrder::Put(args))
     }
 
-    pub(super) fn sys_store_get(&self, args: StoreGet) -> Outcome {
+    pub(super) fn sys_store_get(&self, caller: &Caller, args: StoreGet) -> Outcome {
         check_names(&args.store, &args.key)?;
-        self.order(StoreOrder::Get(args))
+        self.order(caller, StoreOrder::Get(args))
     }
 
-    pub(super) fn sys_store_delete(&self, args: StoreDelete) -> Outcome {
+    pub(super) fn sys_store_delete(&self, caller: &Caller, args: StoreDelete) -> Outcome {
         check_names(&args.store, &args.key)?;
-        self.order(StoreOrder::Delete(args))
+        self.order(caller, StoreOrder::Delete(args))
     }
 
-    pub(super) fn sys_store_list(&self, args: StoreList) -> Outcome {
+    pub(super) fn sys_store_list(&self, caller: &Caller, args: StoreList) -> Outcome {
         check_name("a store", &args.store)?;
         if args.prefix.len() > NAME_BYTES_MAX {
             let message =
                 format!("the prefix has {} bytes; keys have at most {NAME_BYTES_MAX}", args.prefix.len());
             return Err(Fault::new(Errno::EINVAL, message));
         }
-        self.order(StoreOrder::List(args))
+        self.order(caller, StoreOrder::List(args))
     }
 
-    pub(super) fn sys_store_search(&self, args: StoreSearch) -> Outcome {
+    pub(super) fn sys_store_search(&self, caller: &Caller, args: StoreSearch) -> Outcome {
         check_name("a store", &args.store)?;
         let bytes = args.text.len();
         if bytes > STORE_QUERY_BYTES_MAX {
@@ -61,22 +63,24 @@ impl Kernel {
             let message = format!("count is {}; ask for 1 to {STORE_RESULTS_MAX} results", args.count);
             return Err(Fault::new(Errno::EINVAL, message));
         }
-        self.order(StoreOrder::Search(args))
+        self.order(caller, StoreOrder::Search(args))
     }
 
-    fn order(&self, order: StoreOrder) -> Outcome {
-        if self.store_orders >= STORE_ORDERS_MAX {
+    fn order(&self, caller: &Caller, order: StoreOrder) -> Outcome {
+        if self.store_orders.len() >= STORE_ORDERS_MAX {
             let message = format!(
                 "{STORE_ORDERS_MAX} calls wait for the store, which is the limit; try again when some are done"
             );
             return Err(Fault::new(Errno::EAGAIN, message));
         }
+        let own = self.store_orders.values().filter(|uid| **uid == caller.uid).count();
+        check_part(caller.uid, caller.caps, own, STORE_ORDERS_PER_USER_MAX, "calls that wait for the store")?;
         Ok(Next::Store(order))
     }
 
     /// The host has carried an order out. Its call may have been withdrawn meanwhile.
     pub(in crate::core) fn stored(&mut self, number: u64, result: Result<Reply, Fault>) {
-        self.store_orders = self.store_orders.saturating_sub(1);
+        self.store_orders.remove(&number);
         self.finish(CallNo(number), result);
     }
 }

@@ -2,11 +2,12 @@
 //! and none of it goes to the log.
 
 use syscalls::call::{Capability, Trace};
-use syscalls::limits::TRACES_MAX;
+use syscalls::limits::{TRACES_MAX, TRACES_PER_USER_MAX};
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
 use super::super::call::Waits;
+use super::super::user::check_part;
 use super::{Caller, Next, Outcome};
 
 impl Kernel {
@@ -28,6 +29,8 @@ impl Kernel {
             let message = format!("{TRACES_MAX} traces run, which is the limit; end one");
             return Err(Fault::new(Errno::EAGAIN, message));
         }
+        let own = self.traces.count_of(caller.uid);
+        check_part(caller.uid, caller.caps, own, TRACES_PER_USER_MAX, "traces")?;
         Ok(Next::Wait(Waits::Calls(Box::new(args)), None))
     }
 }

@@ -52,6 +52,11 @@ impl Traces {
         self.by_call.len()
     }
 
+    /// How many a user has.
+    pub(super) fn count_of(&self, uid: u32) -> usize {
+        self.by_call.values().filter(|t| t.uid == uid).count()
+    }
+
     /// The traces that a process is in.
     fn of(&self, pid: Pid) -> Vec<CallNo> {
         self.by_call.iter().filter(|(_, t)| t.pids.contains(&pid)).map(|(call, _)| *call).collect()

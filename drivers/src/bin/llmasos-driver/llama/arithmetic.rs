@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 use drivers::wire::{Asid, DriverFault};
-use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
@@ -122,7 +121,8 @@ fn start_trial(command: &mut Command) -> io::Result<Child> {
         command.pre_exec(move || {
             // A trial that dies leaves no core file.
             let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            #[cfg(target_os = "linux")]
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             let in_time = getppid() == worker;
             if in_time { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
         });
@@ -256,6 +256,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn trial_ends_with_whoever_has_started_it() {
         let start = || start_trial(Command::new("sleep").arg("20")).expect("sleep is part of every Linux");
         let mut left = std::thread::spawn(start).join().expect("it only starts it");
