@@ -150,6 +150,21 @@ fn quote_left_open_goes_on_on_the_next_line() {
 }
 
 #[test]
+fn top_ends_at_a_key_or_ctrl_c_and_leaves_the_terminal_as_it_was() {
+    let daemon = Daemon::start();
+    let mut terminal = open(&daemon);
+    for key in ["q", "\x03"] {
+        terminal.press("top --every 3600\r");
+        terminal.expect("SHARE");
+        // Other keys do nothing.
+        terminal.press(&format!("x{key}"));
+        terminal.expect("llmsh> ");
+        let modes = terminal.line("/bin/stty -a");
+        assert!(modes.contains(" icanon") && modes.contains(" echo "), "{modes}");
+    }
+}
+
+#[test]
 fn job_stopped_by_ctrl_z_goes_on_in_the_foreground() {
     let daemon = Daemon::start();
     daemon.mount_sim("endless", ENDLESS);

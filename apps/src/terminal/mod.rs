@@ -6,6 +6,7 @@
 
 pub mod clean;
 pub mod interrupt;
+pub mod keys;
 #[macro_use]
 pub mod note;
 pub mod output;

@@ -1,7 +1,6 @@
 //! `top`: what runs, again and again, and how runs of the trainer go on.
 
 use std::collections::BTreeMap;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -12,6 +11,8 @@ use syscalls::reply::ProcessInfo;
 use super::arguments::{self, Daemon, Invocation};
 use super::ps::column::{self, Column, Users};
 use super::{Builtin, Outcome, Run};
+use crate::terminal::interrupt::INTERRUPTED;
+use crate::terminal::keys::{Keys, Waited};
 use crate::terminal::output::Output;
 use crate::terminal::table::{Align, Table};
 
@@ -27,7 +28,7 @@ const COLUMNS: [&str; 8] = ["pid", "user", "state", "class", "nice", "tokens", "
 ///
 /// SHARE is how much of the time since the last look the process has had of models, or to compute by itself; the largest
 /// comes first. Below the processes are the runs of the trainer, each with its step, its speed, its loss, and the loss over
-/// the whole run. Ctrl-C ends it.
+/// the whole run. `q` ends it.
 #[derive(Debug, Parser)]
 struct Args {
     /// Seconds between two looks
@@ -53,6 +54,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut client = args.daemon.connect("top")?;
     let mut output = Output::stdout();
     let mut top = Top::default();
+    let keys = Keys::listen()?;
     let mut looks = 0;
     loop {
         let shown = top.look(&mut client)?;
@@ -62,7 +64,11 @@ fn run(invocation: &Invocation) -> Outcome {
         if args.count == Some(looks) {
             return Ok(0);
         }
-        thread::sleep(Duration::from_secs_f64(args.every));
+        match keys.wait(Duration::from_secs_f64(args.every))? {
+            Waited::Passed => {}
+            Waited::Quit => return Ok(0),
+            Waited::Interrupted => return Ok(INTERRUPTED),
+        }
     }
 }
 
