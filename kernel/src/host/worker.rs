@@ -127,7 +127,10 @@ impl Supervisor {
         // The main loop is gone only when the daemon ends.
         let _ = self.inputs.send(started).await;
         let end = self.listen(&mut child, &link, os_pid, files).await;
-        Ok(conclude(end, child, &link, os_pid).await)
+        let how = conclude(end, child, &link, os_pid).await;
+        // One that was taken over may have left children behind. They are in its group, which the jail lets none of them leave.
+        kill_group(os_pid);
+        Ok(how)
     }
 
     /// Whether nobody has written to the files while the worker loaded them.

@@ -59,6 +59,17 @@ fn worker_that_loads_is_listed_and_ends_with_its_model() {
 }
 
 #[test]
+fn what_a_worker_leaves_behind_ends_with_it() {
+    let home = Home::new("sleep 600 & echo $! >pid; cat ready >&0; head -c 1 <&0 >/dev/null; exit 3");
+    let daemon = home.start();
+    let mut client = daemon.client();
+    client.mount("sim:", "m", |_| {}).expect("mounts");
+    let left = worker_pid(&home);
+    client.unmount("m", false).expect("nobody uses it");
+    wait_for_end(left);
+}
+
+#[test]
 fn model_mounted_is_mounted_again_after_the_daemon_was_killed() {
     // It does not notice the end of its socket; the system has to kill it.
     let home = Home::new("echo $$ >pid; cat ready >&0; exec sleep 600");
