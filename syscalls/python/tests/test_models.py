@@ -151,7 +151,7 @@ class Models(Place):
             llmasos.datasets.from_pairs(pairs),
             llmasos.optimizers.AdamW(lr=3e-3),
             schedule=llmasos.schedules.Linear(warmup=20),
-            **{**SHORT, "steps": 300, "batch_size": 8},
+            **{**SHORT, "steps": 600, "batch_size": 8},
         )
         self.assertEqual(model.generate_text("two six", temperature=0), "six two")
         asked = ["two six", "ten", "one nine"]
