@@ -89,13 +89,14 @@ pub(in crate::core) struct Accounts {
 }
 
 impl Accounts {
-    /// What a process has attained; nothing yet for one that has never run here.
+    /// What a process has attained; nothing yet for one that has never wanted to run here.
     pub(super) fn process(&self, pid: Pid) -> Option<&Account> {
         self.numbers.get(&pid).map(|number| self.at(*number))
     }
 
-    /// The account of a process, opened where it has none.
-    pub(super) fn open(&mut self, pid: Pid) -> AccountNo {
+    /// The account of a process, opened where it has none. A newcomer stands behind those that wait already, as if it had
+    /// had a row in the step that has begun last: or others that come again and again would stay before them.
+    pub(super) fn open(&mut self, pid: Pid, begun: u64) -> AccountNo {
         if let Some(number) = self.numbers.get(&pid) {
             return *number;
         }
@@ -103,6 +104,7 @@ impl Accounts {
             self.accounts.push(Account::default());
             AccountNo(self.accounts.len() as u32 - 1)
         });
+        self.at_mut(number).served = begun;
         self.numbers.insert(pid, number);
         number
     }

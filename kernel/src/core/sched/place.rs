@@ -99,11 +99,14 @@ impl Kernel {
                 sched.idle.insert((due, id));
             }
             (Place::Waiting, Some((call, deadline))) => {
+                if self.processes.living(owner).is_some() {
+                    sched.accounts.open(owner, model.steps_begun);
+                }
                 sched.line.insert((owner, group), (deadline, call), id);
             }
             (Place::Running, Some((call, _))) => {
                 if let Some(process) = self.processes.living(owner) {
-                    let owner = Owner::of(process, sched.accounts.open(owner));
+                    let owner = Owner::of(process, sched.accounts.open(owner, model.steps_begun));
                     sched.running.enter(Runner { context: id, call, owner, since: self.now });
                 }
             }

@@ -1,4 +1,4 @@
-//! Round robin: whose process had a row longest ago goes first, whatever the rows cost.
+//! Round robin: whose process had a row longest ago goes first, whatever the rows cost. A newcomer goes last.
 
 use super::{Rank, View};
 
