@@ -4,7 +4,7 @@
 //! asks again when that is over. On each device one of them has a quantum at a time. Whose turn it is:
 //!
 //! - by class, and in a class the process that has been served least for its weight. A newcomer begins where the least
-//!   served of those that wait is, as in [`super::sched::policy::fair`].
+//!   served of those that wait is.
 //! - Beside models that have steps on the device, it is a matter of shares: below what runs there it is owed a twentieth
 //!   of the time, in the class of what runs there its part by weight, above it everything. What it has not had of its
 //!   share is kept, what it had beyond it is held against it, up to [`OWED_US_MAX`].

@@ -66,8 +66,13 @@ fn policies_order_prompts_each_in_its_way() {
 
 #[test]
 fn newcomers_without_end_starve_nobody() {
-    for policy in [Policy::Rr, Policy::Fair, Policy::Mlfq] {
-        let (mut machine, old) = machine(policy);
+    let room = [TIMED.to_owned(), TIMED.replace("65536", "8192")];
+    let cases =
+        [Policy::Rr, Policy::Fair, Policy::Mlfq].into_iter().flat_map(|p| room.iter().map(move |r| (p, r)));
+    for (policy, script) in cases {
+        let mut machine = Machine::new(KernelConfig { policy, ..KernelConfig::default() });
+        let old = machine.connect(ADMIN);
+        machine.mount(old, "m", script).expect("it mounts");
         let call = machine.prompt(old, 8000, None);
         machine.finish(old, call).expect("it ends");
         let newcomer = |machine: &mut Machine| {
@@ -86,7 +91,7 @@ fn newcomers_without_end_starve_nobody() {
                 }
             }
             // Of 0.2 s each: under mlfq all rise once in 10 s.
-            assert!(came < 100, "{policy}: {came} newcomers went before");
+            assert!(came < 100, "{policy}, {script}: {came} newcomers went before");
         }
     }
 }

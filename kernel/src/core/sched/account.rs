@@ -40,6 +40,44 @@ impl Attained {
     }
 }
 
+/// The virtual times of the backlogged members of a group, and their weights together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread {
+    pub least: u64,
+    greatest: u64,
+    weights: u64,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Spread { least: u64::MAX, greatest: 0, weights: 0 }
+    }
+}
+
+impl Spread {
+    /// Counts a member.
+    pub(super) fn note(&mut self, service: u64, weight: u64) {
+        self.join(Spread { least: service, greatest: service, weights: weight });
+    }
+
+    /// Counts those of another.
+    pub(super) fn join(&mut self, other: Spread) {
+        self.least = self.least.min(other.least);
+        self.greatest = self.greatest.max(other.greatest);
+        self.weights = self.weights.saturating_add(other.weights);
+    }
+}
+
+/// The virtual time at which newcomers to a group begin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    at: u64,
+    /// Until the next plan it moves no further than this.
+    most: u64,
+    /// The weights of those that were backlogged at the last plan.
+    weights: u64,
+}
+
 /// What a process has attained on a model, over its whole life.
 #[derive(Clone, Debug, Default)]
 pub(in crate::core) struct Account {
@@ -82,8 +120,7 @@ pub(in crate::core) struct Accounts {
     free: Vec<AccountNo>,
     numbers: Table<Pid, AccountNo>,
     groups: BTreeMap<(Class, GroupId), Attained>,
-    /// The least virtual time among the backlogged members of a group, at the last plan in which it had some.
-    clocks: BTreeMap<(Class, GroupId), u64>,
+    clocks: BTreeMap<(Class, GroupId), Clock>,
     /// The pace of each class.
     paces: [u64; 4],
 }
@@ -94,17 +131,20 @@ impl Accounts {
         self.numbers.get(&pid).map(|number| self.at(*number))
     }
 
-    /// The account of a process, opened where it has none. A newcomer stands behind those that wait already, as if it had
-    /// had a row in the step that has begun last: or others that come again and again would stay before them.
-    pub(super) fn open(&mut self, pid: Pid, begun: u64) -> AccountNo {
+    /// The account of a process, opened where it has none. A newcomer to a group begins at its clock, and as if it had had a
+    /// row in the step that has begun last: or newcomers that come again and again would stay before all others.
+    pub(super) fn open(&mut self, pid: Pid, (class, group): (Class, GroupId), begun: u64) -> AccountNo {
         if let Some(number) = self.numbers.get(&pid) {
             return *number;
         }
+        let clock = self.clock(class, group);
         let number = self.free.pop().unwrap_or_else(|| {
             self.accounts.push(Account::default());
             AccountNo(self.accounts.len() as u32 - 1)
         });
-        self.at_mut(number).served = begun;
+        let account = self.at_mut(number);
+        account.served = begun;
+        account.of_mut(class).service = clock;
         self.numbers.insert(pid, number);
         number
     }
@@ -131,14 +171,23 @@ impl Accounts {
 
     /// The virtual time at which newcomers to a group begin.
     pub(super) fn clock(&self, class: Class, group: GroupId) -> u64 {
-        self.clocks.get(&(class, group)).copied().unwrap_or_default()
+        self.clocks.get(&(class, group)).map_or(0, |clock| clock.at)
     }
 
-    /// Moves the clock of a group to the least virtual time of its backlogged members. It never goes back: all of
-    /// these began at the clock or later.
-    pub(super) fn advance_clock(&mut self, class: Class, group: GroupId, least: u64) {
+    /// Brings the clock of a group up to the least virtual time of its backlogged members. Until the next plan it may move
+    /// up to the greatest of these, and `lag` behind the least.
+    pub(super) fn set_clock(&mut self, class: Class, group: GroupId, members: Spread, lag: u64) {
         let clock = self.clocks.entry((class, group)).or_default();
-        *clock = least.max(*clock);
+        clock.at = clock.at.max(members.least);
+        clock.most = members.greatest.min(members.least.saturating_add(lag));
+        clock.weights = members.weights;
+    }
+
+    /// Moves the clock of a group on by a time that its members were charged with.
+    pub(super) fn move_clock(&mut self, class: Class, group: GroupId, us: u64) {
+        let Some(clock) = self.clocks.get_mut(&(class, group)) else { return };
+        let passed = us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / clock.weights.max(1);
+        clock.at = clock.at.max(clock.at.saturating_add(passed).min(clock.most));
     }
 
     /// The pace of a class.

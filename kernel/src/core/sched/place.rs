@@ -99,14 +99,16 @@ impl Kernel {
                 sched.idle.insert((due, id));
             }
             (Place::Waiting, Some((call, deadline))) => {
-                if self.processes.living(owner).is_some() {
-                    sched.accounts.open(owner, model.steps_begun);
+                if let Some(process) = self.processes.living(owner) {
+                    sched.accounts.open(owner, (process.class(), process.id.group), model.steps_begun);
                 }
                 sched.line.insert((owner, group), (deadline, call), id);
             }
             (Place::Running, Some((call, _))) => {
                 if let Some(process) = self.processes.living(owner) {
-                    let owner = Owner::of(process, sched.accounts.open(owner, model.steps_begun));
+                    let standing = (process.class(), process.id.group);
+                    let account = sched.accounts.open(owner, standing, model.steps_begun);
+                    let owner = Owner::of(process, account);
                     sched.running.enter(Runner { context: id, call, owner, since: self.now });
                 }
             }

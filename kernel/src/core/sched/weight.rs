@@ -1,4 +1,6 @@
-//! Weights of nice values.
+//! Weights of nice values and of groups.
+
+use super::super::group::GROUP_WEIGHT;
 
 /// The weight of nice 0.
 pub(super) const WEIGHT_NORMAL: u64 = 1024;
@@ -7,6 +9,11 @@ pub(super) const WEIGHT_NORMAL: u64 = 1024;
 /// one step of nice moves about a tenth of a processor between two processes.
 pub(in crate::core) fn weight(nice: i8) -> u64 {
     WEIGHTS[place(nice)].0
+}
+
+/// The weight of a group among processes and other groups.
+pub(super) fn group_weight(weight: u32) -> u64 {
+    u64::from(weight) * WEIGHT_NORMAL / u64::from(GROUP_WEIGHT)
 }
 
 /// What a decode step adds to the pace of a process.

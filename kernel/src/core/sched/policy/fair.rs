@@ -7,9 +7,11 @@
 //! well, and who has an ancestor that is ahead of the least of its siblings sits out.
 //!
 //! **Backlogged** is who has a context in memory with something to compute and frames to compute it into. Who was
-//! not backlogged at the plan before begins at the *clock* of its group, the least virtual time of the backlogged
-//! at the last plan (or at its own, if that is later): a rest earns no credit. The clock never goes back, since
-//! virtual times only grow and newcomers begin at it.
+//! not backlogged at the plan before begins at the *clock* of its group (or at its own virtual time, if that is later): a
+//! rest earns no credit. The clock is the least virtual time of the backlogged at the last plan, or later: newcomers that
+//! come again and again keep that least where it is, and others would wait for ever. So the clock moves on with each step,
+//! too, by the time that was charged over the weights of the backlogged, as the virtual time of fluid fair queueing does,
+//! up to the greatest virtual time of theirs, and up to L behind the least. It never goes back.
 //!
 //! # The bound
 //!
@@ -23,10 +25,10 @@
 //! target; and w_min is the least weight of the two. So the service S that both are charged with in between
 //! satisfies |Sᵢ/wᵢ − Sⱼ/wⱼ| ≤ 2 B.
 //!
-//! *Proof.* Let m be the least virtual time of the backlogged at a plan; m never decreases, as the clock does not.
-//! We show that m ≤ vᵢ ≤ m + B for every backlogged i, from which the first claim follows. (1) i becomes backlogged
-//! at max(vᵢ, clock). If the clock is the greater, it is within. If not, i was served before: it left with
-//! vᵢ ≤ m' + B at an earlier m' ≤ m. (2) i has rows in a step only if vᵢ ≤ m + L at its plan, and is charged at most
+//! *Proof.* Let m be the least virtual time of the backlogged at a plan; m never decreases, as the clock does not, and is
+//! no later than the clock. We show that m ≤ vᵢ ≤ m + B for every backlogged i, from which the first claim follows. (1) i
+//! becomes backlogged at max(vᵢ, clock). The clock is m, or was set at m' + L at most at an earlier m' ≤ m. If vᵢ is the
+//! greater, i was served before: it left with vᵢ ≤ m' + B at an earlier m' ≤ m. (2) i has rows in a step only if vᵢ ≤ m + L at its plan, and is charged at most
 //! C / wᵢ for it, so that vᵢ ≤ m + L + C / wᵢ after it. (3) If i has no rows, vᵢ stays and m does not decrease. The
 //! second claim is the difference of the first at t₁ and t₂. ∎
 //!
@@ -59,8 +61,9 @@ use std::collections::BTreeMap;
 use syscalls::call::Class;
 
 use super::super::super::group::{GroupId, Groups};
-use super::super::account::{Accounts, Attained, VIRTUAL_US};
+use super::super::account::{Accounts, Attained, Spread, VIRTUAL_US};
 use super::super::running::Owner;
+use super::super::weight::{group_weight, weight};
 use super::{Rank, View};
 
 pub(super) fn rank(view: &View) -> Rank {
@@ -85,28 +88,31 @@ pub(in crate::core::sched) fn hold_back(
     lag_us: u64,
 ) {
     let lag = lag_us.saturating_mul(VIRTUAL_US);
-    let mut least = Least::default();
+    let mut spreads = Spreads::default();
     let mut services = Vec::with_capacity(backlogged.len());
     let siblings =
         |a: &Backlogged, b: &Backlogged| (a.owner.class, a.owner.group) == (b.owner.class, b.owner.group);
     for members in backlogged.chunk_by(siblings) {
         let Owner { class, group, .. } = members[0].owner;
-        begin_groups(accounts, groups, class, group, plan, &mut least);
+        begin_groups(accounts, groups, class, group, plan, &mut spreads);
         let clock = accounts.clock(class, group);
-        let from = services.len();
-        let attained = |b: &Backlogged| begin(accounts.at_mut(b.owner.account).of_mut(class), clock, plan);
-        services.extend(members.iter().map(attained));
-        services[from..].iter().min().into_iter().for_each(|service| least.note(class, group, *service));
+        let mut spread = Spread::default();
+        services.extend(members.iter().map(|b| {
+            let service = begin(accounts.at_mut(b.owner.account).of_mut(class), clock, plan);
+            spread.note(service, weight(b.owner.nice));
+            service
+        }));
+        spreads.add(class, group, spread);
     }
-    for ((class, parent), service) in &least.0 {
-        accounts.advance_clock(*class, *parent, *service);
+    for ((class, parent), spread) in &spreads.0 {
+        accounts.set_clock(*class, *parent, *spread, lag);
     }
     let mut services = services.into_iter();
     for members in backlogged.chunk_by_mut(siblings) {
         let Owner { class, group, .. } = members[0].owner;
-        let limit = least.of(class, group).saturating_add(lag);
+        let limit = spreads.least(class, group).saturating_add(lag);
         let group_ahead = groups.path(group).any(|(group, parent, _)| {
-            accounts.group_mut(class, group).service > least.of(class, parent).saturating_add(lag)
+            accounts.group_mut(class, group).service > spreads.least(class, parent).saturating_add(lag)
         });
         for (process, service) in members.iter_mut().zip(services.by_ref()) {
             process.sits_out = class != Class::Realtime && (group_ahead || service > limit);
@@ -114,18 +120,17 @@ pub(in crate::core::sched) fn hold_back(
     }
 }
 
-/// The least virtual time among the backlogged members of each group.
+/// The virtual times of the backlogged members of each group.
 #[derive(Default)]
-struct Least(BTreeMap<(Class, GroupId), u64>);
+struct Spreads(BTreeMap<(Class, GroupId), Spread>);
 
-impl Least {
-    fn note(&mut self, class: Class, parent: GroupId, service: u64) {
-        let slot = self.0.entry((class, parent)).or_insert(service);
-        *slot = service.min(*slot);
+impl Spreads {
+    fn add(&mut self, class: Class, parent: GroupId, members: Spread) {
+        self.0.entry((class, parent)).or_default().join(members);
     }
 
-    fn of(&self, class: Class, parent: GroupId) -> u64 {
-        self.0.get(&(class, parent)).copied().unwrap_or_default()
+    fn least(&self, class: Class, parent: GroupId) -> u64 {
+        self.0.get(&(class, parent)).map_or(0, |spread| spread.least)
     }
 }
 
@@ -136,15 +141,17 @@ fn begin_groups(
     class: Class,
     group: GroupId,
     plan: u64,
-    least: &mut Least,
+    spreads: &mut Spreads,
 ) {
-    for (group, parent, _) in groups.path(group) {
+    for (group, parent, weight) in groups.path(group) {
         let clock = accounts.clock(class, parent);
         let attained = accounts.group_mut(class, group);
         if attained.seen == plan {
             return;
         }
-        least.note(class, parent, begin(attained, clock, plan));
+        let mut spread = Spread::default();
+        spread.note(begin(attained, clock, plan), group_weight(weight));
+        spreads.add(class, parent, spread);
     }
 }
 
