@@ -160,7 +160,7 @@ impl Model {
     /// Whether none of its contexts has anything to run and nobody waits for its worker, which has nothing to do or cannot
     /// be had.
     pub(super) fn rests(&self) -> bool {
-        (self.is_ready() || self.is_starved()) && self.in_flight.is_none() && self.has_nothing_to_do()
+        self.is_settled() && self.in_flight.is_none() && self.has_nothing_to_do()
     }
 
     /// Whether nobody waits for it, or for its worker when it has one.

@@ -62,9 +62,8 @@ impl Kernel {
     /// Whether others may still make room that cannot now: they are being loaded, end what was begun before they are
     /// idle, or have not rested long enough. The devices suffice for the model alone.
     pub(super) fn room_may_come(&self, id: ModelId, wish: &Wish) -> bool {
-        // Nobody knows when there is a worker for one that is starved.
-        let loads = |m: &Model| !m.is_ready() && !m.is_starved();
-        let begun = |m: &Model| loads(m) || m.resize.is_some() || m.evacuate.is_some() || m.ends_soon();
+        let begun =
+            |m: &Model| !m.is_settled() || m.resize.is_some() || m.evacuate.is_some() || m.ends_soon();
         let changing = |m: &Model| m.id != id && m.placement.is_some() && begun(m);
         wish.fits_at_least(&self.devices.sizes())
             && (self.models.values().any(changing) || self.room_for(id, wish, Now(u64::MAX)).is_some())

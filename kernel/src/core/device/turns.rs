@@ -31,7 +31,7 @@ impl Model {
 
     /// When its turn is over, if it has one. One that no worker can be had for has its turn, too, and makes nothing of it.
     fn turn_ends_at(&self) -> Option<Now> {
-        let has = (self.is_ready() || self.is_starved()) && self.evacuate.is_none();
+        let has = self.is_settled() && self.evacuate.is_none();
         has.then(|| Now(self.turn_since.0.saturating_add(self.turn_us())))
     }
 

@@ -49,17 +49,30 @@ impl Groups {
 
     /// Whether the limits of a group and those around it let them have one more page in the swap area.
     pub(in crate::core) fn may_save(&self, processes: &ProcessTable, id: GroupId) -> bool {
-        self.around(id).all(|id| {
-            let limit = self.get(id).and_then(|group| group.limits.swap_pages);
-            limit.is_none_or(|most| self.usage(processes, id).swap_pages < most)
-        })
+        self.have_room(processes, id, |limits| limits.swap_pages, |usage| usage.swap_pages + 1)
     }
 
     /// Whether the limits of a group and those around it let them have so many frames more as they are.
     pub(in crate::core) fn may_map(&self, processes: &ProcessTable, id: GroupId, frames: u64) -> bool {
+        self.have_room(processes, id, |limits| limits.resident_frames, |usage| usage.frames + frames)
+    }
+
+    /// Whether a group and those around it have room for one more token in their contexts.
+    fn may_add_token(&self, processes: &ProcessTable, id: GroupId) -> bool {
+        self.have_room(processes, id, |limits| limits.context_tokens, |usage| usage.context_tokens + 1)
+    }
+
+    /// Whether a group and those around it stay within a limit of theirs with what they would have.
+    fn have_room(
+        &self,
+        processes: &ProcessTable,
+        id: GroupId,
+        limit: impl Fn(&GroupLimits) -> Option<u64>,
+        would_have: impl Fn(Usage) -> u64,
+    ) -> bool {
         self.around(id).all(|id| {
-            let limit = self.get(id).and_then(|group| group.limits.resident_frames);
-            limit.is_none_or(|most| self.usage(processes, id).frames + frames <= most)
+            let most = self.get(id).and_then(|group| limit(&group.limits));
+            most.is_none_or(|most| would_have(self.usage(processes, id)) <= most)
         })
     }
 }
@@ -101,20 +114,13 @@ impl Kernel {
             return;
         }
         let groups: BTreeSet<GroupId> = rows.iter().map(|row| row.group).collect();
-        let full: BTreeSet<GroupId> = groups.into_iter().filter(|id| self.has_all_tokens(*id)).collect();
+        let is_full = |id: &GroupId| !self.groups.may_add_token(&self.processes, *id);
+        let full: BTreeSet<GroupId> = groups.into_iter().filter(is_full).collect();
         for row in rows.iter().filter(|row| row.sample && full.contains(&row.group)) {
             if self.contexts.get(&row.context).and_then(Context::generating) == Some(row.call) {
                 self.end_generation(row.context, Finish::ContextFull);
             }
         }
-    }
-
-    /// Whether a group, or one around it, has as many tokens in its contexts as its limit is.
-    fn has_all_tokens(&self, id: GroupId) -> bool {
-        self.groups.around(id).any(|id| {
-            let limit = self.groups.get(id).and_then(|group| group.limits.context_tokens);
-            limit.is_some_and(|most| self.group_usage(id).context_tokens >= most)
-        })
     }
 
     /// Makes room for so many frames more of a context inside the limits of its groups. Idle contexts of a group give

@@ -201,6 +201,11 @@ impl Model {
         self.shortages > 0 && self.placement.is_some() && !self.is_ready()
     }
 
+    /// Whether it has its worker, or nobody knows when it will.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_ready() || self.is_starved()
+    }
+
     /// Whether contexts can be on it now: it is loaded, or was and is about to be again.
     pub(super) fn takes_contexts(&self) -> bool {
         matches!(self.state, State::Ready | State::Restarting)

@@ -55,9 +55,9 @@ impl Default for Spread {
 }
 
 impl Spread {
-    /// Counts a member.
-    pub(super) fn note(&mut self, service: u64, weight: u64) {
-        self.join(Spread { least: service, greatest: service, weights: weight });
+    /// That of one member.
+    pub(super) fn of(service: u64, weight: u64) -> Spread {
+        Spread { least: service, greatest: service, weights: weight }
     }
 
     /// Counts those of another.

@@ -28,9 +28,9 @@
 //! *Proof.* Let m be the least virtual time of the backlogged at a plan; m never decreases, as the clock does not, and is
 //! no later than the clock. We show that m ≤ vᵢ ≤ m + B for every backlogged i, from which the first claim follows. (1) i
 //! becomes backlogged at max(vᵢ, clock). The clock is m, or was set at m' + L at most at an earlier m' ≤ m. If vᵢ is the
-//! greater, i was served before: it left with vᵢ ≤ m' + B at an earlier m' ≤ m. (2) i has rows in a step only if vᵢ ≤ m + L at its plan, and is charged at most
-//! C / wᵢ for it, so that vᵢ ≤ m + L + C / wᵢ after it. (3) If i has no rows, vᵢ stays and m does not decrease. The
-//! second claim is the difference of the first at t₁ and t₂. ∎
+//! greater, i was served before: it left with vᵢ ≤ m' + B at an earlier m' ≤ m. (2) i has rows in a step only if
+//! vᵢ ≤ m + L at its plan, and is charged at most C / wᵢ for it, so that vᵢ ≤ m + L + C / wᵢ after it. (3) If i has no rows,
+//! vᵢ stays and m does not decrease. The second claim is the difference of the first at t₁ and t₂. ∎
 //!
 //! The class `realtime` is exempt: there deadlines count, and only the administrator gives it.
 //!
@@ -99,7 +99,7 @@ pub(in crate::core::sched) fn hold_back(
         let mut spread = Spread::default();
         services.extend(members.iter().map(|b| {
             let service = begin(accounts.at_mut(b.owner.account).of_mut(class), clock, plan);
-            spread.note(service, weight(b.owner.nice));
+            spread.join(Spread::of(service, weight(b.owner.nice)));
             service
         }));
         spreads.add(class, group, spread);
@@ -149,9 +149,7 @@ fn begin_groups(
         if attained.seen == plan {
             return;
         }
-        let mut spread = Spread::default();
-        spread.note(begin(attained, clock, plan), group_weight(weight));
-        spreads.add(class, parent, spread);
+        spreads.add(class, parent, Spread::of(begin(attained, clock, plan), group_weight(weight)));
     }
 }
 
