@@ -1,8 +1,9 @@
 //! Fetches a file over HTTP, goes on where an earlier try stopped, and checks what came.
 //!
-//! Hubs tell the SHA-256 of large files in the header `X-Linked-ETag` of their first answer, before they redirect. A
-//! file that is not whole lies beside its place under a name that has this digest in it, so that a new version on the
-//! server never continues an old one. Who writes to it has its lock: of several programs that want the same file one
+//! Hubs tell the SHA-256 of large files in the header `X-Linked-ETag` of their first answer, before they redirect;
+//! other servers tell a version, as `ETag` or as the time of its last change. A file that is not whole lies beside its
+//! place under a name that has this digest or version in it, so that a new version on the server never continues an old
+//! one; where a server tells neither, a later call begins anew. Who writes to it has its lock: of several programs that want the same file one
 //! fetches it, and the others wait and find it done.
 
 use std::fs::File;
@@ -59,7 +60,7 @@ pub enum FetchError {
 ///
 /// # Errors
 ///
-/// The last try's. What came stays, and the next call goes on from there.
+/// The last try's. What came stays, and the next call goes on from there if the server tells that it is still the same.
 pub fn fetch(what: &Fetch<'_>) -> Result<(), FetchError> {
     if what.to.exists() {
         return Ok(());
@@ -73,10 +74,14 @@ pub fn fetch(what: &Fetch<'_>) -> Result<(), FetchError> {
         .into();
     let folder = what.to.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(disk(folder))?;
-    let told = digest_told(&agent, what.url)?;
-    let wanted = what.sha256.map(str::to_owned).or(told);
-    let partial = partial_path(what.to, wanted.as_deref());
+    let told = ask(&agent, what.url)?;
+    let wanted = what.sha256.map(str::to_owned).or(told.sha256);
+    let version = wanted.clone().or(told.version);
+    let partial = partial_path(what.to, version.as_deref());
     let mut file = claim(&partial).map_err(disk(&partial))?;
+    if version.is_none() {
+        file.set_len(0).map_err(disk(&partial))?;
+    }
     if what.to.exists() {
         // Another one has fetched it while this one waited.
         return std::fs::remove_file(&partial).map_err(disk(&partial));
@@ -118,16 +123,27 @@ fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> FetchError + '_ {
     move |error| FetchError::Disk { path: path.to_owned(), error }
 }
 
-/// The digest that a hub tells of a file.
-fn digest_told(agent: &ureq::Agent, url: &str) -> Result<Option<String>, FetchError> {
+/// What a server tells of a file before it sends it.
+#[derive(Debug, Default)]
+struct Told {
+    sha256: Option<String>,
+    /// In hexadecimal digits, at least sixteen.
+    version: Option<String>,
+}
+
+fn ask(agent: &ureq::Agent, url: &str) -> Result<Told, FetchError> {
     let request = agent.head(url).config().max_redirects(0).build();
     let answer = request.call().map_err(|error| FetchError::Unreachable(error.to_string()))?;
     if answer.status().is_client_error() || answer.status().is_server_error() {
         return Err(FetchError::Status(answer.status()));
     }
-    let tag = answer.headers().get("x-linked-etag").and_then(|tag| tag.to_str().ok());
-    let tag = tag.map(|tag| tag.trim_matches('"').to_lowercase());
-    Ok(tag.filter(|tag| tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())))
+    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let linked = header("x-linked-etag").map(|tag| tag.trim_matches('"').to_lowercase());
+    let version = header("etag").or_else(|| header("last-modified"));
+    Ok(Told {
+        sha256: linked.filter(|tag| tag.len() == 64 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        version: version.map(|version| hex(&Sha256::digest(version))),
+    })
 }
 
 fn try_once(
@@ -184,9 +200,9 @@ fn copy(from: &mut impl Read, (to, path): (&mut File, &Path), have: u64) -> Resu
     }
 }
 
-fn partial_path(to: &Path, wanted: Option<&str>) -> PathBuf {
+fn partial_path(to: &Path, version: Option<&str>) -> PathBuf {
     let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", wanted.map_or("unknown", |digest| &digest[..16])));
+    name.push(format!(".{}.partial", version.map_or("unknown", |digits| &digits[..16])));
     to.with_file_name(name)
 }
 

@@ -28,17 +28,10 @@ pub fn evaluate(
     (rows, criterion): (usize, &Criterion),
     batches: Option<u64>,
 ) -> Result<Evaluation, RunError> {
-    let count = data.examples().count(0);
-    let all = count.div_ceil(rows as u64);
-    let batches = batches.unwrap_or(all).clamp(1, all);
     let pass = Pass { criterion: criterion.clone(), ..Pass::evaluation() };
     let mut loss = Loss::default();
     let (mut right, mut answers) = (0, 0);
-    for number in 0..batches {
-        // Of all batches where all are wanted, so that every example is met once.
-        let place = if batches == all { number * rows as u64 } else { number * count / batches };
-        let rows = rows.min((count - place) as usize);
-        let (batch, _) = data.batch(Position { epoch: 0, place, seen: place }, rows);
+    for batch in evaluated(data, rows, batches) {
         let part = team.deal(&batch);
         if let Some(batch) = &part {
             loss += team.loss(model, batch, &pass)?;
@@ -54,6 +47,35 @@ pub fn evaluate(
     let [right, answers] = team.total_right([right, answers])?;
     let accuracy = (answers > 0.0).then(|| right / answers);
     Ok(Evaluation { loss: loss.mean(), accuracy })
+}
+
+/// The batches of an evaluation.
+fn evaluated(data: &Collator, rows: usize, batches: Option<u64>) -> impl Iterator<Item = Batch> {
+    let count = data.examples().count(0);
+    let all = count.div_ceil(rows as u64);
+    let batches = batches.unwrap_or(all).clamp(1, all);
+    (0..batches).map(move |number| {
+        // Of all batches where all are wanted, so that every example is met once.
+        let place = if batches == all { number * rows as u64 } else { number * count / batches };
+        let rows = rows.min((count - place) as usize);
+        data.batch(Position { epoch: 0, place, seen: place }, rows).0
+    })
+}
+
+/// Refuses data of whose evaluation nothing would count: its loss would be 0, and the first one the best.
+///
+/// # Errors
+///
+/// [`RunError::Unfit`].
+pub(super) fn check_targets(data: &Collator, rows: usize, batches: Option<u64>) -> Result<(), RunError> {
+    if evaluated(data, rows, batches).any(|batch| batch.counted() > 0) {
+        return Ok(());
+    }
+    let why = match data.examples().task() {
+        Task::Masked { .. } => "by chance none of its tokens is hidden; give more text to `data.validation`",
+        _ => "all of its labels are ignored; give other data to `data.validation`",
+    };
+    Err(RunError::Unfit(format!("an evaluation of the validation data would compare nothing: {why}")))
 }
 
 /// Answers of one row that must be right together; none where the task has no right ones.

@@ -7,6 +7,7 @@ use candle_core::DType;
 
 use super::counts::Counts;
 use super::error::RunError;
+use super::evaluate::check_targets;
 use super::lock::Lock;
 use super::memory::{self, Memory};
 use super::sample::sample;
@@ -132,11 +133,15 @@ impl Setup {
         };
         let collator =
             |examples| Collator::new(examples, &tokeniser).map(|all| all.packed(spec.data.packing));
+        let validation = validation.map(collator).transpose()?;
+        if let Some(data) = &validation {
+            agreed(world, check_targets(data, spec.batch, spec.evaluation.batches))?;
+        }
         Ok(Setup {
             schedule: spec.schedule.build(spec.optimiser.rate(), steps),
             criterion,
             train: collator(train)?,
-            validation: validation.map(collator).transpose()?,
+            validation,
             spec: spec.clone(),
             tokeniser,
             config,

@@ -59,8 +59,8 @@ impl TrainSpec {
     /// A setting that names nothing, or a value out of its range.
     pub fn with(self, settings: &[String]) -> Result<TrainSpec, SpecError> {
         let mut tree = serde_json::to_value(&self).expect("a specification has a form in JSON");
-        if serde_json::from_value::<TrainSpec>(tree.clone()).is_err() {
-            // RON has numbers that are infinite, or none, and JSON has not.
+        if serde_json::from_value::<TrainSpec>(tree.clone()).ok().as_ref() != Some(&self) {
+            // RON has numbers that are infinite, or none, and JSON has not: there such a number is missing.
             self.check()?;
             let why = "one of its numbers is infinite, or no number at all; give one that is finite";
             return Err(SpecError::Unfit(why.into()));

@@ -103,6 +103,11 @@ fn numbers_that_are_infinite_or_none_are_refused_by_name() {
         ("clip: inf", "`clip` is inf"),
         ("label_smoothing: NaN", "`label_smoothing` is NaN"),
         ("optimiser: AdamW(lr: inf)", "`optimiser.lr` is inf"),
+        ("optimiser: AdamW(lr: 0.001, groups: [(names: [\"h\"], lr: inf)])", "`optimiser.groups.lr` is inf"),
+        (
+            "optimiser: AdamW(lr: 0.001, groups: [(names: [\"h\"], weight_decay: NaN)])",
+            "`optimiser.groups.weight_decay` is NaN",
+        ),
     ] {
         let sentence = refusal(&SMALL.replace("steps: 10", &format!("steps: 10, {part}")));
         assert!(sentence.contains(wanted), "{part}: {sentence}");

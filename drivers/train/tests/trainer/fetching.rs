@@ -15,13 +15,18 @@ use train::data::{Fetch, PATIENCE, Search, Split, fetch, find};
 
 use super::Place;
 
-/// A server that has one body for every path, tells its digest, knows ranges, and breaks its first answers off.
+/// A server that has one body for every path, tells of it what a header says, knows ranges, and breaks its first answers
+/// off.
 struct Server {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 fn serve(body: Vec<u8>, digest: String, breaks: usize) -> Server {
+    serve_told(body, format!("x-linked-etag: \"{digest}\"\r\n"), breaks)
+}
+
+fn serve_told(body: Vec<u8>, told: String, breaks: usize) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -41,7 +46,7 @@ fn serve(body: Vec<u8>, digest: String, breaks: usize) -> Server {
             let from = range.unwrap_or(0);
             let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
             let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nx-linked-etag: \"{digest}\"\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{told}connection: close\r\n\r\n",
                 body.len() - from
             );
             stream.write_all(head.as_bytes()).unwrap();
@@ -76,6 +81,30 @@ fn fetching_goes_on_where_it_broke_off() {
     let asked = server.asked.lock().unwrap().clone();
     assert_eq!(asked, ["HEAD /a None", "GET /a None", "GET /a Some(200000)", "GET /a Some(300000)"]);
     assert_eq!(std::fs::read_dir(place.path("got")).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn part_of_an_older_version_is_not_gone_on_from() {
+    let body =
+        |version: u32| (0..1000 + version).flat_map(|n| (n * version).to_le_bytes()).collect::<Vec<u8>>();
+    let told = |version: u32| format!("etag: \"{version}\"\r\n");
+    for (first, second, goes_on) in [
+        (told(1), told(1), true),
+        (told(1), told(2), false),
+        // Who tells nothing may have anything.
+        (String::new(), String::new(), false),
+    ] {
+        let place = Place::default();
+        let to = place.path("got/file");
+        let server = serve_told(body(1), first.clone(), usize::MAX);
+        fetch(&of(&server.address, &to)).unwrap_err();
+        let version = if goes_on { 1 } else { 2 };
+        let server = serve_told(body(version), second, 0);
+        fetch(&of(&server.address, &to)).unwrap();
+        assert!(std::fs::read(&to).unwrap() == body(version), "{first}");
+        let asked = server.asked.lock().unwrap().clone();
+        assert_eq!(!asked.contains(&"GET / None".to_owned()), goes_on, "{first}: {asked:?}");
+    }
 }
 
 #[test]

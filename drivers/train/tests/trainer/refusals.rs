@@ -39,6 +39,17 @@ fn samples_that_cannot_be_written_are_refused_before_the_first_step() {
 }
 
 #[test]
+fn validation_data_of_which_nothing_would_count_are_refused_before_the_first_step() {
+    let place = Place::default();
+    fs::write(place.path("other.txt"), "a line").unwrap();
+    let validation = format!("data.validation={{\"From\":{{\"Text\":[{:?}]}}}}", place.path("other.txt"));
+    let model = r#"model={"Bert":{"layers":1,"heads":2,"width":32,"context":4}}"#;
+    let said = place.refused(&["--set", &validation, "--set", model, "--set", "masked=0.001"]);
+    assert!(said.contains("would compare nothing") && said.contains("`data.validation`"), "{said}");
+    assert!(!place.path("run").exists());
+}
+
+#[test]
 fn vocabulary_that_does_not_fit_the_model_is_refused_with_both_sizes() {
     let place = Place::default();
     let said = place.refused(&["--set", "model.vocabulary=10"]);
