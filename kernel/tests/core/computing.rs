@@ -138,6 +138,56 @@ fn newcomer_begins_with_the_least_served_of_those_who_are_there() {
 }
 
 #[test]
+fn newcomers_without_end_starve_nobody_who_computes() {
+    let mut machine = Machine::default();
+    let mut trainers = vec![Trainer::start(&mut machine, Class::Batch, 0)];
+    share_out(&mut machine, &mut trainers, 100);
+    let mut guests: Vec<ConnId> = (0..2).map(|_| machine.connect_as(ADMIN, Class::Batch, 0)).collect();
+    let mut asked: Vec<_> = guests.iter().map(|conn| machine.begin(*conn, compute(10 * MS))).collect();
+    let before = trainers[0].computed_ms;
+    for _ in 0..6_000 {
+        share_out(&mut machine, &mut trainers, 1);
+        for (conn, asked) in guests.iter_mut().zip(&mut asked) {
+            if machine.reply(*conn, *asked).is_some() {
+                // Each computes for its one quantum and goes, and the next one comes.
+                machine.pass_ms(10);
+                machine.call(*conn, Exit { status: 0 }).expect("it ends");
+                *conn = machine.connect_as(ADMIN, Class::Batch, 0);
+                *asked = machine.begin(*conn, compute(10 * MS));
+            }
+        }
+    }
+    let had = trainers[0].computed_ms - before;
+    assert!(had > 1_000, "{had} ms");
+}
+
+#[test]
+fn time_that_a_process_is_stopped_or_rests_is_neither_charged_nor_made_up_for() {
+    for stopped in [true, false] {
+        let mut machine = Machine::default();
+        let boss = machine.connect(ADMIN);
+        let mut trainers = vec![Trainer::start(&mut machine, Class::Batch, 0)];
+        share_out(&mut machine, &mut trainers, 1_005);
+        let pid = machine.pid(trainers[0].conn);
+        if stopped {
+            // In the middle of a quantum.
+            machine.call(boss, Kill { pid, signal: Signal::Stop }).expect("it may");
+        } else {
+            machine.call(trainers[0].conn, Yield {}).expect("it may");
+        }
+        let mut other = [Trainer::start(&mut machine, Class::Batch, 0)];
+        share_out(&mut machine, &mut other, 5_000);
+        if stopped {
+            machine.call(boss, Kill { pid, signal: Signal::Cont }).expect("it may");
+        }
+        let before = trainers[0].computed_ms;
+        trainers.extend(other);
+        let had = share_out(&mut machine, &mut trainers, 2_000)[0] - before;
+        assert!(had.abs_diff(1_000) <= 50, "stopped {stopped}: {had} ms of 2,000");
+    }
+}
+
+#[test]
 fn classes_go_before_each_other() {
     let mut machine = Machine::default();
     let mut trainers = [Class::Batch, Class::Normal].map(|class| Trainer::start(&mut machine, class, 0));

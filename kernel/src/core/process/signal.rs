@@ -31,6 +31,8 @@ impl Kernel {
             Signal::Term | Signal::Xcpu => self.ask_to_end(pid, signal, self.config.term_grace_ms),
             Signal::Kill => self.kill(pid),
             Signal::Stop => {
+                // The time that it stands still is not charged.
+                self.end_quantum(pid);
                 self.set_run(pid, Run::Stopped);
                 self.pass_on(pid, signal);
             }

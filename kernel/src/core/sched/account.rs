@@ -42,8 +42,8 @@ impl Attained {
 
 /// The virtual times of the backlogged members of a group, and their weights together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spread {
-    pub least: u64,
+pub(in crate::core) struct Spread {
+    pub(super) least: u64,
     greatest: u64,
     weights: u64,
 }
@@ -56,26 +56,52 @@ impl Default for Spread {
 
 impl Spread {
     /// That of one member.
-    pub(super) fn of(service: u64, weight: u64) -> Spread {
+    pub(in crate::core) fn of(service: u64, weight: u64) -> Spread {
         Spread { least: service, greatest: service, weights: weight }
     }
 
     /// Counts those of another.
-    pub(super) fn join(&mut self, other: Spread) {
+    pub(in crate::core) fn join(&mut self, other: Spread) {
         self.least = self.least.min(other.least);
         self.greatest = self.greatest.max(other.greatest);
         self.weights = self.weights.saturating_add(other.weights);
+    }
+
+    /// Whether it is of no members.
+    pub(in crate::core) fn is_empty(&self) -> bool {
+        self.weights == 0
     }
 }
 
 /// The virtual time at which newcomers to a group begin.
 #[derive(Clone, Copy, Debug, Default)]
-struct Clock {
+pub(in crate::core) struct Clock {
     at: u64,
-    /// Until the next plan it moves no further than this.
+    /// Until members are seen again it moves no further than this.
     most: u64,
-    /// The weights of those that were backlogged at the last plan.
+    /// The weights of those that were backlogged then.
     weights: u64,
+}
+
+impl Clock {
+    /// The virtual time at which newcomers begin.
+    pub(in crate::core) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Brings it up to the least virtual time of the backlogged members. Until they are seen again it may move up to the
+    /// greatest of these, and `lag` behind the least.
+    pub(in crate::core) fn see(&mut self, members: Spread, lag: u64) {
+        self.at = self.at.max(members.least);
+        self.most = members.greatest.min(members.least.saturating_add(lag));
+        self.weights = members.weights;
+    }
+
+    /// Moves it on by a time that members were charged with.
+    pub(in crate::core) fn pass(&mut self, us: u64) {
+        let passed = us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / self.weights.max(1);
+        self.at = self.at.max(self.at.saturating_add(passed).min(self.most));
+    }
 }
 
 /// What a process has attained on a model, over its whole life.
@@ -171,23 +197,12 @@ impl Accounts {
 
     /// The virtual time at which newcomers to a group begin.
     pub(super) fn clock(&self, class: Class, group: GroupId) -> u64 {
-        self.clocks.get(&(class, group)).map_or(0, |clock| clock.at)
+        self.clocks.get(&(class, group)).map_or(0, Clock::at)
     }
 
-    /// Brings the clock of a group up to the least virtual time of its backlogged members. Until the next plan it may move
-    /// up to the greatest of these, and `lag` behind the least.
-    pub(super) fn set_clock(&mut self, class: Class, group: GroupId, members: Spread, lag: u64) {
-        let clock = self.clocks.entry((class, group)).or_default();
-        clock.at = clock.at.max(members.least);
-        clock.most = members.greatest.min(members.least.saturating_add(lag));
-        clock.weights = members.weights;
-    }
-
-    /// Moves the clock of a group on by a time that its members were charged with.
-    pub(super) fn move_clock(&mut self, class: Class, group: GroupId, us: u64) {
-        let Some(clock) = self.clocks.get_mut(&(class, group)) else { return };
-        let passed = us.saturating_mul(VIRTUAL_US * WEIGHT_NORMAL) / clock.weights.max(1);
-        clock.at = clock.at.max(clock.at.saturating_add(passed).min(clock.most));
+    /// The clock of a group.
+    pub(super) fn clock_mut(&mut self, class: Class, group: GroupId) -> &mut Clock {
+        self.clocks.entry((class, group)).or_default()
     }
 
     /// The pace of a class.

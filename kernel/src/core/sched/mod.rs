@@ -78,7 +78,7 @@ use admit::Look;
 use guest::Turns;
 use plan::Candidate;
 
-pub(super) use account::virtual_time;
+pub(super) use account::{Clock, Spread, virtual_time};
 pub(super) use complete::died_twice;
 pub(super) use cost::Cost;
 pub(super) use draft::Drafter;

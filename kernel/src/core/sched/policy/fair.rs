@@ -105,7 +105,7 @@ pub(in crate::core::sched) fn hold_back(
         spreads.add(class, group, spread);
     }
     for ((class, parent), spread) in &spreads.0 {
-        accounts.set_clock(*class, *parent, *spread, lag);
+        accounts.clock_mut(*class, *parent).see(*spread, lag);
     }
     let mut services = services.into_iter();
     for members in backlogged.chunk_by_mut(siblings) {

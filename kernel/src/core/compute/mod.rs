@@ -3,8 +3,7 @@
 //! Models are given steps; a program of this kind asks for a *quantum*, a time in which it computes, with `compute`, and
 //! asks again when that is over. On each device one of them has a quantum at a time. Whose turn it is:
 //!
-//! - by class, and in a class the process that has been served least for its weight. A newcomer begins where the least
-//!   served of those that wait is.
+//! - by class, and in a class the process that has been served least for its weight. Rests earn nothing (`served.rs`).
 //! - Beside models that have steps on the device, it is a matter of shares: below what runs there it is owed a twentieth
 //!   of the time, in the class of what runs there its part by weight, above it everything. What it has not had of its
 //!   share is kept, what it had beyond it is held against it, up to [`OWED_US_MAX`].
@@ -13,6 +12,8 @@
 //! program of the class batch should also ask the system to run it only where processors are idle. One that computes on
 //! after its quantum is charged for that, and keeps others waiting for as long as it usually does: what it computes has
 //! no end before, and if others had their turns then, the weights of those who are late would not count.
+
+mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +24,8 @@ use super::Kernel;
 use super::call::CallNo;
 use super::event::Now;
 use super::process::Run;
-use super::sched::{OWED_SHARE, OWED_US_MAX, virtual_time, weight};
+use super::sched::{OWED_SHARE, OWED_US_MAX, weight};
+use served::{Backlogged, Served};
 
 /// How long after the end of its quantum a process may ask for the next before others have their turn, in microseconds:
 /// otherwise two would take turns whatever their weights and classes, since only one of them is in line at a time.
@@ -71,8 +73,7 @@ struct Debt {
 pub(super) struct Turns {
     quanta: BTreeMap<Pid, Quantum>,
     waiting: BTreeMap<CallNo, Waiting>,
-    /// Virtual time that each process has had, over its whole life.
-    service: BTreeMap<Pid, u64>,
+    served: Served,
     /// How long after the ends of its quanta each process asks again, in microseconds; the longest, which fades.
     late_us: BTreeMap<Pid, u64>,
     debts: BTreeMap<usize, Debt>,
@@ -88,9 +89,6 @@ impl Turns {
 
     /// Puts a call in line.
     pub(super) fn wait(&mut self, call: CallNo, pid: Pid, device: usize, us: u32) {
-        let others = self.waiting.values().map(|w| w.pid).chain(self.quanta.keys().copied());
-        let least = others.filter_map(|pid| self.service.get(&pid)).min().copied().unwrap_or_default();
-        self.service.entry(pid).or_insert(least);
         self.waiting.insert(call, Waiting { pid, device, us });
     }
 
@@ -111,7 +109,7 @@ impl Turns {
 
     /// Forgets what a process that has ended was served.
     pub(super) fn forget(&mut self, pid: Pid) {
-        self.service.remove(&pid);
+        self.served.forget(pid);
         self.late_us.remove(&pid);
     }
 
@@ -136,7 +134,7 @@ impl Turns {
     pub(super) fn all(&self) -> (impl Iterator<Item = (CallNo, Pid)>, impl Iterator<Item = Pid>) {
         (
             self.waiting.iter().map(|(call, w)| (*call, w.pid)),
-            self.quanta.keys().chain(self.service.keys()).copied(),
+            self.quanta.keys().copied().chain(self.served.pids()),
         )
     }
 }
@@ -178,6 +176,8 @@ impl Kernel {
     /// Gives a quantum on a device to whose turn it is. Says when to look again where somebody waits on.
     fn grant_on(&mut self, device: usize) -> Option<Now> {
         let now = self.now;
+        let backlogged = self.backlogged_on(device);
+        self.turns.served.see(device, &backlogged);
         let (call, waiting, class) = self.next_in_turn(device)?;
         let share = self.share_beside_models(device, waiting.pid, class);
         let debt = self.turns.debts.entry(device).or_default();
@@ -195,13 +195,24 @@ impl Kernel {
         self.turns.busy_until(device, now)
     }
 
+    /// Those that compute on a device or wait for that, and are not stopped.
+    fn backlogged_on(&self, device: usize) -> Vec<Backlogged> {
+        let waiting = self.turns.waiting.values().filter(|w| w.device == device).map(|w| w.pid);
+        let computing = self.turns.quanta.iter().filter(|(_, q)| q.device == device).map(|(pid, _)| *pid);
+        waiting.chain(computing).filter_map(|pid| self.as_backlogged(pid)).collect()
+    }
+
+    fn as_backlogged(&self, pid: Pid) -> Option<Backlogged> {
+        let process = self.processes.living(pid).filter(|process| process.run == Run::Going)?;
+        Some(Backlogged { pid, class: process.class(), nice: process.id.nice })
+    }
+
     /// Whose turn it is among those that wait for a device and are not stopped.
     fn next_in_turn(&self, device: usize) -> Option<(CallNo, Waiting, Class)> {
         let waiting = self.turns.waiting.iter().filter(|(_, w)| w.device == device);
         let candidates = waiting.filter_map(|(call, w)| {
-            let process = self.processes.living(w.pid).filter(|process| process.run == Run::Going)?;
-            let service = self.turns.service.get(&w.pid).copied().unwrap_or_default();
-            Some(((process.class(), service, *call), *w))
+            let class = self.as_backlogged(w.pid)?.class;
+            Some(((class, self.turns.served.of(device, class, w.pid), *call), *w))
         });
         candidates.min_by_key(|(rank, _)| *rank).map(|((class, _, call), w)| (call, w, class))
     }
@@ -236,8 +247,8 @@ impl Kernel {
         }
         let Some(process) = self.processes.living_mut(pid) else { return };
         self.turns.asked_again(pid, quantum, self.now);
-        let service = self.turns.service.entry(pid).or_default();
-        *service = service.saturating_add(virtual_time(us, process.id.nice));
+        let who = Backlogged { pid, class: process.class(), nice: process.id.nice };
+        self.turns.served.charge(quantum.device, who, us);
         if process.serve(us) {
             self.used_up.insert(pid);
         }
