@@ -64,9 +64,10 @@ impl Folder {
         pointed.map_err(CheckpointError::write(&link))
     }
 
-    /// Removes all but the newest `keep` and that of step `best`. One that cannot be removed stays.
-    pub fn prune(&self, keep: usize, best: Option<u64>) {
-        let steps = self.steps();
+    /// Removes all but the last `keep` up to that of step `newest`, and that of step `best`. One that cannot be removed
+    /// stays. Of later steps are those that a run has passed over as damaged: they must not take the places of whole ones.
+    pub fn prune(&self, keep: usize, newest: u64, best: Option<u64>) {
+        let steps: Vec<u64> = self.steps().into_iter().filter(|step| *step <= newest).collect();
         let old = steps.len().saturating_sub(keep);
         for step in &steps[..old] {
             if Some(*step) != best {

@@ -104,8 +104,22 @@ fn newest_and_best_are_kept() {
     let run = tempfile::tempdir().unwrap();
     let folder = Folder::of(run.path());
     (1..=5).for_each(|step| drop(folder.save(&checkpoint(step)).unwrap()));
-    folder.prune(2, Some(1));
+    folder.prune(2, 5, Some(1));
     assert_eq!(folder.steps(), [1, 4, 5]);
+}
+
+#[test]
+fn damaged_checkpoint_of_a_later_step_takes_no_place_of_a_whole_one() {
+    let run = tempfile::tempdir().unwrap();
+    let folder = Folder::of(run.path());
+    folder.save(&checkpoint(10)).unwrap();
+    let damaged = folder.save(&checkpoint(20)).unwrap();
+    fs::write(damaged.join("state.json"), "").unwrap();
+    assert_eq!(folder.newest().unwrap().0.state.step, 10);
+    // The run goes on from there, and is stopped before it comes to where it was.
+    folder.save(&checkpoint(15)).unwrap();
+    folder.prune(1, 15, None);
+    assert_eq!(folder.newest().unwrap().0.state.step, 15);
 }
 
 /// A checkpoint of a run whose best one is that of `best`.
@@ -130,7 +144,7 @@ fn best_is_what_the_newest_knows_and_never_another_one() {
     folder.point("last", 2).unwrap();
     folder.settle(&folder.newest().unwrap().0.state);
     assert_eq!([link("best"), link("last")], ["step-00000002", "step-00000003"]);
-    folder.prune(1, Some(2));
+    folder.prune(1, 3, Some(2));
     assert_eq!((folder.steps(), folder.best().unwrap().state.step), (vec![2, 3], 2));
     fs::remove_dir_all(folder.path().join("step-00000002")).unwrap();
     let error = folder.best().unwrap_err().to_string();

@@ -177,7 +177,7 @@ impl Running<'_> {
         if self.state.best.is_some_and(|best| best.step == step) {
             self.folder.point("best", step)?;
         }
-        self.folder.prune(self.setup.spec.checkpoint.keep, self.state.best.map(|best| best.step));
+        self.folder.prune(self.setup.spec.checkpoint.keep, step, self.state.best.map(|best| best.step));
         Ok(())
     }
 
