@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ import llmasos
 from llmasos import tensors, trainer
 from llmasos.specification import device_of, specification
 
-from .place import SHORT, SMALL, Place
+from .place import SHORT, SMALL, TEXT, Place
 
 PROGRAM = """
 import llmasos
@@ -76,6 +77,15 @@ class Training(Place):
         pieces = list(model.stream_text("line 3 of", 12, temperature=0))
         self.assertGreater(len(pieces), 1)
         model.close()
+
+    def test_model_that_is_fitted_again_keeps_its_vocabulary(self) -> None:
+        model = self.gpt()
+        vocabularies = []
+        for text in (TEXT, "quite other words than those of before are here. " * 200):
+            model.fit(llmasos.datasets.from_list([text]), **{**SHORT, "steps": 2})
+            assert model.folder is not None
+            vocabularies.append(json.loads((model.folder / "tokenizer.json").read_text())["model"]["vocab"])
+        self.assertEqual(vocabularies[0], vocabularies[1])
 
     def test_run_is_a_process_that_stops_goes_on_and_is_seen(self) -> None:
         seen: list[dict[str, Any]] = []

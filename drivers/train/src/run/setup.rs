@@ -288,6 +288,13 @@ fn tokeniser(spec: &TrainSpec, files: &[PathBuf]) -> Result<Tokeniser, RunError>
         (TokeniserKind::Load(path), _) | (TokeniserKind::Usual, ModelSpec::Pretrained(path)) => {
             return Ok(Pretrained::open(path)?.tokeniser()?);
         }
+        (TokeniserKind::Train(_), ModelSpec::Pretrained(path)) => {
+            return Err(RunError::Unfit(format!(
+                "`tokeniser` learns a vocabulary, and {} was trained with one in which other tokens have these numbers; leave \
+                 `tokeniser` out",
+                path.display()
+            )));
+        }
         (TokeniserKind::Train(kind), _) => *kind,
         (TokeniserKind::Usual, _) => match family {
             Family::Decoder => Kind::Bpe(VOCABULARY),

@@ -101,6 +101,11 @@ fn what_cannot_be_tuned_is_refused_by_name() {
     assert!(error.contains("names `q_proj`") && error.contains("h.0.attn.c_attn"), "{error}");
     let error = place.refused(&["--set", r#"tune={"Frozen":["transformer."]}"#]);
     assert!(error.contains("leaves nothing to train"), "{error}");
+    let error = place.refused(&["--set", r#"tokeniser.kind={"Train":"Char"}"#]);
+    assert!(
+        error.contains("model.gguf was trained with one") && error.contains("leave `tokeniser` out"),
+        "{error}"
+    );
     let header = fs::read(place.path("model.gguf")).unwrap()[..1000].to_vec();
     fs::write(place.path("model.gguf"), header).unwrap();
     let error = place.refused(&[]);

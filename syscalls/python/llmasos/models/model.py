@@ -116,7 +116,7 @@ class Model:
                 spec = specification(
                     out,
                     self._model_spec(),
-                    self.tokenizer,
+                    self._own_tokenizer(),
                     data,
                     validation,
                     optimizer,
@@ -160,6 +160,12 @@ class Model:
     def _model_spec(self) -> Any:
         trained = self._gguf or self.folder
         return {"Pretrained": str(trained)} if trained is not None else self.sizes()
+
+    def _own_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of a specification. What is trained keeps its vocabulary: one that is learned from other data would
+        give its numbers to other tokens."""
+        trained = self._gguf is not None or self.folder is not None
+        return None if trained and not isinstance(self.tokenizer, Load) else self.tokenizer
 
     # Files
 
