@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::DType;
+use sha2::{Digest, Sha256};
 
 use super::counts::Counts;
 use super::error::RunError;
@@ -89,6 +90,7 @@ impl Setup {
                 false => Ok((None, Vec::new())),
             },
         )?;
+        agreed(world, same(&mesh, resumed.as_ref(), &spec.out))?;
         let search = Search::from_environment(cache);
         let train_files = in_turn(&mesh, || spec.data.train.files(Split::Train, &search))?;
         let tokeniser = match &resumed {
@@ -243,6 +245,31 @@ fn examples(
         ValidationSpec::Share(share) => Ok(all.split(share).map(|(train, rest)| (train, Some(rest)))?),
         _ => Ok((all, None)),
     }
+}
+
+/// Refuses another checkpoint than that of the rank that leads: on machines that have a folder each under the path of the
+/// run's, ranks would go on from different weights, or some of them begin anew.
+fn same(mesh: &Mesh, resumed: Option<&Checkpoint>, out: &Path) -> Result<(), RunError> {
+    if mesh.is_alone() {
+        return Ok(());
+    }
+    let digest = |checkpoint: &Checkpoint| {
+        let state = serde_json::to_vec(&checkpoint.state).expect("a state has a form in JSON");
+        // No more bytes than a number that ranks compare has digits for.
+        Sha256::digest(state).iter().take(6).fold(1.0, |sum, byte| 256.0 * sum + f64::from(*byte))
+    };
+    let own: f64 = resumed.map_or(0.0, digest);
+    let first = mesh.world().max(if mesh.leads() { own } else { 0.0 })?;
+    if own == first {
+        return Ok(());
+    }
+    let found =
+        resumed.map_or_else(|| "none".to_owned(), |found| format!("that of step {}", found.state.step));
+    Err(RunError::Unfit(format!(
+        "{}: of its checkpoints this rank goes on from {found}, and the first rank from another; give all ranks the same folder \
+         under this path",
+        out.display()
+    )))
 }
 
 /// Has all ranks refuse what one of them refuses, as [`together`].

@@ -2,6 +2,10 @@
 
 use std::fs;
 
+use train::ranks::{Layout, Mesh, on_threads};
+use train::run::Setup;
+use train::spec::TrainSpec;
+
 use super::Place;
 
 /// In f64 and at one rate, so that more steps can follow.
@@ -79,6 +83,24 @@ fn checkpoint_of_one_layout_is_gone_on_from_by_another() {
     let zero = ["--ranks", "4", "--set", "ranks.tensor=2", "--set", "ranks.zero=true"];
     many.succeed(&[&["--resume"], &zero[..]].concat());
     assert_same(&numbers(&one), &numbers(&many), "two tensor ranks, then one, then two by two");
+}
+
+/// As on machines of which each has a folder of its own under the path of the run's.
+#[test]
+fn ranks_that_find_different_checkpoints_refuse_all_of_them() {
+    let place = place();
+    place.succeed(&["--set", "steps=10"]);
+    let spec = TrainSpec::load(&place.path("spec.ron"), &[]).unwrap();
+    let cache = place.path("cache");
+    let ends = on_threads(2, 1, |world| {
+        let finds = world.rank() == 0;
+        let mesh = Mesh::new(world, Layout { data: 2, tensor: 1, pipeline: 1 })?;
+        Setup::on(mesh, &spec, &cache, finds).map(drop)
+    });
+    for end in ends {
+        let error = end.unwrap().unwrap_err().to_string();
+        assert!(error.contains("rank 1: ") && error.contains("goes on from none"), "{error}");
+    }
 }
 
 #[test]
