@@ -68,11 +68,14 @@ fn evaluated(data: &Collator, rows: usize, batches: Option<u64>) -> impl Iterato
 ///
 /// [`RunError::Unfit`].
 pub(super) fn check_targets(data: &Collator, rows: usize, batches: Option<u64>) -> Result<(), RunError> {
-    if evaluated(data, rows, batches).any(|batch| batch.counted() > 0) {
+    // A pair that is alone in its batch is compared with no other one.
+    let alone = |batch: &Batch| batch.compares() && batch.rows() == batch.together();
+    if evaluated(data, rows, batches).any(|batch| batch.counted() > 0 && !alone(&batch)) {
         return Ok(());
     }
     let why = match data.examples().task() {
         Task::Masked { .. } => "by chance none of its tokens is hidden; give more text to `data.validation`",
+        Task::Similar { .. } => "it is one pair, which has no others; give more pairs to `data.validation`",
         _ => "all of its labels are ignored; give other data to `data.validation`",
     };
     Err(RunError::Unfit(format!("an evaluation of the validation data would compare nothing: {why}")))

@@ -46,6 +46,16 @@ fn validation_data_of_which_nothing_would_count_are_refused_before_the_first_ste
     let model = r#"model={"Bert":{"layers":1,"heads":2,"width":32,"context":4}}"#;
     let said = place.refused(&["--set", &validation, "--set", model, "--set", "masked=0.001"]);
     assert!(said.contains("would compare nothing") && said.contains("`data.validation`"), "{said}");
+    // The last of ten pairs is all of the validation data.
+    fs::write(place.path("pairs.tsv"), (0..10).map(|n| format!("text {n}\tof {n}\n")).collect::<String>())
+        .unwrap();
+    place.spec(&format!(
+        "(model: Bert(layers: 1, heads: 2, width: 32, context: 16), batch: 4, steps: 2, threads: 1, out: \"OUT\",
+          data: (train: Pairs(file: {:?}, source: \"0\", target: \"1\")), tokeniser: (kind: Train(WordPiece(60))))",
+        place.path("pairs.tsv")
+    ));
+    let said = place.refused(&[]);
+    assert!(said.contains("would compare nothing") && said.contains("one pair"), "{said}");
     assert!(!place.path("run").exists());
 }
 
