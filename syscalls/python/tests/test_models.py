@@ -35,6 +35,20 @@ class Models(Place):
         self.assertEqual(len(model.embed("line 3")), 32)
         model.close()
 
+    def test_folder_of_links_as_a_hub_keeps_it_is_asked_and_trained_on(self) -> None:
+        model = llmasos.models.BERT(**SMALL, tokenizer=llmasos.tokenizers.WordPiece(200))
+        model.fit(llmasos.datasets.from_list(TEXT.splitlines()), **{**SHORT, "steps": 2})
+        model.save("blobs")
+        Path("snapshot").mkdir()
+        for file in Path("blobs").iterdir():
+            Path("snapshot", file.name).symlink_to(Path("..", "blobs", file.name))
+        again = llmasos.models.BERT.from_pretrained("snapshot")
+        asked = "line 3 of a [MASK] that"
+        self.assertEqual(again.fill_mask(asked), model.fill_mask(asked))
+        again.fit(llmasos.datasets.from_list(TEXT.splitlines()), **{**SHORT, "steps": 2})
+        for used in (model, again):
+            used.close()
+
     def test_encoder_tells_classes(self) -> None:
         rows = [(f"{word} number {n}", label) for n in range(60) for word, label in (("good", "yes"), ("bad", "no"))]
         model = llmasos.models.BERT(**SMALL, tokenizer=llmasos.tokenizers.WordPiece(100))

@@ -100,6 +100,10 @@ pub struct TrainSpec {
     /// Mebibytes that the run may take on its device; what is free there where it is not said.
     #[serde(default)]
     pub memory_mib: Option<u64>,
+    /// What links in the folders that it names lead to, as `resolve` finds it: a jail goes by where files are, and hubs keep
+    /// those of a model elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<PathBuf>,
     /// The folder of the run.
     pub out: PathBuf,
 }

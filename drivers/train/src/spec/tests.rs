@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::data::Task;
+use crate::data::{Search, Task};
 
 const SMALL: &str = r#"(
     model: Gpt(layers: 2),
@@ -171,4 +171,26 @@ fn data_for_another_kind_of_model_are_refused() {
     let text = SMALL.replace("Text([\"a.txt\"])", "Labelled(file: \"a.tsv\")");
     let sentence = TrainSpec::parse(&text, "a.ron").unwrap().task().unwrap_err().to_string();
     assert!(sentence.contains("a decoder learns from texts") && sentence.contains("labelled"), "{sentence}");
+}
+
+#[test]
+fn files_that_links_of_a_folder_lead_to_are_in_what_is_resolved() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().canonicalize().unwrap();
+    let [blobs, model, data] = ["blobs", "model", "data/raw"].map(|name| root.join(name));
+    for folder in [&blobs, &model, &data] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    for (blob, link) in [("1", model.join("config.json")), ("2", data.join("train.txt"))] {
+        std::fs::write(blobs.join(blob), "{}").unwrap();
+        std::os::unix::fs::symlink(blobs.join(blob), link).unwrap();
+    }
+    std::os::unix::fs::symlink("nowhere", model.join("broken")).unwrap();
+    let dataset = format!("Dataset(name: {:?})", root.join("data"));
+    let text = SMALL.replace("Text([\"a.txt\"])", &dataset);
+    let text = text.replace("Gpt(layers: 2)", &format!("Pretrained({model:?})"));
+    let search = Search { folders: Vec::new(), cache: root.join("cache"), mirror: String::new() };
+    let spec = TrainSpec::parse(&text, "a.ron").unwrap().resolved(&root, &search).unwrap();
+    assert_eq!(spec.links, [blobs.join("1"), blobs.join("2")]);
+    assert_eq!(TrainSpec::parse(&spec.to_ron(), "b.ron").unwrap(), spec);
 }

@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from .. import daemon, trainer
+from .. import daemon, tensors, trainer
 from ..client import Client
 from ..errors import Fault, LlmasosError, TrainingError
 
@@ -106,7 +106,7 @@ class Predictor:
             name="predict",
             class_="interactive",
             argv=["llmasos-trainer", "predict", folder],
-            read=[folder],
+            read=[folder, *tensors.links(self.folder)],
         )
         pid: int = spawned["pid"]
         return pid

@@ -27,6 +27,11 @@ def read(folder: Path) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in _weights(folder).items()}
 
 
+def links(folder: Path) -> list[str]:
+    """The files that links in a folder lead to: hubs keep those of a model elsewhere, and a jail goes by where files are."""
+    return sorted({str(path.resolve()) for path in folder.iterdir() if path.is_symlink() and path.exists()})
+
+
 def unpack(path: Path, folder: Path) -> None:
     """Makes a folder of a ``.pt`` that has the configuration and the vocabulary in it."""
     tensors = pt.load(path)
