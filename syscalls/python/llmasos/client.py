@@ -15,6 +15,7 @@ from typing import Any
 
 from . import paths
 from .errors import Fault
+from .plain import plain
 
 #: The version of the interface that is spoken here.
 ABI_VERSION = 1
@@ -114,7 +115,7 @@ class Client:
             request["pid"] = as_pid
         request["args"] = {name.rstrip("_"): value for name, value in args.items() if value is not None}
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._socket.sendall(json.dumps(request, default=plain).encode() + b"\n")
         except OSError as error:
             raise Fault("ECONNRESET", f"the daemon has closed the connection: {error.strerror}") from error
         return self._last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,10 @@ def device_of(device: str | None) -> Any:
 
 def ranks_of(ranks: int | Mapping[str, Any] | None) -> tuple[int | None, dict[str, Any] | None]:
     """How many ranks there are, and how the specification lays them out: so many data ranks, or as is said."""
-    if ranks is None or isinstance(ranks, int):
-        return ranks, None
+    if ranks is None:
+        return None, None
+    if not isinstance(ranks, Mapping):
+        return operator.index(ranks), None
     layout = dict(ranks)
     return math.prod(int(layout.get(axis, 1)) for axis in ("data", "tensor", "pipeline")), layout
 

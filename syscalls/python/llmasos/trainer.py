@@ -11,6 +11,7 @@ from typing import Any
 
 from . import paths
 from .errors import DatasetNotFound, TrainingError
+from .plain import plain
 
 #: The variable with settings for every run of this program, such as ``"steps=20 model.layers=1"``.
 SETTINGS_VARIABLE = "LLMASOS_SET"
@@ -44,7 +45,7 @@ def resolve(spec: dict[str, Any]) -> dict[str, Any]:
     """A specification with all of its defaults, checked, and with what `LLMASOS_SET` changes."""
     settings = shlex.split(os.environ.get(SETTINGS_VARIABLE, ""))
     changes = [word for setting in settings for word in ("--set", setting)]
-    resolved: dict[str, Any] = json.loads(run("resolve", "--json", json.dumps(spec), *changes))
+    resolved: dict[str, Any] = json.loads(run("resolve", "--json", json.dumps(spec, default=plain), *changes))
     return resolved
 
 

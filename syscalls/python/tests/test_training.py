@@ -13,9 +13,10 @@ from typing import Any
 
 import llmasos
 from llmasos import tensors, trainer
-from llmasos.specification import device_of, specification
+from llmasos.specification import device_of, ranks_of, specification
 
 from .place import SHORT, SMALL, TEXT, Place
+from .test_tensors import numpy
 
 PROGRAM = """
 import llmasos
@@ -242,6 +243,22 @@ class Training(Place):
         loss = llmasos.losses.CrossEntropyLoss().spec()
         self.assertEqual(self.resolved(**loss), usual)
 
+    @unittest.skipUnless(numpy, "numpy is not installed")
+    def test_numbers_of_numpy_are_numbers(self) -> None:
+        of: Any = numpy
+        schedule = llmasos.schedules.Linear(warmup=of.int64(7), floor=of.float32(0.25))
+        optimizer = llmasos.optimizers.Adam(lr=of.float32(0.5), betas=of.array([0.25, 0.75]))
+        told = {"schedule": schedule.spec(), "optimiser": optimizer.spec(), "batch": of.int64(3)}
+        plain = {
+            "schedule": llmasos.schedules.Linear(7, 0.25).spec(),
+            "optimiser": llmasos.optimizers.Adam(0.5, (0.25, 0.75)).spec(),
+            "batch": 3,
+        }
+        self.assertEqual(self.resolved(**told), self.resolved(**plain))
+        self.assertEqual(ranks_of(of.int64(2)), (2, None))
+        with self.assertRaisesRegex(TypeError, "a set has no form in JSON"):
+            self.resolved(batch={3})
+
     def test_samples_and_devices_are_told_by_their_own_names(self) -> None:
         samples = llmasos.callbacks.Samples(every=5, prompt="a", tokens=7, temperature=0.5, top_k=3)
         data = self.small()
@@ -305,6 +322,8 @@ class Training(Place):
             llmasos.optimizers.Adam(rl=3)  # type: ignore[call-arg]
         with self.assertRaisesRegex(llmasos.TrainingError, "heads"):
             self.gpt(heads=3).fit(self.small(), **SHORT)
+        with self.assertRaisesRegex(llmasos.TrainingError, "`batch` is 0"):
+            self.gpt().fit(self.small(), **{**SHORT, "batch_size": 0})
         with self.assertRaisesRegex(llmasos.TrainingError, "has a run already"):
             for _ in range(2):
                 self.gpt().fit(self.small(), folder="twice", **SHORT)

@@ -125,7 +125,7 @@ class Model:
                     callbacks,
                     order,
                     packing,
-                    batch=batch_size or self.batch_size,
+                    batch=self.batch_size if batch_size is None else batch_size,
                     accumulate=accumulate,
                     steps=steps if steps is not None or epochs is not None else self.steps,
                     epochs=epochs,
