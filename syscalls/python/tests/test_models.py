@@ -235,6 +235,23 @@ class Models(Place):
         self.assertEqual(model.generate_text("line 3 of", 8, temperature=0), before)
         model.close()
 
+    @unittest.skipUnless(numpy, "numpy is not installed")
+    def test_weights_of_a_folder_in_the_form_of_pytorch_go_out_and_in(self) -> None:
+        model = llmasos.models.GPT(**SMALL, tokenizer=llmasos.tokenizers.BPE(400))
+        model.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})
+        model.save("older")
+        model.save("older.pt")
+        Path("older", "model.safetensors").unlink()
+        Path("older.pt").rename(Path("older", "pytorch_model.bin"))
+        again = llmasos.models.GPT.from_pretrained("older")
+        state, wanted = again.state_dict(), model.state_dict()
+        self.assertEqual(state.keys(), wanted.keys())
+        self.assertTrue(all(numpy.array_equal(state[name], wanted[name]) for name in wanted))
+        again.load_state_dict({name: 0 * array for name, array in state.items()})
+        self.assertFalse(any(array.any() for array in again.state_dict().values()))
+        for used in (model, again):
+            used.close()
+
     def test_model_of_another_kind_is_refused(self) -> None:
         model = llmasos.models.GPT(**SMALL, tokenizer=llmasos.tokenizers.Char())
         model.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})

@@ -217,13 +217,12 @@ class Model:
 
         ``{name: torch.from_numpy(array) for …}`` is what PyTorch's `load_state_dict` takes.
         """
-        return tensors.read(self._trained())
+        return tensors.read(self._readable())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes weights by their names: numpy arrays, or PyTorch's tensors. The names and shapes must be the model's."""
-        folder = self._trained()
         new = self._new_folder()
-        tensors.replace(folder, state, new)
+        tensors.replace(self._readable(), state, new)
         self.close()
         self.folder, self._gguf = new, None
 
@@ -250,6 +249,15 @@ class Model:
         if self.folder is None:
             raise LlmasosError(f"this {type(self).__name__} is not trained; call fit() or load() first")
         return self.folder
+
+    def _readable(self) -> Path:
+        """The model's folder, or where its weights are PyTorch's own (``.bin``), one that has them as they are read here."""
+        folder = self._trained()
+        if any(folder.glob("*.safetensors")):
+            return folder
+        readable = self._new_folder()
+        trainer.export(folder, readable, "hf")
+        return readable
 
     def _mounted(self) -> Mount | None:
         """The model mounted in the daemon, where llama.cpp runs it and this user may mount."""
