@@ -52,8 +52,9 @@ class Run:
             status = self.watch()
         except KeyboardInterrupt:
             raise self.interrupted() from None
-        except Exception:
-            # Such as one of a callback: nobody would watch the run any more. Where the daemon is gone, there is none.
+        except BaseException:
+            # Such as one of a callback, which may end the program: nobody would watch the run any more. Where the daemon is
+            # gone, there is none.
             with contextlib.suppress(Fault):
                 self.end("TERM")
             raise

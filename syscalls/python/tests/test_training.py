@@ -119,16 +119,20 @@ class Training(Place):
         self.assertIsNotNone(model.folder)
 
     def test_callback_that_fails_ends_the_run_with_a_checkpoint(self) -> None:
-        class Broken(llmasos.callbacks.Callback):
-            def on_step(self, entry: dict[str, Any]) -> bool | None:
-                raise ArithmeticError("the callback is broken")
+        # That of `sys.exit` is no `Exception`.
+        for number, error in enumerate((ArithmeticError("the callback is broken"), SystemExit("the callback is broken"))):
 
-        with self.assertRaisesRegex(ArithmeticError, "the callback is broken"):
-            self.gpt().fit(self.small(), callbacks=[Broken()], folder="broken", **{**SHORT, "steps": 1_000_000})
-        with llmasos.connect() as client:
-            going = [process for process in client.ps() if process["name"] == "train" and process["state"] != "zombie"]
-            self.assertEqual(going, [])
-        self.assertTrue(Path("broken/checkpoints/last/manifest.json").exists())
+            class Broken(llmasos.callbacks.Callback):
+                def on_step(self, entry: dict[str, Any], error: BaseException = error) -> bool | None:
+                    raise error
+
+            folder = f"broken-{number}"
+            with self.assertRaisesRegex(type(error), "the callback is broken"):
+                self.gpt().fit(self.small(), callbacks=[Broken()], folder=folder, **{**SHORT, "steps": 1_000_000})
+            with llmasos.connect() as client:
+                trained = [process for process in client.ps() if process["name"] == "train"]
+                self.assertEqual([process for process in trained if process["state"] != "zombie"], [])
+            self.assertTrue(Path(folder, "checkpoints/last/manifest.json").exists())
 
     def test_callbacks_that_the_trainer_does_by_itself_write_texts_and_end_early(self) -> None:
         callbacks = [llmasos.callbacks.Samples(every=10, tokens=5), llmasos.callbacks.EarlyStopping(patience=1)]
