@@ -14,6 +14,9 @@ from .errors import suggests
 #: Endings of files with a JSON object on each line.
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 
+#: Endings of tables, of which a text is a column.
+TABLES = (".csv", ".tsv", ".parquet")
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -58,7 +61,8 @@ def load_dataset(name: str | Path, split: str | None = None, field: str = "text"
     """A data set by its name, such as ``"wikitext-2"``, or the path of its folder or file.
 
     A name is looked for in the folders that `LLMASOS_DATASETS` names, then in the cache, and then fetched. `split` is
-    ``"train"``, ``"validation"`` or ``"test"``; without it a run trains on the first and is evaluated on the second.
+    ``"train"``, ``"validation"`` or ``"test"``; without it what is trained on is the first, and what is given as
+    `validation` the second.
     """
     path = Path(name)
     if path.is_file():
@@ -72,8 +76,15 @@ def from_files(*files: str | Path, field: str = "text") -> Dataset:
     """Plain text, each file a document; or JSON lines, each line a document in `field`."""
     found = [Path(file).resolve(strict=True) for file in files]
     names = [str(file) for file in found]
-    if found and all(file.suffix in JSON_LINES for file in found):
+    lines = [file for file in found if file.suffix in JSON_LINES]
+    if lines and len(lines) == len(found):
         return Dataset(found[0].stem, "text", {"Jsonl": {"files": names, "field": field}})
+    odd = lines or [file for file in found if file.suffix in TABLES]
+    if odd:
+        raise ValueError(
+            f"{odd[0]} is no plain text; give JSON lines alone, or put the files into a folder, with `train` in their names, "
+            "and give that to load_dataset()"
+        )
     return Dataset(found[0].stem if found else "nothing", "text", {"Text": names})
 
 
@@ -91,7 +102,10 @@ def from_labelled(rows: Iterable[tuple[Any, ...]], name: str = "labelled") -> Da
     """Texts, or two texts each, and their labels behind them, for an encoder: the name of a class, a list of names, or a
     number. Which it is, the loss decides.
     """
-    return Dataset(name, "labelled", records=tuple(_labelled(*row) for row in rows))
+    records = tuple(_labelled(*row) for row in rows)
+    if len({"second" in record for record in records}) > 1:
+        raise ValueError("some rows of from_labelled() have one text and some have two; give all of them as many")
+    return Dataset(name, "labelled", records=records)
 
 
 def _labelled(*row: Any) -> dict[str, Any]:

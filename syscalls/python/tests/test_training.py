@@ -333,6 +333,21 @@ class Training(Place):
                 self.gpt().fit(self.small(), folder="twice", **SHORT)
         with self.assertRaisesRegex(llmasos.LlmasosError, "is not trained; call fit"):
             self.gpt().save("nothing.pt")
+        with self.assertRaisesRegex(ValueError, "no format ends with '.1'; .* without a dot a folder"):
+            self.gpt().save("model-0.1")
+        with self.assertRaisesRegex(FileNotFoundError, "give a folder in the Hugging Face layout"):
+            llmasos.models.GPT.from_pretrained("gpt2")
+
+    def test_data_that_would_be_read_as_something_else_are_refused(self) -> None:
+        for name in ("a.txt", "b.jsonl", "c.csv"):
+            Path(name).write_text('{"text": "a"}\n')
+        datasets = llmasos.datasets
+        self.assertEqual(datasets.from_files("b.jsonl").source(self.folder)["Jsonl"]["field"], "text")
+        for refused in (("a.txt", "b.jsonl"), ("c.csv",)):
+            with self.assertRaisesRegex(ValueError, "is no plain text"):
+                datasets.from_files(*refused)
+        with self.assertRaisesRegex(ValueError, "some have two"):
+            datasets.from_labelled([("a", "yes"), ("a", "b", "no")])
 
     def test_unknown_data_set_says_where_it_was_looked_for(self) -> None:
         with self.assertRaises(llmasos.DatasetNotFound) as caught:

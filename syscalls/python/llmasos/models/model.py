@@ -95,7 +95,8 @@ class Model:
         """Trains the model, as a process of the daemon, and says beforehand how long that will take.
 
         Without `epochs` and `steps`, it is trained for 1,000 steps of 32 examples. `validation` is other data, or the
-        share at the end of the data that is not trained on; the weights with the least loss on it are kept. `folder` gets
+        share at the end of the data that is not trained on; the weights with the least loss on it are kept. `clip` is what
+        the gradients' norm is cut to, 0 for never. `folder` gets
         the log, the curve and the checkpoints (``runs/…`` where it is not given). Ctrl-C ends the run with a checkpoint,
         and ``resume=folder`` goes on from it. `tune` freezes parts of the model, or trains adapters beside it.
 
@@ -176,7 +177,8 @@ class Model:
         """
         path = Path(path)
         if path.suffix not in FORMATS:
-            raise ValueError(f"no format ends with {path.suffix!r}; there is {', '.join(FORMATS)}")
+            endings = ", ".join(filter(None, FORMATS))
+            raise ValueError(f"no format ends with {path.suffix!r}; there is {endings}, and without a dot a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         trainer.export(self._trained(), path, FORMATS[path.suffix])
 
@@ -188,7 +190,9 @@ class Model:
     @classmethod
     def from_pretrained(cls: type[M], path: str | Path) -> M:
         """Reads a folder in the Hugging Face layout, a GGUF, or a ``.pt`` that `save` has written."""
-        path = Path(path).resolve(strict=True)
+        path = Path(path).resolve()
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}; give a folder in the Hugging Face layout, a .gguf or a .pt")
         model = cls()
         if path.is_dir():
             model.folder = path
