@@ -90,6 +90,8 @@ def from_files(*files: str | Path, field: str = "text") -> Dataset:
 
 def from_list(texts: Iterable[str], name: str = "texts") -> Dataset:
     """Texts in memory, such as a list or an array of strings; each is a document."""
+    if isinstance(texts, (str, bytes)):
+        raise ValueError("from_list() takes a list of texts; put the one that it was given into brackets")
     return Dataset(name, "text", records=tuple({"text": str(text)} for text in texts))
 
 

@@ -346,6 +346,8 @@ class Training(Place):
         for refused in (("a.txt", "b.jsonl"), ("c.csv",)):
             with self.assertRaisesRegex(ValueError, "is no plain text"):
                 datasets.from_files(*refused)
+        with self.assertRaisesRegex(ValueError, "into brackets"):
+            datasets.from_list("each letter would be a document")
         with self.assertRaisesRegex(ValueError, "some have two"):
             datasets.from_labelled([("a", "yes"), ("a", "b", "no")])
 
