@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 use syscalls::call::{Class, Spawn, Train};
-use syscalls::limits::RANKS_MAX;
+use syscalls::limits::{ARGUMENT_BYTES_MAX, RANKS_MAX};
 use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
@@ -35,7 +35,7 @@ impl Kernel {
         if args.resume {
             argv.push("--resume".into());
         }
-        check_arguments(&argv)?;
+        check_arguments(&argv).map_err(|fault| long(&args.spec, fault))?;
         let mut read = Vec::new();
         paths(&args.spec, &mut read);
         self.check_reach(caller, &read)?;
@@ -64,6 +64,18 @@ fn checked(ranks: u32) -> Result<u32, Fault> {
             Err(Fault::new(Errno::EINVAL, message))
         }
     }
+}
+
+/// The sentence about a specification that is too long, which cannot be handed over in a file.
+fn long(spec: &Value, fault: Fault) -> Fault {
+    if fault.errno != Errno::E2BIG {
+        return fault;
+    }
+    let message = format!(
+        "the specification takes {} bytes, and the arguments of the trainer {ARGUMENT_BYTES_MAX} at most; name the folder          that the files are in, as `Dataset(name: …)`",
+        spec.to_string().len()
+    );
+    Fault { message, ..fault }
 }
 
 /// The folder of the run.
