@@ -1,4 +1,4 @@
-//! What the kernel is told once, when it is made.
+//! What the kernel is told when it is made, and what of it a configuration that is read again changes.
 
 use super::Kernel;
 use super::sched::policy::Policy;
@@ -119,8 +119,8 @@ impl Default for KernelConfig {
 }
 
 impl Kernel {
-    /// Takes over what steps and mounts to come go by, and the services. Devices, tiers of the swap area and what was told to workers
-    /// stay until the next start.
+    /// Takes over what steps, mounts, graces and deaths to come go by, and the services. Devices, tiers of the swap area, the
+    /// time to save pages at the end, which the host reckons with, and what workers are told stay until the next start.
     pub(super) fn configured(&mut self, new: KernelConfig) {
         self.declare_services(new.services);
         self.config = KernelConfig {
@@ -132,7 +132,10 @@ impl Kernel {
             fair_lag_us: new.fair_lag_us,
             fair_lag_tokens: new.fair_lag_tokens,
             latency_target_percent: new.latency_target_percent,
+            term_grace_ms: new.term_grace_ms,
             user: new.user,
+            worker_patience_ms: new.worker_patience_ms,
+            worker_deaths_max: new.worker_deaths_max,
             ..self.config.clone()
         };
     }

@@ -1,6 +1,7 @@
 //! Workers that die, fail and lie.
 
 use kernel::core::event::ConnId;
+use kernel::core::{Event as KernelEvent, KernelConfig};
 use syscalls::call::*;
 use syscalls::reply::{Finish, ModelState};
 use syscalls::{CallId, Errno, Event, Fault, Reply, Tokens};
@@ -308,7 +309,7 @@ fn suspects_have_no_more_tokens_than_their_rate() {
     assert!(had <= 2, "{had} tokens after {} µs at two a second", machine.now - begin);
     while let Some(wake) = machine.wake {
         machine.now = machine.now.max(wake.0);
-        machine.event(kernel::core::Event::Tick);
+        machine.event(KernelEvent::Tick);
         while machine.turn() {}
     }
     assert!(calls.iter().all(|c| machine.reply(conn, *c).is_some_and(|r| r.is_ok())));
@@ -435,11 +436,24 @@ fn worker_that_hangs_in_a_step_is_replaced_and_costs_no_token() {
     let wake = machine.wake.expect("the kernel looks at the clock").0;
     assert!(wake <= machine.now + 17_000_000, "in time: {wake} at {}", machine.now);
     machine.now = wake;
-    machine.event(kernel::core::Event::Tick);
+    machine.event(KernelEvent::Tick);
     assert_eq!(machine.stat(conn).worker_restarts, 1);
     assert!(machine.logs.iter().any(|line| line.contains("counts as hung")), "{:?}", machine.logs);
     assert_eq!(generated(machine.finish(conn, running)).text, reference("", "hang", 30));
     assert_eq!(machine.wake, None, "nobody has anything to do");
+}
+
+#[test]
+fn patience_that_is_configured_anew_goes_for_the_step_that_runs() {
+    let (mut machine, conn) = Machine::with_model("");
+    let context = machine.open_with(conn, "hang");
+    let running = machine.begin(conn, generate(context, 30));
+    machine.jobs.clear();
+    let config = KernelConfig { worker_patience_ms: 1000, ..KernelConfig::default() };
+    machine.event(KernelEvent::Configured { config: Box::new(config) });
+    machine.pass_ms(2000);
+    assert_eq!(machine.stat(conn).worker_restarts, 1);
+    assert_eq!(generated(machine.finish(conn, running)).text, reference("", "hang", 30));
 }
 
 #[test]
@@ -453,7 +467,7 @@ fn worker_that_hangs_over_a_question_gets_more_time_and_is_replaced() {
     let wake = machine.wake.expect("the kernel looks at the clock").0;
     assert!(wake <= machine.now + 17_000_000, "in time: {wake} at {}", machine.now);
     machine.now = wake;
-    machine.event(kernel::core::Event::Tick);
+    machine.event(KernelEvent::Tick);
     assert_eq!(machine.stat(conn).worker_restarts, 1);
     assert!(matches!(machine.finish(conn, asking), Ok(Reply::Tokens(_))), "the next one answers it");
 }
