@@ -12,19 +12,17 @@ use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Group, getuid};
 use syscalls::limits::EVENTS_WAITING_MAX;
-use syscalls::{Fault, Frame, reply::NO_CALL};
 use thiserror::Error;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::acceptor::Acceptor;
 use super::digest::Digests;
 use super::input::Input;
 use super::inspect::find_devices;
 use super::listener::{self, ListenError, LockError, lock_file};
-use super::log;
 use super::machine;
-use super::peer::Peer;
 use super::places::Places;
 use super::programs::Programs;
 use super::reactor::{Means, Reactor};
@@ -37,12 +35,9 @@ use super::swap::Swaps;
 use super::systemd::{self, ServiceManager};
 use super::turns::Turns;
 use crate::core::effect::Record;
-use crate::core::event::{Credentials, Event};
+use crate::core::event::Event;
 use crate::core::{HostInfo, Kernel};
 use crate::jail::{Strictness, Support, support};
-
-/// How long to wait before accepting again after the system refused, for one, because of too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the daemon could not start, or ended badly.
 #[derive(Debug, Error)]
@@ -319,82 +314,4 @@ fn admin_group(name: &str) -> Option<u32> {
         tracing::debug!("the system has no group {name}, so nobody is the administrator as its member");
     }
     group.map(|group| group.gid.as_raw())
-}
-
-/// What takes connections in.
-struct Acceptor {
-    listener: UnixListener,
-    /// The admin group.
-    admins: Option<u32>,
-    places: Arc<Places>,
-    turns: Turns,
-    /// The leaders of process groups that are gone.
-    gone_groups: mpsc::Receiver<u32>,
-    inputs: mpsc::Sender<Input>,
-}
-
-impl Acceptor {
-    /// Takes connections in, one after another, until the main loop is gone.
-    async fn run(mut self) {
-        let mut failing = false;
-        loop {
-            let input = tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((socket, _)) => {
-                        if std::mem::take(&mut failing) {
-                            tracing::info!("connections are accepted again");
-                        }
-                        self.take_in(socket).await
-                    }
-                    Err(e) => {
-                        log::once(
-                            &mut failing,
-                            &format!("no connection can be accepted: {e}; trying again until one can"),
-                        );
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        None
-                    }
-                },
-                // Behind all that was accepted before.
-                Some(leader) = self.gone_groups.recv() => Some(Input::GroupGone { leader }),
-            };
-            if let Some(input) = input
-                && self.inputs.send(input).await.is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    /// Finds out who has connected, in his turn; none where nobody can be let in.
-    async fn take_in(&self, socket: UnixStream) -> Option<Input> {
-        let place = match self.places.take() {
-            Ok(place) => place,
-            Err(fault) => {
-                turn_away(&socket, fault);
-                return None;
-            }
-        };
-        let turn = self.turns.take(None).await;
-        // Nobody is there any more, or nobody that could be told from another.
-        let peer = Peer::of(&socket).ok()?;
-        let credentials = Credentials {
-            uid: peer.uid,
-            os_pid: peer.os_pid(),
-            os_parent: peer.parent(),
-            executable: peer.executable(),
-            admin: peer.is_admin(self.admins),
-            program: None,
-        };
-        let group_leader = peer.group_leader()?;
-        let process = peer.into_process();
-        Some(Input::Connected { socket, credentials, group_leader, process, place, turn })
-    }
-}
-
-fn turn_away(socket: &UnixStream, fault: Fault) {
-    let mut line = Vec::new();
-    Frame::Reply(NO_CALL, Err(fault)).write_line(&mut line);
-    // A socket that is new takes a line, unless the program is gone.
-    let _ = socket.try_write(&line);
 }
