@@ -11,7 +11,7 @@ use super::super::counters::Counters;
 use super::super::event::ConnId;
 use super::super::group::GroupId;
 use super::super::process::{Identity, Process};
-use super::check_name;
+use super::named::check_name;
 
 impl Kernel {
     pub(super) fn hello(&mut self, conn: ConnId, args: Hello) -> Result<Reply, Fault> {

@@ -23,6 +23,7 @@ mod kill;
 mod kill_group;
 mod models;
 mod mount;
+mod named;
 mod open;
 mod output;
 mod ps;
@@ -57,19 +58,17 @@ mod wait;
 mod r#yield;
 
 use drivers::wire::Question;
-use syscalls::call::{Capability, Follow, Signal};
-use syscalls::limits::{CALLS_IN_FLIGHT_MAX, NAME_BYTES_MAX};
+use syscalls::call::{Follow, Signal};
+use syscalls::limits::CALLS_IN_FLIGHT_MAX;
 use syscalls::reply::Frame;
 use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request};
 
 use super::Kernel;
 use super::call::{CallNo, Pending, Waits};
 use super::capability::{Caps, taken_by};
-use super::context::{Context, Work};
+use super::context::Work;
 use super::effect::{Effect, StoreOrder};
 use super::event::{ConnId, ModelId, Now};
-use super::model::{Model, State};
-use super::process::Process;
 
 /// Who makes a call.
 #[derive(Clone, Debug)]
@@ -247,32 +246,42 @@ impl Kernel {
                 let call = self.keep(caller, id, name, Waits::Turn, None);
                 self.turns.wait(call, caller.pid, device, us);
             }
-            Ok(Next::Wait(waits, timeout_ms)) => {
-                let waits_for_model = match &waits {
-                    Waits::Mount(model) => Some((*model, None)),
-                    Waits::Open(model, open) => Some((*model, Some(open.clone()))),
-                    _ => None,
-                };
-                let told = waits.clone();
-                let call = self.keep(caller, id, name, waits, timeout_ms);
-                match told {
-                    Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, caller.uid, kinds),
-                    Waits::Calls(args) => self.begin_trace(call, caller.conn, &args),
-                    Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
-                    Waits::Service(name, _) => {
-                        if let Some(service) = self.services.get_mut(&name) {
-                            service.waiters.insert(call);
-                        }
-                    }
-                    _ => {}
-                }
-                if let Some((id, open)) = waits_for_model
-                    && let Some(model) = self.models.get_mut(&id)
-                {
-                    model.waiters.push((call, open));
-                    self.demand(id);
+            Ok(Next::Wait(waits, timeout_ms)) => self.wait_for(caller, id, name, waits, timeout_ms),
+        }
+    }
+
+    /// Keeps a call until something else has happened, and tells whoever is to do that.
+    fn wait_for(
+        &mut self,
+        caller: &Caller,
+        id: CallId,
+        name: &'static str,
+        waits: Waits,
+        timeout_ms: Option<u64>,
+    ) {
+        let waits_for_model = match &waits {
+            Waits::Mount(model) => Some((*model, None)),
+            Waits::Open(model, open) => Some((*model, Some(open.clone()))),
+            _ => None,
+        };
+        let told = waits.clone();
+        let call = self.keep(caller, id, name, waits, timeout_ms);
+        match told {
+            Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, caller.uid, kinds),
+            Waits::Calls(args) => self.begin_trace(call, caller.conn, &args),
+            Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
+            Waits::Service(name, _) => {
+                if let Some(service) = self.services.get_mut(&name) {
+                    service.waiters.insert(call);
                 }
             }
+            _ => {}
+        }
+        if let Some((id, open)) = waits_for_model
+            && let Some(model) = self.models.get_mut(&id)
+        {
+            model.waiters.push((call, open));
+            self.demand(id);
         }
     }
 
@@ -373,85 +382,4 @@ impl Kernel {
         }
         call
     }
-
-    /// A living process.
-    ///
-    /// # Errors
-    ///
-    /// ESRCH where there is none.
-    pub(super) fn process(&self, pid: Pid) -> Result<&Process, Fault> {
-        self.processes.living(pid).ok_or_else(|| {
-            let message = match self.processes.zombie(pid) {
-                Some(_) => format!("process {pid} has ended"),
-                None => format!("there is no process {pid}"),
-            };
-            Fault::new(Errno::ESRCH, message)
-        })
-    }
-
-    /// A context, for the kernel's own use.
-    ///
-    /// # Errors
-    ///
-    /// EBADF where there is none.
-    pub(super) fn context(&self, id: ContextId) -> Result<&Context, Fault> {
-        self.contexts.get(&id).ok_or_else(|| Fault::new(Errno::EBADF, format!("there is no context {id}")))
-    }
-
-    /// A model.
-    ///
-    /// # Errors
-    ///
-    /// ENOENT where it has been unmounted.
-    pub(super) fn model(&self, id: ModelId) -> Result<&Model, Fault> {
-        self.models.get(&id).ok_or_else(|| Fault::new(Errno::ENOENT, "the model has been unmounted"))
-    }
-
-    /// A context of the caller. Whether others have one of that number is not for it to know.
-    fn own_context(&self, caller: &Caller, id: ContextId) -> Result<&Context, Fault> {
-        if let Some(image) = self.asleep.get(&id).filter(|image| image.owner == caller.pid) {
-            let message = match self.model_named(&image.model) {
-                Ok(model) if model.state == State::Unloaded => format!(
-                    "context {id} sleeps: model {} has no room beside those that are used; unmount what is not needed, and try again",
-                    image.model
-                ),
-                _ => format!("context {id} sleeps until model {} is loaded; try again then", image.model),
-            };
-            return Err(Fault::new(Errno::EAGAIN, message));
-        }
-        self.contexts.get(&id).filter(|c| c.owner == caller.pid).ok_or_else(|| {
-            Fault::new(Errno::EBADF, format!("process {} has no context {id}; open one first", caller.pid))
-        })
-    }
-
-    /// A living process that the caller may signal, change and look into: itself and those below it, others of its user
-    /// with the capability `signal`, and any with `kill`.
-    fn subject(&self, caller: &Caller, pid: Pid) -> Result<&Process, Fault> {
-        if pid == Pid::KERNEL {
-            let message = "process 1 is the kernel; end the daemon with shutdown";
-            return Err(Fault::new(Errno::EPERM, message));
-        }
-        let process = self.process(pid)?;
-        if process.id.uid != caller.uid {
-            let what = format!("process {pid} belongs to user {}; reaching it", process.id.uid);
-            caller.caps.need(Capability::Kill, &what)?;
-        } else if !self.processes.descends(pid, caller.pid) {
-            caller.caps.need(Capability::Signal, &format!("reaching process {pid}, no descendant,"))?;
-        }
-        Ok(process)
-    }
-}
-
-/// Checks a name that a user gives.
-fn check_name(what: &str, name: &str) -> Result<(), Fault> {
-    let bytes = name.len();
-    if bytes == 0 || bytes > NAME_BYTES_MAX {
-        let message = format!("the name of {what} has {bytes} bytes; it needs 1 to {NAME_BYTES_MAX}");
-        return Err(Fault::new(Errno::EINVAL, message));
-    }
-    if name.chars().any(char::is_control) {
-        let message = format!("the name of {what} has a control character; leave it out");
-        return Err(Fault::new(Errno::EINVAL, message));
-    }
-    Ok(())
 }

@@ -8,7 +8,8 @@ use syscalls::{Errno, Fault};
 use super::super::Kernel;
 use super::super::call::Waits;
 use super::super::model::State;
-use super::{Next, Outcome, check_name};
+use super::named::check_name;
+use super::{Next, Outcome};
 
 impl Kernel {
     pub(super) fn sys_mount(&mut self, mut args: Mount) -> Outcome {

@@ -5,7 +5,8 @@ use syscalls::{Errno, Fault};
 
 use super::super::Kernel;
 use super::super::context::Work;
-use super::{Caller, DONE, Next, Outcome, check_name};
+use super::named::check_name;
+use super::{Caller, DONE, Next, Outcome};
 
 /// All permission bits of files.
 const MODE_MAX: u32 = 0o777;

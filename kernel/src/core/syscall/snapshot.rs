@@ -7,7 +7,8 @@ use syscalls::{Errno, Fault, Reply};
 use super::super::Kernel;
 use super::super::call::{Opening, Waits};
 use super::super::context::Work;
-use super::{Caller, DONE, Next, Outcome, check_name};
+use super::named::check_name;
+use super::{Caller, DONE, Next, Outcome};
 
 impl Kernel {
     /// A context of one's own is kept when it is its turn; another process's at once, because its line is not the

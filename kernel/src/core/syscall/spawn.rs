@@ -11,7 +11,8 @@ use super::super::effect::{Program, Reach};
 use super::super::process::{Identity, Process};
 use super::super::sched::Bucket;
 use super::hello::check_priority;
-use super::{Caller, Next, Outcome, check_name};
+use super::named::check_name;
+use super::{Caller, Next, Outcome};
 
 impl Kernel {
     pub(super) fn sys_spawn(&mut self, caller: &Caller, mut args: Spawn) -> Outcome {

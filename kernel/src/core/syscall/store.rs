@@ -16,7 +16,8 @@ use super::super::Kernel;
 use super::super::call::CallNo;
 use super::super::effect::StoreOrder;
 use super::super::user::check_part;
-use super::{Caller, Next, Outcome, check_name};
+use super::named::check_name;
+use super::{Caller, Next, Outcome};
 
 impl Kernel {
     pub(super) fn sys_store_put(&self, caller: &Caller, args: StorePut) -> Outcome {
