@@ -13,7 +13,8 @@ use super::super::group::Groups;
 use super::super::model::Model;
 use super::super::process::ProcessTable;
 use super::paging::PageSent;
-use super::slots::{Budget, Placed, TierName};
+use super::slots::Placed;
+use super::tier::{Budget, TierName};
 use super::tree::{NodeId, Saved, Space};
 use super::{PageRef, Resident};
 

@@ -36,6 +36,7 @@ mod residency;
 mod rivals;
 mod shortage;
 mod slots;
+mod tier;
 mod tree;
 mod victim;
 mod write_behind;
@@ -54,7 +55,8 @@ pub(super) use paging::{PageSent, PagingCost, loading};
 pub(super) use reclaim::{Behind, Reach, Room};
 pub(super) use remnant::Remnant;
 pub(super) use shortage::{Shortage, oom_score};
-pub(super) use slots::{Budget, Slots};
+pub(super) use slots::Slots;
+pub(super) use tier::Budget;
 pub(super) use tree::{NodeId, Root, Space, Tree};
 pub(super) use write_behind::{Beside, WriteBehind};
 

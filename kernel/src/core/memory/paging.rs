@@ -9,7 +9,7 @@ use super::super::effect::{Effect, LogLevel};
 use super::super::event::{ModelId, Now};
 use super::super::model::Model;
 use super::evict::Payment;
-use super::slots::TierName;
+use super::tier::TierName;
 use super::tree::{NodeId, Saved};
 
 /// What a page is thought to cost before anything has been measured, in microseconds: what a model of half a

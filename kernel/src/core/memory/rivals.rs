@@ -8,7 +8,8 @@
 
 use super::super::model::Model;
 use super::evict::Payment;
-use super::slots::{Slots, TierName};
+use super::slots::Slots;
+use super::tier::TierName;
 use super::tree::NodeId;
 
 /// In which order pages go: those that somebody may come back for last, and of these the one used last.

@@ -14,137 +14,16 @@
 //! All models share the budget of a tier, and ticks count for all of them: where a page has to be gone, it is the one that
 //! was used longest ago, whichever model's it is (`rivals.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use drivers::wire::{ModelDescription, PageOwner, SavedPage, Slot};
 
 use super::found::{Found, FoundPage};
+use super::tier::{Budget, Tier, TierName};
 use super::tree::NodeId;
 
 /// What a slot's size is a multiple of, so that the worker can bypass the page cache of the system.
 const ROOM_MULTIPLE: u64 = 4096;
-
-/// A tier of the swap area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::core) enum TierName {
-    Host,
-    Disk,
-}
-
-impl TierName {
-    /// The tier of a slot.
-    pub(in crate::core) fn of(slot: Slot) -> Self {
-        match slot {
-            Slot::Host(_) => TierName::Host,
-            Slot::Disk(_) => TierName::Disk,
-        }
-    }
-
-    fn slot(self, number: u32) -> Slot {
-        match self {
-            TierName::Host => Slot::Host(number),
-            TierName::Disk => Slot::Disk(number),
-        }
-    }
-}
-
-/// What all models have together: bytes that may still be given to slots of each tier, and the order of use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::core) struct Budget {
-    pub host: u64,
-    pub disk: u64,
-    ticks: u64,
-}
-
-impl Budget {
-    /// With nothing given yet.
-    pub(in crate::core) fn new(host: u64, disk: u64) -> Self {
-        Budget { host, disk, ticks: 0 }
-    }
-
-    /// A number that is later than all before it.
-    pub(super) fn tick(&mut self) -> u64 {
-        self.ticks += 1;
-        self.ticks
-    }
-
-    /// What is left of a tier.
-    pub(super) fn left(&self, tier: TierName) -> u64 {
-        match tier {
-            TierName::Host => self.host,
-            TierName::Disk => self.disk,
-        }
-    }
-
-    fn of(&mut self, tier: TierName) -> &mut u64 {
-        match tier {
-            TierName::Host => &mut self.host,
-            TierName::Disk => &mut self.disk,
-        }
-    }
-}
-
-/// The slots of one tier of one model.
-#[derive(Debug)]
-struct Tier {
-    /// Numbers that have been used and are free.
-    free: Vec<u32>,
-    /// The lowest number that has never been used.
-    next: u32,
-    /// Numbers from here on do not exist: the file cannot grow further.
-    end: u32,
-    /// Numbers that could not be written.
-    retired: u32,
-    /// Pages that are written with their slots, the one used longest ago first.
-    used: BTreeMap<(u64, NodeId), u32>,
-}
-
-impl Tier {
-    fn new() -> Self {
-        Tier { free: Vec::new(), next: 0, end: u32::MAX, retired: 0, used: BTreeMap::new() }
-    }
-
-    fn take(&mut self, left: &mut u64, room: u64) -> Option<u32> {
-        if *left < room {
-            return None;
-        }
-        let number = match self.free.pop() {
-            Some(number) => number,
-            None if self.next < self.end => {
-                self.next += 1;
-                self.next - 1
-            }
-            None => return None,
-        };
-        *left -= room;
-        Some(number)
-    }
-
-    fn free(&self, left: u64, room: u64) -> u64 {
-        (left / room.max(1)).min(self.free.len() as u64 + u64::from(self.end - self.next))
-    }
-
-    /// The page used longest ago, if that was not later than `kept_since`, with its slot.
-    fn give_way(&mut self, kept_since: u64) -> Option<((u64, NodeId), u32)> {
-        let oldest = self.used.first_entry()?;
-        (oldest.key().0 <= kept_since).then(|| oldest.remove_entry())
-    }
-
-    /// When the page was used that [`Tier::give_way`] takes.
-    fn oldest(&self, kept_since: u64) -> Option<u64> {
-        self.used.first_key_value().map(|((tick, _), _)| *tick).filter(|tick| *tick <= kept_since)
-    }
-
-    /// Whether there is a number for one more slot, if the budget has room for it.
-    fn has_number(&self) -> bool {
-        !self.free.is_empty() || self.next < self.end
-    }
-
-    /// Slots with a page, or with one on its way.
-    fn taken(&self) -> u32 {
-        self.next - self.free.len() as u32 - self.retired
-    }
-}
 
 /// The slots of one model.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use super::super::Kernel;
 use super::super::event::{ModelId, Now};
 use super::super::model::Model;
 use super::paging::PageSent;
-use super::slots::TierName;
+use super::tier::TierName;
 use super::tree::{NodeId, Saved};
 
 /// Steps give one part in so many of their time to it.
