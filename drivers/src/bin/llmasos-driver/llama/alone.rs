@@ -20,7 +20,8 @@ use drivers::wire::{Asid, DriverFault, PAGE_TOKENS};
 use syscalls::{Errno, Token};
 use zeroize::Zeroizing;
 
-use super::context::{Context, DecodeError, Output};
+use super::batch::Output;
+use super::context::{Context, DecodeError};
 
 /// Tokens of each pass; a page has a whole number of them. A pass of so many takes hardly longer than one of a single
 /// token, since both read all weights once.

@@ -21,8 +21,9 @@ use nix::unistd::{getpid, getppid};
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::batch::Output;
 use super::blocked;
-use super::context::{Context, ContextSettings, Output};
+use super::context::{Context, ContextSettings};
 use super::made::Made;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};

@@ -20,8 +20,9 @@ use drivers::wire::{Asid, DriverFault};
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::batch::Output;
 use super::blocked;
-use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
+use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::made::Made;
 use super::measured::Measured;
 use super::model::{Model, ModelSettings};

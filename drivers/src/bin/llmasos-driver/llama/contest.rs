@@ -14,7 +14,8 @@ use syscalls::Token;
 use syscalls::call::Attention;
 
 use super::arithmetic::Arithmetic;
-use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
+use super::batch::Output;
+use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::load::{physical_cores, start_backend};
 use super::model::{Model, ModelSettings};
 

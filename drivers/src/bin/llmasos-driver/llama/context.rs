@@ -1,4 +1,4 @@
-//! One context of llama.cpp: the KV pool, the threads, and the batch that is filled anew for every pass.
+//! One context of llama.cpp: the KV pool with its threads, and the batch that is filled anew for every pass.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -8,18 +8,17 @@ use std::sync::Arc;
 use drivers::Withdrawal;
 use drivers::wire::{Asid, DriverFault};
 use llama_cpp_sys_2 as sys;
+use syscalls::Errno;
 use syscalls::call::Attention;
-use syscalls::{Errno, Token};
 
+use super::batch::Batch;
 use super::blocked;
 use super::log;
 use super::model::Model;
+use super::threadpool::Threadpool;
 
 /// Tokens that one graph computes; larger batches are cut into pieces of this size. llama.cpp's own default.
 pub const UBATCH_TOKENS: u32 = drivers::gguf::estimate::UBATCH_TOKENS;
-
-/// How long idle threads look for the next pass before they sleep, in ggml's units: llama.cpp's own default.
-const POLL: u32 = 50;
 
 /// What a context is for and how large it is.
 #[derive(Clone, Debug)]
@@ -123,7 +122,7 @@ impl Context {
         let threads = Threadpool::new(settings.threads);
         if let Some(threads) = &threads {
             // SAFETY: the threads live until the context is freed; ggml lets one pool serve both uses.
-            unsafe { sys::llama_attach_threadpool(raw.as_ptr(), threads.raw, threads.raw) };
+            unsafe { sys::llama_attach_threadpool(raw.as_ptr(), threads.raw(), threads.raw()) };
         }
         Ok(Context {
             raw,
@@ -356,143 +355,4 @@ fn params(settings: &ContextSettings) -> sys::llama_context_params {
     params.kv_unified = true;
     params.no_perf = true;
     params
-}
-
-/// ggml's threads, kept between passes: without them ggml would start new ones for every graph.
-pub struct Threadpool {
-    raw: sys::ggml_threadpool_t,
-    free: unsafe extern "C" fn(sys::ggml_threadpool_t),
-}
-
-type NewThreadpool = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
-type FreeThreadpool = unsafe extern "C" fn(sys::ggml_threadpool_t);
-
-impl Threadpool {
-    /// None where one thread does the work, or where the CPU backend keeps no threads.
-    pub fn new(threads: u32) -> Option<Threadpool> {
-        if threads < 2 {
-            return None;
-        }
-        // SAFETY: ggml's registry answers null for what it does not have; the names and types are its own. The
-        // functions are looked up by name because a CPU backend that is chosen at run time is not linked.
-        unsafe {
-            let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-            if device.is_null() {
-                return None;
-            }
-            let registry = sys::ggml_backend_dev_backend_reg(device);
-            let new = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_threadpool_new".as_ptr());
-            let free = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_threadpool_free".as_ptr());
-            if new.is_null() || free.is_null() {
-                return None;
-            }
-            let new: NewThreadpool = std::mem::transmute(new);
-            let free: FreeThreadpool = std::mem::transmute(free);
-            let mut params = sys::ggml_threadpool_params_default(threads as i32);
-            params.poll = POLL;
-            let raw = new(&mut params);
-            (!raw.is_null()).then_some(Threadpool { raw, free })
-        }
-    }
-
-    /// For calls of ggml, which may use the threads as long as this lives.
-    pub fn raw(&self) -> sys::ggml_threadpool_t {
-        self.raw
-    }
-}
-
-impl Drop for Threadpool {
-    fn drop(&mut self) {
-        // SAFETY: the pool came from ggml, and the context that used it is gone.
-        unsafe { (self.free)(self.raw) }
-    }
-}
-
-/// Tokens for one pass, in arrays that are allocated once.
-pub struct Batch {
-    tokens: Vec<sys::llama_token>,
-    positions: Vec<sys::llama_pos>,
-    sequences: Vec<sys::llama_seq_id>,
-    wanted: Vec<i8>,
-    /// One for each token: how many sequences it is in.
-    ones: Vec<i32>,
-    /// Where each token's sequence stands.
-    places: Vec<*mut sys::llama_seq_id>,
-}
-
-impl Batch {
-    fn new(tokens: u32) -> Batch {
-        let room = tokens as usize;
-        let mut sequences = vec![0; room];
-        let places = sequences.iter_mut().map(|at| at as *mut _).collect();
-        Batch {
-            tokens: Vec::with_capacity(room),
-            positions: Vec::with_capacity(room),
-            sequences,
-            wanted: Vec::with_capacity(room),
-            ones: vec![1; room],
-            places,
-        }
-    }
-
-    /// Empties the batch.
-    pub fn clear(&mut self) {
-        self.tokens.clear();
-        self.positions.clear();
-        self.wanted.clear();
-    }
-
-    /// Adds tokens of a sequence from a position on, and says which of them have output. Answers the place of the
-    /// last token.
-    ///
-    /// # Panics
-    ///
-    /// If the batch has no room or the tokens are none; the caller has checked both.
-    pub fn add(&mut self, sequence: u16, position: u32, tokens: &[Token], output: Output) -> usize {
-        let start = self.tokens.len();
-        assert!(!tokens.is_empty() && start + tokens.len() <= self.sequences.len(), "the batch has room");
-        let last = tokens.len() - 1;
-        for (at, token) in tokens.iter().enumerate() {
-            self.tokens.push(token.0 as i32);
-            self.positions.push((position + at as u32) as i32);
-            self.sequences[start + at] = i32::from(sequence);
-            let wanted = match output {
-                Output::None => false,
-                Output::Last => at == last,
-                Output::From(first) => at >= first,
-                Output::All => true,
-            };
-            self.wanted.push(i8::from(wanted));
-        }
-        start + last
-    }
-
-    /// Tokens in it.
-    pub fn len(&self) -> usize {
-        self.tokens.len()
-    }
-
-    fn as_raw(&mut self) -> sys::llama_batch {
-        sys::llama_batch {
-            n_tokens: self.tokens.len() as i32,
-            token: self.tokens.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
-            pos: self.positions.as_mut_ptr(),
-            n_seq_id: self.ones.as_mut_ptr(),
-            seq_id: self.places.as_mut_ptr(),
-            logits: self.wanted.as_mut_ptr(),
-        }
-    }
-}
-
-/// Which tokens of a row have output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    None,
-    /// The last one, behind which a token is chosen.
-    Last,
-    /// This one and all behind it: guesses.
-    From(usize),
-    /// All, as vectors need it.
-    All,
 }

@@ -8,7 +8,8 @@ use llama_cpp_sys_2 as sys;
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
-use super::context::{Context, ContextSettings, Output, UBATCH_TOKENS};
+use super::batch::Output;
+use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::model::Model;
 
 /// The largest text. It is one graph, whose memory grows with the square of this.

@@ -2,8 +2,8 @@
 //!
 //! [`load`] turns a file into a driver, [`step`] runs batches, [`sample`] chooses tokens, [`text`] knows the
 //! vocabulary. Of a step, [`rows`] does the rows and [`paging`] the pages, which [`swap`] keeps; [`alone`] keeps the
-//! sequences of deterministic mounts. The other modules each own one foreign thing: [`source`] files, [`model`] the weights, [`context`]
-//! the KV pool and the threads, [`grammar`] a grammar.
+//! sequences of deterministic mounts. The other modules each own one foreign thing: [`source`] files, [`model`] the
+//! weights, [`context`] the KV pool, [`threadpool`] the threads, [`batch`] the tokens of a pass, [`grammar`] a grammar.
 //!
 //! What llama.cpp would answer with an abort is checked before it is asked: [`drivers::contract`] checks steps,
 //! [`pool`] counts cells, [`alphabet`] checks texts.
@@ -13,6 +13,7 @@ mod alphabet;
 pub mod arithmetic;
 mod attention;
 mod backends;
+mod batch;
 mod blocked;
 mod clear;
 pub mod contest;
@@ -38,6 +39,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod text;
+mod threadpool;
 
 pub use devices::found as devices;
 pub use load::load;

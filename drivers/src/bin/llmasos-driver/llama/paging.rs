@@ -6,7 +6,8 @@
 use drivers::wire::{Asid, DriverFault, PAGE_TOKENS, PageLabel, Slot};
 use syscalls::{Errno, Token};
 
-use super::context::{Context, ContextSettings, Output};
+use super::batch::Output;
+use super::context::{Context, ContextSettings};
 use super::pool::Pool;
 use super::step::{Generating, LlamaDriver};
 use super::swap::{HEADER_BYTES, PageKind};

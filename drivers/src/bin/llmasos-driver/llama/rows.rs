@@ -11,7 +11,8 @@ use drivers::wire::{Asid, DriverFault, Row, RowDone, Sampled, Step};
 use syscalls::{Errno, Token};
 
 use super::alone::{self, BLOCK_TOKENS};
-use super::context::{DecodeError, Output};
+use super::batch::Output;
+use super::context::DecodeError;
 use super::step::{Generating, LlamaDriver};
 
 /// What became of a row before the pass.

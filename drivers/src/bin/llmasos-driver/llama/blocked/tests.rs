@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use half::f16;
 use proptest::prelude::*;
 
-use super::super::context::Threadpool;
+use super::super::threadpool::Threadpool;
 use super::check::{Case, Tensors, numbers};
 use super::instance::{Abort, Instance};
 use super::kernels::known;

@@ -29,7 +29,8 @@ use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};
 
 use super::arithmetic::Arithmetic;
-use super::context::{Context, ContextSettings, Output};
+use super::batch::Output;
+use super::context::{Context, ContextSettings};
 use super::grammar::Grammar;
 use super::load::load_with;
 use super::model::{Model, ModelSettings};
