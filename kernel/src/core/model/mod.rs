@@ -11,11 +11,13 @@
 //! A worker keeps nothing that the kernel could not do without. Its death costs each context one computation of
 //! its log, and no call fails for it, but those that kill it twice.
 
+mod choose;
 mod culprit;
 mod death;
 mod hang;
 mod mount;
 mod questions;
+mod report;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +25,6 @@ use std::sync::Arc;
 use drivers::estimate::Estimate;
 use drivers::wire::{Asid, LoadRequest, ModelDescription, Op};
 use syscalls::call::{Attention, Mount};
-use syscalls::reply::{ModelInfo, ModelState};
 use syscalls::{ContextId, Errno, Fault};
 
 use super::Kernel;
@@ -36,6 +37,7 @@ use super::memory::{Memory, PageSent, PagingCost, Slots, Tree, WriteBehind};
 use super::registration::Digest;
 use super::sched::{InFlight, Sched};
 
+pub(super) use choose::shown;
 pub(super) use culprit::Culprits;
 pub(super) use questions::Questions;
 
@@ -306,118 +308,13 @@ impl Model {
     pub(super) fn frames_cached(&self) -> u32 {
         self.memory.as_ref().map_or(0, |m| m.frames_cached())
     }
-
-    /// What `models` says of it, but for its shares of devices.
-    pub(super) fn info(&self) -> ModelInfo {
-        let (state, trouble) = match &self.state {
-            State::Loading => (ModelState::Loading, None),
-            State::Ready => (ModelState::Ready, None),
-            State::Restarting => (ModelState::Restarting, None),
-            State::Offline(trouble) => (ModelState::Offline, Some(trouble.clone())),
-            State::Unloaded => (ModelState::Unloaded, None),
-        };
-        let d = self.description.as_deref();
-        let text = |of: fn(&ModelDescription) -> &String| d.map(|d| of(d).clone()).unwrap_or_default();
-        let (frames_total, frames_free) = self.frames();
-        ModelInfo {
-            name: self.name.clone(),
-            path: self.mount.path.clone(),
-            state,
-            trouble,
-            driver: text(|d| &d.driver),
-            architecture: text(|d| &d.architecture),
-            fingerprint: d.map(|d| format!("{:016x}", d.fingerprint)).unwrap_or_default(),
-            description: text(|d| &d.description),
-            parameters: d.map_or(0, |d| d.parameters),
-            bytes: d.map_or(0, |d| d.bytes),
-            vocabulary: self.vocabulary(),
-            context_tokens: self.context_tokens_max(),
-            context_trained: d.map_or(0, |d| d.context_trained),
-            embedding: d.map_or(0, |d| d.embedding),
-            generates: d.map_or(self.estimate.as_ref().is_some_and(|e| e.generates), |d| d.generates),
-            embeds: d.is_some_and(|d| d.embeds),
-            chat_template: d.is_some_and(|d| d.chat_template),
-            any_text: d.is_some_and(|d| d.any_text),
-            frames_total,
-            frames_free,
-            attention: d.map_or(Attention::Auto, |d| d.attention),
-            device: text(|d| &d.device),
-            worker_os_pid: self.worker_os_pid,
-            threads: d.map_or(0, |d| d.threads),
-            layers: self.estimate.as_ref().map_or(0, |e| e.layers_max()),
-            gpu_layers: self.placement.map_or(0, |p| p.gpu_layers),
-            memory: Vec::new(),
-            digest: self.digest.map(|digest| format!("sha256:{digest}")),
-        }
-    }
 }
 
 impl Kernel {
-    /// What `models` says of a model.
-    pub(super) fn model_info(&self, model: &Model) -> ModelInfo {
-        ModelInfo { memory: self.model_shares(model), ..model.info() }
-    }
-
     /// The model of a worker, if the worker is the one that runs it now and has neither died nor been given up.
     pub(super) fn live_model(&mut self, worker: WorkerId) -> Option<&mut Model> {
         let model = self.models.get_mut(&worker.model)?;
         (model.worker() == worker && model.successor_delay_ms.is_none()).then_some(model)
-    }
-
-    /// The model of a name.
-    ///
-    /// # Errors
-    ///
-    /// ENOENT, with the names that there are.
-    pub(super) fn model_named(&self, name: &str) -> Result<&Model, Fault> {
-        self.models.values().find(|m| m.name == name).ok_or_else(|| {
-            let message = format!("no model is mounted as {}; {}", shown(name), self.names_there_are());
-            Fault::new(Errno::ENOENT, message)
-        })
-    }
-
-    /// The model that a call means: the one it names, else the configured one, else the only one that will do.
-    ///
-    /// # Errors
-    ///
-    /// ENOENT where there is none, EINVAL where it is not clear which.
-    pub(super) fn choose_model(
-        &self,
-        name: Option<&str>,
-        will_do: impl Fn(&Model) -> bool,
-    ) -> Result<&Model, Fault> {
-        if let Some(name) = name {
-            return self.model_named(name);
-        }
-        let configured = self.config.default_model.as_deref();
-        let fit: Vec<&Model> = self.models.values().filter(|m| will_do(m)).collect();
-        if let Some(model) = fit.iter().find(|m| Some(m.name.as_str()) == configured) {
-            return Ok(model);
-        }
-        match fit.as_slice() {
-            [model] => Ok(model),
-            [] if self.models.is_empty() => {
-                Err(Fault::new(Errno::ENOENT, "no model is mounted; mount one with `mount FILE`"))
-            }
-            [] => Err(Fault::new(
-                Errno::ENOENT,
-                format!("no mounted model can do that; {}", self.names_there_are()),
-            )),
-            _ => Err(Fault::new(
-                Errno::EINVAL,
-                format!("several models are mounted, so name one; {}", self.names_there_are()),
-            )),
-        }
-    }
-
-    fn names_there_are(&self) -> String {
-        match self.models.len() {
-            0 => "none is mounted, mount one with `mount FILE`".into(),
-            _ => {
-                let names: Vec<&str> = self.models.values().map(|m| m.name.as_str()).collect();
-                format!("mounted are {}", names.join(", "))
-            }
-        }
     }
 }
 
@@ -432,9 +329,4 @@ fn concerns(op: &Op, asid: Asid) -> bool {
         | Op::Load { asid: of, .. } => *of == asid,
         Op::Move { .. } | Op::Resize { .. } | Op::Clear => false,
     }
-}
-
-/// A name from outside, short enough for a message.
-pub(super) fn shown(name: &str) -> String {
-    name.chars().take(64).collect()
 }
