@@ -11,6 +11,7 @@ mod clock;
 mod coming_in;
 mod computing;
 mod contexts;
+mod culprits;
 mod devices;
 mod drafting;
 mod evacuation;
