@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use syscalls::call::{Attention, Mount};
-use syscalls::client::blocking::Client;
+use syscalls::client::{self, blocking::Client};
 use syscalls::limits::CONTEXT_TOKENS_MAX;
 use syscalls::reply::ModelInfo;
 use syscalls::{Event, Tokens};
@@ -116,18 +116,7 @@ pub fn mount_unless_there(client: &mut Client, file: &Path, name: &str) -> Resul
     if client.models()?.iter().any(|m| m.name == name) {
         return Ok(());
     }
-    let mount = Mount {
-        path: absolute(file)?,
-        name: Some(name.to_owned()),
-        context: None,
-        attention: Attention::default(),
-        gpu_layers: None,
-        device: None,
-        threads: None,
-        deterministic: false,
-        accept_changed: false,
-    };
-    mount_with_progress(client, mount)?;
+    mount_with_progress(client, client::mount(&absolute(file)?, name))?;
     Ok(())
 }
 
