@@ -52,15 +52,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The specification, a RON file
-    #[arg(required_unless_present = "json")]
-    spec: Option<PathBuf>,
-    /// The specification itself, as JSON
-    #[arg(long, value_name = "TEXT", conflicts_with = "spec")]
-    json: Option<String>,
-    /// Changes a part of it, such as optimiser.lr=1e-3; may be given often
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    specification: resolve::Specification,
     /// Goes on from the newest checkpoint in the run's folder
     #[arg(long)]
     resume: bool,
@@ -172,8 +165,7 @@ fn train(arguments: &Run) -> Result<ExitCode, RunError> {
     }
     let stop = Stop::default();
     signals::watch(&stop).map_err(|error| RunError::Unfit(format!("signals cannot be watched: {error}")))?;
-    let (path, json) = (arguments.spec.as_deref(), arguments.json.as_deref());
-    let spec = resolve::specification(path, json, &arguments.set)?;
+    let spec = arguments.specification.read()?;
     let feed = match arguments.events {
         Some(fd) => Feed::on(fd).map_err(|error| RunError::Unfit(format!("--events {fd}: {error}")))?,
         None => Feed::none(),

@@ -10,8 +10,9 @@ use crate::data::{Search, find};
 use crate::run::RunError;
 use crate::spec::{SpecError, TrainSpec};
 
+/// A specification, as a command line names or has it.
 #[derive(Debug, Args)]
-pub(super) struct Resolve {
+pub(super) struct Specification {
     /// The specification, a RON file
     #[arg(required_unless_present = "json")]
     spec: Option<PathBuf>,
@@ -21,6 +22,22 @@ pub(super) struct Resolve {
     /// Changes a part of it, such as optimiser.lr=1e-3; may be given often
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+}
+
+impl Specification {
+    /// Reads it, with its settings.
+    pub(super) fn read(&self) -> Result<TrainSpec, SpecError> {
+        match &self.spec {
+            Some(path) => TrainSpec::load(path, &self.set),
+            None => TrainSpec::from_json(self.json.as_deref().unwrap_or("{}"), "--json", &self.set),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Resolve {
+    #[command(flatten)]
+    specification: Specification,
     /// Where fetched data sets are kept
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
@@ -38,22 +55,9 @@ pub(super) struct Find {
 /// Prints a specification as the call `train` takes it.
 pub(super) fn resolve(arguments: &Resolve) -> Result<ExitCode, RunError> {
     let here = std::env::current_dir().map_err(RunError::io(Path::new(".")))?;
-    let spec = specification(arguments.spec.as_deref(), arguments.json.as_deref(), &arguments.set)?;
-    let spec = spec.resolved(&here, &search(&arguments.cache))?;
+    let spec = arguments.specification.read()?.resolved(&here, &search(&arguments.cache))?;
     println!("{}", serde_json::to_string(&spec).expect("a specification has a form in JSON"));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The specification that a command line names or has, with its settings.
-pub(super) fn specification(
-    path: Option<&Path>,
-    json: Option<&str>,
-    settings: &[String],
-) -> Result<TrainSpec, SpecError> {
-    match path {
-        Some(path) => TrainSpec::load(path, settings),
-        None => TrainSpec::from_json(json.unwrap_or("{}"), "--json", settings),
-    }
 }
 
 /// Prints the folder of a data set, which is fetched where it is not there.
