@@ -1,4 +1,4 @@
-//! Text as people write it: sentences, languages, passages.
+//! Text as people write it: documents and their layout, languages, sentences, chunks for a model, and terms to search by.
 
 pub mod abbreviation;
 pub mod bm25;

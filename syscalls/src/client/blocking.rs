@@ -21,7 +21,6 @@ use crate::errno::{Errno, Fault};
 use crate::event::Event;
 use crate::id::{CallId, Pid};
 use crate::limits::REPLY_BYTES_MAX;
-use crate::paths;
 use crate::reply::{Frame, HelloReply, NO_CALL, Reply};
 
 mod calls;
@@ -56,15 +55,6 @@ impl Client {
     /// speaks another version.
     pub fn connect(path: &Path, name: &str) -> Result<Client, Fault> {
         Client::connect_with(path, hello(name))
-    }
-
-    /// Connects to the daemon that [`paths::socket`] names.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::connect`].
-    pub fn connect_default(name: &str) -> Result<Client, Fault> {
-        Client::connect(&paths::socket(), name)
     }
 
     /// Connects with a class and nice value of one's own; [`hello`] makes the rest.
