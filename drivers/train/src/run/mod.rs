@@ -25,6 +25,7 @@ mod error;
 mod evaluate;
 mod expect;
 mod feed;
+mod free;
 mod lock;
 mod log;
 mod memory;

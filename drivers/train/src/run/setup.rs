@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::counts::Counts;
 use super::error::RunError;
 use super::evaluate::check_targets;
+use super::free;
 use super::lock::Lock;
 use super::memory::{self, Memory};
 use super::sample::sample;
@@ -372,7 +373,7 @@ fn model(place: &Place, spec: &TrainSpec, config: &ModelConfig, task: &Task) -> 
     let mut memory = of(if all { whole } else { Counts { trained: 0, ..whole } });
     let free = match spec.memory_mib {
         Some(mib) => mib << 20,
-        None => memory::free_on(&place.device, mesh.world().here() as u64),
+        None => free::on(&place.device, mesh.world().here() as u64),
     };
     memory.check(free, spec.recompute)?;
     let dtype = match spec.precision {
