@@ -25,6 +25,7 @@ mod parquet;
 mod prepare;
 mod questions;
 mod record;
+mod rows;
 mod source;
 mod table;
 mod tagged;
