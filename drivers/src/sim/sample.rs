@@ -3,7 +3,7 @@
 use syscalls::Errno;
 use syscalls::Token;
 
-use super::load::{Script, TextMode};
+use super::script::{Script, TextMode};
 use super::text::{EOS, last_message, piece};
 use crate::wire::{DriverFault, Sampled, SampledLogprob, SamplerSpec, SamplingSpec};
 

@@ -12,8 +12,8 @@ use smallvec::smallvec;
 use syscalls::{Errno, Token};
 
 use super::clock::Clock;
-use super::load::Script;
 use super::sample::{Content, SimSampler, mix};
+use super::script::Script;
 use super::swap::{SimSwap, damaged};
 use super::text::{SimText, piece};
 use crate::contract::Contract;

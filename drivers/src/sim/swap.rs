@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use syscalls::{Errno, Token};
 
-use super::load::Script;
+use super::script::Script;
 use crate::wire::{DriverFault, PageLabel, SavedPage, SavedPages, Slot};
 
 /// A saved page.

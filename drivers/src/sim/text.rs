@@ -6,7 +6,7 @@ use syscalls::call::Message;
 use syscalls::{Errno, Token};
 
 use super::clock::Clock;
-use super::load::Script;
+use super::script::Script;
 use crate::TextCodec;
 use crate::wire::{ChatDelta, ChatRequest, DriverFault, TokenizeRequest};
 
