@@ -24,9 +24,9 @@ const CONN: ConnId = ConnId(1);
 /// Where seeds of generations without one come from. Replays name the seeds that they want.
 const SEED: u64 = 1;
 
-/// Something that a worker is to do.
+/// What an effect has ordered, until it is carried out.
 #[derive(Debug)]
-enum Job {
+enum Order {
     Inspect(ModelId, Box<LoadRequest>),
     Start(WorkerId, Box<LoadRequest>),
     Step(WorkerId, Step),
@@ -40,7 +40,7 @@ enum Job {
 pub struct Simulation {
     kernel: Kernel,
     now: u64,
-    jobs: VecDeque<Job>,
+    orders: VecDeque<Order>,
     workers: BTreeMap<WorkerId, SimWorker>,
     /// The swap area of each model, which outlives its workers.
     swap: BTreeMap<ModelId, SimSwap>,
@@ -57,7 +57,7 @@ impl Simulation {
         let mut simulation = Simulation {
             kernel: Kernel::new(KernelConfig { host, ..KernelConfig::default() }, SEED),
             now: 0,
-            jobs: VecDeque::new(),
+            orders: VecDeque::new(),
             workers: BTreeMap::new(),
             swap: BTreeMap::new(),
             wake: None,
@@ -75,8 +75,8 @@ impl Simulation {
     pub fn request(&mut self, request: Request) {
         self.event(Event::Request { conn: CONN, request });
         loop {
-            while let Some(job) = self.jobs.pop_front() {
-                self.work(job);
+            while let Some(order) = self.orders.pop_front() {
+                self.work(order);
             }
             let Some(at) = self.wake.take() else { return };
             self.now = self.now.max(at.0);
@@ -106,18 +106,18 @@ impl Simulation {
             Effect::Send { frame, .. } => self.frames.push(*frame),
             Effect::Report { call, event, .. } => self.frames.push(Frame::Event(call, event)),
             Effect::Hangup { .. } | Effect::Exit => self.over = true,
-            Effect::Inspect { model, load, .. } => self.jobs.push_back(Job::Inspect(model, load)),
-            Effect::StartWorker { worker, load, .. } => self.jobs.push_back(Job::Start(worker, load)),
+            Effect::Inspect { model, load, .. } => self.orders.push_back(Order::Inspect(model, load)),
+            Effect::StartWorker { worker, load, .. } => self.orders.push_back(Order::Start(worker, load)),
             Effect::StopWorker { worker } | Effect::KillWorker { worker } => {
-                self.jobs.push_back(Job::Died(worker, "stopped".into()))
+                self.orders.push_back(Order::Died(worker, "stopped".into()))
             }
-            Effect::Submit { worker, step } => self.jobs.push_back(Job::Step(worker, step)),
+            Effect::Submit { worker, step } => self.orders.push_back(Order::Step(worker, step)),
             Effect::Ask { worker, number, question } => {
-                self.jobs.push_back(Job::Ask(worker, number, question))
+                self.orders.push_back(Order::Ask(worker, number, question))
             }
             Effect::WakeAt(at) => self.wake = at,
-            Effect::Store { number, .. } => self.jobs.push_back(Job::Store(number)),
-            Effect::StartProgram { pid, .. } => self.jobs.push_back(Job::Program(pid)),
+            Effect::Store { number, .. } => self.orders.push_back(Order::Store(number)),
+            Effect::StartProgram { pid, .. } => self.orders.push_back(Order::Program(pid)),
             // A step that is to be withdrawn runs through, which is as good; and nothing is kept.
             Effect::Withdraw { .. }
             | Effect::ClearSlot { .. }
@@ -133,14 +133,15 @@ impl Simulation {
         }
     }
 
-    fn work(&mut self, job: Job) {
-        let event = match job {
-            Job::Inspect(model, load) => {
+    fn work(&mut self, order: Order) {
+        let event = match order {
+            Order::Inspect(model, load) => {
                 let estimate = simulated(&load).and_then(|()| estimate(&load));
                 Event::Inspected { model, estimate, digest: None }
             }
-            Job::Start(worker, load) => self.start(worker, &load),
-            Job::Step(worker, step) => match self.workers.get_mut(&worker).map(|driver| driver.step(&step)) {
+            Order::Start(worker, load) => self.start(worker, &load),
+            Order::Step(worker, step) => match self.workers.get_mut(&worker).map(|driver| driver.step(&step))
+            {
                 Some(Ok(Ok(done))) => {
                     self.now += done.elapsed_us;
                     Event::StepDone { worker, done }
@@ -149,16 +150,16 @@ impl Simulation {
                 Some(Err(Died(how))) => self.died(worker, how),
                 None => return,
             },
-            Job::Ask(worker, number, question) => {
+            Order::Ask(worker, number, question) => {
                 match self.workers.get_mut(&worker).map(|driver| driver.ask(question)) {
                     Some(Ok(answer)) => Event::Answered { worker, number, answer },
                     Some(Err(Died(how))) => self.died(worker, how),
                     None => return,
                 }
             }
-            Job::Died(worker, how) => self.died(worker, how),
-            Job::Store(number) => Event::Stored { number, result: Err(absent("stores")) },
-            Job::Program(pid) => Event::ProgramRefused { pid, fault: absent("programs") },
+            Order::Died(worker, how) => self.died(worker, how),
+            Order::Store(number) => Event::Stored { number, result: Err(absent("stores")) },
+            Order::Program(pid) => Event::ProgramRefused { pid, fault: absent("programs") },
         };
         self.event(event);
     }
@@ -172,7 +173,7 @@ impl Simulation {
                 Event::WorkerReady { worker, os_pid: 0, description }
             }
             Ok(Err(fault)) => {
-                self.jobs.push_back(Job::Died(worker, "exit status 1".into()));
+                self.orders.push_back(Order::Died(worker, "exit status 1".into()));
                 Event::WorkerRefused { worker, fault }
             }
             Err(Died(how)) => Event::WorkerDied { worker, how },
