@@ -228,8 +228,22 @@ impl ModelSpec {
     ) -> Result<ModelConfig, SpecError> {
         let vocabulary = self.vocabulary().unwrap_or(tokeniser.size()) as usize;
         let find = |special| tokeniser.find(special);
-        let (end, pad) = (find(Special::End), find(Special::Pad));
-        let mut config = match self {
+        let mut config = self.sized(vocabulary, find(Special::End), find(Special::Pad))?;
+        give_head(&mut config, task, labels);
+        config.check().map_err(|error| SpecError::Unfit(error.to_string()))?;
+        let (model, tokens) = (config.vocabulary(), tokeniser.size() as usize);
+        if tokens > model {
+            return Err(SpecError::Unfit(format!(
+                "the vocabulary has {tokens} tokens and the model has rows for {model}; give the model \
+                 `vocabulary: {tokens}`, or another tokeniser"
+            )));
+        }
+        Ok(config)
+    }
+
+    /// The configuration for a vocabulary of this size, before anything is known of the task.
+    fn sized(&self, vocabulary: usize, end: Option<u32>, pad: Option<u32>) -> Result<ModelConfig, SpecError> {
+        Ok(match self {
             ModelSpec::Gpt(sizes) => ModelConfig::Gpt2(Gpt2Config {
                 vocab_size: vocabulary,
                 n_positions: sizes.context,
@@ -302,17 +316,7 @@ impl ModelSpec {
                 ..T5Config::default()
             }),
             ModelSpec::Pretrained(_) => self.pretrained()?.expect("it is one"),
-        };
-        give_head(&mut config, task, labels);
-        config.check().map_err(|error| SpecError::Unfit(error.to_string()))?;
-        let (model, tokens) = (config.vocabulary(), tokeniser.size() as usize);
-        if tokens > model {
-            return Err(SpecError::Unfit(format!(
-                "the vocabulary has {tokens} tokens and the model has rows for {model}; give the model \
-                 `vocabulary: {tokens}`, or another tokeniser"
-            )));
-        }
-        Ok(config)
+        })
     }
 }
 
