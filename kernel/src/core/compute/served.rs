@@ -85,7 +85,9 @@ impl Served {
 
     /// Forgets a process that has ended.
     pub(super) fn forget(&mut self, pid: Pid) {
-        self.0.values_mut().for_each(|members| drop(members.all.remove(&pid)));
+        for members in self.0.values_mut() {
+            members.all.remove(&pid);
+        }
     }
 
     /// Who is known, for tests of the invariants.

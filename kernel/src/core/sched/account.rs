@@ -205,6 +205,13 @@ impl Accounts {
         self.clocks.entry((class, group)).or_default()
     }
 
+    /// Moves the clock of a group on by a time that its members were charged with. One that is gone gets none again.
+    pub(super) fn move_clock(&mut self, class: Class, group: GroupId, us: u64) {
+        if let Some(clock) = self.clocks.get_mut(&(class, group)) {
+            clock.pass(us);
+        }
+    }
+
     /// The pace of a class.
     pub(super) fn pace_mut(&mut self, class: Class) -> &mut u64 {
         &mut self.paces[class as usize]

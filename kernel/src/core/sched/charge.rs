@@ -106,12 +106,12 @@ impl Kernel {
     fn charge_groups(&mut self, id: ModelId, class: Class, group: GroupId, us: u64) {
         let Some(model) = self.models.get_mut(&id) else { return };
         let accounts = &mut model.sched.accounts;
-        accounts.clock_mut(class, group).pass(us);
+        accounts.move_clock(class, group, us);
         for (group, parent, weight) in self.groups.path(group) {
             let attained = accounts.group_mut(class, group);
             let parts = us.saturating_mul(VIRTUAL_US * u64::from(GROUP_WEIGHT)) / u64::from(weight.max(1));
             attained.service = attained.service.saturating_add(parts);
-            accounts.clock_mut(class, parent).pass(us);
+            accounts.move_clock(class, parent, us);
         }
     }
 }
