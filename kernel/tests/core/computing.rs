@@ -189,6 +189,19 @@ fn time_that_a_process_is_stopped_or_rests_is_neither_charged_nor_made_up_for() 
 }
 
 #[test]
+fn newcomer_beside_one_that_never_ends_its_quantum_gets_no_more_than_its_share() {
+    let mut machine = Machine::default();
+    let lost = machine.connect_as(ADMIN, Class::Batch, 0);
+    machine.call(lost, compute(10 * MS)).expect("it is alone");
+    let mut trainers = vec![Trainer::start(&mut machine, Class::Batch, 0)];
+    share_out(&mut machine, &mut trainers, 5_000);
+    trainers.push(Trainer::start(&mut machine, Class::Batch, 0));
+    let before = trainers[0].computed_ms;
+    let had = share_out(&mut machine, &mut trainers, 2_000)[0] - before;
+    assert!(had.abs_diff(1_000) <= 150, "{had} ms of 2,000");
+}
+
+#[test]
 fn classes_go_before_each_other() {
     let mut machine = Machine::default();
     let mut trainers = [Class::Batch, Class::Normal].map(|class| Trainer::start(&mut machine, class, 0));

@@ -120,14 +120,19 @@ impl Turns {
         *usual = late.max((3 * *usual + late) / 4);
     }
 
+    /// Those that are taken to compute on a device, each with when others may have it.
+    fn computing_on(&self, device: usize, now: Now) -> impl Iterator<Item = (Pid, Now)> {
+        let on_it = self.quanta.iter().filter(move |(_, q)| q.device == device);
+        let until = on_it.map(move |(pid, q)| {
+            let late = self.late_us.get(pid).copied().unwrap_or_default();
+            (*pid, Now(q.until.0.saturating_add(ASKS_AGAIN_US + late)))
+        });
+        until.filter(move |(_, until)| *until > now)
+    }
+
     /// When others may have a device that somebody computes on.
     fn busy_until(&self, device: usize, now: Now) -> Option<Now> {
-        let on_it = self.quanta.iter().filter(|(_, q)| q.device == device);
-        let until = on_it.map(|(pid, q)| {
-            let late = self.late_us.get(pid).copied().unwrap_or_default();
-            Now(q.until.0.saturating_add(ASKS_AGAIN_US + late))
-        });
-        until.filter(|until| *until > now).max()
+        self.computing_on(device, now).map(|(_, until)| until).max()
     }
 
     /// The calls in line and the processes that have quanta, for tests of the invariants.
@@ -195,10 +200,11 @@ impl Kernel {
         self.turns.busy_until(device, now)
     }
 
-    /// Those that compute on a device or wait for that, and are not stopped.
+    /// Those that compute on a device or wait for that, and are not stopped. One that has not ended its quantum when
+    /// others may have the device is charged when it does, which may be never, and is no measure for anybody until then.
     fn backlogged_on(&self, device: usize) -> Vec<Backlogged> {
         let waiting = self.turns.waiting.values().filter(|w| w.device == device).map(|w| w.pid);
-        let computing = self.turns.quanta.iter().filter(|(_, q)| q.device == device).map(|(pid, _)| *pid);
+        let computing = self.turns.computing_on(device, self.now).map(|(pid, _)| pid);
         waiting.chain(computing).filter_map(|pid| self.as_backlogged(pid)).collect()
     }
 
