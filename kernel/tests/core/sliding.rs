@@ -447,3 +447,23 @@ fn context_that_cannot_compact_slides() {
     assert_eq!(generated(machine.finish(conn, call)).tokens.len(), 300);
     assert!(slides(machine.events(conn, call)) > 0);
 }
+
+#[test]
+fn context_whose_summary_cannot_be_asked_for_slides() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    let pid = machine.pid(conn);
+    let context = machine.open_full(conn, OnFull::Compact, 512);
+    machine.append(conn, context, &"so far ".repeat(70)).expect("it fits");
+    let call = machine.begin(conn, append_bytes(context, &"more ".repeat(10)));
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!(info.contexts, 2, "a summary is being written");
+    // There is room for some words behind what it is to sum up, but not for what asks for it.
+    let value = Some(info.context_tokens + 10);
+    machine.call(conn, Setlimit { pid, limit: Limit::ContextTokens, value, then: None }).expect("own limit");
+    machine.finish(conn, call).expect("it makes room");
+    let events = machine.events(conn, call);
+    assert_eq!((slides(events), compactions(events)), (1, 0), "{events:?}");
+    assert!(
+        said(&machine.log(conn, context)).ends_with("far more more more more more more more more more more ")
+    );
+}

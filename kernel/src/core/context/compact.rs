@@ -104,7 +104,7 @@ impl Kernel {
             helper.kept = None;
         }
         let (told, call) = (self.calls.number(), self.calls.number());
-        self.compactions.insert(call, id);
+        self.compactions.extend([(told, id), (call, id)]);
         if let Some(context) = self.contexts.get_mut(&id) {
             context.compaction = Some(Box::new(Compaction { helper, call, replaces }));
         }
@@ -123,8 +123,12 @@ impl Kernel {
         self.enqueue(helper, call, Work::Generate(Box::new(valid)));
     }
 
-    /// Takes a summary, or the reason why there is none.
+    /// Takes a summary, or the reason why there is none: what asks for it may be refused, too, and what the model would
+    /// say without that is none.
     pub(in crate::core) fn compacted(&mut self, id: ContextId, result: Result<Reply, Fault>) {
+        if matches!(result, Ok(Reply::Appended { .. })) {
+            return;
+        }
         let Some(compaction) = self.contexts.get_mut(&id).and_then(|c| c.compaction.take()) else { return };
         let ended = Fault::new(Errno::ECANCELED, "the summary has been written");
         self.close_context(compaction.helper, &ended);
