@@ -30,6 +30,23 @@ fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
 }
 
 #[test]
+fn rate_that_is_set_again_gives_nothing_back_that_was_used() {
+    let (mut machine, _) = Machine::with_model(TIMED);
+    let user = machine.connect(1000);
+    let pid = machine.pid(user);
+    let context = machine.open_with(user, "in a hurry");
+    let begin = machine.now;
+    for rate in [10, 10, 9, 9, 8] {
+        let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(rate), then: None };
+        machine.call(user, limit).expect("no more than it had");
+        let call = machine.begin(user, generate(context, 10));
+        machine.finish_in_time(user, call).expect("it ends");
+    }
+    let seconds = (machine.now - begin) as f64 / 1e6;
+    assert!((4.0..5.5).contains(&seconds), "10 at once and 40 at 8 to 10 a second took {seconds} s");
+}
+
+#[test]
 fn generation_that_has_used_its_rate_up_holds_no_frames_against_its_class() {
     for host_pages in [0, 64] {
         // Eight frames, and without swap all that goes is computed again.

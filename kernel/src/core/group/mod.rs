@@ -243,7 +243,8 @@ impl Groups {
     pub(super) fn set_rate(&mut self, id: GroupId, rate: Option<u64>, now: Now) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.limits.tokens_per_second = rate;
-            group.bucket = rate.map(|rate| Bucket::new(rate, now));
+            let before = group.bucket;
+            group.bucket = rate.map(|rate| Bucket::in_place_of(before, rate, now));
         }
         self.rated = self.groups.values().any(|group| group.bucket.is_some());
     }

@@ -22,6 +22,16 @@ impl Bucket {
         Bucket { rate, level: i128::from(rate) * TOKEN, at: now }
     }
 
+    /// That of a rate which takes the place of another one: what was used of that is not given back.
+    pub(in crate::core) fn in_place_of(before: Option<Bucket>, rate: u64, now: Now) -> Self {
+        let full = Bucket::new(rate, now);
+        let left = before.map_or(full.level, |mut before| {
+            before.fill(now);
+            before.level
+        });
+        Bucket { level: left.min(full.level), ..full }
+    }
+
     /// Takes what was generated.
     pub(in crate::core) fn take(&mut self, now: Now, tokens: u64) {
         self.fill(now);

@@ -46,7 +46,8 @@ impl Kernel {
             _ => {}
         }
         if args.limit == Limit::TokensPerSecond {
-            process.bucket = args.value.map(|rate| Bucket::new(rate, now));
+            let before = process.bucket;
+            process.bucket = args.value.map(|rate| Bucket::in_place_of(before, rate, now));
             self.recall(args.pid);
         }
         self.touch_process(args.pid);
