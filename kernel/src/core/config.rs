@@ -123,12 +123,12 @@ impl Kernel {
     /// time to save pages at the end, which the host reckons with, and what workers are told stay until the next start.
     pub(super) fn configured(&mut self, new: KernelConfig) {
         self.declare_services(new.services);
+        self.set_policy(new.policy);
         self.config = KernelConfig {
             pool_tokens_min: new.pool_tokens_min,
             default_model: new.default_model,
             prefill_tokens_min: new.prefill_tokens_min,
             step_us_max: new.step_us_max,
-            policy: new.policy,
             fair_lag_us: new.fair_lag_us,
             fair_lag_tokens: new.fair_lag_tokens,
             latency_target_percent: new.latency_target_percent,

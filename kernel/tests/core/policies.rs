@@ -1,7 +1,7 @@
 //! The five policies: their orders, their names, and changing them while all runs.
 
 use kernel::core::event::ConnId;
-use kernel::core::{KernelConfig, Policy};
+use kernel::core::{Event, KernelConfig, Policy};
 use syscalls::call::*;
 use syscalls::{CallId, Errno, Reply};
 
@@ -62,6 +62,20 @@ fn policies_order_prompts_each_in_its_way() {
     assert_eq!(order_under(Policy::Fair)[2], 0, "whoever has used most comes last");
     assert_eq!(order_under(Policy::Mlfq)[2], 0, "whoever has used most comes last");
     assert_eq!(order_under(Policy::Rr)[0], 2, "the short one needs the fewest turns");
+}
+
+#[test]
+fn policy_of_a_new_configuration_begins_with_all_of_them_level() {
+    let (mut machine, first) = machine(Policy::Fifo);
+    let call = machine.prompt(first, 8000, None);
+    machine.finish(first, call).expect("it ends");
+    let config = KernelConfig { policy: Policy::Fair, ..KernelConfig::default() };
+    machine.event(Event::Configured { config: Box::new(config) });
+    let conns = [first, machine.connect(ADMIN)];
+    let blocker = machine.connect(ADMIN);
+    machine.prompt(blocker, 2048, None);
+    let calls = conns.map(|conn| (conn, machine.prompt(conn, 5000, None)));
+    assert_eq!(machine.order(&calls), [0, 1], "what it used under another policy is not held against it");
 }
 
 #[test]

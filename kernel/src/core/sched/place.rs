@@ -12,7 +12,7 @@ use super::super::model::Model;
 use super::super::process::{Process, Run};
 use super::Place;
 use super::line::Standing;
-use super::policy::View;
+use super::policy::{Policy, View};
 use super::running::{Owner, Runner};
 use super::weight::weight;
 
@@ -178,8 +178,14 @@ impl Kernel {
         self.models.values_mut().for_each(|model| model.sched.running.recall(process));
     }
 
-    /// Brings everybody in line to where he stands under another policy.
-    pub(in crate::core) fn restand_all(&mut self) {
+    /// Changes how the contexts of a class share a model. What processes have attained under another policy says nothing
+    /// under the new one, so all begin level.
+    pub(in crate::core) fn set_policy(&mut self, policy: Policy) {
+        if policy == self.config.policy {
+            return;
+        }
+        self.config.policy = policy;
+        self.models.values_mut().for_each(|model| model.sched.accounts.level());
         let waiting =
             |(id, m): (&ModelId, &Model)| m.sched.line.pids().map(|pid| (*id, pid)).collect::<Vec<_>>();
         let all: Vec<(ModelId, Pid)> = self.models.iter().flat_map(waiting).collect();
