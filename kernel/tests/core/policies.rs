@@ -111,6 +111,36 @@ fn newcomers_without_end_starve_nobody() {
 }
 
 #[test]
+fn newcomers_without_end_keep_nobody_out_of_memory() {
+    for policy in [Policy::Rr, Policy::Fair, Policy::Mlfq] {
+        let mut machine = Machine::new(KernelConfig { policy, ..KernelConfig::default() });
+        let old = machine.connect(ADMIN);
+        machine.mount(old, "m", &TIMED.replace("65536", "8192")).expect("it mounts");
+        let call = machine.prompt(old, 8000, None);
+        machine.finish(old, call).expect("it ends");
+        // Two of them have all of it, and others are in line for that before these end.
+        let newcomer = |machine: &mut Machine| {
+            let conn = machine.connect(ADMIN);
+            (conn, machine.prompt(conn, 4000, None))
+        };
+        let mut newcomers: Vec<_> = (0..4).map(|_| newcomer(&mut machine)).collect();
+        let call = machine.prompt(old, 2048, None);
+        let mut came = 0;
+        while machine.reply(old, call).is_none() {
+            assert!(machine.turn());
+            for (conn, call) in &mut newcomers {
+                if machine.reply(*conn, *call).is_some() {
+                    (*conn, *call) = newcomer(&mut machine);
+                    came += 1;
+                }
+            }
+            // Of 0.4 s each: under mlfq all rise once in 10 s.
+            assert!(came < 60, "{policy}: {came} newcomers went before");
+        }
+    }
+}
+
+#[test]
 fn earliest_deadline_goes_first_under_edf_and_in_realtime() {
     for (policy, class) in [(Policy::Edf, Class::Normal), (Policy::Fair, Class::Realtime)] {
         let (mut machine, _) = machine(policy);

@@ -72,6 +72,7 @@ impl Kernel {
 
     /// Brings generations that wait into memory, as far as there is room.
     pub(super) fn admit_waiting(&mut self, model: ModelId) -> Admission {
+        self.stand_in_period(model);
         let mut look = self.take_up_look(model);
         self.admit_guest(model, &mut look.admission);
         match self.admit_in_turn(model, &mut look) {

@@ -154,6 +154,8 @@ pub(super) struct Sched {
     turns: Turns,
     /// Who waits for a prefix that another process computes, at the last plan.
     pub for_prefixes: PrefixWaits,
+    /// The period of the policy by which those in line stand there.
+    period: u64,
     /// A look along the line that was too long for one step.
     look: Option<Look>,
 }

@@ -157,6 +157,17 @@ impl Kernel {
         model.sched.line.stand(pid, Standing { class, due: rank.due, load, rank });
     }
 
+    /// Brings those in line to where they stand in a new period of the policy, since they do nothing that would.
+    pub(super) fn stand_in_period(&mut self, id: ModelId) {
+        let period = self.config.policy.period(self.now);
+        let Some(model) = self.models.get_mut(&id) else { return };
+        if std::mem::replace(&mut model.sched.period, period) == period {
+            return;
+        }
+        let pids: Vec<Pid> = model.sched.line.pids().collect();
+        pids.into_iter().for_each(|pid| self.stand_in_line(id, pid));
+    }
+
     /// Brings a process to where it stands in another class, and notes it as an arrival where it has something to run.
     pub(in crate::core) fn class_changed(&mut self, pid: Pid) {
         let Some(class) = self.processes.living(pid).map(Process::class) else { return };

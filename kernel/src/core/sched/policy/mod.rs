@@ -65,6 +65,14 @@ impl Policy {
         }
     }
 
+    /// The period that a time is in: with a new one ranks change, whatever anybody has done.
+    pub(super) fn period(self, now: Now) -> u64 {
+        match self {
+            Policy::Mlfq => mlfq::epoch(now),
+            Policy::Fifo | Policy::Rr | Policy::Fair | Policy::Edf => 0,
+        }
+    }
+
     /// Whether processes are held together by weighted service and by pace.
     pub(super) fn is_fair(self) -> bool {
         self == Policy::Fair
