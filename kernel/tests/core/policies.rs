@@ -154,6 +154,23 @@ fn earliest_deadline_goes_first_under_edf_and_in_realtime() {
 }
 
 #[test]
+fn deadline_is_not_held_up_by_a_beginning_that_one_without_computes() {
+    for (policy, class) in [(Policy::Edf, Class::Normal), (Policy::Fair, Class::Realtime)] {
+        let (mut machine, _) = machine(policy);
+        let conns: Vec<ConnId> = (0..3).map(|_| machine.connect_as(ADMIN, class, 0)).collect();
+        let begin = |machine: &mut Machine, conn: ConnId, letter: &str, deadline_ms| {
+            let context = machine.open_with(conn, &letter.repeat(6000));
+            (conn, machine.begin(conn, Generate { deadline_ms, ..generate(context, 1) }))
+        };
+        // The first is in the middle of it when the others come, of whom the last begins in the same way.
+        begin(&mut machine, conns[0], "a", None);
+        let later = begin(&mut machine, conns[1], "b", Some(60_000));
+        let sooner = begin(&mut machine, conns[2], "a", Some(20_000));
+        assert_eq!(machine.order(&[sooner, later]), [0, 1], "{policy} {class:?}");
+    }
+}
+
+#[test]
 fn deadline_that_is_past_is_refused() {
     let (mut machine, conn) = machine(Policy::Edf);
     let context = machine.open_with(conn, "late");

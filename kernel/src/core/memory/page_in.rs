@@ -5,7 +5,7 @@
 //! lack neither frames nor tokens of their rate and do not sit steps out because they are ahead, and among running
 //! ones for those that are further on (or as far, and older). So the first of all waits for nobody. Whoever is waited
 //! for runs at least in the waiter's class meanwhile (`process/inherit.rs`), so nobody waits for steps of a lower
-//! class than his own.
+//! class than his own; and where deadlines count, nobody waits for one whose own is later.
 
 use std::cmp::Reverse;
 
@@ -89,11 +89,20 @@ impl Kernel {
             let progress = |c: &Context| (c.computed(), Reverse(c.id));
             context.resident.is_none() || progress(other) > progress(context)
         };
+        // Who is waited for gets the class of who waits, and not the deadline.
+        let in_time = || {
+            let due =
+                |c: &Context| c.generation.as_ref().and_then(|g| g.deadline).map_or(u64::MAX, |at| at.0);
+            let waiter = self.processes.living(context.owner);
+            due(other) <= due(context)
+                || waiter.is_none_or(|p| !self.config.policy.goes_by_deadline(p.class()))
+        };
         let has_rate = || self.processes.living(other.owner).is_some_and(|p| self.empty_until(p).is_none());
         !model.suspects.contains(&other.id)
             && !model.sched.held_back.contains(&other.id)
             && !model.sched.sits_out.contains(&other.owner)
             && first()
+            && in_time()
             && has_rate()
     }
 

@@ -65,6 +65,11 @@ impl Policy {
         }
     }
 
+    /// Whether deadlines order what is of a class.
+    pub(in crate::core) fn goes_by_deadline(self, class: Class) -> bool {
+        class == Class::Realtime || self == Policy::Edf
+    }
+
     /// The period that a time is in: with a new one ranks change, whatever anybody has done.
     pub(super) fn period(self, now: Now) -> u64 {
         match self {
