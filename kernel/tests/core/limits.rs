@@ -201,6 +201,27 @@ fn any_of_several_children_that_is_waited_for_runs_in_the_waiters_class() {
 }
 
 #[test]
+fn class_of_one_who_waits_counts_however_many_others_wait() {
+    let (mut machine, normal) = Machine::with_model(TIMED);
+    let helper = machine.connect_as(ADMIN, Class::Batch, 0);
+    let pid = machine.pid(helper);
+    let mut waiters = vec![Class::Batch; 100];
+    waiters.push(Class::Interactive);
+    for class in waiters {
+        let conn = machine.connect_as(ADMIN, class, 0);
+        machine.call(conn, Send { pid, data: "help".into() }).expect("it is there");
+        machine.begin(conn, Receive { timeout_ms: None });
+    }
+    let own = machine.pid(normal);
+    let first = compute_as(&mut machine, normal, own, "n");
+    let helping = compute_as(&mut machine, helper, pid, "h");
+    while machine.reply(helper, helping).is_none() {
+        assert!(machine.turn());
+    }
+    assert!(machine.reply(normal, first).is_none(), "it goes before normal");
+}
+
+#[test]
 fn class_of_a_waiter_that_changes_passes_on_to_all_of_its_children() {
     let (mut machine, normal) = Machine::with_model(TIMED);
     let parent = machine.connect_as(ADMIN, Class::Batch, 0);

@@ -18,7 +18,8 @@ use super::super::event::ModelId;
 use super::super::sched::PrefixWaits;
 use super::Process;
 
-/// Processes that wait for one, directly or not, of which the highest class is looked for; further ones lend nothing.
+/// Processes that wait for one, directly or not, of which it is asked who waits for them; further ones lend their own
+/// class alone.
 const CHAIN_MAX: usize = 64;
 
 impl Kernel {
@@ -119,13 +120,16 @@ impl Kernel {
             let prefixes = self.models.values().flat_map(|m| m.sched.for_prefixes.range(all_of_it.clone()));
             let parent = self.processes.identity(at).map_or(Pid::KERNEL, |id| id.parent);
             for waiter in self.calls.waiting_for(at, parent).chain(prefixes.map(|(_, waiter, _)| *waiter)) {
-                if seen.len() >= CHAIN_MAX || !seen.insert(waiter) {
+                if seen.contains(&waiter) {
                     continue;
                 }
                 if let Some(process) = self.processes.living(waiter) {
                     best = Some(best.map_or(process.id.class, |class| class.min(process.id.class)));
                 }
-                next.push(waiter);
+                if seen.len() < CHAIN_MAX {
+                    seen.insert(waiter);
+                    next.push(waiter);
+                }
             }
         }
         best
