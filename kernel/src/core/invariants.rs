@@ -11,6 +11,7 @@ use super::Kernel;
 use super::call::Waits;
 use super::context::Context;
 use super::event::ModelId;
+use super::group::GroupId;
 use super::process::Run;
 use super::sched::{Owner, Place};
 
@@ -33,6 +34,7 @@ impl Kernel {
             self.check_page_table(context);
         }
         self.check_processes();
+        self.check_pressure();
         self.check_traces();
         self.check_calls();
         self.check_devices();
@@ -203,6 +205,33 @@ impl Kernel {
             }
             assert!(process.results.len() <= RESULTS_KEPT_MAX);
             assert!(process.recent.len() <= CALLS_REMEMBERED_MAX);
+        }
+    }
+
+    /// A group counts the generations in line and in memory of the processes in it, at any depth, and their rows.
+    fn check_pressure(&self) {
+        let mut counted: BTreeMap<GroupId, [i32; 3]> = BTreeMap::new();
+        let mut count = |group: GroupId, what: usize, by: i32| {
+            self.groups.around(group).for_each(|id| counted.entry(id).or_default()[what] += by);
+        };
+        for context in self.contexts.values() {
+            let owner = self.processes.living(context.owner).expect("a context has a living owner");
+            match context.place {
+                Place::Waiting => count(owner.id.group, 0, 1),
+                Place::Running => count(owner.id.group, 1, 1),
+                Place::Parked | Place::Idle(_) => {}
+            }
+        }
+        let steps = self.models.values().filter_map(|m| m.in_flight.as_ref());
+        for (group, rows) in steps.flat_map(|step| &step.groups) {
+            if self.groups.get(*group).is_some() {
+                count(*group, 2, *rows);
+            }
+        }
+        for (id, group) in self.groups.all() {
+            let tasks = group.pressure.tasks();
+            let has = [tasks.waiting, tasks.running, tasks.in_step].map(|n| n as i32);
+            assert_eq!(has, counted.get(&id).copied().unwrap_or_default(), "{}", self.groups.name(id));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Groups: shares, limits and pressure of processes together.
 
-use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
+use kernel::core::{Event, KernelConfig};
 use syscalls::call::*;
 use syscalls::limits::GROUPS_PER_USER_MAX;
 use syscalls::reply::{Finish, GroupInfo, ProcessState};
@@ -305,6 +305,20 @@ fn pressure_of_steps_is_that_of_rows_left_out() {
     assert!(seldom.some[0] > 80.0, "{seldom:?}");
     assert_eq!(seldom.full, seldom.some, "it is alone in its group");
     assert!(all.some[0] > 80.0 && all.full[0] < 1.0, "one of the two has a row: {all:?}");
+}
+
+#[test]
+fn pressure_knows_nothing_of_rows_of_a_group_that_has_gone() {
+    let (mut machine, admin) = Machine::with_model("step_us=1000,row_us=9000,pool=65536,context=65536");
+    let gone = machine.connect(3000);
+    machine.endless(gone, "it goes in the middle of a step");
+    machine.event(Event::Disconnected { conn: gone });
+    let (first, second) = (machine.connect(1000), machine.connect_as(2000, Class::Batch, 0));
+    machine.endless(first, "it has rows in every step");
+    machine.endless(second, "it has one in twenty");
+    machine.run_until(60_000_000);
+    let all = machine.group(admin, "/").steps;
+    assert!(all.some[0] > 80.0, "one of the two has no row: {all:?}");
 }
 
 #[test]

@@ -211,15 +211,16 @@ impl Groups {
     }
 
     /// Takes a process out, and removes the groups that are empty then. Tells which.
-    pub(super) fn leave(&mut self, id: GroupId, pid: Pid) -> Vec<GroupId> {
+    pub(super) fn leave(&mut self, id: GroupId, pid: Pid, now: Now) -> Vec<GroupId> {
         if let Some(group) = self.groups.get_mut(&id) {
             group.members.remove(&pid);
         }
-        self.prune(id)
+        self.prune(id, now)
     }
 
-    /// Removes a group and those around it as far as they are empty.
-    pub(super) fn prune(&mut self, id: GroupId) -> Vec<GroupId> {
+    /// Removes a group and those around it as far as they are empty. Rows of processes that were in it may be under way,
+    /// and count for nobody from now on.
+    pub(super) fn prune(&mut self, id: GroupId, now: Now) -> Vec<GroupId> {
         let mut gone = Vec::new();
         let mut at = Some(id);
         while let Some(id) = at {
@@ -228,7 +229,9 @@ impl Groups {
             if group.kept || !group.members.is_empty() || !group.children.is_empty() {
                 break;
             }
-            self.by_name.remove(&(parent, group.name.clone()));
+            let (name, rows) = (group.name.clone(), group.pressure.tasks().in_step);
+            self.count_tasks(id, now, 0, 0, -(rows as i32));
+            self.by_name.remove(&(parent, name));
             self.groups.remove(&id);
             if let Some(parent) = self.groups.get_mut(&parent) {
                 parent.children.remove(&id);

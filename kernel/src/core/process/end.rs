@@ -33,7 +33,7 @@ impl Kernel {
             model.sched.forget(pid);
         }
         self.turns.forget(pid);
-        for gone in self.groups.leave(process_group, pid) {
+        for gone in self.groups.leave(process_group, pid, self.now) {
             self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }
         self.processes.bury(pid, status);

@@ -57,7 +57,7 @@ impl Kernel {
 
     /// Removes a group and those around it as far as they are empty, with what they have attained.
     pub(in crate::core) fn forget_groups(&mut self, id: GroupId) {
-        for gone in self.groups.prune(id) {
+        for gone in self.groups.prune(id, self.now) {
             self.models.values_mut().for_each(|m| m.sched.accounts.forget_group(gone));
         }
     }
