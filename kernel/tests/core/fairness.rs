@@ -1,7 +1,7 @@
 //! The bound of the policy `fair`: processes, groups and classes get their shares, whatever the load.
 
-use kernel::core::KernelConfig;
 use kernel::core::event::ConnId;
+use kernel::core::{Event, KernelConfig};
 use proptest::prelude::*;
 use syscalls::call::*;
 use syscalls::{CallId, Pid};
@@ -183,6 +183,45 @@ fn class_that_others_keep_out_of_memory_has_turns_there() {
         assert!(service[0] >= 200e6 / 20.0 - 2e6, "{service:?} µs, of which batch is owed a twentieth");
         assert!(service[1..].iter().sum::<f64>() >= 0.85 * 200e6, "{service:?} µs: and no more");
     }
+}
+
+#[test]
+fn turn_in_memory_ends_where_a_rate_is_used_up() {
+    // Six of eight frames are what the batch job needs, and nobody else fits beside it.
+    let script = "step_us=9000,row_us=1000,token_us=100,pool=512,context=512";
+    let (mut machine, _) = Machine::with_model(script);
+    let batch = machine.connect_as(ADMIN, Class::Batch, 0);
+    let pid = machine.pid(batch);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
+    machine.call(batch, limit).expect("own limit");
+    let watched = [0; 3].map(|_| machine.connect_as(ADMIN, Class::Interactive, 0));
+    let mut asked = 0;
+    let mut ask = |machine: &mut Machine, conn| {
+        asked += 1;
+        let context = machine.open_with(conn, &format!("{asked} {}", "w".repeat(130)));
+        (context, machine.begin(conn, generate(context, 50)))
+    };
+    let mut calls = watched.map(|conn| ask(&mut machine, conn));
+    machine.turn();
+    let job = machine.open_with(batch, &"nobody waits for it ".repeat(17));
+    let working = machine.begin(batch, generate(job, 150));
+    let mut done = 0;
+    while machine.now < 100_000_000 {
+        for (conn, (context, call)) in watched.iter().zip(&mut calls) {
+            if machine.reply(*conn, *call).is_some() {
+                done += 1;
+                machine.call(*conn, Close { context: *context }).expect("own context");
+                (*context, *call) = ask(&mut machine, *conn);
+            }
+        }
+        if !machine.turn() {
+            let wake = machine.wake.expect("somebody waits for tokens of a rate");
+            machine.now = machine.now.max(wake.0);
+            machine.event(Event::Tick);
+        }
+    }
+    let had = machine.events(batch, working).len();
+    assert!(done >= 150 && had >= 5, "{done} answers of half a second, beside {had} tokens");
 }
 
 #[test]

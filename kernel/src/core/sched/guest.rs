@@ -3,7 +3,8 @@
 //! A class that waits in line for memory and has nobody in it, while higher classes run, is owed its twentieth of the
 //! device's time all the same. Once it is owed [`OWED_US_MAX`], its first in line comes in as a *guest*: it takes what
 //! it lacks from the last of all that run, whatever their class, but for `realtime`. Its turn lasts until it has been
-//! charged with what its class was owed and has [`GUEST_TOKENS_MIN`] tokens more, or its generation ends or rests. In its
+//! charged with what its class was owed and has [`GUEST_TOKENS_MIN`] tokens more, or its generation ends or rests, as it
+//! does when its process has used a rate up: at a low one it would never be charged with what its class is owed. In its
 //! turn it has rows as one whose class is owed time, grows at the cost of others, and gives nothing but to `realtime`; so
 //! it gets on, and the turn ends. What the turn took beyond the debt is held against its class, down to
 //! [`OWED_US_MIN`].
@@ -101,8 +102,10 @@ impl Kernel {
     }
 
     fn end_turn(&mut self, id: ModelId) {
-        let Some(guest) = self.models.get(&id).and_then(|m| m.sched.turns.guest) else { return };
-        let running = self.contexts.get(&guest.context).filter(|c| c.place == Place::Running);
+        let Some(model) = self.models.get(&id) else { return };
+        let Some(guest) = model.sched.turns.guest else { return };
+        let rests = model.sched.running.iter().any(|r| r.context == guest.context && self.rests(model, r));
+        let running = self.contexts.get(&guest.context).filter(|c| c.place == Place::Running && !rests);
         let Some(model) = self.models.get_mut(&id) else { return };
         let paid = model.sched.turns.owed_us[guest.class as usize] <= 0;
         if running.is_none_or(|context| paid && tokens_left(context) <= guest.left) {
