@@ -212,7 +212,9 @@ impl Kernel {
         if let Some(ending) = &self.ending {
             return Some(ending.until);
         }
-        let throttled = self.models.values().filter_map(|m| m.sched.throttled_until);
+        // A time that is over is looked at when the step that runs is over, and would hide all later ones.
+        let throttled =
+            self.models.values().filter_map(|m| m.sched.throttled_until.filter(|at| *at > self.now));
         let kill = self.to_kill.first().map(|(at, _)| *at);
         let others = [
             self.calls.next_deadline(),

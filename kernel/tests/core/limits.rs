@@ -103,6 +103,31 @@ fn process_that_waits_for_tokens_of_its_rate_says_so() {
 }
 
 #[test]
+fn process_that_may_go_on_during_a_step_hides_no_later_alarm() {
+    let (mut machine, conn) = Machine::with_model(TIMED);
+    let slow = machine.connect(ADMIN);
+    let pid = machine.pid(slow);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
+    machine.call(slow, limit).expect("own limit");
+    let context = machine.open_with(slow, "slowly");
+    let call = machine.begin(slow, generate(context, 10));
+    while machine.events(slow, call).is_empty() {
+        assert!(machine.turn());
+    }
+    // Its next token is due while a step runs that does not end.
+    let other = machine.open_with(conn, "hangs");
+    machine.begin(conn, generate(other, 10));
+    let waiting = machine.begin(conn, Receive { timeout_ms: Some(5000) });
+    while machine.reply(conn, waiting).is_none() {
+        // An alarm goes off once.
+        let wake = machine.wake.take().expect("the kernel wants to be woken");
+        machine.now = machine.now.max(wake.0);
+        machine.event(Event::Tick);
+    }
+    assert!(machine.now < 7_000_000, "it was to wait for 5 s, and waited until {} µs", machine.now);
+}
+
+#[test]
 fn rate_of_a_group_holds_for_all_in_it() {
     let (mut machine, _) = Machine::with_model(TIMED);
     let conns = [machine.connect(1000), machine.connect(1000)];
