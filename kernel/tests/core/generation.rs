@@ -128,6 +128,20 @@ fn generation_limit_of_process_ends_it() {
 }
 
 #[test]
+fn generation_limit_of_process_ends_all_that_run_at_once() {
+    let (mut machine, conn) = Machine::with_model("");
+    let pid = machine.pid(conn);
+    let limit = Setlimit { pid, limit: Limit::GeneratedTokens, value: Some(20), then: None };
+    machine.call(conn, limit).expect("own limit");
+    let contexts: Vec<_> = (0..8).map(|n| machine.open_with(conn, &format!("{n} of eight"))).collect();
+    let calls: Vec<_> = contexts.into_iter().map(|c| machine.begin(conn, generate(c, 100))).collect();
+    let replies: Vec<_> = calls.into_iter().map(|call| generated(machine.finish(conn, call))).collect();
+    let came: usize = replies.iter().map(|reply| reply.tokens.len()).sum();
+    assert!((20..28).contains(&came), "{came} tokens of 20, and one more for each in the last step at most");
+    assert!(replies.iter().all(|reply| reply.finish == Finish::Length));
+}
+
+#[test]
 fn logprobs_asked_for_come_with_every_token() {
     let (mut machine, conn) = Machine::with_model("");
     let context = machine.open_with(conn, "odds");

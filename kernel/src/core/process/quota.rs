@@ -2,8 +2,9 @@
 //! XCPU, or it is stopped as by STOP. Who has reached one is noted where it is counted, and acted on when the event has
 //! been taken in, because ending a process in the middle of a step would change what the step is about.
 
-use syscalls::Pid;
 use syscalls::call::{AtLimit, Limit, Setlimit, Signal};
+use syscalls::reply::Finish;
+use syscalls::{ContextId, Pid};
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
@@ -63,6 +64,12 @@ impl Kernel {
         for pid in std::mem::take(&mut self.used_up) {
             let Some(process) = self.processes.living(pid) else { continue };
             let (run, kill_at) = (process.run, process.kill_at);
+            if process.generated_tokens_left() == 0 {
+                // Each began with all that was left then, and together they would have it several times.
+                let contexts: Vec<ContextId> = process.contexts.iter().copied().collect();
+                contexts.into_iter().for_each(|context| self.end_generation(context, Finish::Length));
+            }
+            let Some(process) = self.processes.living(pid) else { continue };
             match process.at_limit() {
                 Some(AtLimit::Signal) if kill_at.is_none() => {
                     self.say_used_up(pid, "gets XCPU");
