@@ -31,6 +31,36 @@ fn idle_contexts_give_their_pages_and_are_recomputed() {
 }
 
 #[test]
+fn context_that_lacks_a_frame_and_has_no_rate_to_get_it_shares_nothing_more() {
+    // Ten frames: seven for the long prompt, one for what uses the rate up, and two for who comes then.
+    let script = "pool=640,context=640,batch=100";
+    let (mut machine, conn) = Machine::with_model(script);
+    let slow = machine.connect(ADMIN);
+    let pid = machine.pid(slow);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(2), then: None };
+    machine.call(slow, limit).expect("own limit");
+    let (begins, other) = ("c".repeat(120), "who speaks");
+    let long = format!("{begins}{}", "x".repeat(280));
+    let (first, second) = (machine.open_with(slow, other), machine.open_with(slow, &long));
+    let calls = [(first, 5), (second, 1)].map(|(context, n)| machine.begin(slow, generate(context, n)));
+    // The second token uses the rate up, and beside it 99 tokens of the long prompt are computed.
+    while machine.events(slow, calls[0]).len() < 2 {
+        assert!(machine.turn());
+    }
+    let copy = machine.fork(slow, second, 1)[0];
+    let near = machine.open_with(conn, &format!("{begins}{}", "z".repeat(10)));
+    machine.generate(conn, near, 1);
+    assert_eq!(machine.stat(conn).frames_free, 0);
+    machine.run();
+    for (call, prompt, n) in [(calls[0], other, 5), (calls[1], long.as_str(), 1)] {
+        let text = generated(machine.finish_in_time(slow, call)).text;
+        assert_eq!(text, reference("", prompt, n), "{prompt}");
+    }
+    let call = machine.begin(slow, generate(copy, 1));
+    assert_eq!(generated(machine.finish_in_time(slow, call)).text, reference("", &long, 1));
+}
+
+#[test]
 fn newcomers_wait_for_memory_and_all_finish() {
     let (mut machine, conn) = Machine::with_model("pool=256,context=256");
     let contexts: Vec<_> = (0..10).map(|n| machine.open_with(conn, &prompt(n, 120))).collect();

@@ -120,6 +120,10 @@ impl Kernel {
     pub(super) fn rebase(&mut self, id: ContextId, giver: ContextId, length: u32) {
         let Some(context) = self.contexts.get(&id) else { return };
         let (model_id, owner) = (context.model, context.owner);
+        // Who lacks a frame, because a copy of it has its last page and its rate is used up, gives back too few.
+        if self.models.get(&model_id).is_none_or(|model| model.lacks_frames(context)) {
+            return;
+        }
         let Some(from) = self.resident(model_id, giver).filter(|r| r.computed >= length) else { return };
         let from = from.lease.asid();
         let pages = self.shared_pages(model_id, giver, length);

@@ -277,7 +277,7 @@ impl Kernel {
 
 impl Model {
     /// Whether a context that runs here has grown out of its frames.
-    fn lacks_frames(&self, context: &Context) -> bool {
+    pub(in crate::core) fn lacks_frames(&self, context: &Context) -> bool {
         let (memory, resident) = (self.memory.as_ref(), context.resident.as_ref());
         memory.zip(resident).is_some_and(|(memory, resident)| memory.lacks(resident, context.length()) > 0)
     }
