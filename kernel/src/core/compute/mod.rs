@@ -120,19 +120,14 @@ impl Turns {
         *usual = late.max((3 * *usual + late) / 4);
     }
 
-    /// Those that are taken to compute on a device, each with when others may have it.
-    fn computing_on(&self, device: usize, now: Now) -> impl Iterator<Item = (Pid, Now)> {
-        let on_it = self.quanta.iter().filter(move |(_, q)| q.device == device);
-        let until = on_it.map(move |(pid, q)| {
-            let late = self.late_us.get(pid).copied().unwrap_or_default();
-            (*pid, Now(q.until.0.saturating_add(ASKS_AGAIN_US + late)))
-        });
-        until.filter(move |(_, until)| *until > now)
-    }
-
     /// When others may have a device that somebody computes on.
     fn busy_until(&self, device: usize, now: Now) -> Option<Now> {
-        self.computing_on(device, now).map(|(_, until)| until).max()
+        let on_it = self.quanta.iter().filter(|(_, q)| q.device == device);
+        let until = on_it.map(|(pid, q)| {
+            let late = self.late_us.get(pid).copied().unwrap_or_default();
+            Now(q.until.0.saturating_add(ASKS_AGAIN_US + late))
+        });
+        until.filter(|until| *until > now).max()
     }
 
     /// The calls in line and the processes that have quanta, for tests of the invariants.
@@ -181,15 +176,18 @@ impl Kernel {
     /// Gives a quantum on a device to whose turn it is. Says when to look again where somebody waits on.
     fn grant_on(&mut self, device: usize) -> Option<Now> {
         let now = self.now;
-        let backlogged = self.backlogged_on(device);
+        // As after nearly every event, and then nothing is looked up for those that wait.
+        if let Some(until) = self.turns.busy_until(device, now) {
+            return Some(until);
+        }
+        let backlogged = self.waiting_for(device);
         self.turns.served.see(device, &backlogged);
         let (call, waiting, class) = self.next_in_turn(device)?;
         let share = self.share_beside_models(device, waiting.pid, class);
         let debt = self.turns.debts.entry(device).or_default();
         debt.pass(now, share);
-        let until = [debt.waits_until(), self.turns.busy_until(device, now)].into_iter().flatten().max();
-        if until.is_some() {
-            return until;
+        if let Some(until) = debt.waits_until() {
+            return Some(until);
         }
         self.turns.quanta.insert(
             waiting.pid,
@@ -200,12 +198,11 @@ impl Kernel {
         self.turns.busy_until(device, now)
     }
 
-    /// Those that compute on a device or wait for that, and are not stopped. One that has not ended its quantum when
-    /// others may have the device is charged when it does, which may be never, and is no measure for anybody until then.
-    fn backlogged_on(&self, device: usize) -> Vec<Backlogged> {
-        let waiting = self.turns.waiting.values().filter(|w| w.device == device).map(|w| w.pid);
-        let computing = self.turns.computing_on(device, self.now).map(|(pid, _)| pid);
-        waiting.chain(computing).filter_map(|pid| self.as_backlogged(pid)).collect()
+    /// Those that wait for a device and are not stopped. Whoever has a quantum there that he has not ended when it is
+    /// somebody's turn again may never end it, and is no measure for the others.
+    fn waiting_for(&self, device: usize) -> Vec<Backlogged> {
+        let waiting = self.turns.waiting.values().filter(|w| w.device == device);
+        waiting.filter_map(|w| self.as_backlogged(w.pid)).collect()
     }
 
     fn as_backlogged(&self, pid: Pid) -> Option<Backlogged> {

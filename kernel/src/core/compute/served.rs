@@ -1,10 +1,11 @@
 //! What programs that compute have been served on a device, as virtual time in each class.
 //!
-//! As among generations (`sched/policy/fair.rs`): who computes or waits for its turn, and is not stopped, is backlogged, and
-//! who becomes so begins at the clock of its class, or at its own virtual time if that is later. A rest earns nothing, a
-//! newcomer has no past to make up for, and newcomers that come again and again keep nobody waiting for ever.
+//! As among generations (`sched/policy/fair.rs`): who waits for its turn, or asks again before it is that of others, and
+//! is not stopped, is backlogged, and who becomes so begins at the clock of its class, or at its own virtual time if that
+//! is later. A rest earns nothing, a newcomer has no past to make up for, and newcomers that come again and again keep
+//! nobody waiting for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syscalls::Pid;
 use syscalls::call::Class;
@@ -46,11 +47,12 @@ impl Served {
         self.0.get(&(device, class)).and_then(|members| members.all.get(&pid)).map_or(0, |m| m.service)
     }
 
-    /// Takes note of who is backlogged on a device: of all who are.
+    /// Takes note of who is backlogged on a device: of all who are, when it is somebody's turn.
     pub(super) fn see(&mut self, device: usize, backlogged: &[Backlogged]) {
+        let still: BTreeSet<(Class, Pid)> = backlogged.iter().map(|b| (b.class, b.pid)).collect();
         for ((_, class), members) in self.of_device(device) {
             for (pid, member) in &mut members.all {
-                member.backlogged &= backlogged.iter().any(|b| b.pid == *pid && b.class == *class);
+                member.backlogged &= still.contains(&(*class, *pid));
             }
         }
         for Backlogged { pid, class, .. } in backlogged {
