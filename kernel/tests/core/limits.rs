@@ -1,6 +1,7 @@
 //! Rates, inherited classes, learned rests, and limits that are out of their range.
 
 use syscalls::call::*;
+use syscalls::reply::ProcessState;
 use syscalls::{CallId, Errno, Pid, Reply};
 
 use kernel::core::Event;
@@ -100,6 +101,17 @@ fn process_that_waits_for_tokens_of_its_rate_says_so() {
     let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
     assert_eq!(info.waits_for.as_deref(), Some("tokens of its rate"));
     machine.finish_in_time(slow, call).expect("it has a token by then");
+    // Its token is used up, and the next one of this is due in a second: it is in memory, and has no work for a step.
+    let call = machine.begin(slow, generate(second, 2));
+    while machine.events(slow, call).is_empty() {
+        if !machine.turn() {
+            let wake = machine.wake.expect("it is to have a token again");
+            machine.now = machine.now.max(wake.0);
+            machine.event(Event::Tick);
+        }
+    }
+    let info = machine.ps(conn).into_iter().find(|p| p.pid == pid).expect("it lives");
+    assert_eq!((info.state, info.waits_for.as_deref()), (ProcessState::Blocked, Some("tokens of its rate")));
 }
 
 #[test]

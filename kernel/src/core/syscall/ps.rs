@@ -114,7 +114,8 @@ impl Kernel {
         if contexts().any(|c| c.in_step) || self.turns.computes(process.id.pid, self.now) {
             return (ProcessState::Running, None);
         }
-        if contexts().any(|c| c.place == Place::Running && self.is_ready(c)) {
+        let may_have_rows = self.empty_until(process).is_none();
+        if may_have_rows && contexts().any(|c| c.place == Place::Running && self.is_ready(c)) {
             return (ProcessState::Ready, None);
         }
         let waits = process.calls.iter().filter_map(|call| self.calls.waits(*call)).next();
@@ -153,7 +154,7 @@ impl Kernel {
                 Some(_) if !self.is_read(process) => "its reader".into(),
                 Some(c) if !self.is_loaded(c) => format!("the loading of {}", name(&c.model)),
                 Some(c) if !self.is_ready(c) => format!("the worker of {}", name(&c.model)),
-                Some(c) if c.place == Place::Waiting && self.empty_until(process).is_some() => {
+                Some(c) if c.place.runs() && self.empty_until(process).is_some() => {
                     "tokens of its rate".into()
                 }
                 Some(c) if c.place == Place::Waiting => format!("frames of {}", name(&c.model)),
