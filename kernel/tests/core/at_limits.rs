@@ -1,6 +1,7 @@
 //! Generations at hard limits of their own, of frames and of rates: they wait in line, and hold nobody else up however many
 //! they are.
 
+use kernel::core::Event;
 use kernel::core::event::ConnId;
 use syscalls::call::*;
 use syscalls::{CallId, ContextId, Pid};
@@ -121,6 +122,33 @@ fn processes_that_wait_at_limits_of_frames_hold_nobody_else_up_however_many_they
     assert!(!calls.iter().any(answered), "the other one had to wait");
     machine.run();
     assert!(calls.iter().all(|(conn, calls)| calls.iter().all(|c| machine.reply(*conn, *c).is_some())));
+}
+
+#[test]
+fn processes_at_limits_hold_nobody_else_up_though_all_who_run_have_used_their_rates_up() {
+    let mut machine = machine();
+    let mut crowds = Vec::new();
+    for _ in 0..MANY {
+        let (conn, pid) = machine.limited(Limit::ResidentFrames, 2);
+        let rate = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
+        machine.call(conn, rate).expect("own limit");
+        crowds.push((conn, machine.crowd(conn, pid, 2)));
+    }
+    machine.run();
+    // A look at all of them takes two events, so that it begins anew with one of these.
+    for events in 0..2 {
+        (0..events).for_each(|_| machine.event(Event::Tick));
+        let began = machine.now;
+        let other = machine.connect(2000);
+        let context = machine.open_with(other, "somebody else");
+        let call = machine.begin(other, generate(context, 5));
+        let text = generated(machine.finish_in_time(other, call)).text;
+        assert_eq!(text, reference("", "somebody else", 5));
+        let took = machine.now - began;
+        assert!(took < 100_000, "it waited for {took} us, and theirs go on after a second");
+    }
+    let waits = |(conn, calls): &(ConnId, Vec<CallId>)| machine.reply(*conn, calls[0]).is_none();
+    assert!(crowds.iter().all(waits), "they have had a token each");
 }
 
 #[test]

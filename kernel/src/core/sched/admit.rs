@@ -90,11 +90,15 @@ impl Kernel {
         left.filter(holds).unwrap_or_default()
     }
 
-    /// Leaves a look to the next step. Where nobody runs there is none, and the kernel is to be woken for it.
+    /// Leaves a look to the next step. Where nobody runs who may have rows there is none, and the kernel is to be woken
+    /// for it.
     fn go_on_later(&mut self, model: ModelId, look: Look) -> Admission {
         let (mut admission, now) = (look.admission.clone(), self.now);
+        let stands_still = self.models.get(&model).is_some_and(|model| {
+            model.sched.running.iter().all(|runner| self.throttled_until(&runner.owner).is_some())
+        });
         let Some(model) = self.models.get_mut(&model) else { return admission };
-        if model.sched.running.len() == 0 {
+        if stands_still {
             let soon = Now(now.0.saturating_add(LOOK_ON_US));
             admission.throttled_until = Some(admission.throttled_until.map_or(soon, |at| at.min(soon)));
         }
