@@ -78,7 +78,9 @@ impl Shell {
     /// Runs a chain in the background in a copy of this shell, which decides between its pipelines.
     fn background_copy(&mut self, chain: &Chain) -> u8 {
         let mut command = process::Command::new(locate::sibling("llmsh"));
-        command.arg("-c").arg(&chain.text).args(&self.variables.arguments).envs(self.variables.all());
+        // What stands behind the line is first of all its `$0`.
+        command.arg("-c").arg(&chain.text).arg(&self.variables.name).args(&self.variables.arguments);
+        command.envs(self.variables.all());
         let mut group = None;
         let member = self.spawn(command, OsStr::new("llmsh"), Streams::default(), &mut group, true);
         self.put_away(Job { id: 0, text: chain.text.clone(), group, members: vec![member], negated: false });
