@@ -50,8 +50,18 @@ fn home(scope: &dyn Scope) -> String {
     scope.value("HOME").unwrap_or_else(|| "~".into())
 }
 
+/// Whether a word is `"$@"` and nothing else. Its quotes make no argument where the script has none.
+fn is_arguments_alone(word: &Word) -> bool {
+    let is_arguments = |part: &Part| matches!(part, Part::Variable { name, quoted: true } if name == "@");
+    let is_empty = |part: &Part| matches!(part, Part::Text { text, quoted: true } if text.is_empty());
+    word.0.iter().any(is_arguments) && word.0.iter().all(|part| is_arguments(part) || is_empty(part))
+}
+
 /// A word's fields, each of pieces.
 fn fields(word: &Word, scope: &dyn Scope) -> Vec<Vec<Piece>> {
+    if scope.arguments().is_empty() && is_arguments_alone(word) {
+        return Vec::new();
+    }
     let mut fields = Fields { done: Vec::new(), open: None };
     for part in &word.0 {
         match part {
@@ -178,6 +188,14 @@ mod tests {
     fn arguments_of_the_script_stay_apart_in_quotes() {
         check("c \"$@\"", &["c", "x", "y z"]);
         check("c pre\"$@\"", &["c", "prex", "y z"]);
+    }
+
+    #[test]
+    fn arguments_of_a_script_without_any_are_none() {
+        let list = parse("\"$@\" \"$@\"\"$@\" \"a$@\" \"$*\" ''").expect("the line is sound");
+        let words = &list.items[0].chain.first.commands[0].words;
+        let words: Vec<OsString> = words.iter().flat_map(|w| expand(w, &Fixed(Vec::new()))).collect();
+        assert_eq!(words, ["a", "", ""]);
     }
 
     #[test]
