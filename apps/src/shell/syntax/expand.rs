@@ -5,6 +5,7 @@
 //! found by patterns that begin with one.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
@@ -130,11 +131,16 @@ fn files(field: &[Piece]) -> Vec<OsString> {
         require_literal_leading_dot: true,
     };
     // What cannot be read does not fit, as in sh.
-    let found: Vec<OsString> = match glob::glob_with(&pattern, options) {
-        Ok(paths) => paths.filter_map(Result::ok).map(Into::into).collect(),
+    let found: Vec<PathBuf> = match glob::glob_with(&pattern, options) {
+        Ok(paths) => paths.filter_map(Result::ok).collect(),
         Err(_) => Vec::new(),
     };
-    if found.is_empty() { vec![plain.into()] } else { found }
+    if found.is_empty() {
+        return vec![plain.into()];
+    }
+    // It is left out of what is found, and stands there so that no file is taken for an option or a command on PATH.
+    let here = if pattern.starts_with("./") { "./" } else { "" };
+    found.into_iter().map(|file| Path::new(here).join(file).into()).collect()
 }
 
 #[cfg(test)]
@@ -196,6 +202,13 @@ mod tests {
         let words = &list.items[0].chain.first.commands[0].words;
         let words: Vec<OsString> = words.iter().flat_map(|w| expand(w, &Fixed(Vec::new()))).collect();
         assert_eq!(words, ["a", "", ""]);
+    }
+
+    #[test]
+    fn pattern_in_this_folder_stays_in_this_folder() {
+        // Tests run in the folder of their crate.
+        check("c ./Cargo.tom?", &["c", "./Cargo.toml"]);
+        check("c Cargo.tom?", &["c", "Cargo.toml"]);
     }
 
     #[test]
