@@ -41,8 +41,13 @@ pub struct PageKind {
 impl PageKind {
     /// How entries are laid out: by the attention kernel, the mount, and the form in which llama.cpp tells its state.
     pub(super) fn layout(self) -> u32 {
-        let ours = u32::from(self.attention == Attention::Flash) | u32::from(self.deterministic) << 1;
-        ours | STATE_VERSION << 8
+        // Of the fused kernel and the blocked one values lie alike, and are others to the last bit.
+        let attention = match self.attention {
+            Attention::Auto | Attention::Plain => 0,
+            Attention::Flash => 1,
+            Attention::Blocked => 4,
+        };
+        attention | u32::from(self.deterministic) << 1 | STATE_VERSION << 8
     }
 
     /// Fills in the header in front of a page's entries.
@@ -207,8 +212,9 @@ pub(super) mod tests {
             assert!(matches!(open(KIND, PageLabel { owner, ..LABEL }), Some(SwapError::OtherPage(..))));
         }
         assert!(matches!(open(PageKind { fingerprint: 8, ..KIND }, LABEL), Some(SwapError::OtherModel)));
-        let flash = PageKind { attention: Attention::Flash, ..KIND };
-        assert!(matches!(open(flash, LABEL), Some(SwapError::OtherModel)));
+        for attention in [Attention::Flash, Attention::Blocked] {
+            assert!(matches!(open(PageKind { attention, ..KIND }, LABEL), Some(SwapError::OtherModel)));
+        }
         assert!(matches!(open(PageKind { deterministic: true, ..KIND }, LABEL), Some(SwapError::OtherModel)));
     }
 }
