@@ -27,6 +27,10 @@ impl LlamaDriver {
         }
         let Some(first) = first else { return context.clear_with_data() };
         let free = context.cells() - used;
+        if free == 0 {
+            // Of a state without entries llama.cpp reads the number alone.
+            return;
+        }
         let blank = if ranges { Blank::of_entry(context, first) } else { None };
         let cleared = match blank {
             Some(blank) => context.fill_free(&blank.state(free)),

@@ -117,6 +117,20 @@ fn entries_given_up_by_a_deterministic_mount_are_nowhere_after_it_was_cleared() 
 }
 
 #[test]
+fn pool_without_a_free_cell_has_nothing_to_clear() {
+    let request = LoadRequest { context_tokens: Some(256), ..request(&random_model("tiny")) };
+    let mut driver = load(&request).unwrap();
+    let driver = driver.as_mut();
+    let whole = Row { sample: false, ..row(0, 0, &[41; 256]) };
+    assert_eq!(driver.description().pool_tokens, 256);
+    assert_eq!(run(driver, vec![], vec![whole]), [RowDone::Computed]);
+    run(driver, vec![Op::Clear], vec![]);
+    let drop = Op::Drop { asid: Asid(0), from: 255 };
+    let last = Row { sample: false, ..row(0, 255, &[41]) };
+    assert_eq!(run(driver, vec![drop, Op::Clear], vec![last]), [RowDone::Computed]);
+}
+
+#[test]
 fn sequences_that_are_taken_out_to_clear_the_rest_go_on_as_before() {
     let path = random_model("tiny");
     let (model, settings) = bare(&path, 4);
