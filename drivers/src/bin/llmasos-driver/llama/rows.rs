@@ -165,7 +165,12 @@ impl LlamaDriver {
             if wanted && begin > first && !goes_on(row, guesses, &chosen) {
                 break;
             }
-            self.pass_alone(start + begin as u32, block, wanted).map_err(done_of)?;
+            match self.pass_alone(start + begin as u32, block, wanted) {
+                Ok(()) => {}
+                // The sampler has gone on, and would go on from there if the row were sent again.
+                Err(DecodeError::Withdrawn | DecodeError::NoSlot) if !chosen.is_empty() => break,
+                Err(error) => return Err(done_of(error)),
+            }
             if wanted {
                 let places = first.max(begin) - begin..=block.len() - 1;
                 self.choose(row, guesses, places, &mut chosen).map_err(RowDone::Failed)?;

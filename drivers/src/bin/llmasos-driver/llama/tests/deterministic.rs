@@ -1,6 +1,7 @@
 //! Deterministic mounts: the same to the last bit, whatever else goes on.
 
 use std::os::fd::IntoRawFd;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -272,6 +273,54 @@ fn withdrawn_step_leaves_the_sequence_as_it_was() {
         }
         sequence.out
     });
+}
+
+#[test]
+fn step_withdrawn_among_its_guesses_keeps_what_was_chosen() {
+    const COUNT: usize = 200;
+    let mut driver = deterministic(&models()[0], Attention::Plain);
+    let mut number = 100;
+    // From the beginning, in as few rows as there need be: the first one may be withdrawn after a while.
+    let mut generate = |guesses: &[Bits], after: Option<Duration>| {
+        let mut sequence = Sequence::new(0, prompt(0, 20));
+        let mut ops = vec![Op::Drop { asid: Asid(0), from: 0 }, sequence.opened()];
+        let (mut first, mut took) = (None, Duration::ZERO);
+        while sequence.out.len() < COUNT {
+            number += 1;
+            let coming = guesses.get(sequence.out.len()..COUNT - 1).unwrap_or_default();
+            let draft = coming.iter().map(|bits| bits.0).collect();
+            let next = Row { draft, ..sequence.row(usize::MAX) };
+            let step = Step { number, ops: std::mem::take(&mut ops), rows: vec![next.clone()] };
+            let (withdrawal, running, begin) = (driver.withdrawal().unwrap(), number, Instant::now());
+            let done = std::thread::scope(|threads| {
+                if let Some(after) = after.filter(|_| first.is_none()) {
+                    threads.spawn(move || {
+                        while withdrawal.running() != Some(running) || begin.elapsed() < after {
+                            std::thread::yield_now();
+                        }
+                        withdrawal.withdraw(running);
+                    });
+                }
+                driver.step(&step).unwrap().rows.remove(0)
+            });
+            took = took.max(begin.elapsed());
+            if done != RowDone::Withdrawn {
+                sequence.heard(&next, &done);
+            }
+            first = first.or(Some(sequence.out.len()));
+        }
+        (sequence.out, first.unwrap(), took)
+    };
+    let (expected, ..) = generate(&[], None);
+    let (all, first, took) = generate(&expected, None);
+    assert_eq!((all == expected, first), (true, COUNT));
+    let mut among = 0;
+    for part in 1..20 {
+        let (all, first, _) = generate(&expected, Some(took * part / 20));
+        assert!(all == expected, "withdrawn when {first} tokens were chosen");
+        among += usize::from((1..COUNT).contains(&first));
+    }
+    assert!(among > 0, "no step was stopped among its guesses");
 }
 
 #[test]
