@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use drivers::gguf::random::Shape;
 use drivers::wire::{
-    Answer, Asid, FromWorker, LoadRequest, ModelDescription, Op, PageLabel, PageOwner, Question, Row,
-    RowDone, SamplerSpec, SamplingSpec, Slot, Step, StepDone, SwapArea, ToWorker, TokenizeRequest, receive,
-    send,
+    Answer, Asid, FromWorker, LoadRequest, MESSAGE_BYTES_MAX, ModelDescription, Op, PageLabel, PageOwner,
+    Question, Row, RowDone, SamplerSpec, SamplingSpec, Slot, Step, StepDone, SwapArea, ToWorker,
+    TokenizeRequest, receive, send,
 };
 use syscalls::call::{Attention, Sampling};
 use syscalls::{Errno, Token};
@@ -166,6 +166,18 @@ fn worker_loads_steps_answers_and_ends_with_its_kernel() {
     let (rest, _) = UnixStream::pair().expect("a socket pair");
     drop(stream);
     assert_eq!(Worker { child, stream: rest }.ended(), Some(0));
+}
+
+#[test]
+fn answer_longer_than_a_message_is_a_fault_and_the_worker_lives() {
+    let mut worker = Worker::start("sim:", None);
+    worker.ready();
+    // Each has a name of twelve bytes.
+    let tokens = vec![Token(258); MESSAGE_BYTES_MAX / 12 + 1];
+    worker.say(ToWorker::Ask(1, Question::Detokenize(tokens)));
+    assert!(matches!(worker.hear(), FromWorker::Answer(1, Err(fault)) if fault.errno == Errno::E2BIG));
+    worker.say(ToWorker::Ask(2, Question::Detokenize(vec![Token(65)])));
+    assert_eq!(worker.hear(), FromWorker::Answer(2, Ok(Answer::Bytes(b"A".into()))));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use drivers::wire::{
 use drivers::{Driver, TextCodec, Withdrawal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use syscalls::Token;
+use syscalls::{Errno, Token};
 
 /// The kernel's end of the socket pair, by its place among the file descriptors.
 const KERNEL_FD: RawFd = 0;
@@ -48,6 +48,18 @@ impl Kernel {
     fn say(&self, message: &FromWorker) -> io::Result<()> {
         let mut stream = self.0.lock().expect("a thread that panics ends the process");
         send(&mut *stream, message)
+    }
+
+    /// Answers a question; one whose answer is longer than a message may be gets that for an answer. Nothing of such a
+    /// message has been sent.
+    fn answer(&self, number: u64, answer: Result<Answer, DriverFault>) -> io::Result<()> {
+        match self.say(&FromWorker::Answer(number, answer)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let fault = DriverFault::new(Errno::E2BIG, format!("{error}; ask for less at once"));
+                self.say(&FromWorker::Answer(number, Err(fault)))
+            }
+            other => other,
+        }
     }
 }
 
@@ -196,7 +208,7 @@ fn answer_all(
                 Err(fault) => Err(fault),
             },
         };
-        if kernel.say(&FromWorker::Answer(number, answer)).is_err() {
+        if kernel.answer(number, answer).is_err() {
             return;
         }
     }
@@ -210,16 +222,14 @@ fn tokens_to_embed(text: &dyn TextCodec, texts: Vec<String>) -> Result<Vec<Vec<T
 /// Runs steps and embeddings in the order in which they came.
 fn serve(driver: &mut dyn Driver, work: &Receiver<Work>, kernel: &Kernel) -> Result<()> {
     for work in work {
-        let message = match work {
+        let answered = match work {
             Work::Step(step) => match driver.step(&step) {
-                Ok(done) => FromWorker::Done(done),
-                Err(fault) => FromWorker::StepFailed(step.number, fault),
+                Ok(done) => kernel.say(&FromWorker::Done(done)),
+                Err(fault) => kernel.say(&FromWorker::StepFailed(step.number, fault)),
             },
-            Work::Embed(number, texts) => {
-                FromWorker::Answer(number, driver.embed(&texts).map(Answer::Vectors))
-            }
+            Work::Embed(number, texts) => kernel.answer(number, driver.embed(&texts).map(Answer::Vectors)),
         };
-        kernel.say(&message).context("answering the kernel")?;
+        answered.context("answering the kernel")?;
     }
     Ok(())
 }
