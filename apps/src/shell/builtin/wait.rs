@@ -62,7 +62,7 @@ fn wait_for_jobs(shell: &mut Shell, invocation: &Invocation, _: &mut dyn Write) 
 
 fn run(invocation: &Invocation) -> Outcome {
     let args: Args = invocation.parse()?;
-    let deadline = args.timeout.map(|t| Instant::now() + t);
+    let deadline = args.timeout.and_then(deadline_in);
     let mut client = args.daemon.connect("wait")?;
     let mut status = 0;
     for pid in args.pids {
@@ -71,9 +71,17 @@ fn run(invocation: &Invocation) -> Outcome {
     Ok(status)
 }
 
+/// When a time limit is over; none where that is beyond what the clock can say.
+fn deadline_in(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
 /// Waits for one process, and gives its status.
 fn end_of(client: &mut Client, pid: Pid, deadline: Option<Instant>) -> Result<u8, Failure> {
-    let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+    let left = |deadline: Instant| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+    };
     match client.call(call::Wait { pid: Some(pid), timeout_ms: deadline.map(left) }) {
         Ok(Reply::Waited { status, .. }) => Ok(status),
         Ok(_) => Err(Failure::Message("the daemon answered with the reply of another call".into())),
@@ -100,4 +108,15 @@ fn seen_end_of(client: &mut Client, pid: Pid, deadline: Option<Instant>) -> Resu
 
 fn still_there(pid: Pid) -> Failure {
     Failure::Message(format!("process {pid} has not ended within the time limit"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limit_beyond_the_clock_is_none() {
+        let limit = |text| deadline_in(seconds(text).expect("a number of seconds")).is_some();
+        assert_eq!(["0", "60", "1e19"].map(limit), [true, true, false]);
+    }
 }
