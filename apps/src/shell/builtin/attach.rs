@@ -1,9 +1,9 @@
 //! `attach`: reads what a detached process generates.
 
 use clap::Parser;
-use syscalls::call::Exit;
+use syscalls::call::{Exit, Follow};
 use syscalls::client::blocking::Client;
-use syscalls::reply::{CallInfo, Finish, GeneratedReply};
+use syscalls::reply::{CallInfo, Finish, Frame, GeneratedReply};
 use syscalls::{Event, Pid, Reply};
 
 use super::arguments::{self, Daemon, Invocation};
@@ -67,16 +67,19 @@ fn read(
     json: bool,
     output: &mut Output,
 ) -> Result<Result<(), String>, Failure> {
-    let (mut shown, mut failed) = (String::new(), None);
-    let result = client.follow(pid, call.ticket, |event| {
-        if let (Event::Tokens { text, .. }, false, None) = (event, json, &failed) {
-            failed = output.write(&text).err();
-            shown.push_str(&text);
+    client.start_as(pid, Follow { call: call.ticket, replay: true })?;
+    let mut shown = String::new();
+    let result = loop {
+        match client.next_frame()? {
+            // Where nobody reads any more this command ends at once, and not with the call, which is another process's.
+            Frame::Event(_, Event::Tokens { text, .. }) if !json => {
+                output.write(&text)?;
+                shown.push_str(&text);
+            }
+            Frame::Event(..) => {}
+            Frame::Reply(_, result) => break result,
         }
-    });
-    if let Some(error) = failed {
-        return Err(Failure::Output(error));
-    }
+    };
     let reply = match result {
         Ok(reply) => reply,
         Err(fault) => return Ok(Err(fault.message)),
