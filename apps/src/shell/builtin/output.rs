@@ -39,7 +39,18 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut client = args.daemon.connect("output")?;
     let mut screen = Screen::new();
     let call = Output { pid: args.pid, lines: args.lines, follow: args.follow };
-    let reply = match client.call_with(call, |event| screen.hear(&event))? {
+    let interrupter = client.interrupter();
+    let answered = client.call_with(call, |event| {
+        screen.hear(&event);
+        if screen.has_failed() {
+            // Nobody reads any more. If this fails too, the connection is gone and the reply says so.
+            let _ = interrupter.interrupt();
+        }
+    });
+    if screen.has_failed() {
+        return screen.end().map(|()| 1).map_err(Failure::Output);
+    }
+    let reply = match answered? {
         Reply::Output(reply) => reply,
         _ => return Err(Failure::Message("the daemon answered with the reply of another call".into())),
     };

@@ -43,6 +43,11 @@ impl Screen {
         }
     }
 
+    /// Whether something has gone wrong with standard output, so that no more lines are shown there.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// What went wrong with standard output, if anything did.
     ///
     /// # Errors
