@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Looks without an event after the program's end, before its processes are not waited for any longer.
 const LOOKS_AFTER_END: u32 = 20;
+
+/// The mode of a recording: it has prompts in it.
+const OWN_MODE: u32 = 0o600;
 
 /// Shows the calls of a process as it makes them, with results, errors and times
 ///
@@ -93,9 +96,17 @@ fn sink(args: &Args, client: &mut Client) -> Result<Sink, Failure> {
     };
     let settings = Settings { follow: args.follow, tokens: args.tokens };
     let header = Header::new(&client.daemon().daemon.clone(), &client.models()?, settings);
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let recorder = file.and_then(|file| Recorder::new(BufWriter::new(file), &header));
+    let recorder = own_file(path).and_then(|file| Recorder::new(BufWriter::new(file), &header));
     Ok(Sink::File(recorder.map_err(|e| unwritable(path, &e))?))
+}
+
+/// A file for its owner alone, also where it was there before.
+fn own_file(path: &Path) -> io::Result<File> {
+    let file = File::options().write(true).create(true).truncate(true).mode(OWN_MODE).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(OWN_MODE))?;
+    }
+    Ok(file)
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
@@ -216,4 +227,22 @@ fn end_of(args: &Args, sink: Sink, failed: Option<io::Error>) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn recording_in_a_file_that_others_could_read_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recording");
+        std::fs::write(&path, "of another time").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let file = own_file(&path).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, OWN_MODE);
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        assert!(own_file(Path::new("/dev/null")).is_ok(), "what is no file stays as it is");
+    }
 }
