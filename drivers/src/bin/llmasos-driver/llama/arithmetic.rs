@@ -12,6 +12,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use drivers::files::errno_of;
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 use drivers::wire::{Asid, DriverFault};
@@ -63,11 +64,25 @@ impl Arithmetic {
     }
 }
 
+/// Why a trial has not passed.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// It could not be started, which says nothing about the CPU, and may be otherwise in a moment.
+    NotRun(DriverFault),
+    /// How it failed.
+    Failed(String),
+}
+
+fn not_run(error: io::Error) -> Trouble {
+    let message = format!("the trial of the CPU cannot be run: {error}");
+    Trouble::NotRun(DriverFault::new(errno_of(&error), message))
+}
+
 /// What the kernels of this CPU are good for, from an earlier finding or from trials.
 ///
 /// # Errors
 ///
-/// ENODEV where no trial passes, or none can be started.
+/// ENODEV where no trial passes; what the system refuses where none can be started.
 pub fn find_out(measured: &Measured) -> Result<Arithmetic, DriverFault> {
     let known = measured.get("arithmetic", "").and_then(|name| Arithmetic::from_name(&name));
     if let Some(arithmetic) = known {
@@ -80,11 +95,19 @@ pub fn find_out(measured: &Measured) -> Result<Arithmetic, DriverFault> {
 
 /// Tries the fast kernels, then the safe ones.
 fn first_that_passes(
-    mut passes: impl FnMut(Arithmetic) -> Result<(), String>,
+    mut passes: impl FnMut(Arithmetic) -> Result<(), Trouble>,
 ) -> Result<Arithmetic, DriverFault> {
-    let Err(fast) = passes(Arithmetic::Packed) else { return Ok(Arithmetic::Packed) };
+    let fast = match passes(Arithmetic::Packed) {
+        Ok(()) => return Ok(Arithmetic::Packed),
+        Err(Trouble::NotRun(fault)) => return Err(fault),
+        Err(Trouble::Failed(how)) => how,
+    };
     tracing::warn!("the fast kernels fail on this CPU ({fast}); trying without packed weights");
-    let Err(safe) = passes(Arithmetic::Unpacked) else { return Ok(Arithmetic::Unpacked) };
+    let safe = match passes(Arithmetic::Unpacked) {
+        Ok(()) => return Ok(Arithmetic::Unpacked),
+        Err(Trouble::NotRun(fault)) => return Err(fault),
+        Err(Trouble::Failed(how)) => how,
+    };
     let message = format!(
         "this build of llmasos-driver does not run on this CPU: a test decode failed ({safe}); build it on this \
          machine with `make build`, or use the portable build (`make portable`)"
@@ -98,14 +121,23 @@ pub fn trusts_blocked(arithmetic: Arithmetic, measured: &Measured) -> bool {
         return finding == "agrees";
     }
     let trial = || run_trial(trial_command(arithmetic)?.arg("--attention"));
-    let agrees =
-        trial().inspect_err(|why| tracing::warn!("the blocked attention kernel is left out: {why}")).is_ok();
-    measured.put("blocked", arithmetic.name(), if agrees { "agrees" } else { "differs" });
-    agrees
+    let finding = match trial() {
+        Ok(()) => "agrees",
+        Err(Trouble::NotRun(fault)) => {
+            tracing::warn!("the blocked attention kernel is left out for now: {fault}");
+            return false;
+        }
+        Err(Trouble::Failed(how)) => {
+            tracing::warn!("the blocked attention kernel is left out: {how}");
+            "differs"
+        }
+    };
+    measured.put("blocked", arithmetic.name(), finding);
+    finding == "agrees"
 }
 
-fn trial_command(arithmetic: Arithmetic) -> Result<Command, String> {
-    let executable = std::env::current_exe().map_err(|e| format!("this program cannot find itself: {e}"))?;
+fn trial_command(arithmetic: Arithmetic) -> Result<Command, Trouble> {
+    let executable = std::env::current_exe().map_err(not_run)?;
     let mut command = Command::new(executable);
     command.args(["probe", "--arithmetic", arithmetic.name()]);
     // Nobody reads what it says before its end, so a log at `debug` would fill the pipe and hold it up for ever.
@@ -132,21 +164,22 @@ fn start_trial(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Runs a trial and says how it failed.
-fn run_trial(command: &mut Command) -> Result<(), String> {
-    let mut child = start_trial(command).map_err(|e| format!("the trial cannot be started: {e}"))?;
+fn run_trial(command: &mut Command) -> Result<(), Trouble> {
+    let mut child = start_trial(command).map_err(not_run)?;
     let deadline = Instant::now() + TRIAL_TIME_MAX;
     loop {
-        match child.try_wait().map_err(|e| e.to_string())? {
+        match child.try_wait().map_err(not_run)? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => {
                 let mut said = String::new();
                 let _ = child.stderr.take().map(|stderr| stderr.take(4096).read_to_string(&mut said));
-                return Err(death(status, &said));
+                return Err(Trouble::Failed(death(status, &said)));
             }
             None if Instant::now() > deadline => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("it took more than {} seconds", TRIAL_TIME_MAX.as_secs()));
+                let how = format!("it took more than {} seconds", TRIAL_TIME_MAX.as_secs());
+                return Err(Trouble::Failed(how));
             }
             None => std::thread::sleep(LOOK_EVERY),
         }
@@ -239,7 +272,7 @@ mod tests {
 
     #[test]
     fn kernels_that_crash_are_left_out_and_a_build_without_others_is_refused() {
-        let crash = || Err("killed by SIGILL".to_string());
+        let crash = || Err(Trouble::Failed("killed by SIGILL".into()));
         assert_eq!(first_that_passes(|_| Ok(())), Ok(Arithmetic::Packed));
         let safe = |arithmetic| if arithmetic == Arithmetic::Packed { crash() } else { Ok(()) };
         assert_eq!(first_that_passes(safe), Ok(Arithmetic::Unpacked));
@@ -252,8 +285,20 @@ mod tests {
     fn death_of_a_trial_is_told_by_its_signal_or_its_last_words() {
         let run = |script: &str| run_trial(Command::new("sh").args(["-c", script]));
         assert_eq!(run("exit 0"), Ok(()));
-        assert_eq!(run("kill -ILL $$"), Err("killed by SIGILL".into()));
-        assert_eq!(run("echo it is wrong >&2; exit 1"), Err("it is wrong".into()));
+        let failed = |how: &str| Err(Trouble::Failed(how.into()));
+        assert_eq!(run("kill -ILL $$"), failed("killed by SIGILL"));
+        assert_eq!(run("echo it is wrong >&2; exit 1"), failed("it is wrong"));
+    }
+
+    #[test]
+    fn trial_that_cannot_be_started_says_nothing_about_the_cpu() {
+        let Err(Trouble::NotRun(fault)) = run_trial(&mut Command::new("/nowhere/trial")) else {
+            panic!("there is no such program")
+        };
+        assert_eq!(fault.errno, Errno::ENOENT);
+        let full = || io::Error::from_raw_os_error(libc::EAGAIN);
+        let fault = first_that_passes(|_| Err(not_run(full()))).expect_err("none was run");
+        assert!(fault.is_shortage(), "{fault}");
     }
 
     #[test]
