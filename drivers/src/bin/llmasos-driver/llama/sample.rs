@@ -92,7 +92,8 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// EINVAL where the grammar leaves nothing and the model has no token that ends a generation.
+    /// EINVAL where the grammar leaves nothing and the model has no token that ends a generation, EIO where no logit is a
+    /// number.
     pub fn next(&mut self, logits: &mut [f32]) -> Result<Sampled, DriverFault> {
         let raw = self.spec.logprobs.map(|count| (logits.to_vec(), count));
         self.mask(logits);
@@ -138,12 +139,12 @@ impl Sampler {
 
     fn choose(&mut self, logits: &mut [f32]) -> Result<Token, DriverFault> {
         let random = uniform(self.spec.sampling.seed, self.spec.generated.len() as u64);
-        let first = pick(logits, &self.spec.sampling, random);
-        let Some(grammar) = &mut self.grammar else {
-            return first.ok_or_else(|| DriverFault::new(Errno::EIO, "the model's output is not a number"));
+        let Some(first) = pick(logits, &self.spec.sampling, random) else {
+            return Err(DriverFault::new(Errno::EIO, "the model's output is not a number"));
         };
-        if let Some(token) = first.filter(|token| grammar.allows(*token)) {
-            return Ok(token);
+        let Some(grammar) = &mut self.grammar else { return Ok(first) };
+        if grammar.allows(first) {
+            return Ok(first);
         }
         grammar.mask(logits);
         pick(logits, &self.spec.sampling, random).or(self.marks.last_resort).ok_or_else(|| {

@@ -297,6 +297,18 @@ fn row_without_a_choice_leaves_nothing_for_others_to_find() {
 }
 
 #[test]
+fn row_without_a_choice_fails_under_a_grammar_and_is_no_end() {
+    let made = Made::new(Family::Llama, false);
+    poison(&made.path());
+    let mut driver = made.mounted();
+    let rules = sampling(|s| s.grammar = Some("root ::= [a-z ]*".into()));
+    let sampler = SamplerSpec { ignore_eos: false, ..spec(rules) };
+    let ops = vec![Op::SamplerOpen { asid: Asid(0), sampler: sampler.into() }];
+    let done = run(driver.as_mut(), ops, vec![row(0, 0, &[310, POISON.0])]);
+    assert!(matches!(&done[0], RowDone::Failed(fault) if fault.errno == Errno::EIO), "{done:?}");
+}
+
+#[test]
 fn row_without_a_choice_takes_its_state_along_and_no_row_beside_it() {
     let made = Made::new(Family::Mamba, false);
     poison(&made.path());
