@@ -227,10 +227,7 @@ impl Client {
             return Ok(self.waiting.remove(at).expect("the position was found"));
         }
         loop {
-            let frame = self.read_frame()?;
-            if frame.id() == id || frame.id() == NO_CALL {
-                return Ok(frame);
-            }
+            // Before another one is read: there would be no place for it, and with a reply its call would never end.
             if self.waiting.len() >= FRAMES_WAITING_MAX {
                 return Err(Fault::new(
                     Errno::EAGAIN,
@@ -238,6 +235,10 @@ impl Client {
                         "{FRAMES_WAITING_MAX} frames of other calls wait; take them with `next_frame` first"
                     ),
                 ));
+            }
+            let frame = self.read_frame()?;
+            if frame.id() == id || frame.id() == NO_CALL {
+                return Ok(frame);
             }
             self.waiting.push_back(frame);
         }

@@ -130,6 +130,26 @@ fn calls_in_flight_finish_in_any_order() {
 }
 
 #[test]
+fn frames_of_another_call_beyond_the_bound_are_not_lost() {
+    let daemon = scripted(|peer| {
+        let (first, second) = (peer.request().id, peer.request().id);
+        (0..FRAMES_WAITING_MAX).for_each(|_| peer.text(first, "."));
+        peer.reply(first, Ok(generated(Finish::Eos, "")));
+        peer.reply(second, Ok(generated(Finish::Eos, "two")));
+    });
+    let mut client = Client::connect(&daemon.socket, "test").expect("connects");
+    let first = client.start(generate()).expect("sent");
+    let second = client.start(generate()).expect("sent");
+    let full = client.finish(second, |_| {}).expect_err("too many wait");
+    assert_eq!(full.errno, Errno::EAGAIN);
+    let mut events = 0;
+    let reply = client.finish(first, |_| events += 1).expect("finishes");
+    assert_eq!((events, reply), (FRAMES_WAITING_MAX, generated(Finish::Eos, "")));
+    assert_eq!(client.finish(second, |_| {}).expect("finishes"), generated(Finish::Eos, "two"));
+    daemon.end();
+}
+
+#[test]
 fn interrupter_ends_a_call_from_another_thread() {
     let daemon = scripted(|peer| {
         let id = peer.request().id;
