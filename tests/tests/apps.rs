@@ -276,6 +276,13 @@ fn summariser_on_a_long_text_summarises_its_parts_first() {
 }
 
 #[test]
+fn summariser_whose_model_writes_nothing_of_a_part_makes_nothing_up() {
+    let daemon = instructed(&[("part of a longer text", ""), ("Summarise", "Wrong.")], ",context=1024");
+    let output = run(&daemon, "summariser", &["--words", "9"], &ARTICLE.repeat(12));
+    check(&output, 1, "", &["model `clever` wrote nothing"]);
+}
+
+#[test]
 fn summary_with_more_words_than_asked_for_is_told() {
     let daemon = instructed(&[("Summarise", "<think>\nHm.\n</think>\n\nOne two three.")], "");
     let output = run(&daemon, "summariser", &["--words", "2"], ARTICLE);

@@ -67,6 +67,10 @@ fn in_parts(
             note!("{PROGRAM}: part {} of {}", at + 1, parts.len());
         }
         let summary = prompter.ask(vec![user(part(language, text))], kept, &mut |_| Ok(()))?;
+        if summary.is_empty() {
+            // The summary of the others would say nothing of this part, and of nothing a model makes something up.
+            return Err(wrote_nothing(prompter));
+        }
         tokens.0 += prompter.count(text)?;
         tokens.1 += prompter.count(&summary)?;
         summaries.push(summary);
@@ -96,16 +100,18 @@ fn print(
         prompter.ask(vec![user(whole(language, words, text))], kept, &mut |piece| output.write(piece))?;
     output.write("\n")?;
     if summary.is_empty() {
-        let name = &prompter.model().name;
-        return Err(Failure::Message(format!(
-            "model `{name}` wrote nothing; try another model or --extract"
-        )));
+        return Err(wrote_nothing(prompter));
     }
     let written = count_words(&summary);
     if told && written > words {
         note!("{PROGRAM}: the model wrote {written} words, more than --words {words}");
     }
     Ok(())
+}
+
+fn wrote_nothing(prompter: &Prompter) -> Failure {
+    let name = &prompter.model().name;
+    Failure::Message(format!("model `{name}` wrote nothing; try another model or --extract"))
 }
 
 fn whole(language: Option<Language>, words: usize, text: &str) -> String {
