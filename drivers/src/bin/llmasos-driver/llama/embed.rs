@@ -142,7 +142,11 @@ impl Embedder {
         self.context.decode().map_err(|error| failed(format!("{error:?}")))?;
         for sequence in 0..texts.len() as u16 {
             let vector = self.context.vector(sequence).ok_or_else(|| failed("it gave no vector".into()))?;
-            vectors.push(normalised(vector));
+            let vector = normalised(vector);
+            if !vector.iter().all(|number| number.is_finite()) {
+                return Err(failed("its output is not a number".into()));
+            }
+            vectors.push(vector);
         }
         Ok(())
     }

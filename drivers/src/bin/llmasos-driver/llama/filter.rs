@@ -63,7 +63,7 @@ fn likeliest(logits: &[f32]) -> Option<Token> {
 
 /// The greatest logit, or minus infinity where none is a number. In lanes, so that the compiler makes vector
 /// instructions of it: a row of logits has 150,000 of them, once for each token.
-pub fn greatest(logits: &[f32]) -> f32 {
+fn greatest(logits: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; 32];
     let (chunks, rest) = logits.as_chunks::<32>();
@@ -73,6 +73,15 @@ pub fn greatest(logits: &[f32]) -> f32 {
         }
     }
     lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, greater)
+}
+
+/// Natural logarithms of probabilities, by logits of this row. Of what is impossible or no number it is the least that
+/// there is, since replies have no form for what is not finite.
+pub fn likelihood(logits: &[f32]) -> impl Fn(f32) -> f32 + use<> {
+    let best = greatest(logits);
+    let mass: f64 = possible(logits).map(|candidate| f64::from(candidate.logit - best).exp()).sum();
+    let total = f64::from(best) + mass.ln();
+    move |logit| ((f64::from(logit) - total) as f32).max(f32::MIN)
 }
 
 /// What top-k, top-p and min-p leave: at least the likeliest, if anything is possible.
@@ -185,6 +194,13 @@ mod tests {
         }
         assert_eq!(likeliest(&[f32::NEG_INFINITY, f32::NAN]), None);
         assert_eq!(pick(&[f32::NEG_INFINITY, f32::NAN], &sampling(|_| {}), 0.5), None);
+    }
+
+    #[test]
+    fn likelihood_of_what_is_no_number_is_finite() {
+        let of = likelihood(&[1.0, f32::NAN, f32::NEG_INFINITY, 1.0]);
+        assert!((of(1.0) - 0.5f32.ln()).abs() < 1e-6);
+        assert_eq!([of(f32::NAN), of(f32::NEG_INFINITY)], [f32::MIN; 2]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use drivers::wire::{DriverFault, Sampled, SampledLogprob, SamplerSpec};
 use llama_cpp_sys_2 as sys;
 use syscalls::{Errno, Token};
 
-use super::filter::{Candidate, greatest, pick, top, uniform};
+use super::filter::{Candidate, likelihood, pick, top, uniform};
 use super::grammar::Grammar;
 use super::model::Model;
 
@@ -174,10 +174,7 @@ impl Sampler {
 
     /// How likely the token was before any filter, and the best alternatives.
     fn logprob(&self, raw: &[f32], token: Token, count: u32) -> SampledLogprob {
-        let best = greatest(raw);
-        let mass: f64 = raw.iter().map(|logit| f64::from(logit - best).exp()).sum();
-        let total = f64::from(best) + mass.ln();
-        let of = |logit: f32| (f64::from(logit) - total) as f32;
+        let of = likelihood(raw);
         let top = top(raw, count as usize)
             .into_iter()
             .map(|Candidate { logit, token }| {

@@ -136,6 +136,20 @@ fn encoder_embeds_and_does_not_generate() {
 }
 
 #[test]
+fn vector_that_is_no_number_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bert.gguf");
+    let shape = Shape::preset("tiny").unwrap();
+    let (family, kind) = (drivers::gguf::random::Family::Bert, drivers::gguf::TensorType::F32);
+    Shape { family, kind, kv_heads: shape.heads, tied: true, ..shape }.write(&path).unwrap();
+    whole::poison(&path);
+    let mut driver = mounted(&path);
+    let fault = driver.embed(&[vec![Token(5), whole::POISON]]).unwrap_err();
+    assert_eq!(fault.errno, Errno::EIO, "{fault}");
+    assert!(driver.embed(&[tokens(&[5, 6, 7])]).is_ok(), "another text has one");
+}
+
+#[test]
 fn model_with_learned_positions_has_no_more_of_them_than_it_was_trained_with() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gpt2.gguf");

@@ -253,10 +253,10 @@ fn pool_of_another_size_serves_the_same() {
 }
 
 /// A token whose embedding is no number, so that no output behind it is one.
-const POISON: Token = Token(299);
+pub(super) const POISON: Token = Token(299);
 
 /// Puts what is no number into a model whose output layer is another table.
-fn poison(path: &Path) {
+pub(super) fn poison(path: &Path) {
     let header = drivers::gguf::open(path).unwrap();
     let table = header.tensor("token_embd.weight").unwrap();
     let row_bytes = table.dimensions[0] * size_of::<f32>() as u64;
