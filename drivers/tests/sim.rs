@@ -6,8 +6,8 @@ use std::sync::Arc;
 use drivers::Driver;
 use drivers::sim::{EOS, IM_END, SimDriver, UnitClock, load_with};
 use drivers::wire::{
-    Asid, ChatRequest, DriverFault, Grammar, LoadRequest, Op, Row, RowDone, Sampled, SamplerSpec,
-    SamplingSpec, Step, TokenizeRequest,
+    Asid, ChatRequest, DriverFault, Grammar, LoadRequest, Op, PageLabel, PageOwner, Row, RowDone, Sampled,
+    SamplerSpec, SamplingSpec, Slot, Step, TokenizeRequest,
 };
 use syscalls::call::{Attention, Message, Sampling};
 use syscalls::{Errno, Token};
@@ -247,6 +247,24 @@ fn failing_step_leaves_everything_and_may_be_sent_again() {
     assert_eq!(driver.step(&step(5)).unwrap_err().errno, Errno::EIO);
     assert_eq!(driver.held(Asid(0)), []);
     assert_eq!(driver.step(&step(6)).unwrap().rows, [RowDone::Computed]);
+}
+
+#[test]
+fn what_follows_a_page_that_fails_to_load_fails_with_it() {
+    let mut driver = mount("");
+    let page = PageLabel { from: 0, to: 64, digest: 1, owner: PageOwner::User(7) };
+    let (loaded, copy) = (Asid(0), Asid(1));
+    let ops = vec![
+        Op::Load { asid: loaded, page, slot: Slot::Host(3) },
+        Op::Share { from: loaded, to: copy, length: 64 },
+        Op::Save { asid: loaded, page, slot: Slot::Host(4) },
+        Op::Drop { asid: loaded, from: 32 },
+    ];
+    let rows = vec![row(1, 64, tokens("x"), false)];
+    let done = driver.step(&Step { number: 1, ops, rows }).unwrap();
+    assert!(done.pages.len() == 2 && done.pages.iter().all(Result::is_err), "{done:?}");
+    assert!(matches!(&done.rows[..], [RowDone::Failed(fault)] if fault.errno == Errno::EIO), "{done:?}");
+    assert!(driver.held(copy).is_empty());
 }
 
 #[test]

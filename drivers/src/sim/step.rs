@@ -109,7 +109,9 @@ impl SimDriver {
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Share { from, to, length } => {
-                let shared = self.sequences[usize::from(from.0)][..*length as usize].to_vec();
+                // As far as it is there: a page of it may have failed to load in this step.
+                let held = &self.sequences[usize::from(from.0)];
+                let shared = held[..held.len().min(*length as usize)].to_vec();
                 for cell in &shared {
                     self.cells[*cell as usize].holders += 1;
                 }
@@ -134,7 +136,8 @@ impl SimDriver {
     fn page(&mut self, op: &Op) -> Result<u64, DriverFault> {
         match op {
             Op::Save { asid, page, slot } => {
-                let held = &self.sequences[usize::from(asid.0)][page.from as usize..page.to as usize];
+                let held = self.sequences[usize::from(asid.0)].get(page.from as usize..page.to as usize);
+                let held = held.ok_or_else(|| missing(*asid))?;
                 let cells = held.iter().map(|cell| &self.cells[*cell as usize]).map(|c| (c.token, c.hash));
                 self.swap.save(&self.script, *slot, *page, cells.collect())?;
                 Ok(self.script.save_us)
@@ -182,6 +185,7 @@ impl SimDriver {
     }
 
     fn cut(&mut self, asid: Asid, length: usize) {
+        let length = length.min(self.sequences[usize::from(asid.0)].len());
         for cell in self.sequences[usize::from(asid.0)].drain(length..) {
             let held = &mut self.cells[cell as usize];
             held.holders -= 1;
@@ -192,6 +196,9 @@ impl SimDriver {
     }
 
     fn run_row(&mut self, row: &Row) -> RowDone {
+        if self.sequences[usize::from(row.asid.0)].len() != row.position as usize {
+            return RowDone::Failed(missing(row.asid));
+        }
         let cells = row.tokens.len() + row.draft.len();
         if cells > self.free.len() {
             let message = format!(
@@ -316,6 +323,12 @@ impl SimDriver {
         }
         Ok(StepDone { number: step.number, rows, elapsed_us, pages })
     }
+}
+
+/// The fault of what needs entries that a page of the same step was to bring.
+fn missing(asid: Asid) -> DriverFault {
+    let message = format!("entries of sequence {} are missing: a page before was not loaded", asid.0);
+    DriverFault::new(Errno::EIO, message)
 }
 
 impl Driver for SimDriver {
