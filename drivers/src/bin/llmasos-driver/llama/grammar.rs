@@ -18,6 +18,10 @@ use super::stderr;
 /// The start symbol of every grammar.
 const ROOT: &std::ffi::CStr = c"root";
 
+/// How deep groups may stand in each other. llama.cpp's parser calls itself for each, and the worker would end where its
+/// stack does.
+const DEPTH_MAX: usize = 256;
+
 /// llama.cpp's word for success.
 const OK: sys::llama_rs_status = sys::LLAMA_RS_STATUS_OK;
 
@@ -48,7 +52,15 @@ impl Grammar {
     /// EINVAL with the parser's reason.
     pub fn new(model: &Arc<Model>, grammar: &wire::Grammar) -> Result<Grammar, DriverFault> {
         let gbnf = match grammar {
-            wire::Grammar::Gbnf(text) => text.clone(),
+            wire::Grammar::Gbnf(text) => {
+                let deepest = depth(text);
+                if deepest > DEPTH_MAX {
+                    return Err(invalid(&format!(
+                        "the grammar has groups {deepest} deep; the limit is {DEPTH_MAX}: give inner ones rules of their own"
+                    )));
+                }
+                text.clone()
+            }
             wire::Grammar::JsonSchema(schema) => {
                 llama_cpp_2::json_schema_to_grammar(schema).map_err(|_| {
                     invalid("the JSON schema uses what llama.cpp cannot turn into a grammar; simplify it")
@@ -111,6 +123,39 @@ impl Grammar {
     }
 }
 
+/// How deep the groups of a grammar stand in each other.
+fn depth(gbnf: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut bytes = gbnf.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'(' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b')' => depth = depth.saturating_sub(1),
+            // Literals and classes have escapes, names of tokens and comments have none.
+            b'"' => go_behind(&mut bytes, |byte| byte == b'"', true),
+            b'[' => go_behind(&mut bytes, |byte| byte == b']', true),
+            b'<' => go_behind(&mut bytes, |byte| byte == b'>', false),
+            b'#' => go_behind(&mut bytes, |byte| matches!(byte, b'\r' | b'\n'), false),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn go_behind(bytes: &mut std::str::Bytes<'_>, is_end: impl Fn(u8) -> bool, escapes: bool) {
+    while let Some(byte) = bytes.next() {
+        if is_end(byte) {
+            return;
+        }
+        if escapes && byte == b'\\' {
+            bytes.next();
+        }
+    }
+}
+
 /// What the parser found. It says so on standard error, before the grammar itself; the rest goes by the log.
 fn reason(said: &str) -> String {
     let parser = said.lines().find_map(|line| line.split_once("error parsing grammar: "));
@@ -124,4 +169,17 @@ fn candidate(id: u32, logit: f32) -> sys::llama_token_data {
 
 fn invalid(message: &str) -> DriverFault {
     DriverFault::new(Errno::EINVAL, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::depth;
+
+    #[test]
+    fn depth_is_that_of_groups_and_not_of_what_is_quoted() {
+        assert_eq!(depth("root ::= \"((\\\"((\" [((\\]((] <((> # ((\\\n ((\"a\") (b))"), 2);
+        assert_eq!(depth("root ::= (a) (b) # ((\r((("), 3);
+        assert_eq!(depth(")))(("), 2);
+        assert_eq!(depth("\"((("), 0);
+    }
 }

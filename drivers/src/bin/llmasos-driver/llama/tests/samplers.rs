@@ -78,6 +78,15 @@ fn grammar_that_is_not_valid_fails_its_own_row_alone() {
 }
 
 #[test]
+fn grammar_of_groups_in_groups_without_end_fails_its_own_row() {
+    let mut driver = mounted(&random_model("tiny"));
+    let grammar = Some(format!("root ::= {}", "(".repeat(60_000)));
+    let open = Op::SamplerOpen { asid: Asid(0), sampler: spec(sampling(|s| s.grammar = grammar)).into() };
+    let done = run(driver.as_mut(), vec![open], vec![row(0, 0, &[40])]);
+    assert!(matches!(&done[0], RowDone::Failed(fault) if fault.message.contains("60000 deep")), "{done:?}");
+}
+
+#[test]
 fn logprobs_are_those_of_the_model_before_filters() {
     let mut driver = mounted(&random_model("tiny"));
     let sampler =
