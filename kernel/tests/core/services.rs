@@ -167,6 +167,22 @@ fn what_a_service_requires_is_started_with_it() {
 }
 
 #[test]
+fn all_that_a_service_requires_is_started_though_two_require_the_same_one() {
+    let disabled = |config: ServiceConfig| ServiceConfig { enabled: false, ..config };
+    let mut host = Host::boot(vec![
+        disabled(requiring("a", &["b", "c", "d"])),
+        disabled(service("b")),
+        disabled(service("c")),
+        disabled(requiring("d", &["c"])),
+    ]);
+    let call = host.begin(start("a"));
+    assert_eq!(host.start_all(), ["b", "c", "d", "a"]);
+    assert!(
+        matches!(host.reply(call), Some(Ok(Reply::Service(info))) if info.state == ServiceState::Running)
+    );
+}
+
+#[test]
 fn services_in_a_circle_are_refused_with_their_names() {
     let circle = [after("x", &["a"]), after("a", &["b"]), requiring("b", &["c"]), after("c", &["a"])];
     let names = ["a", "b", "c", "a"].map(str::to_owned).to_vec();

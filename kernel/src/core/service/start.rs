@@ -32,7 +32,11 @@ impl Kernel {
     /// Has a service started, and those that it requires, because somebody asks for it.
     pub(in crate::core) fn want_service(&mut self, name: &str) {
         let (mut seen, mut line) = (BTreeSet::new(), vec![name.to_owned()]);
-        while let Some(name) = line.pop().filter(|name| seen.insert(name.clone())) {
+        while let Some(name) = line.pop() {
+            // Two may require the same one.
+            if !seen.insert(name.clone()) {
+                continue;
+            }
             let Some(service) = self.services.get_mut(&name) else { continue };
             line.extend(service.config.requires.iter().cloned());
             match &mut service.state {
