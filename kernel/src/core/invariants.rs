@@ -289,6 +289,9 @@ impl Kernel {
                     assert!(lasts, "nobody hears call {number:?}");
                 }
             }
+            if let Waits::Answer(model) = pending.waits {
+                assert!(self.models.contains_key(&model), "call {number:?} waits for a model that is gone");
+            }
             if let Waits::Context(context) = pending.waits {
                 let awake =
                     self.contexts.get(&context).is_some_and(|c| c.queue.iter().any(|q| q.call == number));

@@ -61,7 +61,8 @@ impl Machine {
     }
 }
 
-/// A mount that fails while another program and two that open on the model wait for it. Gives the error.
+/// A mount that fails while two programs that open on the model, and one that asks it something, wait for it. Gives the
+/// error.
 fn failed(script: &str, happen: impl Fn(&mut Machine)) -> Fault {
     let (mut machine, conn) = machine(2 * TAKES);
     machine.mount(conn, "a", SCRIPT).expect("there is room");
@@ -73,6 +74,9 @@ fn failed(script: &str, happen: impl Fn(&mut Machine)) -> Fault {
         let other = machine.connect(7);
         calls.push((other, machine.begin(other, Open { model: Some("b".into()), ..open() })));
     }
+    let asks = Tokenize { model: Some("b".into()), text: "text".into(), bos: true, special: false };
+    let other = machine.connect(7);
+    calls.push((other, machine.begin(other, asks)));
     happen(&mut machine);
     let fault = machine.one_fault(&calls);
     machine.short_of = None;

@@ -190,8 +190,12 @@ impl Kernel {
         model.incarnation += 1;
         model.worker_os_pid = 0;
         if waited_for {
+            let waiters = std::mem::take(&mut model.waiters).into_iter().map(|(call, _)| call);
+            // It has no contexts yet, so no question is of one.
+            let questions = model.questions.take_calls().into_iter().map(|(call, _)| call);
+            let calls: Vec<CallNo> = waiters.chain(questions).collect();
             self.devices.release(Holder::Model(id));
-            for (call, _) in std::mem::take(&mut model.waiters) {
+            for call in calls {
                 self.finish(call, Err(fault.clone()));
             }
             self.worker_changed(id, WorkerChange::Gone, &fault.message);
