@@ -297,12 +297,16 @@ impl Kernel {
                 self.withdraw_question(model, call);
                 self.finish(call, Err(fault.clone()));
             }
-            Waits::Child(_)
+            Waits::Open(model, _) => {
+                self.withdraw_opening(model, call);
+                self.finish(call, Err(fault.clone()));
+            }
+            // A mount goes on without who asked for it.
+            Waits::Mount(_)
+            | Waits::Child(_)
             | Waits::Message
             | Waits::Signal
             | Waits::Start(_)
-            | Waits::Mount(_)
-            | Waits::Open(..)
             | Waits::Store
             | Waits::Turn
             | Waits::Events(_)

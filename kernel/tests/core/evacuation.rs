@@ -201,6 +201,25 @@ fn generation_that_waits_for_its_model_can_be_taken_back() {
 }
 
 #[test]
+fn open_that_waits_for_its_model_can_be_taken_back() {
+    let (mut machine, conn) = machine(100);
+    machine.begin_talk(conn, "a");
+    machine.begin_talk(conn, "b");
+    let user = machine.connect(7);
+    let call = machine.begin(user, Open { model: Some("a".into()), ..open() });
+    assert_eq!(machine.reply(user, call), None, "b is to make room first");
+    let pid = machine.pid(user);
+    machine.call(conn, Kill { pid, signal: Signal::Int }).expect("it is there");
+    assert_eq!(machine.finish(user, call).expect_err("INT").errno, Errno::EINTR);
+    for _ in 0..3 {
+        machine.run();
+        machine.pass_ms(10_000);
+    }
+    assert_eq!((machine.loads_of("a"), machine.is_loaded(conn, "a")), (1, false), "nobody needs a");
+    machine.try_open(user, "a").expect("it is loaded for the next one");
+}
+
+#[test]
 fn generation_begun_during_the_evacuation_calls_it_off() {
     let (mut machine, conn) = machine(100);
     let context = machine.begin_talk(conn, "a");

@@ -50,6 +50,24 @@ fn mount_refused_leaves_nothing_behind() {
 }
 
 #[test]
+fn mount_whose_caller_is_interrupted_goes_on_and_keeps_nobody_from_unmounting() {
+    for unmounts in [false, true] {
+        let mut machine = Machine::default();
+        let (conn, other) = (machine.connect(ADMIN), machine.connect(ADMIN));
+        let call = machine.begin(conn, mount("m", ""));
+        let pid = machine.pid(conn);
+        machine.call(other, Kill { pid, signal: Signal::Int }).expect("it is there");
+        assert_eq!(machine.finish(conn, call).expect_err("INT").errno, Errno::EINTR);
+        if unmounts {
+            machine.call(other, Unmount { name: "m".into(), force: false }).expect("nobody waits for it");
+        }
+        machine.run();
+        let states: Vec<ModelState> = machine.models(other).iter().map(|model| model.state).collect();
+        assert_eq!(states, if unmounts { vec![] } else { vec![ModelState::Ready] });
+    }
+}
+
+#[test]
 fn mount_arguments_that_make_no_sense_are_refused() {
     let (mut machine, conn) = Machine::with_model("");
     let errno = |reply: Result<Reply, syscalls::Fault>| reply.expect_err("refused").errno;

@@ -86,6 +86,10 @@ impl Kernel {
     fn place(&mut self, id: ModelId) -> bool {
         let Some(model) = self.models.get(&id) else { return true };
         let Some(estimate) = model.estimate.clone() else { return true };
+        if model.description.is_some() && !self.is_wanted(model) {
+            self.stay_unloaded(id);
+            return true;
+        }
         let wish = match self.wish(model, &estimate) {
             Ok(wish) => wish,
             Err(fault) => {
@@ -164,11 +168,17 @@ impl Kernel {
         self.start_worker(id, 0);
     }
 
-    /// Nobody waits for a model that does not fit beside the others, so nobody makes room for it.
-    fn leave_unloaded(&mut self, id: ModelId) {
+    /// Whoever wanted a model back that had given its memory to others has left.
+    fn stay_unloaded(&mut self, id: ModelId) {
         let Some(model) = self.models.get_mut(&id) else { return };
         model.state = State::Unloaded;
         model.waits_since = None;
+    }
+
+    /// Nobody waits for a model that does not fit beside the others, so nobody makes room for it.
+    fn leave_unloaded(&mut self, id: ModelId) {
+        self.stay_unloaded(id);
+        let Some(model) = self.models.get(&id) else { return };
         let message =
             format!("model {} is not loaded: others take the memory; it is when it is used", model.name);
         self.out.push(Effect::Log(LogLevel::Warn, message));

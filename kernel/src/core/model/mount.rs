@@ -165,6 +165,13 @@ impl Kernel {
         }
     }
 
+    /// A call that waits to open on a model is withdrawn, which may have been all that the model was wanted for.
+    pub(in crate::core) fn withdraw_opening(&mut self, id: ModelId, call: CallNo) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.waiters.retain(|(waiter, _)| *waiter != call);
+        self.note_rest(id);
+    }
+
     /// A worker cannot load its model, or could not be started, and is about to be gone.
     pub(in crate::core) fn worker_refused(&mut self, worker: WorkerId, fault: DriverFault) {
         let Some(model) = self.live_model(worker).filter(|m| !m.is_ready()) else { return };
