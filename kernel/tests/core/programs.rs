@@ -3,7 +3,7 @@
 use kernel::core::KernelConfig;
 use kernel::core::event::{ConnId, Event};
 use kernel::core::output::Printed;
-use syscalls::call::{Class, Hello, Kill, Output, Ps, Signal, Spawn, Train, Wait};
+use syscalls::call::{Attach, Class, Hello, Kill, Lifetime, Output, Ps, Signal, Spawn, Train, Wait};
 use syscalls::event::Stream;
 use syscalls::limits::{
     ABI_VERSION, PRINTED_BYTES_MAX, PRINTED_ENDED_MAX, PRINTED_LINE_BYTES_MAX, PRINTED_LINES_MAX,
@@ -94,6 +94,32 @@ fn program_that_closes_its_connection_is_a_process_until_it_ends() {
     assert_eq!(running.expect_err("it runs").errno, Errno::ETIMEDOUT);
     machine.event(Event::ProgramEnded { pid, status: 0 });
     assert_eq!(waited(&mut machine, conn), Reply::Waited { pid, status: 0 });
+}
+
+#[test]
+fn program_that_is_being_started_is_attached_by_nobody_and_its_start_is_answered() {
+    let (mut machine, conn, call, pid) = begun();
+    let other = machine.connect(ADMIN);
+    let fault =
+        machine.call(other, Attach { pid, force: true }).expect_err("it is about to have a connection");
+    assert_eq!(fault.errno, Errno::EBUSY);
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    assert_eq!(machine.reply(conn, call), Some(Ok(Reply::Spawned { pid })));
+}
+
+#[test]
+fn program_started_when_its_parent_has_been_attached_keeps_its_own_connection() {
+    let mut machine = Machine::default();
+    let conn = machine.connect_lasting(1000, Lifetime::Detached);
+    let parent = machine.pid(conn);
+    machine.begin(conn, spawn(&["/bin/program"]));
+    let (pid, _) = machine.programs.pop().expect("the host is asked to start it");
+    machine.event(Event::Disconnected { conn });
+    let other = machine.connect(1000);
+    machine.call(other, Attach { pid: parent, force: false }).expect("his own");
+    machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
+    machine.event(Event::Disconnected { conn: other });
+    machine.call(BORN, Ps { all: false }).expect("it acts for itself");
 }
 
 #[test]

@@ -95,10 +95,13 @@ impl Kernel {
         self.settle_process(pid);
     }
 
-    /// Puts a detached process and those below it on a connection, as a child of a process there.
+    /// Puts a detached process and those below it on a connection, as a child of a process there. A program that is being
+    /// started is about to have a connection of its own.
     pub(in crate::core) fn attach(&mut self, pid: Pid, parent: Pid, conn: ConnId) {
         let congested = self.connections.get(&conn).is_some_and(|c| c.congested);
-        for pid in self.flock(pid) {
+        let mut flock = self.flock(pid);
+        flock.retain(|pid| !self.programs.is_starting(*pid));
+        for pid in flock {
             if let Some(connection) = self.connections.get_mut(&conn) {
                 connection.processes.insert(pid);
             }

@@ -2,7 +2,7 @@
 //!
 //! | the process | the program | what happens |
 //! |---|---|---|
-//! | starts | is being started | the call of `spawn` waits |
+//! | starts | is being started | the call of `spawn` waits, and nobody attaches it |
 //! | goes, on a connection that the program was born with | runs | that connection needs no `hello`, and one is answered |
 //! | goes, on none | runs, and has closed its connection | its contexts stay until it ends |
 //! | has got TERM or XCPU | has got it too | whichever ends ends the other; both are killed after `term_grace_ms` |
@@ -54,6 +54,11 @@ impl Programs {
     /// Whether the host has, or makes, the program of a process.
     pub(in crate::core) fn has(&self, pid: Pid) -> bool {
         self.0.contains_key(&pid)
+    }
+
+    /// Whether the host makes the program of a process, and has not said yet that it runs.
+    pub(in crate::core) fn is_starting(&self, pid: Pid) -> bool {
+        self.0.get(&pid).is_some_and(|alive| !alive.runs)
     }
 
     /// Whether the program of a process has been started.

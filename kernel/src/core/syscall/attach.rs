@@ -14,6 +14,10 @@ impl Kernel {
             let message = format!("process {} is in process {pid} and cannot be its parent too", caller.pid);
             return Err(Fault::new(Errno::EINVAL, message));
         }
+        if self.programs.is_starting(pid) {
+            let message = format!("the program of process {pid} is being started; attach it when it runs");
+            return Err(Fault::new(Errno::EBUSY, message));
+        }
         match process.conn {
             Some(conn) if conn == caller.conn => {
                 let message = format!("process {pid} is on this connection already; act for it");
