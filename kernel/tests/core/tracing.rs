@@ -164,6 +164,26 @@ fn children_are_followed_where_that_is_asked_for() {
 }
 
 #[test]
+fn program_that_a_traced_process_starts_is_followed_from_its_beginning() {
+    let (mut machine, tracer, call, conn) = traced(Trace { follow: true, ..trace(Pid(0)) });
+    let argv = vec!["/bin/program".to_owned()];
+    machine.begin(conn, Spawn { argv, ..syscalls::client::spawn("program") });
+    let (pid, _) = machine.programs.pop().expect("the host is asked to start it");
+    let born = ConnId(9000);
+    machine.event(Happening::ProgramStarted { pid, conn: born, os_pid: 77 });
+    machine.call(born, Ps { all: false }).expect("it lists");
+    machine.event(Happening::ProgramEnded { pid, status: 0 });
+    let of_program = |event: &&Event| match event {
+        Event::Called { pid: of, .. } | Event::Returned { pid: of, .. } | Event::Process { pid: of, .. } => {
+            *of == pid
+        }
+        _ => false,
+    };
+    let events: Vec<Event> = machine.events(tracer, call).iter().filter(of_program).cloned().collect();
+    assert_eq!(told(&events), ["Started", "ps(", ")ps", "Ended"]);
+}
+
+#[test]
 fn program_is_traced_from_its_first_call_by_its_number_in_the_system() {
     let (mut machine, conn) = Machine::with_model("");
     let tracer = machine.connect(ADMIN);

@@ -111,6 +111,7 @@ impl Kernel {
         self.programs.0.insert(pid, Alive { uid: program.uid, ..Alive::default() });
         self.outputs.begin(pid, program.uid);
         self.out.push(Effect::StartProgram { pid, program: Box::new(program) });
+        self.trace_newcomer(pid, None);
         self.process_started(pid);
         self.note_begin(pid);
         self.inherit(pid);
