@@ -437,6 +437,22 @@ fn transient_service_is_its_users_and_is_forgotten_when_it_has_ended_well() {
 }
 
 #[test]
+fn transient_service_without_a_pause_between_its_starts_is_refused() {
+    let mut host = Host::boot(vec![]);
+    let user = host.machine.connect(1000);
+    for (backoff_start_ms, backoff_max_ms) in [(0, 0), (0, 1000), (2, 1)] {
+        let rules = RestartRules { backoff_start_ms, backoff_max_ms, ..RestartRules::default() };
+        let (argv, restart) = (vec!["/bin/t".into()], Restart::Always);
+        let transient = Transient { argv, class: None, nice: None, group: None, restart, rules };
+        let call = ServiceStart { name: "t".into(), transient: Some(transient) };
+        let fault = host.machine.call(user, call).expect_err("it would be started again and again at once");
+        assert_eq!(fault.errno, Errno::EINVAL);
+        assert!(fault.message.contains(&format!("backoff_start_ms is {backoff_start_ms}")), "{fault}");
+    }
+    assert!(host.list().is_empty());
+}
+
+#[test]
 fn transient_services_of_a_user_are_limited() {
     let mut host = Host::boot(vec![]);
     let user = host.machine.connect(1000);

@@ -79,7 +79,8 @@ pub enum Restart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RestartRules {
-    /// The pause before the first new start, in milliseconds. It doubles from start to start.
+    /// The pause before the first new start, in milliseconds: at least 1, and at most `backoff_max_ms`. It doubles from
+    /// start to start.
     pub backoff_start_ms: u64,
     /// The longest pause. A service that has run for so long begins with the shortest pause again.
     pub backoff_max_ms: u64,

@@ -54,6 +54,13 @@ impl Kernel {
             let message = format!("start_limit_burst is {burst}; it must be from 1 to {SERVICE_STARTS_MAX}");
             return Err(Fault::new(Errno::EINVAL, message));
         }
+        let (first, longest) = (args.rules.backoff_start_ms, args.rules.backoff_max_ms);
+        if first == 0 || first > longest {
+            let message = format!(
+                "backoff_start_ms is {first}; it must be from 1 to backoff_max_ms, which is {longest}"
+            );
+            return Err(Fault::new(Errno::EINVAL, message));
+        }
         let process = self.process(caller.pid)?;
         let had = (process.id.class, process.id.nice);
         let (class, nice) = (args.class.unwrap_or(had.0), args.nice.unwrap_or(had.1));
