@@ -4,7 +4,7 @@
 //! words are runs of letters and digits in lower case, and in scripts without spaces each character is one. Stems and
 //! meaning are left to programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -17,10 +17,13 @@ const UNSPACED: std::ops::RangeInclusive<char> = '\u{2e80}'..='\u{9fff}';
 
 /// A search under way.
 pub(super) struct Search {
-    /// The words that are looked for, with the number of values that have them.
+    /// The words that are looked for, numbered.
     words: BTreeMap<String, u32>,
-    /// Values that have some: key, words in all, and how often each of the words.
-    hits: Vec<(String, u32, Vec<u32>)>,
+    /// How many values have each of them.
+    with: Vec<u32>,
+    /// Values that have some: key, words in all, and how often each of those that it has. Nothing of the others, since a
+    /// text may have a thousand words and a store a hundred thousand values.
+    hits: Vec<(String, u32, Vec<(u32, u32)>)>,
     values: u32,
     length: u64,
 }
@@ -28,21 +31,22 @@ pub(super) struct Search {
 impl Search {
     /// Looks for the words of a text.
     pub fn new(text: &str) -> Search {
-        let mut words = BTreeMap::new();
+        let mut words = BTreeSet::new();
         each_word(text, &mut |word| {
-            words.insert(word.to_owned(), 0);
+            words.insert(word.to_owned());
         });
-        Search { words, hits: Vec::new(), values: 0, length: 0 }
+        let with = vec![0; words.len()];
+        Search { words: words.into_iter().zip(0..).collect(), with, hits: Vec::new(), values: 0, length: 0 }
     }
 
     /// Looks at a value.
     pub fn see(&mut self, key: &str, value: &Value) {
-        let (mut length, mut counts) = (0, BTreeMap::new());
+        let (mut length, mut counts) = (0, BTreeMap::<u32, u32>::new());
         each_string(value, &mut |text| {
             each_word(text, &mut |word| {
                 length += 1;
-                if self.words.contains_key(word) {
-                    *counts.entry(word.to_owned()).or_default() += 1;
+                if let Some(number) = self.words.get(word) {
+                    *counts.entry(*number).or_default() += 1;
                 }
             });
         });
@@ -51,23 +55,19 @@ impl Search {
         if counts.is_empty() {
             return;
         }
-        let row = self.words.iter_mut().map(|(word, with)| {
-            let count: u32 = counts.get(word).copied().unwrap_or(0);
-            *with += u32::from(count > 0);
-            count
-        });
-        let row = row.collect();
-        self.hits.push((key.into(), length, row));
+        counts.keys().for_each(|number| self.with[*number as usize] += 1);
+        self.hits.push((key.into(), length, counts.into_iter().collect()));
     }
 
     /// The best values with their scores, those of the same score in the order of their keys.
     pub fn best(self, count: usize) -> Vec<(String, f32)> {
         let mean = self.length as f32 / self.values.max(1) as f32;
-        let weights: Vec<f32> = self.words.values().map(|with| weight(*with, self.values)).collect();
-        let score = |length: u32, row: &[u32]| -> f32 {
+        let weights: Vec<f32> = self.with.iter().map(|with| weight(*with, self.values)).collect();
+        let score = |length: u32, row: &[(u32, u32)]| -> f32 {
             let norm = K1 * (1.0 - B + B * length as f32 / mean.max(1.0));
-            let parts =
-                row.iter().zip(&weights).map(|(n, w)| w * *n as f32 * (K1 + 1.0) / (*n as f32 + norm));
+            let parts = row
+                .iter()
+                .map(|(number, n)| weights[*number as usize] * *n as f32 * (K1 + 1.0) / (*n as f32 + norm));
             parts.sum()
         };
         let mut found: Vec<(String, f32)> =
@@ -132,6 +132,17 @@ mod tests {
         assert_eq!(search("CAT", &values), ["0", "1"]);
         assert_eq!(search("the dog", &values)[0], "2");
         assert_eq!(search("bird", &values), [""; 0]);
+    }
+
+    #[test]
+    fn value_keeps_nothing_of_the_words_that_it_has_not() {
+        let words: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
+        let mut search = Search::new(&words.join(" "));
+        search.see("none", &json!("others"));
+        search.see("one", &json!("w7, others, and w7"));
+        let kept: Vec<usize> = search.hits.iter().map(|(_, _, row)| row.len()).collect();
+        assert_eq!(kept, [1]);
+        assert_eq!(search.best(10).len(), 1);
     }
 
     #[test]
