@@ -4,7 +4,7 @@ use kernel::core::Event as Happening;
 use kernel::core::event::{ConnId, Credentials};
 use syscalls::call::*;
 use syscalls::event::ProcessChange;
-use syscalls::limits::{TRACE_EVENT_BYTES_MAX, TRACES_MAX, TRACES_PER_USER_MAX};
+use syscalls::limits::{OUTPUT_BYTES_MAX, TRACE_EVENT_BYTES_MAX, TRACES_MAX, TRACES_PER_USER_MAX};
 use syscalls::{CallId, ContextId, Errno, Event, Pid, Reply, Token, Tokens};
 
 use crate::machine::{ADMIN, Machine, append_bytes, credentials, generate, open};
@@ -122,6 +122,20 @@ fn trace_that_is_whole_begins_with_what_contexts_hold() {
     machine.call(conn, Open { prefix: Some("s".into()), ..open() }).expect("it is there");
     let names = told(machine.events(tracer, call));
     assert_eq!(names[names.len() - 2..], [")open", "held"], "{names:?}");
+}
+
+#[test]
+fn trace_that_is_whole_tells_no_more_at_once_than_its_reader_can_be_owed() {
+    let (mut machine, conn) = Machine::with_model("pool=131072,context=131072");
+    let context = machine.open_with(conn, &"x".repeat(TRACE_EVENT_BYTES_MAX / 8));
+    machine.fork(conn, context, 79);
+    let (tracer, pid) = (machine.connect(ADMIN), machine.pid(conn));
+    let call = machine.begin(tracer, Trace { whole: true, ..trace(pid) });
+    let held = machine.events(tracer, call).len();
+    assert_eq!(held, OUTPUT_BYTES_MAX / TRACE_EVENT_BYTES_MAX);
+    machine.call(conn, Ps { all: false }).expect("it lists");
+    let names = told(&machine.events(tracer, call)[held..]);
+    assert_eq!(names, [format!("lost {}", 80 - held).as_str(), "ps(", ")ps"]);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //!
 //! A trace is a call that lasts. A process that nobody traces pays for one comparison a call. Nothing is kept for a
 //! tracer and no process waits for one: to a tracer that does not read, events are counted instead of sent, as to a
-//! subscriber (`core/subscription.rs`), and so is an event that is larger than [`TRACE_EVENT_BYTES_MAX`].
+//! subscriber (`core/subscription.rs`), and so are an event that is larger than [`TRACE_EVENT_BYTES_MAX`], and those that
+//! come at once beyond what a reader can be owed ([`OUTPUT_BYTES_MAX`]): a process may have thousands of contexts.
 //!
 //! [`TRACE_EVENT_BYTES_MAX`]: syscalls::limits::TRACE_EVENT_BYTES_MAX
+//! [`OUTPUT_BYTES_MAX`]: syscalls::limits::OUTPUT_BYTES_MAX
 
 mod cut;
 mod tell;
@@ -16,7 +18,7 @@ use syscalls::{Call, Pid};
 
 use super::Kernel;
 use super::call::CallNo;
-use super::event::ConnId;
+use super::event::{ConnId, Now};
 
 /// One trace.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ struct Tracing {
     /// It lasts until it is ended, and not only as long as a process lives.
     endless: bool,
     pids: BTreeSet<Pid>,
+    /// When it was told something last, and how many bytes then.
+    told: (Now, usize),
     /// Events that were left out since the last one that was sent.
     lost: u64,
 }
@@ -89,6 +93,7 @@ impl Kernel {
             os_pids: args.os_pid.into_iter().collect(),
             endless: args.os_pid.is_some(),
             pids: BTreeSet::new(),
+            told: (self.now, 0),
             lost: 0,
         };
         self.traces.by_call.insert(call, tracing);

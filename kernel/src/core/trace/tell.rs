@@ -3,7 +3,7 @@
 use serde_json::Value;
 use syscalls::call::Signal;
 use syscalls::event::{ProcessChange, StepRow};
-use syscalls::limits::TRACE_EVENT_BYTES_MAX;
+use syscalls::limits::{OUTPUT_BYTES_MAX, TRACE_EVENT_BYTES_MAX};
 use syscalls::{Call, ContextId, Event, Fault, Pid, Reply, Token, Tokens};
 
 use super::super::Kernel;
@@ -29,10 +29,13 @@ impl Kernel {
             cut_event(&mut event);
         }
         let congested = self.connections.get(&tracing.conn).is_none_or(|c| c.congested);
-        if congested || event_bytes(&event) > TRACE_EVENT_BYTES_MAX {
+        let bytes = event_bytes(&event);
+        let at_once = bytes + if tracing.told.0 == self.now { tracing.told.1 } else { 0 };
+        if congested || bytes > TRACE_EVENT_BYTES_MAX || at_once > OUTPUT_BYTES_MAX {
             tracing.lost += 1;
             return;
         }
+        tracing.told = (self.now, at_once);
         let events = std::mem::take(&mut tracing.lost);
         if events > 0 {
             self.report(call, Event::Lost { events });
