@@ -191,6 +191,27 @@ fn context_whose_model_is_another_file_sleeps_on_and_its_calls_fail() {
 }
 
 #[test]
+fn generation_whose_window_is_full_after_a_restart_ends_there() {
+    let (mut before, _) = Machine::with_model("pool=256,context=256");
+    let conn = before.connect_lasting(7, Lifetime::Persistent);
+    let (pid, context) = (before.pid(conn), before.open_with(conn, "a long story"));
+    before.begin(conn, generate(context, 200));
+    while before.images.contexts[&context].log.len() < 128 {
+        assert!(before.turn());
+    }
+    let record = before.records.values_mut().next().expect("the mount");
+    let kernel::core::effect::Record::Mount(mount) = record else { panic!("{record:?}") };
+    mount.path = "sim:pool=128,context=128".into();
+    let mut machine = before.crashed(KernelConfig::default());
+    machine.run();
+    let user = machine.connect(7);
+    let call = attach(&mut machine, user, pid).calls[0].ticket;
+    let reply = generated(machine.call_as(user, Some(pid), Follow { call, replay: true }));
+    assert_eq!((reply.finish, reply.length), (Finish::ContextFull, Tokens(128)));
+    assert_eq!(tokens(&mut machine, user, pid, context).len(), 128);
+}
+
+#[test]
 fn context_waits_for_a_model_that_is_not_mounted() {
     let (mut before, conn, _) = generating("", 10);
     let pid = before.pid(conn);

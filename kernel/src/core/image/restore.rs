@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use syscalls::call::{Lifetime, OnFull};
-use syscalls::reply::Usage;
+use syscalls::reply::{Finish, Usage};
 use syscalls::{Call, ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
@@ -217,8 +217,11 @@ impl Kernel {
         }
         self.claim_saved(id);
         self.settle(id);
-        if generates && full && slides {
-            self.shorten(id);
+        match generates && full {
+            true if slides => self.shorten(id),
+            // Its window has become so small that there is no room for another token.
+            true => self.end_generation(id, Finish::ContextFull),
+            false => {}
         }
         self.advance(id);
         self.touch(id);
