@@ -175,7 +175,7 @@ fn all_that_a_process_is_comes_back() {
 
 #[test]
 fn context_whose_model_is_another_file_sleeps_on_and_its_calls_fail() {
-    let (mut before, conn, _) = generating("", 10);
+    let (mut before, conn, context) = generating("", 10);
     let pid = before.pid(conn);
     let record = before.records.values_mut().next().expect("the mount");
     let kernel::core::effect::Record::Mount(mount) = record else { panic!("{record:?}") };
@@ -187,6 +187,8 @@ fn context_whose_model_is_another_file_sleeps_on_and_its_calls_fail() {
     let fault = machine.call_as(user, Some(pid), Follow { call, replay: true }).expect_err("another file");
     assert_eq!(fault.errno, Errno::ENODEV);
     assert!(fault.message.contains("another file"), "{fault}");
+    let fault = machine.call_as(user, Some(pid), append_bytes(context, "x")).expect_err("another file still");
+    assert_eq!(fault.errno, Errno::ENODEV, "to try again would be in vain: {fault}");
     assert_eq!(machine.images.contexts.len(), 1, "what it holds is kept");
 }
 

@@ -268,7 +268,7 @@ impl Kernel {
 
 impl ContextImage {
     /// Why it cannot go on with a model of this name that has been loaded.
-    fn trouble_on(&self, model: &Model) -> Option<Fault> {
+    pub(in crate::core) fn trouble_on(&self, model: &Model) -> Option<Fault> {
         let (length, window) = (self.log.len() as u32, model.context_tokens_max());
         if self.fingerprint != model.fingerprint() {
             let message = format!("model {} is another file than the one that it was made with", model.name);

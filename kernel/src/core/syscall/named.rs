@@ -48,7 +48,18 @@ impl Kernel {
     /// A context of the caller. Whether others have one of that number is not for it to know.
     pub(super) fn own_context(&self, caller: &Caller, id: ContextId) -> Result<&Context, Fault> {
         if let Some(image) = self.asleep.get(&id).filter(|image| image.owner == caller.pid) {
-            let message = match self.model_named(&image.model) {
+            let model = self.model_named(&image.model);
+            if let Ok(model) = model {
+                model.check_usable()?;
+                let loaded = model.description.is_some();
+                if let Some(fault) = loaded.then(|| image.trouble_on(model)).flatten() {
+                    return Err(Fault::new(
+                        fault.errno,
+                        format!("context {id} sleeps on: {}", fault.message),
+                    ));
+                }
+            }
+            let message = match model {
                 Ok(model) if model.state == State::Unloaded => format!(
                     "context {id} sleeps: model {} has no room beside those that are used; unmount what is not needed, and try again",
                     image.model
