@@ -174,6 +174,29 @@ fn process_of_few_capabilities_outlives_the_daemon_with_them() {
 }
 
 #[test]
+fn program_that_connects_anew_has_the_group_and_the_limits_that_it_was_started_with() {
+    let mut machine = Machine::default();
+    let conn = machine.connect(USER);
+    let pid = machine.pid(conn);
+    machine
+        .call(conn, Setlimit { pid, limit: Limit::Contexts, value: Some(3), then: None })
+        .expect("its own limit");
+    let argv = vec!["/bin/program".to_owned()];
+    machine.begin(conn, Spawn { argv, group: Some("box".into()), ..spawn("program", None) });
+    let (pid, _) = machine.programs.pop().expect("the host is asked to start it");
+    machine.event(Event::ProgramStarted { pid, conn: ConnId(9000), os_pid: 77 });
+    let again = machine.connect_with(Credentials { program: Some(pid), ..credentials(USER) });
+    let hello = Hello { group: Some("inner".into()), ..syscalls::client::hello("again") };
+    machine.call(again, hello).expect("it may");
+    let pid = machine.pid(again);
+    let Ok(Reply::Inspected(inspected)) = machine.call(again, Inspect { pid }) else { panic!("itself") };
+    assert_eq!(inspected.process.group, "user.1000/box/inner");
+    let most =
+        inspected.limits.iter().find(|limit| limit.limit == Limit::Contexts).and_then(|limit| limit.most);
+    assert_eq!(most, Some(3));
+}
+
+#[test]
 fn users_see_their_own_processes_and_the_kernel() {
     let mut machine = Machine::default();
     let (conn, other, admin) = (machine.connect(USER), machine.connect(USER + 1), machine.connect(ADMIN));

@@ -20,7 +20,8 @@ args! {
         /// From −20 (most) to 19 (least).
         #[serde(default)]
         nice: i8,
-        /// A group inside the user's own, such as `a/b`; the user's own if absent.
+        /// A group inside the user's own, such as `a/b`; the user's own if absent. Whoever connects from within a program that
+        /// the daemon started is inside that program's group, and has its limits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
         /// What the process outlives.

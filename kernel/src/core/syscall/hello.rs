@@ -10,7 +10,8 @@ use super::super::capability::{Caps, check_lifetime};
 use super::super::counters::Counters;
 use super::super::event::ConnId;
 use super::super::group::GroupId;
-use super::super::process::{Identity, Process};
+use super::super::process::{Identity, Limits, Process};
+use super::super::sched::Bucket;
 use super::named::check_name;
 
 impl Kernel {
@@ -42,7 +43,10 @@ impl Kernel {
         self.processes.of_user().check(uid, connection.caps, 1, most, "processes")?;
         self.check_lifetime(uid, connection.caps, args.lifetime)?;
         let pid = self.processes.next_pid()?;
-        let group = self.enter_group(GroupId::ROOT, credentials.uid, args.group.as_deref(), pid)?;
+        // Otherwise a program would be rid of its group and its limits by connecting anew.
+        let program = credentials.program.and_then(|pid| self.processes.living(pid));
+        let (inside, limits) = program.map_or((GroupId::ROOT, Limits::default()), |p| (p.id.group, p.limits));
+        let group = self.enter_group(inside, credentials.uid, args.group.as_deref(), pid)?;
         let id = Identity {
             pid,
             parent: Pid::KERNEL,
@@ -55,7 +59,10 @@ impl Kernel {
             started: self.now,
             counters: Counters::default(),
         };
-        self.processes.enter(Process::new(id, Some(conn), args.lifetime, caps));
+        let mut process = Process::new(id, Some(conn), args.lifetime, caps);
+        process.limits = limits;
+        process.bucket = limits.tokens_per_second.map(|rate| Bucket::new(rate, self.now));
+        self.processes.enter(process);
         self.trace_newcomer(pid, credentials.os_parent);
         self.process_started(pid);
         self.note_begin(pid);
