@@ -49,6 +49,7 @@ fn taking(process: Pid) -> Vec<(Capability, Call)> {
     let lower = Setpriority { pid: process, class: None, nice: Some(-5) };
     let group =
         Setgroup { group: "/user.1".into(), weight: Some(5), limit: None, value: None, remove: false };
+    let own_group = Setgroup { group: "a".into(), ..group.clone() };
     vec![
         (Capability::Spawn, spawn("child", None).into()),
         (Capability::Exec, program.into()),
@@ -64,6 +65,7 @@ fn taking(process: Pid) -> Vec<(Capability, Call)> {
         (Capability::Umount, Unmount { name: "m".into(), force: true }.into()),
         (Capability::Policy, Setpolicy { policy: "rr".into() }.into()),
         (Capability::Nice, lower.into()),
+        (Capability::Signal, own_group.into()),
         (Capability::Resource, group.into()),
         (Capability::Shutdown, Shutdown {}.into()),
     ]

@@ -30,7 +30,8 @@ capabilities! {
     Spawn "spawn";
     /// Have the daemon start programs as processes.
     Exec "exec";
-    /// Signal, change, attach and detach other processes of the same user than oneself and one's descendants.
+    /// Signal, change, attach and detach other processes of the same user than oneself and one's descendants, and set
+    /// groups.
     Signal "signal";
     /// Send messages.
     Ipc "ipc";

@@ -27,7 +27,10 @@ impl Kernel {
             Some(path) => (GroupId::ROOT, path),
             None => (own, args.group.as_str()),
         };
-        if from != own {
+        if from == own {
+            // Others of the user may be in it, and be held up, or get more than those who began them let them have.
+            caller.caps.need(Capability::Signal, "setting a group")?;
+        } else {
             let what = format!("setting a group that is not inside user.{} (leave out the /)", caller.uid);
             caller.caps.need(Capability::Resource, &what)?;
         }
