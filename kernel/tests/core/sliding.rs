@@ -131,6 +131,25 @@ fn append_beyond_the_window_slides_and_one_that_cannot_fit_is_refused() {
 }
 
 #[test]
+fn context_too_small_to_slide_is_refused_and_the_smallest_one_slides() {
+    let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
+    for (tokens_max, on_full) in [(1, OnFull::Slide), (2, OnFull::Slide), (2, OnFull::Compact)] {
+        let small = Open { on_full, tokens_max: Some(Tokens(tokens_max)), ..open() };
+        let fault = machine.call(conn, small).expect_err("nothing of it could go");
+        assert_eq!(fault.errno, Errno::EINVAL);
+        assert!(fault.message.contains(&format!("tokens_max is {tokens_max}")), "{fault}");
+    }
+    machine.open_full(conn, OnFull::Stop, 1);
+    let context = machine.open_sliding(conn, 3);
+    for _ in 0..5 {
+        machine.append(conn, context, "x").expect("it slides");
+        assert!(machine.log(conn, context).len() <= 3);
+    }
+    assert_eq!(machine.generate(conn, context, 20).tokens.len(), 20);
+    assert!(machine.log(conn, context).len() <= 3);
+}
+
+#[test]
 fn generation_without_a_limit_ends_although_the_context_is_never_full() {
     let (mut machine, conn) = Machine::with_model("pool=4096,context=1024");
     let context = machine.open_sliding(conn, 200);

@@ -1,6 +1,6 @@
 //! `open`: opens a context on a mounted model.
 
-use syscalls::call::Open;
+use syscalls::call::{OnFull, Open};
 use syscalls::{Errno, Fault, Pid, Reply, Tokens};
 
 use super::super::Kernel;
@@ -8,6 +8,10 @@ use super::super::call::{Opening, Waits};
 use super::super::event::ModelId;
 use super::super::model::{Model, shown};
 use super::{Caller, Next, Outcome};
+
+/// The smallest context that makes room when it is full: of fewer tokens none could go, as the last one stays, and so does
+/// the first of two that is a segment or an instruction.
+const ROOMY_TOKENS_MIN: u32 = 3;
 
 impl Kernel {
     pub(super) fn sys_open(&mut self, caller: &Caller, args: Open) -> Outcome {
@@ -45,6 +49,12 @@ impl Kernel {
                 "tokens_max is {tokens_max} and a context of model {name} holds {most}; mount it with a larger --context"
             );
             return Err(Fault::new(Errno::ENOSPC, message));
+        }
+        if args.on_full != OnFull::Stop && tokens_max < ROOMY_TOKENS_MIN {
+            let message = format!(
+                "tokens_max is {tokens_max}, and a context that makes room when it is full needs {ROOMY_TOKENS_MIN}; ask for more, or open it with on_full stop"
+            );
+            return Err(Fault::new(Errno::EINVAL, message));
         }
         let context = self.new_context(pid, id, tokens_max, args.on_full, args.prefix.as_deref())?;
         if let Some(model) = self.models.get_mut(&id) {
