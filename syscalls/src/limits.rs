@@ -177,6 +177,10 @@ limits! {
     /// Bytes of one message between processes.
     pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+    /// Arrays and objects inside each other in a value that a program sends or keeps, in a schema, or in a specification.
+    /// Readers of JSON give up at 128, and what is said is read again as a part of something larger.
+    pub const VALUE_DEPTH_MAX: usize = 100;
+
     /// Subscriptions at once; a further one is answered EAGAIN.
     pub const SUBSCRIPTIONS_MAX: usize = 64;
 

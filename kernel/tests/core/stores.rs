@@ -1,10 +1,11 @@
 //! Values that programs keep: whose they are, in which order they change, and what is refused.
 
 use kernel::core::event::ConnId;
+use kernel::core::{Event, KernelConfig};
 use serde_json::{Value, json};
 use syscalls::call::*;
-use syscalls::limits::{STORE_ORDERS_MAX, STORE_ORDERS_PER_USER_MAX, STORE_VALUE_BYTES_MAX};
-use syscalls::{Errno, Reply};
+use syscalls::limits::{STORE_ORDERS_MAX, STORE_ORDERS_PER_USER_MAX, STORE_VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
+use syscalls::{Call, Errno, Reply};
 
 use crate::machine::{ADMIN, Job, Machine};
 
@@ -49,6 +50,32 @@ fn value_put_is_there_for_its_user_in_its_store_until_it_is_deleted() {
     assert_eq!(machine.call(one, delete.clone()), Ok(Reply::Done {}));
     assert_eq!(machine.call(one, delete), Ok(Reply::Done {}), "a key without a value is no error");
     assert_eq!(machine.call(one, get("a")), Ok(Reply::Value(None)));
+}
+
+#[test]
+fn value_nested_as_deep_as_may_be_outlives_the_daemon_as_a_reply_and_a_deeper_one_is_refused() {
+    let nested = |depth: usize| (0..depth).fold(json!(1), |value, _| json!([value]));
+    let mut machine = Machine::default();
+    let conn = machine.connect_lasting(7, Lifetime::Persistent);
+    let pid = machine.pid(conn);
+    let (deepest, too_deep) = (nested(VALUE_DEPTH_MAX), nested(VALUE_DEPTH_MAX + 1));
+    machine.call(conn, put("a", deepest.clone())).expect("as deep as may be");
+    let calls: [Call; 2] = [put("b", too_deep.clone()).into(), Send { pid, data: too_deep }.into()];
+    for call in calls {
+        let fault = machine.call(conn, call).expect_err("nobody could read it inside of something else");
+        assert_eq!(fault.errno, Errno::E2BIG);
+        assert!(fault.message.contains("101 arrays and objects"), "{fault}");
+    }
+    machine.begin(conn, get("a"));
+    machine.event(Event::Disconnected { conn });
+    machine.run();
+    let mut next = machine.crashed(KernelConfig::default());
+    let conn = next.connect(7);
+    let Ok(Reply::Attached(attached)) = next.call(conn, Attach { pid, force: false }) else {
+        panic!("it outlives the daemon")
+    };
+    let follow = Follow { call: attached.calls[0].ticket, replay: true };
+    assert_eq!(next.call_as(conn, Some(pid), follow), Ok(Reply::Value(Some(deepest))));
 }
 
 #[test]

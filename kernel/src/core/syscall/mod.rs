@@ -24,6 +24,7 @@ mod kill_group;
 mod models;
 mod mount;
 mod named;
+mod nesting;
 mod open;
 mod output;
 mod ps;
@@ -69,6 +70,7 @@ use super::capability::{Caps, taken_by};
 use super::context::Work;
 use super::effect::{Effect, StoreOrder};
 use super::event::{ConnId, ModelId, Now};
+use nesting::check_nesting;
 
 /// Who makes a call.
 #[derive(Clone, Debug)]
@@ -140,7 +142,7 @@ impl Kernel {
         let id = request.id;
         let outcome = match request.call {
             Call::Hello(args) => self.hello(conn, args).map(Next::Reply),
-            call => match self.caller(conn, id, request.pid) {
+            call => match check_nesting(&call).and_then(|()| self.caller(conn, id, request.pid)) {
                 Ok(caller) => return self.act(&caller, id, call),
                 Err(fault) => Err(fault),
             },

@@ -17,6 +17,7 @@ use super::super::call::CallNo;
 use super::super::effect::StoreOrder;
 use super::super::user::check_part;
 use super::named::check_name;
+use super::nesting::check_depth;
 use super::{Caller, Next, Outcome};
 
 impl Kernel {
@@ -79,9 +80,14 @@ impl Kernel {
         Ok(Next::Store(order))
     }
 
-    /// The host has carried an order out. Its call may have been withdrawn meanwhile.
+    /// The host has carried an order out. Its call may have been withdrawn meanwhile. An earlier daemon may have taken a
+    /// value that is nested too deep.
     pub(in crate::core) fn stored(&mut self, number: u64, result: Result<Reply, Fault>) {
         self.store_orders.remove(&number);
+        let result = match result {
+            Ok(Reply::Value(Some(value))) => check_depth(&value).map(|()| Reply::Value(Some(value))),
+            other => other,
+        };
         self.finish(CallNo(number), result);
     }
 }
