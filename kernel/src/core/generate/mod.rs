@@ -359,7 +359,29 @@ pub(super) fn token_logprob(token: Token, from: SampledLogprob) -> TokenLogprob 
     let alternative = |(token, bytes, logprob): (Token, Vec<u8>, f32)| Alternative {
         token,
         text: String::from_utf8_lossy(&bytes).into_owned(),
-        logprob,
+        logprob: finite(logprob),
     };
-    TokenLogprob { token, logprob: from.logprob, top: from.top.into_iter().map(alternative).collect() }
+    let top = from.top.into_iter().map(alternative).collect();
+    TokenLogprob { token, logprob: finite(from.logprob), top }
+}
+
+/// A logarithm that JSON has a form for, the least one where it is no number: neither a program nor the next daemon could
+/// read what is written of any other.
+fn finite(logprob: f32) -> f32 {
+    if logprob.is_finite() { logprob } else { f32::MIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn likelihood_that_is_no_number_is_read_as_it_was_written() {
+        for odd in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY] {
+            let from = SampledLogprob { logprob: odd, top: vec![(Token(1), b"a".to_vec(), odd)] };
+            let told = token_logprob(Token(1), from);
+            let text = serde_json::to_string(&told).expect("it has a form");
+            assert_eq!(serde_json::from_str::<TokenLogprob>(&text).expect("it is read"), told);
+        }
+    }
 }

@@ -229,8 +229,28 @@ fn reply_to(question: &Question, answer: Answer) -> Result<Reply, Fault> {
             Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
         }
         (Question::Embed(texts), Answer::Vectors(vectors)) if texts.len() == vectors.len() => {
-            Ok(Reply::Embedded(vectors))
+            // JSON has no form for what is none, and what is kept for a process is read by the next daemon.
+            match vectors.iter().flatten().all(|number| number.is_finite()) {
+                true => Ok(Reply::Embedded(vectors)),
+                false => Err(Fault::new(Errno::EIO, "the model's output is not a number; try another text")),
+            }
         }
         _ => Err(Fault::new(Errno::EIO, "the worker answered another question than was asked")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vector_with_what_is_no_number_is_a_fault() {
+        let embedded = |number: f32| {
+            reply_to(&Question::Embed(vec!["a".into()]), Answer::Vectors(vec![vec![0.5, number]]))
+        };
+        assert!(embedded(0.25).is_ok());
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(embedded(odd).expect_err("it has no form in JSON").errno, Errno::EIO);
+        }
     }
 }
