@@ -31,6 +31,10 @@ use form::{HEADER_BYTES, Read, VERSION, batch, decode, header};
 /// A file of fewer bytes is never written anew, and one of more when it has grown to twice what it was.
 const REWRITE_BYTES_MIN: u64 = 8 << 20;
 
+/// Entries of one batch where all are written anew. All of them in one could be larger than any batch that is believed: a
+/// reply that is kept has up to 64 MiB, and a process up to 256 messages of one.
+const ENTRIES_A_BATCH: usize = 8;
+
 /// How far the disk may be behind. A shorter time costs disks that can do few writes more than it is worth.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -211,7 +215,7 @@ impl Journal {
 
     fn write_new(&mut self, entries: &[Entry]) -> io::Result<(Synced, u64)> {
         let mut bytes = header(VERSION);
-        if !entries.is_empty() {
+        for entries in entries.chunks(ENTRIES_A_BATCH) {
             batch(entries, VERSION, &mut bytes)?;
         }
         if self.to_set_aside {

@@ -38,6 +38,18 @@ fn batches_written_are_there_after_a_restart_and_more_can_come() {
 }
 
 #[test]
+fn journal_written_anew_has_its_entries_in_batches_of_a_few() {
+    let (_folder, path) = filled();
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    let entries: Vec<Entry> = (2..22).map(began).collect();
+    journal.rewrite(&entries).expect("room");
+    assert_eq!(pids(&path), (2..22).collect::<Vec<u32>>());
+    let whole = fs::read(&path).expect("reads");
+    fs::write(&path, &whole[..whole.len() - 1]).expect("writes");
+    assert_eq!(pids(&path), (2..18).collect::<Vec<u32>>(), "all but the last batch");
+}
+
+#[test]
 fn batch_cut_anywhere_is_left_out_and_those_before_it_stay() {
     let (folder, path) = filled();
     let whole = fs::read(&path).expect("reads");
