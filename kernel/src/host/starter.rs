@@ -224,6 +224,33 @@ fn answers_of(path: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
+    /// What the helper is told.
+    fn orders_in(command: &Command) -> Orders {
+        let mut set = command.get_envs().filter(|(name, _)| *name == helper::ORDERS_VAR);
+        let orders = set.next().and_then(|(_, json)| json?.to_str()).expect("they are JSON");
+        serde_json::from_str(orders).expect("they are orders")
+    }
+
+    #[test]
+    fn variables_of_a_program_are_on_no_command_line() {
+        let start = Start {
+            program: Path::new("/bin/sh"),
+            arguments: vec![],
+            environment: vec![("TOKEN".into(), "a secret".into())],
+            folder: Path::new("/"),
+            policy: Policy::default(),
+            user: None,
+            guarded: true,
+            keep: vec![],
+            reopen: vec![],
+        };
+        let none = Policy::default();
+        let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none, Mode::empty());
+        let command = starter.command(&start).expect("it has a form");
+        assert_eq!(orders_in(&command).environment, start.environment);
+        assert!(command.get_args().all(|word| !word.to_string_lossy().contains("secret")));
+    }
+
     #[test]
     fn worker_logs_at_the_level_that_the_daemon_has_when_it_starts() {
         let load = LoadRequest { path: "sim:".into(), ..LoadRequest::default() };
@@ -278,8 +305,7 @@ mod tests {
         let none = Policy::default();
         let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none, Mode::empty());
         let command = starter.worker(&path("worker"), &load).expect("it has a form");
-        let orders = command.get_args().nth(1).and_then(|json| json.to_str()).expect("they are JSON");
-        let orders = serde_json::from_str::<Orders>(orders).expect("they are orders");
+        let orders = orders_in(&command);
         assert_eq!(
             (orders.keep, orders.reopen),
             (vec![7], vec![]),
@@ -299,8 +325,7 @@ mod tests {
         let none = Policy::default();
         let starter = Starter::new("/bin/true".into(), Strictness::Auto, &none, &none, Mode::empty());
         let command = starter.worker(Path::new("/bin/worker"), &load).expect("it has a form");
-        let orders = command.get_args().nth(1).and_then(|json| json.to_str()).expect("they are JSON");
-        let orders = serde_json::from_str::<Orders>(orders).expect("they are orders");
+        let orders = orders_in(&command);
         assert_eq!((orders.keep, orders.reopen), (vec![7, 9], vec![7, 9]));
     }
 

@@ -69,7 +69,7 @@ pub struct Orders {
     pub strictness: Strictness,
 }
 
-/// The command that runs a program in the jail. Its standard streams are the caller's to set.
+/// The command that runs a program in the jail. Its standard streams are the caller's to set, its environment is not.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ pub fn command<A: Into<OsString>>(
     arguments: impl IntoIterator<Item = A>,
 ) -> std::io::Result<Command> {
     let mut command = Command::new(helper);
-    command.env_clear().arg("--orders").arg(serde_json::to_string(orders)?).arg("--").arg(program);
+    command.env_clear().env(helper::ORDERS_VAR, serde_json::to_string(orders)?).arg("--").arg(program);
     command.args(arguments.into_iter().map(Into::into));
     Ok(command)
 }
