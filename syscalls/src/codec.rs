@@ -48,9 +48,7 @@ impl LineReader {
             None => {
                 self.scanned = self.buffer.len();
                 if self.dropping > 0 || self.buffer.len() >= self.bytes_max {
-                    self.dropping += self.buffer.len() as u64;
-                    self.buffer = Vec::new();
-                    self.scanned = 0;
+                    self.give_up();
                 }
                 None
             }
@@ -62,14 +60,27 @@ impl LineReader {
         self.dropping > 0 || !self.buffer.is_empty()
     }
 
+    /// Bytes that are kept of a line that has begun and not ended.
+    pub fn kept(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Keeps nothing of the line that has begun. It is reported as one that is too long when its end comes.
+    pub fn give_up(&mut self) {
+        self.dropping += self.buffer.len() as u64;
+        self.buffer = Vec::new();
+        self.scanned = 0;
+    }
+
     fn take_line(&mut self, newline: usize) -> Line {
         let mut line: Vec<u8> = self.buffer.drain(..=newline).collect();
         self.scanned = 0;
         if self.buffer.is_empty() {
             self.buffer.shrink_to(KEPT_BYTES);
         }
-        let bytes = std::mem::take(&mut self.dropping) + line.len() as u64;
-        if bytes > self.bytes_max as u64 {
+        let dropped = std::mem::take(&mut self.dropping);
+        let bytes = dropped + line.len() as u64;
+        if dropped > 0 || bytes > self.bytes_max as u64 {
             return Line::TooLong(bytes);
         }
         line.pop();
@@ -106,6 +117,19 @@ mod tests {
     fn line_over_the_bound_is_dropped_and_the_next_one_read() {
         let lines = lines_of(&[b"0123456789", b"0123456789", b"01\nok\n"], 8);
         assert_eq!(lines, vec![Line::TooLong(23), Line::Whole(b"ok".to_vec())]);
+    }
+
+    #[test]
+    fn line_given_up_is_dropped_however_short_it_is_and_the_next_one_read() {
+        let mut reader = LineReader::new(64);
+        reader.push(b"one\ntw");
+        assert_eq!(reader.next_line(), Some(Line::Whole(b"one".to_vec())));
+        assert_eq!((reader.next_line(), reader.kept()), (None, 2));
+        reader.give_up();
+        assert_eq!((reader.kept(), reader.is_midline()), (0, true));
+        reader.push(b"o\nthree\n");
+        assert_eq!(reader.next_line(), Some(Line::TooLong(4)));
+        assert_eq!(reader.next_line(), Some(Line::Whole(b"three".to_vec())));
     }
 
     #[test]

@@ -44,6 +44,10 @@ limits! {
     /// until it has caught up: eight of the longest lines.
     pub const REQUEST_BYTES_WAITING_MAX: usize = 8 * LINE_BYTES_MAX;
 
+    /// Bytes of lines that have begun and not ended, on all connections of one user: 32 of the longest lines. A line
+    /// that would be kept beyond it is dropped, and answered EMSGSIZE when it ends.
+    pub const HALF_LINES_BYTES_MAX: usize = 32 * LINE_BYTES_MAX;
+
     /// Requests of all connections together, and messages of all workers together, that may wait for the kernel.
     pub const EVENTS_WAITING_MAX: usize = 1024;
 

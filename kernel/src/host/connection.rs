@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use syscalls::codec::{Line, LineReader};
-use syscalls::limits::{LINE_BYTES_MAX, OUTPUT_BYTES_HIGH};
+use syscalls::limits::{HALF_LINES_BYTES_MAX, LINE_BYTES_MAX, OUTPUT_BYTES_HIGH};
 use syscalls::{CallId, Errno, Fault, Frame, Request};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::halves::Half;
 use super::input::Input;
 use super::output::Output;
 use super::places::Place;
@@ -167,6 +168,8 @@ pub struct Reader {
     pub turns: Turns,
     pub whose: Whose,
     pub manners: Manners,
+    /// What is kept of a line that has not ended.
+    pub half: Half,
     pub inputs: mpsc::Sender<Input>,
 }
 
@@ -178,6 +181,10 @@ impl Reader {
             let Ok((bytes @ 1.., turn)) = self.read(&mut lines).await else { break };
             if self.hand_over_all(&mut lines, turn).await.is_none() {
                 return;
+            }
+            if !self.half.note(lines.kept()) {
+                lines.give_up();
+                self.half.note(0);
             }
             self.manners.read(bytes, lines.is_midline());
         }
@@ -267,12 +274,15 @@ fn read_some(socket: &UnixStream, lines: &mut LineReader) -> io::Result<usize> {
 }
 
 fn too_long(bytes: u64) -> Fault {
-    Fault::new(
-        Errno::EMSGSIZE,
-        format!(
+    let message = match bytes > LINE_BYTES_MAX as u64 {
+        true => format!(
             "a line of {bytes} bytes was dropped; at most {LINE_BYTES_MAX} are read, so split the request"
         ),
-    )
+        false => format!(
+            "a line of {bytes} bytes was dropped: its user had begun others, and of lines that have not ended {HALF_LINES_BYTES_MAX} bytes are kept; end them first"
+        ),
+    };
+    Fault::new(Errno::EMSGSIZE, message)
 }
 
 /// The id to answer a malformed line with.
@@ -284,6 +294,7 @@ pub fn answer_id(id: Option<CallId>) -> CallId {
 mod tests {
     use tokio::io::AsyncWriteExt;
 
+    use super::super::halves::Halves;
     use super::*;
 
     /// Few enough that what is not read of them fits in a socket.
@@ -301,6 +312,7 @@ mod tests {
             turns: turns.clone(),
             whose: Some(1),
             manners: Manners::unknown(),
+            half: Halves::default().of(1),
             inputs: inputs.clone(),
         };
         tokio::spawn(async move {

@@ -13,6 +13,7 @@ pub mod daemon;
 mod descriptors;
 mod digest;
 mod groups;
+mod halves;
 pub mod heap;
 pub mod input;
 pub mod inspect;

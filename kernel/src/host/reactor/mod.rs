@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::Connection;
 use super::digest::Digests;
 use super::groups::Groups;
+use super::halves::Halves;
 use super::input::Input;
 use super::inspect::Inspector;
 use super::programs::{self, Programs};
@@ -106,6 +107,8 @@ pub struct Reactor {
     values: ValuesThread,
     /// The room for requests that wait.
     memory: Arc<Semaphore>,
+    /// What is kept of lines that have not ended.
+    halves: Halves,
     /// The line of newcomers, and of those who ask and are not brisk.
     turns: Turns,
     inputs: mpsc::Sender<Input>,
@@ -165,6 +168,7 @@ impl Reactor {
             journal_fails,
             values,
             memory: Arc::new(Semaphore::new(REQUEST_BYTES_WAITING_MAX)),
+            halves: Halves::default(),
             turns,
             inputs,
             manager: ServiceManager::find(),

@@ -161,6 +161,7 @@ impl Reactor {
             turns: self.turns.clone(),
             whose: Some(uid),
             manners: Manners::unknown(),
+            half: self.halves.of(uid),
             inputs: self.inputs.clone(),
         };
         self.connections.insert(conn, connection);
