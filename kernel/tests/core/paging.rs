@@ -247,6 +247,29 @@ fn times_of_pages_that_cannot_be_are_the_end_of_nothing() {
 }
 
 #[test]
+fn process_that_has_used_its_rate_up_loads_no_more_pages_until_it_has_tokens() {
+    // The pages of the long prompt are more than one step loads, and memory is for it or for the other process.
+    let script = "pool=8192,context=8192";
+    let (mut machine, conn) = Machine::with_swap(script, 400, 0);
+    let slow = machine.connect(ADMIN);
+    let (long, short) = (machine.open_with(slow, &text(1, 5000)), machine.open_with(slow, "short"));
+    machine.generate(slow, long, 1);
+    let other = machine.open_with(conn, &text(2, 8100));
+    machine.generate(conn, other, 1);
+    let pid = machine.pid(slow);
+    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(2), then: None };
+    machine.call(slow, limit).expect("own limit");
+    let calls = [(short, 5), (long, 1)].map(|(context, n)| machine.begin(slow, generate(context, n)));
+    // The first two tokens of the short one use the rate up, the second of them while pages are loaded.
+    machine.run();
+    assert!(machine.events(slow, calls[0]).len() >= 2, "both have begun");
+    assert_eq!(machine.stat(conn).swap_in_bytes, 64 * 4096, "what one step loads");
+    let said = calls.map(|call| generated(machine.finish_in_time(slow, call)).text);
+    assert_eq!(said[0], reference(script, "short", 5));
+    assert_eq!(said[1], reference(script, &text(1, 5000), 2)[1..]);
+}
+
+#[test]
 fn death_of_a_worker_costs_no_saved_page() {
     let (mut machine, conn) = Machine::with_swap(TURNS, 4096, 0);
     let prompts: Vec<String> = (1..=6).map(|n| text(n, 400)).collect();

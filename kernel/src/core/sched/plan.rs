@@ -213,8 +213,11 @@ impl Kernel {
     fn page_in_running(&mut self, model_id: ModelId, for_prefixes: &mut PrefixWaits) -> BTreeSet<ContextId> {
         let Some(model) = self.models.get(&model_id) else { return BTreeSet::new() };
         let goes_on = |c: &ContextId| !model.sched.held_back.contains(c) && !model.suspects.contains(c);
-        let running = model.sched.running.iter().map(|runner| runner.context);
-        let prefilling: Vec<_> = running.filter(|c| self.prefills(*c) && goes_on(c)).collect();
+        let prefilling =
+            model.sched.running.iter().filter(|r| self.prefills(r.context) && goes_on(&r.context));
+        // Who has used his rate up has no row to go on with behind the pages, and others may get the frames.
+        let with_rate = prefilling.filter(|r| self.throttled_until(&r.owner).is_none());
+        let prefilling: Vec<ContextId> = with_rate.map(|runner| runner.context).collect();
         let mut rowless = BTreeSet::new();
         for id in prefilling {
             match self.page_in(id, true) {
