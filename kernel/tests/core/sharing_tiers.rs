@@ -126,6 +126,31 @@ fn pages_of_another_size_make_as_much_room_as_is_needed() {
 }
 
 #[test]
+fn pages_of_another_size_stay_where_they_were_used_later_than_the_models_own() {
+    let (mut machine, conn) = machine(21 * 4096, 0, &[("a", 4096), ("b", 16384)]);
+    let begin = |machine: &mut Machine, model: &str, n: usize, tokens: usize| {
+        let Ok(Reply::Opened { context, .. }) =
+            machine.call(conn, Open { model: Some(model.into()), ..open() })
+        else {
+            panic!("it opens")
+        };
+        machine.append(conn, context, &prompt(n).repeat(2)[..tokens]).expect("it fits");
+        machine.generate(conn, context, TOKENS.1);
+    };
+    // Each context takes the whole pool, and the pages of the one before it are saved: first one of a, the oldest of all,
+    // then four of b, four of a, and four of b, for which nothing is free.
+    begin(&mut machine, "a", 1, 60);
+    begin(&mut machine, "a", 2, 250);
+    begin(&mut machine, "b", 3, 250);
+    begin(&mut machine, "b", 4, 250);
+    begin(&mut machine, "a", 5, 250);
+    assert_eq!(machine.stat_of(conn, "a").pages_host, 5);
+    begin(&mut machine, "b", 6, 250);
+    let left = ["a", "b"].map(|model| machine.stat_of(conn, model).pages_host);
+    assert_eq!(left, [4, 4], "the oldest one of a goes, and of b those that are older than the others of a");
+}
+
+#[test]
 fn tier_smaller_than_a_page_takes_nothing_from_others() {
     let (mut machine, conn) = machine(3 * 4096, 0, &[("a", 4096), ("b", 16384)]);
     machine.begin_contexts(conn, "a", 0..3);

@@ -30,12 +30,10 @@ impl Payment<'_> {
         }
         let usable = tiers.iter().filter(|tier| slots.can_grow(**tier) && self.reaches(**tier, slots.room()));
         let oldest = usable.filter_map(|tier| Some((self.oldest(*tier)?.age, *tier))).min();
-        let Some((age, tier)) = oldest else { return };
-        if slots.next_to_go(tiers).is_some_and(|own| (true, own) < age) {
-            return;
-        }
+        let Some((_, tier)) = oldest else { return };
+        let own = slots.next_to_go(tiers).map(|tick| (true, tick));
         while self.budget.left(tier) < slots.room()
-            && let Some(oldest) = self.oldest(tier)
+            && let Some(oldest) = self.oldest(tier).filter(|oldest| own.is_none_or(|own| oldest.age <= own))
         {
             self.take(&oldest);
         }
