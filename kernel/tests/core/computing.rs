@@ -221,6 +221,17 @@ fn share_beside_a_model_is_a_twentieth_below_it_a_half_beside_it_and_all_above_i
 }
 
 #[test]
+fn programs_beside_a_model_in_their_class_have_a_part_each() {
+    let mut machine = Machine::default();
+    busy(&mut machine, Class::Normal);
+    let mut trainers = [0, 0].map(|nice| Trainer::start(&mut machine, Class::Normal, nice));
+    let had = share_out(&mut machine, &mut trainers, 10_000);
+    for ms in &had {
+        assert!(ms.abs_diff(3_333) <= 400, "{had:?} of 10,000 ms, which three share");
+    }
+}
+
+#[test]
 fn debt_is_forgiven_when_the_model_rests() {
     let (mut machine, conn) = Machine::with_model("");
     let context = machine.open_with(conn, "abc");

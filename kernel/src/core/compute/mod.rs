@@ -183,7 +183,8 @@ impl Kernel {
         let backlogged = self.waiting_for(device);
         self.turns.served.see(device, &backlogged);
         let (call, waiting, class) = self.next_in_turn(device)?;
-        let share = self.share_beside_models(device, waiting.pid, class);
+        let own: u64 = backlogged.iter().filter(|b| b.class == class).map(|b| weight(b.nice)).sum();
+        let share = self.share_beside_models(device, own, class);
         let debt = self.turns.debts.entry(device).or_default();
         debt.pass(now, share);
         if let Some(until) = debt.waits_until() {
@@ -220,9 +221,9 @@ impl Kernel {
         candidates.min_by_key(|(rank, _)| *rank).map(|((class, _, call), w)| (call, w, class))
     }
 
-    /// The share of a process of the time of a device that models have steps on; nothing where it is alone there.
-    fn share_beside_models(&self, device: usize, pid: Pid, class: Class) -> Option<Share> {
-        let own = weight(self.processes.living(pid)?.id.nice);
+    /// The share of programs of a class, which weigh so much together, of the time of a device that models have steps on;
+    /// nothing where they are alone there.
+    fn share_beside_models(&self, device: usize, own: u64, class: Class) -> Option<Share> {
         let steps = self.models.values().filter(|m| m.placement.is_some_and(|p| p.device == device));
         let mut peers = BTreeSet::new();
         for row in steps.filter_map(|m| m.in_flight.as_ref()).flat_map(|step| &step.rows) {
