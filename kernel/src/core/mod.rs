@@ -196,6 +196,7 @@ impl Kernel {
             return;
         }
         self.expire_calls();
+        self.charge_at_limits();
         self.enforce_quotas();
         self.end_deadly();
         self.kill_overdue();
@@ -223,6 +224,7 @@ impl Kernel {
             self.next_look_at_late_steps(),
             self.services.next_pause(),
             self.turns.next_look(),
+            self.turns.next_limit(),
             self.devices.next_look(),
         ];
         throttled.chain(others.into_iter().flatten()).min()

@@ -287,6 +287,27 @@ fn limit_of_service_holds_for_computing() {
 }
 
 #[test]
+fn limit_of_service_holds_for_one_that_never_ends_its_quantum() {
+    let mut machine = Machine::default();
+    let (boss, conn) = (machine.connect(ADMIN), machine.connect(ADMIN));
+    let pid = machine.pid(conn);
+    let limit = |us| Setlimit { pid, limit: Limit::ServiceUs, value: Some(us), then: Some(AtLimit::Stop) };
+    machine.call(boss, limit(1_000_000)).expect("it may");
+    machine.call(conn, compute(10 * MS)).expect("it is alone");
+    machine.pass_ms(200);
+    // The limit is lowered in the middle of what it computes.
+    machine.call(boss, limit(300_000)).expect("it may");
+    machine.pass_ms(90);
+    assert_ne!(info(&mut machine, boss, pid).state, ProcessState::Stopped, "it has 10 ms left");
+    let soon = machine.now + 10_000;
+    assert!(machine.wake.is_some_and(|at| at.0 <= soon), "the kernel wants to be woken for that");
+    machine.pass_ms(10);
+    let stopped = info(&mut machine, boss, pid);
+    assert_eq!(stopped.state, ProcessState::Stopped);
+    assert!((300_000..302_000).contains(&stopped.service_us), "{} µs", stopped.service_us);
+}
+
+#[test]
 fn wrong_arguments_are_refused_with_what_is_allowed() {
     let mut machine = Machine::default();
     let conn = machine.connect(ADMIN);

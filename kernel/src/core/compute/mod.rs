@@ -11,7 +11,9 @@
 //! Nobody can take a processor away from a program in the middle of its quantum but the system, so quanta are short, and a
 //! program of the class batch should also ask the system to run it only where processors are idle. One that computes on
 //! after its quantum is charged for that, and keeps others waiting for as long as it usually does: what it computes has
-//! no end before, and if others had their turns then, the weights of those who are late would not count.
+//! no end before, and if others had their turns then, the weights of those who are late would not count. The time is
+//! charged when the quantum ends, and before that when it would reach the process's limit of service: one that never ends
+//! its quantum is held to that all the same.
 
 mod served;
 
@@ -39,8 +41,11 @@ const LATE_US_MAX: u64 = 250_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Quantum {
     device: usize,
-    since: Now,
     until: Now,
+    /// Up to when its time is charged.
+    charged: Now,
+    /// When the process will have had all the service that it may have.
+    limit_at: Option<Now>,
 }
 
 /// A process that waits for its turn.
@@ -77,6 +82,8 @@ pub(super) struct Turns {
     /// How long after the ends of its quanta each process asks again, in microseconds; the longest, which fades.
     late_us: BTreeMap<Pid, u64>,
     debts: BTreeMap<usize, Debt>,
+    /// When those who compute reach their limits of service.
+    limits: BTreeSet<(Now, Pid)>,
     /// When somebody who waits may have his turn.
     next_look: Option<Now>,
 }
@@ -85,6 +92,20 @@ impl Turns {
     /// When somebody who waits may have his turn without an event.
     pub(super) fn next_look(&self) -> Option<Now> {
         self.next_look
+    }
+
+    /// When somebody who computes reaches his limit of service.
+    pub(super) fn next_limit(&self) -> Option<Now> {
+        self.limits.first().map(|(at, _)| *at)
+    }
+
+    /// Notes when a process that computes reaches its limit of service, if it does.
+    fn expect_limit(&mut self, pid: Pid, at: Option<Now>) {
+        let Some(quantum) = self.quanta.get_mut(&pid) else { return };
+        if let Some(before) = std::mem::replace(&mut quantum.limit_at, at) {
+            self.limits.remove(&(before, pid));
+        }
+        self.limits.extend(at.map(|at| (at, pid)));
     }
 
     /// Puts a call in line.
@@ -192,8 +213,14 @@ impl Kernel {
         }
         self.turns.quanta.insert(
             waiting.pid,
-            Quantum { device, since: now, until: Now(now.0.saturating_add(u64::from(waiting.us))) },
+            Quantum {
+                device,
+                until: Now(now.0.saturating_add(u64::from(waiting.us))),
+                charged: now,
+                limit_at: None,
+            },
         );
+        self.expect_service_limit(waiting.pid);
         self.finish(call, Ok(Reply::Quantum { us: waiting.us }));
         self.next_in_turn(device)?;
         self.turns.busy_until(device, now)
@@ -239,22 +266,55 @@ impl Kernel {
         (theirs > 0).then_some(Share { weight: own, of: own + theirs })
     }
 
-    /// Ends the quantum of a process, if it has one, and charges it with the time since that began.
+    /// Ends the quantum of a process, if it has one, and charges it with the time that it is not charged for yet.
     pub(super) fn end_quantum(&mut self, pid: Pid) {
+        self.charge_quantum(pid);
+        self.turns.expect_limit(pid, None);
         let Some(quantum) = self.turns.quanta.remove(&pid) else { return };
-        let us = self.now.0.saturating_sub(quantum.since.0);
-        let debt = self.turns.debts.entry(quantum.device).or_default();
+        if self.processes.living(pid).is_some() {
+            self.turns.asked_again(pid, quantum, self.now);
+        }
+    }
+
+    /// Charges a process, if it has a quantum, with the time since it was charged for that last.
+    fn charge_quantum(&mut self, pid: Pid) {
+        let Some(quantum) = self.turns.quanta.get_mut(&pid) else { return };
+        let us = self.now.0.saturating_sub(quantum.charged.0);
+        quantum.charged = self.now;
+        let device = quantum.device;
+        let debt = self.turns.debts.entry(device).or_default();
         debt.pass(self.now, debt.share);
         if debt.share.is_some() {
             debt.owed_us =
                 debt.owed_us.saturating_sub(i64::try_from(us).unwrap_or(i64::MAX)).max(-OWED_US_MAX);
         }
         let Some(process) = self.processes.living_mut(pid) else { return };
-        self.turns.asked_again(pid, quantum, self.now);
         let who = Backlogged { pid, class: process.class(), nice: process.id.nice };
-        self.turns.served.charge(quantum.device, who, us);
+        self.turns.served.charge(device, who, us);
         if process.serve(us) {
             self.used_up.insert(pid);
+        }
+    }
+
+    /// Takes note of a limit of service that has changed, where its process computes.
+    pub(super) fn service_limit_changed(&mut self, pid: Pid) {
+        self.charge_quantum(pid);
+        self.expect_service_limit(pid);
+    }
+
+    /// Works out when a process that computes, and is charged up to now, reaches its limit of service.
+    fn expect_service_limit(&mut self, pid: Pid) {
+        let Some(process) = self.processes.living(pid) else { return };
+        let left = process.limits.service_us.map(|most| most.saturating_sub(process.id.counters.step_us));
+        let at = left.map(|us| Now(self.now.0.saturating_add(us.max(1))));
+        self.turns.expect_limit(pid, at);
+    }
+
+    /// Charges those who compute and have reached their limits of service.
+    pub(super) fn charge_at_limits(&mut self) {
+        while let Some((at, pid)) = self.turns.limits.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.turns.limits.remove(&(at, pid));
+            self.charge_quantum(pid);
         }
     }
 }

@@ -50,6 +50,9 @@ impl Kernel {
             process.bucket = args.value.map(|rate| Bucket::in_place_of(before, rate, now));
             self.recall(args.pid);
         }
+        if args.limit == Limit::ServiceUs {
+            self.service_limit_changed(args.pid);
+        }
         self.touch_process(args.pid);
         DONE
     }
