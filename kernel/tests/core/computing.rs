@@ -287,6 +287,23 @@ fn limit_of_service_holds_for_computing() {
 }
 
 #[test]
+fn program_that_has_used_its_service_up_is_refused_where_its_limit_says_so() {
+    let mut machine = Machine::default();
+    let (boss, conn) = (machine.connect(ADMIN), machine.connect(ADMIN));
+    let pid = machine.pid(conn);
+    let limit = |us| Setlimit { pid, limit: Limit::ServiceUs, value: Some(us), then: Some(AtLimit::Refuse) };
+    machine.call(boss, limit(30_000)).expect("it may");
+    for _ in 0..2 {
+        machine.call(conn, compute(20 * MS)).expect("it is not used up");
+        machine.pass_ms(20);
+    }
+    let fault = machine.call(conn, compute(20 * MS)).expect_err("it has had 40 ms");
+    assert!(fault.errno == Errno::E2BIG && fault.message.contains("30000"), "{fault}");
+    machine.call(boss, limit(60_000)).expect("it may");
+    machine.call(conn, compute(20 * MS)).expect("20 ms are left");
+}
+
+#[test]
 fn limit_of_service_holds_for_one_that_never_ends_its_quantum() {
     let mut machine = Machine::default();
     let (boss, conn) = (machine.connect(ADMIN), machine.connect(ADMIN));

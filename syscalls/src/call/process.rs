@@ -293,7 +293,7 @@ pub enum Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AtLimit {
-    /// Its generations end, and further ones are refused.
+    /// Its generations end, and further ones are refused; of `service_us` so is `compute`.
     Refuse,
     /// It is stopped as by STOP; raise the limit and send CONT.
     Stop,

@@ -34,7 +34,7 @@ pub enum Finish {
     Eos,
     /// A stop string came.
     Stop,
-    /// `max_tokens` were generated.
+    /// `max_tokens` were generated, or the process has used up what it may have.
     Length,
     /// The context is full.
     ContextFull,

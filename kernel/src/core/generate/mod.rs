@@ -249,13 +249,8 @@ impl Kernel {
             return Err(died_twice(id, at));
         }
         let process = self.process(context.owner)?;
-        let (served, most) = (process.id.counters.step_us, process.limits.service_us.unwrap_or(u64::MAX));
-        if served >= most {
-            let message = format!(
-                "process {} has had {served} us of models and its limit is {most}; raise it with setlimit",
-                process.id.pid
-            );
-            return Err(Fault::new(Errno::E2BIG, message));
+        if process.limits.service_us.is_some_and(|most| process.id.counters.step_us >= most) {
+            return Err(process.service_used_up());
         }
         // One that slides makes room of its own.
         let slides = context.length() >= context.tokens_max && context.on_full != OnFull::Stop;

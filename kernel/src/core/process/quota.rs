@@ -1,10 +1,11 @@
-//! Limits of what a process may use up in its life, and what becomes of it when it has: its calls are refused, or it gets
-//! XCPU, or it is stopped as by STOP. Who has reached one is noted where it is counted, and acted on when the event has
-//! been taken in, because ending a process in the middle of a step would change what the step is about.
+//! Limits of what a process may use up in its life, and what becomes of it when it has: its generations end and further
+//! ones are refused, or it gets XCPU, or it is stopped as by STOP. Who has reached one is noted where it is counted, and
+//! acted on when the event has been taken in, because ending a process in the middle of a step would change what the step
+//! is about.
 
 use syscalls::call::{AtLimit, Limit, Setlimit, Signal};
 use syscalls::reply::Finish;
-use syscalls::{ContextId, Pid};
+use syscalls::{ContextId, Errno, Fault, Pid};
 
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel};
@@ -45,6 +46,22 @@ impl Process {
         self.limits.service_us.is_some_and(|most| *served >= most)
     }
 
+    /// Whether it is refused further time of devices, because it has had all that it may have.
+    pub(in crate::core) fn is_refused_service(&self) -> bool {
+        let most = self.limits.service_us.filter(|most| self.id.counters.step_us >= *most);
+        most.is_some() && self.limits.then_of_service() == AtLimit::Refuse
+    }
+
+    /// What it is told that asks for time of a device beyond its limit.
+    pub(in crate::core) fn service_used_up(&self) -> Fault {
+        let (had, most) = (self.id.counters.step_us, self.limits.service_us.unwrap_or_default());
+        let message = format!(
+            "process {} has had {had} us of models and its limit is {most}; raise it with setlimit",
+            self.id.pid
+        );
+        Fault::new(Errno::E2BIG, message)
+    }
+
     /// What is to be done because it has used a limit up.
     pub(in crate::core) fn at_limit(&self) -> Option<AtLimit> {
         let (used, limits) = (&self.id.counters, &self.limits);
@@ -64,8 +81,9 @@ impl Kernel {
         for pid in std::mem::take(&mut self.used_up) {
             let Some(process) = self.processes.living(pid) else { continue };
             let (run, kill_at) = (process.run, process.kill_at);
-            if process.generated_tokens_left() == 0 {
-                // Each began with all that was left then, and together they would have it several times.
+            if process.generated_tokens_left() == 0 || process.is_refused_service() {
+                // Each began with all that was left then, and together they would have it several times; and none knows
+                // what time it will take.
                 let contexts: Vec<ContextId> = process.contexts.iter().copied().collect();
                 contexts.into_iter().for_each(|context| self.end_generation(context, Finish::Length));
             }

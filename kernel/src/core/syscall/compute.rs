@@ -24,6 +24,10 @@ impl Kernel {
             return Err(Fault::new(Errno::EAGAIN, message));
         }
         self.end_quantum(caller.pid);
+        let used_up = self.processes.living(caller.pid).filter(|process| process.is_refused_service());
+        if let Some(process) = used_up {
+            return Err(process.service_used_up());
+        }
         Ok(Next::Turn { device, us })
     }
 }
