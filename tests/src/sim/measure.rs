@@ -78,6 +78,11 @@ impl Measure {
         self.end = self.end.max(now);
     }
 
+    /// Whether a client has unanswered work.
+    pub fn waits(&self, client: usize) -> bool {
+        self.waiting.get(client).is_some_and(|waiting| waiting.open > 0)
+    }
+
     /// Tokens have come, this long after the client asked or after the ones before.
     pub fn tokens(&mut self, class: Class, first: bool, us: u64, tokens: u64, now: u64) {
         let of_class = self.by_class.entry(class).or_default();

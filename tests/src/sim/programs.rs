@@ -187,10 +187,6 @@ impl<'a> Programs<'a> {
             self.threads.remove(&number);
             return;
         };
-        if thread.asked.is_none() && !matches!(act, Act::Think(_) | Act::Close) {
-            thread.asked = Some(world.now());
-            self.measure.asks(task.client, world.now());
-        }
         if let Act::Think(us) = act {
             thread.at += 1;
             return world.alarm(world.now() + us, Alarm::Resume(number));
@@ -199,6 +195,11 @@ impl<'a> Programs<'a> {
             // Without a context there is nothing to do to it.
             return self.next_act(world, number);
         };
+        let waits = |thread: &&mut Thread| thread.asked.is_none() && !matches!(act, Act::Close);
+        if let Some(thread) = self.threads.get_mut(&number).filter(waits) {
+            thread.asked = Some(world.now());
+            self.measure.asks(task.client, world.now());
+        }
         if matches!(call, Call::Generate(_)) {
             self.meet_faults(world, task.client);
         }
@@ -376,4 +377,34 @@ fn connect(world: &mut World, client: &Client) -> Result<(ConnId, Pid)> {
 /// None: every other argument may be left out.
 pub fn spawn(name: &str) -> Result<Spawn> {
     Ok(serde_json::from_value(serde_json::json!({"name": name}))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use syscalls::call::Class;
+
+    use super::super::load::{Part, Task, clients};
+    use super::super::run::{Operator, Setting};
+    use super::super::world::Passed;
+    use super::*;
+
+    #[test]
+    fn task_whose_context_is_not_opened_waits_for_no_answer_afterwards() {
+        let (mut world, _) = Operator::boot(&Setting::default()).expect("the model mounts");
+        let prompt = vec![Part { seed: 1, tokens: 8 }];
+        let tasks = [0, 1].map(|client| Task::request(0, client, prompt.clone(), 2));
+        let load = Load::new("two".into(), clients(2, "c", Class::Normal), Vec::from(tasks));
+        // The second client wants a second model, which is not there.
+        let mut programs = Programs::start(&mut world, &load, 2).expect("both connect");
+        while let Some(passed) = world.advance() {
+            if let Passed::Alarm(alarm) = passed {
+                programs.alarm(&mut world, alarm).expect("nobody goes away");
+            }
+            while let Some((_, frame)) = world.heard() {
+                programs.heard(&mut world, frame);
+            }
+        }
+        assert_eq!((programs.answers, programs.failed.values().sum::<u64>()), (1, 1));
+        assert_eq!([0, 1].map(|client| programs.measure.waits(client)), [false; 2]);
+    }
 }
