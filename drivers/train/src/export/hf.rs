@@ -5,19 +5,18 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::whole::Beside;
 use super::{ExportError, Exported};
 use crate::checkpoint::write_tensors;
 use crate::token::Special;
 
 /// Writes the folder.
 pub(super) fn write(model: &Exported<'_>, folder: &Path) -> Result<(), ExportError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |error| ExportError::Io { path, error }
-    };
-    fs::create_dir_all(folder).map_err(io(folder))?;
+    let io = |error| ExportError::Io { path: folder.to_owned(), error };
+    fs::create_dir_all(folder).map_err(io)?;
     let weights = folder.join("model.safetensors");
-    write_tensors(&weights, model.weights).map_err(io(&weights))?;
+    let mut beside = Beside::default();
+    beside.write(&weights, |partial| write_tensors(partial, model.weights))?;
     let tokeniser = model.tokeniser.to_json()?;
     let mut texts = vec![
         ("config.json", model.config.to_json()?),
@@ -28,10 +27,9 @@ pub(super) fn write(model: &Exported<'_>, folder: &Path) -> Result<(), ExportErr
     }
     texts.push(("tokenizer.json", tokeniser));
     for (name, text) in texts {
-        let path = folder.join(name);
-        fs::write(&path, text).map_err(io(&path))?;
+        beside.write(&folder.join(name), |partial| fs::write(partial, text))?;
     }
-    Ok(())
+    beside.finish()
 }
 
 /// What Hugging Face's `AutoTokenizer` wants beside the tokeniser.

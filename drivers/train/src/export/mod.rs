@@ -18,6 +18,7 @@ mod pt;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vocabulary;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +28,7 @@ use candle_core::Tensor;
 use crate::ModelConfig;
 use crate::checkpoint::write_tensors;
 use crate::token::Tokeniser;
+use whole::Beside;
 
 pub use error::ExportError;
 pub use gguf::Matrices;
@@ -57,10 +59,13 @@ impl Exported<'_> {
     ///
     /// [`ExportError`].
     pub fn write(&self, format: Format, to: &Path) -> Result<(), ExportError> {
-        let io = |error| ExportError::Io { path: to.to_owned(), error };
         match format {
             Format::Hf => hf::write(self, to),
-            Format::Safetensors => write_tensors(to, self.weights).map_err(io),
+            Format::Safetensors => {
+                let mut beside = Beside::default();
+                beside.write(to, |partial| write_tensors(partial, self.weights))?;
+                beside.finish()
+            }
             Format::Gguf(matrices) => gguf::write(self, matrices, to),
             Format::Pt => pt::write(self, to),
         }

@@ -86,6 +86,35 @@ fn folder_comes_back_bit_for_bit() {
 }
 
 #[test]
+fn model_that_cannot_be_written_whole_leaves_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (older, newer) = (gpt2(Kind::Char), llama());
+    let at = folder.path().join("model");
+    let contents = || {
+        let entries = std::fs::read_dir(&at).unwrap().map(|entry| entry.unwrap());
+        let file = |entry: std::fs::DirEntry| (entry.file_name(), std::fs::read(entry.path()).unwrap());
+        entries.map(file).collect::<BTreeMap<_, _>>()
+    };
+    write(&older, Format::Hf, &at).unwrap();
+    let before = contents();
+    // There is no place for the file that comes last.
+    let in_the_way = at.join("tokenizer.json.partial");
+    std::fs::create_dir(&in_the_way).unwrap();
+    write(&newer, Format::Hf, &at).unwrap_err();
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert!(contents() == before, "a part of the newer one has come there");
+    write(&newer, Format::Hf, &at).unwrap();
+    assert!(contents() != before && contents().len() == before.len());
+
+    let file = folder.path().join("model.safetensors");
+    write(&older, Format::Safetensors, &file).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    std::fs::create_dir(folder.path().join("model.safetensors.partial")).unwrap();
+    write(&newer, Format::Safetensors, &file).unwrap_err();
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[test]
 fn gguf_of_every_family_passes_the_checked_reader() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().join("model.gguf");
