@@ -204,6 +204,13 @@ class Models(Place):
         self.assertEqual(llama.generate_text(asked, 12, temperature=0), alone)
         texts = llama._ask(task="generate", text=asked, max_tokens=12)["texts"]
         self.assertEqual([written["text"] for written in texts], alone)
+        # Of more than it reads, the end counts; nothing is gone on after as a text begins.
+        long = TEXT[:1000]
+        said = llama.generate_text(long, 12, temperature=0)
+        self.assertTrue(said)
+        self.assertTrue(llama._ask(task="generate", text=long, max_tokens=12)["text"].startswith(said))
+        empty = llama._ask(task="generate", text="", max_tokens=12)["text"]
+        self.assertEqual(llama.generate_text(["", "says"], 12, temperature=0), [empty, alone[2]])
         llama.close()
         t5 = llmasos.models.Transformer(**SMALL, form="t5", tokenizer=llmasos.tokenizers.Unigram(200))
         t5.fit(llmasos.datasets.from_list([TEXT]), **{**SHORT, "steps": 2})

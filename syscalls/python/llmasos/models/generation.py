@@ -38,9 +38,7 @@ class Generation(Model):
         if self._mounted() is not None:
             written = self._written(texts, max_tokens, sampling, seed)
         else:
-            seed = random.getrandbits(62) if seed is None else seed
-            answer = self._ask(task="generate", text=texts, max_tokens=max_tokens, seed=seed, **sampling)
-            written = [text["text"] for text in answer["texts"]]
+            written = self._answered(texts, max_tokens, sampling, seed)
         return written[0] if isinstance(prompt, str) else written
 
     @suggests
@@ -59,7 +57,7 @@ class Generation(Model):
         if self._mounted() is None:
             yield self.generate_text(prompt, max_tokens, seed=seed, **sampling)  # type: ignore[arg-type]
             return
-        yield from self._stream(prompt, max_tokens, {**sampling, "min_p": 0.0, "seed": seed})
+        yield from self._stream(prompt, max_tokens, sampling, seed)
 
     def _written(
         self, prompts: list[str], max_tokens: int, sampling: dict[str, Any], seed: int | None
@@ -69,23 +67,40 @@ class Generation(Model):
         for first in range(0, len(prompts), TOGETHER):
             part = prompts[first : first + TOGETHER]
             seeds = [None if seed is None else seed + first + number for number in range(len(part))]
-            streams = [
-                self._stream(prompt, max_tokens, {**sampling, "min_p": 0.0, "seed": own})
-                for prompt, own in zip(part, seeds)
-            ]
+            streams = [self._stream(prompt, max_tokens, sampling, own) for prompt, own in zip(part, seeds)]
             # All have begun before the first is read to its end.
             begun = [next(stream, "") for stream in streams]
             written += [head + "".join(stream) for head, stream in zip(begun, streams)]
         return written
 
-    def _stream(self, prompt: str, max_tokens: int, sampling: dict[str, Any]) -> Iterator[str]:
+    def _answered(
+        self, prompts: list[str], max_tokens: int, sampling: dict[str, Any], seed: int | None
+    ) -> list[str]:
+        """Texts by a process that has the model."""
+        seed = random.getrandbits(62) if seed is None else seed
+        answer = self._ask(task="generate", text=prompts, max_tokens=max_tokens, seed=seed, **sampling)
+        return [text["text"] for text in answer["texts"]]
+
+    def _stream(
+        self, prompt: str, max_tokens: int, sampling: dict[str, Any], seed: int | None
+    ) -> Iterator[str]:
         mount = self._mounted()
         assert mount is not None, "the caller has looked"
         client = mount.client
-        context = client.call("open", model=mount.name)["context"]
+        tokens = client.call("tokenize", model=mount.name, text=prompt, bos=True)
+        if not tokens:
+            # The daemon goes on with what is there; with what a text begins, the trainer knows.
+            yield from self._answered([prompt], max_tokens, sampling, seed)
+            return
+        opened = client.call("open", model=mount.name)
+        context = opened["context"]
         try:
-            client.call("append", context=context, text=prompt)
-            sampling = {name: value for name, value in sampling.items() if value is not None}
+            # As the trainer reads one: what it says depends on the end of a long text, and one token must have room.
+            room = max(opened["tokens_max"] - 1, 1)
+            client.call("append", context=context, tokens=tokens[-room:])
+            sampling = {**sampling, "min_p": 0.0}
+            if seed is not None:
+                sampling["seed"] = seed
             for event in client.generate(context=context, max_tokens=max_tokens, sampling=sampling):
                 if "event" in event and event.get("text"):
                     yield event["text"]
