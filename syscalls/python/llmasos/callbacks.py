@@ -31,7 +31,7 @@ class Callback:
 
 @dataclass(frozen=True)
 class EarlyStopping(Callback):
-    """Ends the run after so many evaluations without a better loss. The trainer does so by itself."""
+    """Ends the run after so many evaluations without a better loss, so `fit` needs data for validation."""
 
     patience: int = 3
 

@@ -45,6 +45,8 @@ def specification(
         spec["tokeniser"] = {"kind": tokenizer.spec()}
     for callback in callbacks:
         if isinstance(callback, EarlyStopping):
+            if validation is None:
+                raise ValueError("EarlyStopping goes by the loss on other data; give some, such as validation=0.1")
             spec["evaluation"] = {**spec.get("evaluation", {}), "patience": callback.patience}
         if isinstance(callback, Samples):
             every = {"every": callback.every, "prompt": callback.prompt}

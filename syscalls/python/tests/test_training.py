@@ -145,6 +145,8 @@ class Training(Place):
         self.assertEqual(history.steps[-1], 20)
         self.assertTrue(history.samples and all(isinstance(text, str) for text in history.samples))
         self.assertEqual(len(history.val_loss), 2)
+        with self.assertRaisesRegex(ValueError, "EarlyStopping goes by .*; give some, such as validation=0.1"):
+            self.gpt().fit(self.small(), callbacks=callbacks, validation=None, **SHORT)
 
     def test_ctrl_c_keeps_a_checkpoint_and_says_where(self) -> None:
         text = PROGRAM.replace("Transformer()", "GPT()").replace("model.fit(train_data, optimizer, loss_fn)", FIT)
