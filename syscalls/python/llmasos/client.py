@@ -20,6 +20,9 @@ from .plain import plain
 #: The version of the interface that is spoken here.
 ABI_VERSION = 1
 
+#: What is read of the socket at once, in bytes.
+READ_BYTES = 1 << 16
+
 
 class Client:
     """A connection to the daemon, and the process that it is there.
@@ -52,7 +55,8 @@ class Client:
             how = "start one with `llmasos daemon`, or connect with llmasos.connect()"
             raise Fault(code, f"no daemon answers on {path}: {error.strerror}; {how}") from error
         self._socket.settimeout(timeout)
-        self._lines = self._socket.makefile("rb")
+        #: What has come and is not taken yet. A file of the socket would read no more after a time limit.
+        self._received = bytearray()
         hello.update({"version": ABI_VERSION, "name": name, "class": class_, "nice": nice})
         self.hello: dict[str, Any] = self._answer(self._send("hello", None, hello), None)
         self.pid: int = self.hello["pid"]
@@ -116,8 +120,14 @@ class Client:
         request["args"] = {name.rstrip("_"): value for name, value in args.items() if value is not None}
         try:
             self._socket.sendall(json.dumps(request, default=plain).encode() + b"\n")
+        except TimeoutError as error:
+            # A part of the call may have been sent, and what came next would be taken for the rest of it.
+            self._socket.close()
+            message = "the daemon did not take the call within the time limit; connect again"
+            raise Fault("ETIMEDOUT", message) from error
         except OSError as error:
-            raise Fault("ECONNRESET", f"the daemon has closed the connection: {error.strerror}") from error
+            message = f"the daemon has closed the connection: {error.strerror or error}"
+            raise Fault("ECONNRESET", message) from error
         return self._last
 
     def _answer(self, request: int, on_event: Callable[[dict[str, Any]], None] | None) -> Any:
@@ -135,11 +145,11 @@ class Client:
             return waiting.popleft()
         while True:
             try:
-                line = self._lines.readline()
+                line = self._line()
             except TimeoutError as error:
                 raise Fault("ETIMEDOUT", "the daemon did not answer within the time limit") from error
             except OSError as error:
-                raise Fault("ECONNRESET", f"the connection is broken: {error.strerror}") from error
+                raise Fault("ECONNRESET", f"the connection is broken: {error.strerror or error}") from error
             if not line:
                 raise Fault("ECONNRESET", "the daemon has closed the connection")
             frame: dict[str, Any] = json.loads(line)
@@ -147,9 +157,21 @@ class Client:
                 return frame
             self._frames.setdefault(frame["id"], deque()).append(frame)
 
+    def _line(self) -> bytes:
+        """The next line; nothing at the end of the connection. What has come of one stays when the time is over."""
+        looked = 0
+        while (end := self._received.find(b"\n", looked)) < 0:
+            looked = len(self._received)
+            more = self._socket.recv(READ_BYTES)
+            if not more:
+                return b""
+            self._received += more
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        return line
+
     def close(self) -> None:
         """Ends the connection, and with it the process."""
-        self._lines.close()
         self._socket.close()
 
     def __enter__(self) -> Client:

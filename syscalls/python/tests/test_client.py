@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import tempfile
+import threading
 import unittest
+from pathlib import Path
 
 import llmasos
 from llmasos import daemon
@@ -67,6 +71,35 @@ class Calls(Place):
             os.environ.update({"LLMASOS_BIN": before} if before else {})
         for part in ("llmasos-trainer", str(self.folder), "LLMASOS_BIN", "make build"):
             self.assertIn(part, str(caught.exception))
+
+
+class Limits(unittest.TestCase):
+    def test_call_behind_one_whose_time_was_over_is_answered(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+            path = Path(folder, "socket")
+            listener.bind(str(path))
+            listener.listen()
+
+            def answer() -> None:
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rb") as calls:
+                    # Of the second answer one part comes in time, and the rest with that of the third call.
+                    for said in (
+                        b'{"id": 1, "ok": {"hello": {"pid": 7}}}\n',
+                        b'{"id": 2, "ok": ',
+                        b'{"done": {}}}\n{"id": 3, "ok": {"spawned": {"pid": 8}}}\n',
+                    ):
+                        calls.readline()
+                        connection.sendall(said)
+                    calls.readline()
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            with llmasos.Client(path, timeout=2) as client:
+                with self.assertRaisesRegex(llmasos.Fault, "ETIMEDOUT: the daemon did not answer within"):
+                    client.call("receive")
+                self.assertEqual(client.call("spawn", name="child"), {"pid": 8})
+            thread.join()
 
 
 if __name__ == "__main__":
