@@ -131,9 +131,14 @@ struct Told {
     version: Option<String>,
 }
 
+/// Asks for that. Servers that do not answer such a question, or are made to refuse it, tell nothing, and may send the file.
 fn ask(agent: &ureq::Agent, url: &str) -> Result<Told, FetchError> {
     let request = agent.head(url).config().max_redirects(0).build();
     let answer = request.call().map_err(|error| FetchError::Unreachable(error.to_string()))?;
+    let refusals = [StatusCode::FORBIDDEN, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+    if refusals.contains(&answer.status()) {
+        return Ok(Told::default());
+    }
     if answer.status().is_client_error() || answer.status().is_server_error() {
         return Err(FetchError::Status(answer.status()));
     }

@@ -119,6 +119,11 @@ fn file_that_was_damaged_on_the_way_is_not_kept() {
 
 /// A server that answers each GET with these bytes, and then is silent or hangs up.
 fn answers(bytes: Vec<u8>, hangs_up: bool) -> String {
+    answers_and_tells("200 OK", bytes, hangs_up)
+}
+
+/// The same, with the status that it answers where it is asked to tell of the file.
+fn answers_and_tells(told: &'static str, bytes: Vec<u8>, hangs_up: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -129,8 +134,8 @@ fn answers(bytes: Vec<u8>, hangs_up: bool) -> String {
             let first = lines.next().unwrap().unwrap();
             lines.map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
             if first.starts_with("HEAD") {
-                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                stream.write_all(head).unwrap();
+                let head = format!("HTTP/1.1 {told}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(head.as_bytes()).unwrap();
                 continue;
             }
             let _ = stream.write_all(&bytes);
@@ -154,6 +159,24 @@ fn answer_without_a_length_that_breaks_off_is_not_kept() {
     let whole = [&chunked[..], b"0\r\n\r\n"].concat();
     fetch(&of(&answers(whole, true), &place.path("other/file"))).unwrap();
     assert_eq!(std::fs::read(place.path("other/file")).unwrap(), b"half");
+}
+
+#[test]
+fn server_that_does_not_tell_of_a_file_is_asked_for_it() {
+    let place = Place::default();
+    let sends = |status: &str| {
+        format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbody").into_bytes()
+    };
+    for told in ["403 Forbidden", "405 Method Not Allowed", "501 Not Implemented"] {
+        let to = place.path(told);
+        fetch(&of(&answers_and_tells(told, sends("200 OK"), true), &to)).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"body", "{told}");
+    }
+    let to = place.path("shut");
+    let error = fetch(&of(&answers_and_tells("403 Forbidden", sends("403 Forbidden"), true), &to));
+    assert!(error.unwrap_err().to_string().contains("the server answers 403"));
+    let error = fetch(&of(&answers_and_tells("404 Not Found", sends("200 OK"), true), &to));
+    assert!(error.unwrap_err().to_string().contains("the server answers 404") && !to.exists());
 }
 
 #[test]
