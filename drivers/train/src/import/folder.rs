@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
@@ -130,6 +131,15 @@ fn numbers(name: &str, ending: &str) -> Option<(String, u32)> {
 
 /// Reads the tensors of a file of PyTorch's. What its pickle says to call is looked at, and never called.
 fn read_pickled(path: &Path) -> io::Result<BTreeMap<String, Tensor>> {
+    // candle takes it that tuples are as long as PyTorch makes them and that sizes are those of memory, and panics where they
+    // are not. All that it has in hand then is what it has read of the file, which goes with it.
+    catch_unwind(AssertUnwindSafe(|| tensors_of(path))).unwrap_or_else(|_| {
+        let why = "it is damaged: what it says of a tensor is not what PyTorch writes";
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
+    })
+}
+
+fn tensors_of(path: &Path) -> io::Result<BTreeMap<String, Tensor>> {
     let invalid = |error: candle_core::Error| {
         let why = format!("{error}; give a zip file of tensors, as PyTorch writes it since 1.6");
         io::Error::new(io::ErrorKind::InvalidData, why)
@@ -204,6 +214,23 @@ mod tests {
         assert_eq!(numbers("part"), upto.map(|number| number + 4.0));
         assert_eq!(numbers("a.LayerNorm.weight"), [1.0; 3]);
         assert!(!found.contains_key("positions"));
+    }
+
+    #[test]
+    fn pickle_with_a_tensor_of_too_few_parts_is_refused_in_a_sentence() {
+        use std::io::Write;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(folder.path().join("pytorch_model.bin")).unwrap();
+        let mut zip = zip::ZipWriter::new(file);
+        let stored =
+            zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        zip.start_file("archive/data.pkl", stored).unwrap();
+        // {"a": torch._utils._rebuild_tensor_v2()}
+        zip.write_all(b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n)Rs.").unwrap();
+        zip.finish().unwrap();
+        let error = names(folder.path()).unwrap_err();
+        assert!(error.contains("pytorch_model.bin: it is damaged"), "{error}");
     }
 
     #[test]
