@@ -56,7 +56,11 @@ pub(super) struct Find {
 pub(super) fn resolve(arguments: &Resolve) -> Result<ExitCode, RunError> {
     let here = std::env::current_dir().map_err(RunError::io(Path::new(".")))?;
     let spec = arguments.specification.read()?.resolved(&here, &search(&arguments.cache))?;
-    println!("{}", serde_json::to_string(&spec).expect("a specification has a form in JSON"));
+    let json = serde_json::to_string(&spec).map_err(|error| {
+        // Paths are the only parts that may have none.
+        RunError::Unfit(format!("{error}; start it in a folder, and name folders, whose names are UTF-8"))
+    })?;
+    println!("{json}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,9 @@
 //! What is refused, and what the sentence says.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 
 use super::Place;
 
@@ -57,6 +60,19 @@ fn validation_data_of_which_nothing_would_count_are_refused_before_the_first_ste
     let said = place.refused(&[]);
     assert!(said.contains("would compare nothing") && said.contains("one pair"), "{said}");
     assert!(!place.path("run").exists());
+}
+
+#[test]
+fn specification_with_a_path_that_json_has_not_is_not_resolved() {
+    let place = Place::default();
+    let folder = place.path("").join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llmasos-trainer"));
+    command.arg("resolve").arg(place.path("spec.ron")).args(["--set", "out=run"]).current_dir(&folder);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("invalid UTF-8") && said.contains("start it in a folder"), "{said}");
 }
 
 #[test]
