@@ -30,7 +30,7 @@ mod source;
 mod table;
 mod tagged;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod tokens;
 mod windows;

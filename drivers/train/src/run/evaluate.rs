@@ -49,17 +49,24 @@ pub fn evaluate(
     Ok(Evaluation { loss: loss.mean(), accuracy })
 }
 
-/// The batches of an evaluation.
+/// The batches of an evaluation, but for a pair that is left over: it would count as one that is told from all others.
 fn evaluated(data: &Collator, rows: usize, batches: Option<u64>) -> impl Iterator<Item = Batch> {
     let count = data.examples().count(0);
     let all = count.div_ceil(rows as u64);
     let batches = batches.unwrap_or(all).clamp(1, all);
-    (0..batches).map(move |number| {
+    let all_alone = rows == 1 || count == 1;
+    let each = (0..batches).map(move |number| {
         // Of all batches where all are wanted, so that every example is met once.
         let place = if batches == all { number * rows as u64 } else { number * count / batches };
         let rows = rows.min((count - place) as usize);
         data.batch(Position { epoch: 0, place, seen: place }, rows).0
-    })
+    });
+    each.filter(move |batch| all_alone || !is_alone(batch))
+}
+
+/// Whether it is one pair, which is compared with no other one.
+fn is_alone(batch: &Batch) -> bool {
+    batch.compares() && batch.rows() == batch.together()
 }
 
 /// Refuses data of whose evaluation nothing would count: its loss would be 0, and the first one the best.
@@ -68,9 +75,7 @@ fn evaluated(data: &Collator, rows: usize, batches: Option<u64>) -> impl Iterato
 ///
 /// [`RunError::Unfit`].
 pub(super) fn check_targets(data: &Collator, rows: usize, batches: Option<u64>) -> Result<(), RunError> {
-    // A pair that is alone in its batch is compared with no other one.
-    let alone = |batch: &Batch| batch.compares() && batch.rows() == batch.together();
-    if evaluated(data, rows, batches).any(|batch| batch.counted() > 0 && !alone(&batch)) {
+    if evaluated(data, rows, batches).any(|batch| batch.counted() > 0 && !is_alone(&batch)) {
         return Ok(());
     }
     let why = match data.examples().task() {
@@ -107,4 +112,27 @@ fn count_right(
     let counted = pairs.filter(|(_, targets)| targets.iter().all(|target| *target != IGNORE));
     let right = |(best, targets): &(&[u32], &[i32])| best.iter().zip(*targets).all(|(b, t)| *b as i32 == *t);
     Ok(counted.fold((0, 0), |(sum, all), pair| (sum + usize::from(right(&pair)), all + 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::data::Source;
+    use crate::data::tests::{collator, write};
+    use crate::token::Family;
+
+    #[test]
+    fn pair_that_is_left_over_counts_in_no_evaluation() {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs: String = (0..5).map(|n| format!("a{n}\tb{n}\n")).collect();
+        let file = write(folder.path(), "a.tsv", pairs);
+        let source = Source::Pairs { file, source: "0".into(), target: "1".into() };
+        let data = collator(folder.path(), &source, Task::Similar { length: 6 }, Family::Encoder);
+        let counted =
+            |rows| evaluated(&data, rows, None).map(|batch| batch.counted()).collect::<Vec<usize>>();
+        assert_eq!(counted(2), [2, 2]);
+        assert_eq!(counted(3), [3, 2]);
+        assert_eq!(counted(1), [1; 5], "all of them are alone, and show whether the loss is a number");
+    }
 }

@@ -25,7 +25,7 @@ fn search(folder: &Path) -> Search {
     }
 }
 
-fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+pub(crate) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, content).unwrap();
@@ -55,7 +55,7 @@ fn texts(file: &TokenFile, tokeniser: &Tokeniser) -> Vec<String> {
     (0..file.records()).map(text).collect()
 }
 
-fn collator(folder: &Path, source: &Source, task: Task, family: Family) -> Collator {
+pub(crate) fn collator(folder: &Path, source: &Source, task: Task, family: Family) -> Collator {
     let tokeniser = bytes(family);
     let file = prepared(source, folder, &tokeniser).unwrap();
     Collator::new(Examples::new(file, task, Order::Sequential, 5).unwrap(), &tokeniser).unwrap()
