@@ -115,6 +115,31 @@ fn model_that_cannot_be_written_whole_leaves_the_one_before() {
 }
 
 #[test]
+fn place_of_a_model_keeps_its_mode_its_links_and_its_kind() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+    let folder = tempfile::tempdir().unwrap();
+    let [file, link, pipe] = ["file", "link", "pipe"].map(|name| folder.path().join(name));
+    let made = llama();
+    write(&made, Format::Safetensors, &file).unwrap();
+    let wanted = std::fs::read(&file).unwrap();
+
+    std::fs::write(&file, "older").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("file", &link).unwrap();
+    write(&made, Format::Safetensors, &link).unwrap();
+    assert!(link.is_symlink() && std::fs::read(&file).unwrap() == wanted);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+
+    nix::unistd::mkfifo(pipe.as_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reads = pipe.clone();
+    let reader = std::thread::spawn(move || std::fs::read(reads).unwrap());
+    write(&made, Format::Safetensors, &pipe).unwrap();
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert!(reader.join().unwrap() == wanted);
+}
+
+#[test]
 fn gguf_of_every_family_passes_the_checked_reader() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().join("model.gguf");

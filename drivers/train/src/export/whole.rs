@@ -15,18 +15,35 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Has a file written under another name, and sees to it that it is on the disk.
+    /// Has a file written under another name, and sees to it that it is on the disk. Where a link leads is replaced and not
+    /// the link, by a file that the same users may read. What is no file, such as a pipe, is written to.
     pub(super) fn write(
         &mut self,
         to: &Path,
         write: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<(), ExportError> {
-        let mut partial = to.as_os_str().to_owned();
+        let failed = |error| ExportError::Io { path: to.to_owned(), error };
+        let place = to.canonicalize().unwrap_or_else(|_| to.to_owned());
+        let older = fs::metadata(&place).ok();
+        if let Some(older) = &older {
+            if !older.is_file() {
+                return write(&place).map_err(failed);
+            }
+            // One that must not be written to stays.
+            File::options().write(true).open(&place).map_err(failed)?;
+        }
+        let mut partial = place.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        self.files.push((partial.clone(), to.to_owned()));
-        let written = write(&partial).and_then(|()| File::open(&partial)?.sync_all());
-        written.map_err(|error| ExportError::Io { path: to.to_owned(), error })
+        self.files.push((partial.clone(), place));
+        let written = write(&partial).and_then(|()| {
+            let file = File::open(&partial)?;
+            if let Some(older) = older {
+                file.set_permissions(older.permissions())?;
+            }
+            file.sync_all()
+        });
+        written.map_err(failed)
     }
 
     /// Puts all in their places.
