@@ -314,13 +314,17 @@ fn step_withdrawn_among_its_guesses_keeps_what_was_chosen() {
     let (expected, ..) = generate(&[], None);
     let (all, first, took) = generate(&expected, None);
     assert_eq!((all == expected, first), (true, COUNT));
-    let mut among = 0;
-    for part in 1..20 {
+    let mut among = false;
+    // Beside others on the machine all of one round may come too early or too late.
+    for part in (1..20).cycle().take(400) {
         let (all, first, _) = generate(&expected, Some(took * part / 20));
         assert!(all == expected, "withdrawn when {first} tokens were chosen");
-        among += usize::from((1..COUNT).contains(&first));
+        among |= (1..COUNT).contains(&first);
+        if among && part == 19 {
+            break;
+        }
     }
-    assert!(among > 0, "no step was stopped among its guesses");
+    assert!(among, "no step was stopped among its guesses");
 }
 
 #[test]
