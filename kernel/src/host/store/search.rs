@@ -21,11 +21,20 @@ pub(super) struct Search {
     words: BTreeMap<String, u32>,
     /// How many values have each of them.
     with: Vec<u32>,
-    /// Values that have some: key, words in all, and how often each of those that it has. Nothing of the others, since a
-    /// text may have a thousand words and a store a hundred thousand values.
-    hits: Vec<(String, u32, Vec<(u32, u32)>)>,
+    /// Values that have some.
+    hits: Vec<Hit>,
     values: u32,
     length: u64,
+}
+
+/// A value that has words which are looked for.
+struct Hit {
+    key: String,
+    /// Its words in all.
+    length: u32,
+    /// How often it has each of those. Nothing of the others, since a text may have a thousand words and a store a
+    /// hundred thousand values.
+    row: Vec<(u32, u32)>,
 }
 
 impl Search {
@@ -56,7 +65,7 @@ impl Search {
             return;
         }
         counts.keys().for_each(|number| self.with[*number as usize] += 1);
-        self.hits.push((key.into(), length, counts.into_iter().collect()));
+        self.hits.push(Hit { key: key.into(), length, row: counts.into_iter().collect() });
     }
 
     /// The best values with their scores, those of the same score in the order of their keys.
@@ -71,7 +80,7 @@ impl Search {
             parts.sum()
         };
         let mut found: Vec<(String, f32)> =
-            self.hits.into_iter().map(|(key, length, row)| (key, score(length, &row))).collect();
+            self.hits.into_iter().map(|hit| (hit.key, score(hit.length, &hit.row))).collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         found.truncate(count);
         found
@@ -140,7 +149,7 @@ mod tests {
         let mut search = Search::new(&words.join(" "));
         search.see("none", &json!("others"));
         search.see("one", &json!("w7, others, and w7"));
-        let kept: Vec<usize> = search.hits.iter().map(|(_, _, row)| row.len()).collect();
+        let kept: Vec<usize> = search.hits.iter().map(|hit| hit.row.len()).collect();
         assert_eq!(kept, [1]);
         assert_eq!(search.best(10).len(), 1);
     }
