@@ -350,7 +350,10 @@ fn training_is_a_program_of_class_batch_that_reaches_what_its_specification_name
     let fault = machine.call(conn, train("/text", "relative")).expect_err("the daemon has no folder");
     assert!(fault.errno == Errno::EINVAL && fault.message.contains("`out`"), "{fault}");
     let fault = machine.call(conn, train(&format!("/{}", "t".repeat(65_536)), "/run")).expect_err("too long");
-    assert!(fault.errno == Errno::E2BIG && fault.message.contains("name the folder"), "{fault}");
+    assert!(
+        fault.errno == Errno::E2BIG && fault.message.contains("name the folder that the files"),
+        "{fault}"
+    );
     let call = machine.begin(conn, Train { resume: true, ..train("/text", "/run") });
     let (pid, program) = machine.programs.pop().expect("the host is asked to start it");
     assert_eq!(program.argv[0], "llmasos-trainer");

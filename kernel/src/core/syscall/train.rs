@@ -72,7 +72,7 @@ fn long(spec: &Value, fault: Fault) -> Fault {
         return fault;
     }
     let message = format!(
-        "the specification takes {} bytes, and the arguments of the trainer {ARGUMENT_BYTES_MAX} at most; name the folder          that the files are in, as `Dataset(name: …)`",
+        "the specification takes {} bytes, and the arguments of the trainer {ARGUMENT_BYTES_MAX} at most; name the folder that the files are in, as `Dataset(name: …)`",
         spec.to_string().len()
     );
     Fault { message, ..fault }
