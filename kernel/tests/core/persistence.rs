@@ -189,6 +189,7 @@ fn context_whose_model_is_another_file_sleeps_on_and_its_calls_fail() {
     assert!(fault.message.contains("another file"), "{fault}");
     let fault = machine.call_as(user, Some(pid), append_bytes(context, "x")).expect_err("another file still");
     assert_eq!(fault.errno, Errno::ENODEV, "to try again would be in vain: {fault}");
+    assert!(fault.message.ends_with("; mount that one again"), "{fault}");
     assert_eq!(machine.images.contexts.len(), 1, "what it holds is kept");
 }
 

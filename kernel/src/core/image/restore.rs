@@ -271,7 +271,10 @@ impl ContextImage {
     pub(in crate::core) fn trouble_on(&self, model: &Model) -> Option<Fault> {
         let (length, window) = (self.log.len() as u32, model.context_tokens_max());
         if self.fingerprint != model.fingerprint() {
-            let message = format!("model {} is another file than the one that it was made with", model.name);
+            let message = format!(
+                "model {} is another file than the one that it was made with; mount that one again",
+                model.name
+            );
             return Some(Fault::new(Errno::ENODEV, message));
         }
         (length > window).then(|| {
