@@ -162,6 +162,7 @@ fn metadata_that_llama_cpp_aborts_on_is_refused() {
         ("llama.attention.head_count", Value::U32(3), "cannot share 2 key-value heads"),
         ("llama.attention.head_count", Value::U32(6), "no multiple of its 6 heads"),
         ("llama.attention.head_count_kv", Value::U32(0), "cannot share 0 key-value heads"),
+        ("llama.full_attention_interval", Value::U32(0), "its `llama.full_attention_interval` is 0"),
         ("llama.expert_count", Value::U32(8), "uses 0 of 8 experts"),
         ("llama.expert_used_count", Value::U32(2), "uses 2 of 0 experts"),
         ("llama.rope.scaling.type", Value::Text("odd".into()), "is `odd`; llama.cpp has none, linear"),

@@ -79,7 +79,12 @@ fn check_sizes(header: &Header) -> Result<()> {
     size(header, "block_count", LAYERS_MAX)?;
     size(header, "context_length", u64::from(u32::MAX / 2))?;
     size(header, "embedding_length", EMBEDDING_MAX)?;
-    Ok(())
+    // llama.cpp divides the numbers of layers by it.
+    let interval = header.own_key("full_attention_interval");
+    match header.count(&interval) {
+        Some(0) => refuse(format!("its `{interval}` is 0: the file is damaged")),
+        _ => Ok(()),
+    }
 }
 
 /// The heads of each layer, or of all alike.
