@@ -5,8 +5,8 @@
 //! input and output share counts twice where the CPU multiplies by a copy of it (see `packing.rs`).
 //!
 //! **Pool**: for each token and layer with attention, a key and a value of two bytes (F16) a number for each
-//! key-value head; a pool of sequences that are kept as a state has that instead (`n_embd_r` and `n_embd_s` in
-//! `llama-hparams.cpp`).
+//! key-value head, or a key alone where values are a part of it; a layer that keeps sequences as a state has that instead
+//! (`n_embd_r` and `n_embd_s` in `llama-hparams.cpp`).
 //!
 //! **Compute**: `ggml_gallocr` gives each byte to one operation after another, so the buffer is as large as the
 //! widest moment of the graph that `llama_context::sched_reserve` plans for a full ubatch of n tokens over C cells:
@@ -77,6 +77,14 @@ const STATES_AT_ONCE: u64 = 2;
 
 /// Architectures with sliding windows also where the header does not say how large they are.
 const WINDOWED: [&str; 5] = ["exaone-moe", "exaone4", "gemma2", "llama4", "smallthinker"];
+
+/// Architectures in which the last of so many layers attends and the others recur, where the header does not say which.
+const INTERVALS: [(&str, u64); 5] =
+    [("minimax-01", 8), ("qwen35", 4), ("qwen35moe", 4), ("qwen3next", 4), ("qwen4exp", 4)];
+
+/// Architectures whose keys are compressed where the header says so, with the values in them, and which keep nothing else
+/// for a token.
+const COMPRESSED: [&str; 3] = ["bailingmoe3", "deepseek2", "kimi-linear"];
 
 /// Estimates what the model of this header takes when it is loaded as the request says. `others` are the tensors of its
 /// other files, where it is split into several.
@@ -220,14 +228,16 @@ impl Shape {
         let shared = at_layer(header, "attention.head_count_kv", layer).unwrap_or(heads);
         let even = self.width / heads.max(1);
         let length = |key: &str| header.own_count(key).unwrap_or(even);
-        shared.saturating_mul(length("attention.key_length").saturating_add(length("attention.value_length")))
+        let values = if is_compressed(header) { 0 } else { length("attention.value_length") };
+        shared.saturating_mul(length("attention.key_length").saturating_add(values))
     }
 
     fn token_bytes(&self, header: &Header, layer: usize) -> u64 {
-        if RECURRENT.contains(&header.architecture.as_str()) {
-            return 0;
+        if attends(header, layer) {
+            self.key_value_numbers(header, layer).saturating_mul(POOL_NUMBER_BYTES)
+        } else {
+            0
         }
-        self.key_value_numbers(header, layer).saturating_mul(POOL_NUMBER_BYTES)
     }
 
     /// Bytes that a layer keeps for one sequence.
@@ -235,24 +245,29 @@ impl Shape {
         self.state_numbers(header, layer).saturating_mul(GRAPH_NUMBER_BYTES)
     }
 
-    /// Numbers that it keeps, for the two kinds of recurrent layers that are common.
+    /// Numbers that it keeps, for the kinds of recurrent layers that there are.
     fn state_numbers(&self, header: &Header, layer: usize) -> u64 {
-        let recurrent = RECURRENT.contains(&header.architecture.as_str());
-        let attends = at_layer(header, "attention.head_count_kv", layer).is_none_or(|heads| heads > 0);
-        let own = |key: &str| header.own_count(key).unwrap_or(0);
-        if attends && !recurrent && own("full_attention_interval") == 0 {
+        if !recurs(header, layer) {
             return 0;
         }
-        match own("wkv.head_size") {
-            0 => {
+        let own = |key: &str| header.own_count(key).unwrap_or(0);
+        let of_heads = |numbers: u64| numbers.saturating_mul(self.heads);
+        let shifted = own("ssm.conv_kernel").saturating_sub(1);
+        match (own("wkv.head_size"), own("shortconv.l_cache"), own("kda.head_dim")) {
+            (0, 0, 0) if header.architecture == "minimax-01" => {
+                let head = header.own_count("attention.key_length").unwrap_or(self.width / self.heads);
+                of_heads(head.saturating_mul(head))
+            }
+            (0, 0, 0) => {
                 let (inner, state) = (own("ssm.inner_size"), own("ssm.state_size"));
-                let shifted = own("ssm.conv_kernel").saturating_sub(1);
                 let sides = own("ssm.group_count").saturating_mul(2).saturating_mul(state);
                 shifted
                     .saturating_mul(inner.saturating_add(sides))
                     .saturating_add(state.saturating_mul(inner))
             }
-            head => self.width.saturating_mul(head.saturating_add(own("token_shift_count").max(2))),
+            (0, 0, head) => of_heads(head.saturating_mul(head.saturating_add(shifted.saturating_mul(3)))),
+            (0, positions, _) => self.width.saturating_mul(positions - 1),
+            (head, ..) => self.width.saturating_mul(head.saturating_add(own("token_shift_count").max(2))),
         }
     }
 
@@ -311,6 +326,52 @@ fn masks(header: &Header) -> u64 {
     }
 }
 
+/// Whether a layer keeps entries for tokens.
+fn attends(header: &Header, layer: usize) -> bool {
+    has_both(header) || !recurs(header, layer)
+}
+
+/// Whether it keeps a state for each sequence.
+fn recurs(header: &Header, layer: usize) -> bool {
+    let name = header.architecture.as_str();
+    if RECURRENT.contains(&name) || has_both(header) {
+        return true;
+    }
+    let has_no = |key: &str| at_layer(header, key, layer) == Some(0);
+    match INTERVALS.iter().find(|(family, _)| *family == name) {
+        Some((_, usual)) => recurs_by_interval(header, layer as u64, *usual),
+        // Some of their layers do nothing but feed forward.
+        None if name.starts_with("nemotron_h") => {
+            has_no("attention.head_count_kv") && has_no("feed_forward_length")
+        }
+        None => has_no("attention.head_count_kv"),
+    }
+}
+
+/// Whether each layer keeps both.
+fn has_both(header: &Header) -> bool {
+    header.architecture == "falcon-h1"
+}
+
+/// What the header lists, or else all layers but the last of so many; those behind the model's own attend.
+fn recurs_by_interval(header: &Header, layer: u64, usual: u64) -> bool {
+    if let Some(listed) = at_layer(header, "attention.recurrent_layers", layer as usize) {
+        return listed > 0;
+    }
+    let own = |key: &str| header.own_count(key).unwrap_or(0);
+    let interval = header.own_count("full_attention_interval").filter(|layers| *layers > 0).unwrap_or(usual);
+    let layers = own("block_count").saturating_sub(own("nextn_predict_layers"));
+    layer < layers && !(layer + 1).is_multiple_of(interval)
+}
+
+/// Whether values are a part of the keys, by llama.cpp's `is_mla`.
+fn is_compressed(header: &Header) -> bool {
+    let says = |key: &str| header.own_count(key).unwrap_or(0) > 0;
+    COMPRESSED.contains(&header.architecture.as_str())
+        && says("attention.key_length_mla")
+        && says("attention.value_length_mla")
+}
+
 /// A number that all layers have alike, or that a list has for each.
 fn at_layer(header: &Header, key: &str, layer: usize) -> Option<u64> {
     match header.metadata.get(&header.own_key(key))? {
@@ -333,6 +394,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::PathBuf;
 
+    use super::super::header::Array;
     use super::super::random::{Family, Shape as RandomShape};
     use super::*;
 
@@ -397,6 +459,86 @@ mod tests {
         assert_eq!(jamba.compute.mask_token_bytes, mask);
         let has = |layer: &Layer| (layer.token_bytes > 0, layer.state_bytes > 0);
         assert_eq!(jamba.layers.iter().map(has).collect::<Vec<_>>(), [(false, true), (true, false)]);
+    }
+
+    /// What is estimated of the tiny shape under another architecture, with more that its header says.
+    fn estimate_as(architecture: &str, more: &[(&str, Value)]) -> Estimate {
+        let (_folder, file) = tiny_file();
+        let mut header = crate::gguf::open(&file).unwrap();
+        let mut sizes: Vec<(String, Value)> = Vec::new();
+        for (key, value) in &header.metadata {
+            sizes.extend(key.strip_prefix("llama.").map(|key| (key.to_owned(), value.clone())));
+        }
+        sizes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        header.architecture = architecture.into();
+        for (key, value) in sizes {
+            let key = header.own_key(&key);
+            header.metadata.insert(key, value);
+        }
+        let request = LoadRequest { sequences_max: 255, ..LoadRequest::default() };
+        super::estimate(&header, &[], &request).unwrap()
+    }
+
+    #[test]
+    fn layers_that_attend_one_in_so_many_have_entries_and_the_others_have_states() {
+        let attending = |architecture: &str, more: &[(&str, Value)]| {
+            let count = |key, count| (key, Value::U32(count));
+            let sizes = [
+                count("block_count", 8),
+                count("ssm.inner_size", 256),
+                count("ssm.state_size", 16),
+                count("ssm.conv_kernel", 4),
+            ];
+            let layers = estimate_as(architecture, &[&sizes[..], more].concat()).layers;
+            for layer in &layers {
+                // Three positions of a convolution and 16 numbers of a state for each of 256, of four bytes.
+                let state = if layer.token_bytes > 0 { 0 } else { 256 * 19 * 256 * 4 };
+                assert_eq!(layer.state_bytes, state, "{architecture}: {layer:?}");
+            }
+            (0..layers.len()).filter(|n| layers[*n].token_bytes > 0).collect::<Vec<_>>()
+        };
+        assert_eq!(attending("qwen3next", &[]), [3, 7], "where the header does not say, one in four does");
+        let interval = ("full_attention_interval", Value::U32(2));
+        assert_eq!(attending("qwen35", std::slice::from_ref(&interval)), [1, 3, 5, 7]);
+        let more = ("nextn_predict_layers", Value::U32(2));
+        assert_eq!(attending("qwen35", &[interval.clone(), more]), [1, 3, 5, 6, 7]);
+        let listed = Value::Array(Array::U32(vec![1, 1, 0, 1, 1, 1, 1, 1]));
+        assert_eq!(attending("qwen35", &[interval, ("attention.recurrent_layers", listed)]), [2]);
+    }
+
+    #[test]
+    fn layers_of_other_kinds_keep_what_llama_cpp_keeps_of_them() {
+        let count = |key, count| (key, Value::U32(count));
+        let counts = |key, counts: [u32; 2]| (key, Value::Array(Array::U32(counts.into())));
+        let kept = |architecture: &str, more: &[(&str, Value)]| {
+            let layers = estimate_as(architecture, more).layers;
+            [&layers[0], &layers[1]].map(|layer| (layer.token_bytes, layer.state_bytes / 256 / 4))
+        };
+        let heads = counts("attention.head_count_kv", [0, 2]);
+        let entries = 2 * 2 * 32 * 2;
+        let short = kept("lfm2", &[heads.clone(), count("shortconv.l_cache", 3)]);
+        assert_eq!(short, [(0, 128 * 2), (entries, 0)], "two positions of the width");
+        let sizes = [heads.clone(), count("kda.head_dim", 16), count("ssm.conv_kernel", 4)];
+        assert_eq!(kept("kimi-linear", &sizes), [(0, 4 * (16 * 16 + 3 * 3 * 16)), (entries, 0)]);
+        let mamba = [count("ssm.inner_size", 64), count("ssm.state_size", 8), count("ssm.conv_kernel", 4)];
+        assert_eq!(kept("falcon-h1", &mamba), [(entries, 64 * 11); 2], "both in each layer");
+        let forward = [heads, counts("feed_forward_length", [256, 0])];
+        let none = kept("nemotron_h", &[&mamba[..], &forward[..]].concat());
+        assert_eq!(none, [(0, 0), (entries, 0)], "a layer that only feeds forward keeps nothing");
+    }
+
+    #[test]
+    fn compressed_keys_have_the_values_in_them() {
+        let count = |key, count| (key, Value::U32(count));
+        let sizes = [
+            count("attention.head_count_kv", 1),
+            count("attention.key_length", 96),
+            count("attention.value_length", 64),
+        ];
+        let mla = [count("attention.key_length_mla", 48), count("attention.value_length_mla", 32)];
+        let token_bytes = |more: &[(&str, Value)]| estimate_as("deepseek2", more).layers[0].token_bytes;
+        assert_eq!(token_bytes(&sizes), (96 + 64) * 2);
+        assert_eq!(token_bytes(&[&sizes[..], &mla[..]].concat()), 96 * 2);
     }
 
     #[test]
