@@ -7,7 +7,7 @@ use harness::bench::report::number;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cases::{Case, Rows, Verdict};
+use crate::cases::{Case, Rows, Verdict, ratio, verdict};
 use crate::figures::{Figure, Figures};
 use crate::side::Side;
 
@@ -32,7 +32,16 @@ impl Measured<'_> {
 
     /// What it must reach, and whether it does.
     pub fn verdicts(&self) -> Vec<Verdict> {
-        self.case.verdicts(&self.rows())
+        let answered = self.case.is_answered().then(|| self.answered());
+        answered.into_iter().chain(self.case.verdicts(&self.rows())).collect()
+    }
+
+    /// Whether we have answered every request of each run: of less work all other figures would be better.
+    fn answered(&self) -> Verdict {
+        let ours = self.runs.iter().filter(|(side, _)| side.is_ours()).flat_map(|(_, runs)| runs);
+        let shares = ours.filter_map(|run| ratio(run.get(Figure::Complete), run.get(Figure::Requests)));
+        let least = shares.reduce(f64::min).map(|share| share * 100.0);
+        verdict("answers all requests in full".into(), least, " %", |share| share >= 100.0)
     }
 
     /// Prints the case: a table of its rows, and one of its targets.
@@ -175,5 +184,27 @@ fn shortest(value: f64) -> String {
         _ if value.fract() == 0.0 => format!("{value:.0}"),
         _ if value.abs() < 1.0 => format!("{value:.3}"),
         _ => number(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases;
+
+    #[test]
+    fn case_with_a_request_that_was_not_answered_does_not_pass() {
+        let all = cases::all(true);
+        let met = |complete: &[f64]| {
+            let run = |complete: &f64| {
+                Figures::default().with(Figure::Complete, *complete).with(Figure::Requests, 8.0)
+            };
+            let runs = vec![(Side::llmasos(64), complete.iter().map(run).collect())];
+            let measured = Measured { case: all[0].as_ref(), preset: "30m", runs, troubles: vec![] };
+            measured.verdicts()[0].met
+        };
+        assert_eq!(met(&[8.0, 8.0]), Some(true));
+        assert_eq!(met(&[8.0, 7.0, 8.0]), Some(false), "the median alone would hide it");
+        assert_eq!(met(&[]), None);
     }
 }

@@ -117,6 +117,11 @@ impl Case for Fairness {
         (Figure::Jain, false)
     }
 
+    /// More is asked for than can be done.
+    fn is_answered(&self) -> bool {
+        false
+    }
+
     fn run(&self, system: &dyn System, seed: u64) -> Result<Ran> {
         let mut random = Random(seed);
         let capacity = self.capacity(system, &mut random)?;

@@ -74,14 +74,10 @@ impl Case for Memory {
     }
 
     fn verdicts(&self, rows: &Rows) -> Vec<Verdict> {
-        let streams = f64::from(self.streams);
         let goodput = rows.ours(Figure::Goodput);
         let kept = ratio(goodput, rows.ours_with(ROOM_FOR_ALL, Figure::Goodput)).map(|x| x * 100.0);
         let best = ratio(goodput, rows.peer_max(Figure::Goodput));
         vec![
-            verdict(format!("all {streams} finish in full"), rows.ours(Figure::Complete), "", |n| {
-                n == streams
-            }),
             verdict("goodput ≥ 80 % of that with room for all".into(), kept, " %", |x| x >= 80.0),
             verdict("goodput ≥ the best row of llama-server".into(), best, " ×", |x| x >= 1.0),
         ]
