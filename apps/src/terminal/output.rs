@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Stdout, Write};
 
 use serde::Serialize;
+use terminal_size::{Height, Width, terminal_size_of};
 
 use super::clean::Cleaner;
 
@@ -30,6 +31,12 @@ impl Output {
     /// Whether somebody watches.
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// Columns and lines of the screen, where somebody watches one.
+    pub fn screen(&self) -> Option<(usize, usize)> {
+        let (Width(columns), Height(lines)) = terminal_size_of(&self.stdout)?;
+        Some((columns.into(), lines.into()))
     }
 
     /// Writes a piece of text and flushes it, so that it is seen as it comes.

@@ -7,10 +7,12 @@ use clap::Parser;
 use syscalls::Pid;
 use syscalls::client::blocking::Client;
 use syscalls::reply::ProcessInfo;
+use unicode_width::UnicodeWidthChar;
 
 use super::arguments::{self, Daemon, Invocation};
 use super::ps::column::{self, Column, Users};
 use super::{Builtin, Outcome, Run};
+use crate::terminal::clean::clean;
 use crate::terminal::interrupt::INTERRUPTED;
 use crate::terminal::keys::{Keys, Waited};
 use crate::terminal::output::Output;
@@ -28,7 +30,7 @@ const COLUMNS: [&str; 8] = ["pid", "user", "state", "class", "nice", "tokens", "
 ///
 /// SHARE is how much of the time since the last look the process has had of models, or to compute by itself; the largest
 /// comes first. Below the processes are the runs of the trainer, each with its step, its speed, its loss, and the loss over
-/// the whole run. `q` ends it.
+/// the whole run. A screen shows as much as it has room for. `q` ends it.
 #[derive(Debug, Parser)]
 struct Args {
     /// Seconds between two looks
@@ -57,9 +59,12 @@ fn run(invocation: &Invocation) -> Outcome {
     let keys = Keys::listen()?;
     let mut looks = 0;
     loop {
-        let shown = top.look(&mut client)?;
+        let (processes, runs) = top.look(&mut client)?;
         output.clear_screen()?;
-        output.write(&shown)?;
+        match output.screen() {
+            Some(screen) => output.write(&fit(&processes, &runs, screen))?,
+            None => output.write(&(processes + &runs))?,
+        }
         looks += 1;
         if args.count == Some(looks) {
             return Ok(0);
@@ -82,7 +87,8 @@ struct Top {
 }
 
 impl Top {
-    fn look(&mut self, client: &mut Client) -> Result<String, syscalls::Fault> {
+    /// The table of processes, and what there is to say of runs.
+    fn look(&mut self, client: &mut Client) -> Result<(String, String), syscalls::Fault> {
         let now = Instant::now();
         let processes = client.ps()?;
         let passed_us = self.before.map(|before| (now - before).as_micros().max(1) as f64);
@@ -99,15 +105,37 @@ impl Top {
         rows.sort_by(|(a, p), (b, q)| {
             b.total_cmp(a).then(q.service_us.cmp(&p.service_us)).then(p.pid.cmp(&q.pid))
         });
-        let mut shown = table(&rows, &mut self.users);
+        let mut runs = String::new();
         for (_, process) in &rows {
-            shown.extend(self.runs.of(process).map(|lines| format!("\n{lines}")));
+            runs.extend(self.runs.of(process).map(|lines| format!("\n{lines}")));
         }
+        let shown = table(&rows, &mut self.users);
         self.runs.keep(|os_pid| processes.iter().any(|process| process.os_pid == os_pid));
         self.before = Some(now);
         self.service_us = processes.iter().map(|process| (process.pid, process.service_us)).collect();
-        Ok(shown)
+        Ok((shown, runs))
     }
+}
+
+/// As much as a screen of so many columns and lines has room for: the first processes, and the runs below them. More would
+/// move the first ones, which do most, off the screen.
+fn fit(processes: &str, runs: &str, (columns, lines): (usize, usize)) -> String {
+    let runs = clean(runs);
+    // The cursor stands on the last one.
+    let lines = lines.saturating_sub(1);
+    let rows = lines.saturating_sub(runs.lines().count()).max(lines / 2);
+    let shown = processes.lines().take(rows).chain(runs.lines()).take(lines);
+    shown.map(|line| cut(line, columns) + "\n").collect()
+}
+
+/// As much of a line as so many columns have room for.
+fn cut(line: &str, columns: usize) -> String {
+    let mut width = 0;
+    let fits = |c: &char| {
+        width += c.width().unwrap_or(0);
+        width <= columns
+    };
+    line.chars().take_while(fits).collect()
 }
 
 fn table(rows: &[(f64, &ProcessInfo)], users: &mut Users) -> String {
@@ -122,4 +150,20 @@ fn table(rows: &[(f64, &ProcessInfo)], users: &mut Users) -> String {
         table.row(std::iter::once(format!("{share:.1} %")).chain(cells).collect::<Vec<_>>());
     }
     table.show()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn screen_that_is_small_has_the_first_processes_and_the_runs() {
+        let processes = " SHARE  NAME\n90.0 %  a\n 9.0 %  世界\n 1.0 %  c\n";
+        let runs = "\n3 /run: step 1\n▁▂\n";
+        assert_eq!(fit(processes, runs, (80, 24)), format!("{processes}{runs}"));
+        let narrow = " SHARE  NAM\n90.0 %  a\n 9.0 %  世\n\n3 /run: ste\n▁▂\n";
+        assert_eq!(fit(processes, runs, (11, 7)), narrow, "two columns are not there for half of them");
+        assert_eq!(fit(processes, runs, (80, 5)), " SHARE  NAME\n90.0 %  a\n\n3 /run: step 1\n");
+        assert_eq!(fit(processes, runs, (80, 1)), "");
+    }
 }
