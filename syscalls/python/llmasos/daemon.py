@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from . import paths
 from .client import Client
 from .errors import Fault, LlmasosError
 
-#: How long a daemon may take to its first answer, in seconds.
+#: How long a daemon may take until it listens, in seconds. To read its state it may take as long as the disk does.
 START_MAX = 20.0
 
 _default: Client | None = None
@@ -81,14 +83,26 @@ def _start(path: Path) -> None:
                     f"the daemon ended with status {process.returncode}; the end of {log}:\n{_tail(log)}"
                 )
             if time.monotonic() > deadline:
-                process.terminate()
-                raise LlmasosError(f"the daemon has not answered within {START_MAX:.0f} s; see {log}")
+                if not _listens(path):
+                    process.terminate()
+                    raise LlmasosError(f"the daemon has not answered within {START_MAX:.0f} s; see {log}")
+                # Ended now, it would have to begin again at the next start.
+                deadline = math.inf
             time.sleep(0.01)
     finally:
         os.close(read)
     # It outlives this program, which does not wait for it.
     process.returncode = 0
     print(f"llmasos: started a daemon (process {process.pid}); `llmasos shutdown` ends it", file=sys.stderr)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _answers(path: Path) -> bool:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import llmasos
 from llmasos import daemon
@@ -100,6 +101,22 @@ class Limits(unittest.TestCase):
                     client.call("receive")
                 self.assertEqual(client.call("spawn", name="child"), {"pid": 8})
             thread.join()
+
+    def test_daemon_that_listens_and_still_reads_its_state_is_waited_for(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+            path = Path(folder, "socket")
+            listener.bind(str(path))
+            listener.listen()
+            program = Path(folder, "llmasos")
+            # The number of the descriptor is the last argument.
+            program.write_text('#!/bin/bash\nsleep 1\necho ready >&"${@: -1}"\n')
+            program.chmod(0o755)
+            variables = {"LLMASOS_BIN": folder, "LLMASOS_DATA": folder}
+            with mock.patch.dict(os.environ, variables), mock.patch.object(daemon, "START_MAX", 0.1):
+                daemon._start(path)
+                listener.close()
+                with self.assertRaisesRegex(llmasos.LlmasosError, "has not answered within"):
+                    daemon._start(path)
 
 
 if __name__ == "__main__":
