@@ -169,3 +169,42 @@ fn installed_daemon_serves_and_is_removed_without_its_data() {
     assert!(at("etc/llmasos/llmasos.ron").is_file(), "the configuration stays");
     assert!(data.join("store").exists(), "the data stays");
 }
+
+/// Makes a package, behind an older one, of programs that do nothing but write empty manuals.
+const PACKAGE_OF_NOTHING: &str = r#"
+mkdir "$0/built" "$0/tools" "$0/out"
+echo '#!/bin/sh' >"$0/tools/strip"
+for name in llmsh translator summariser qa chat llmasos-driver llmasos-jail llmasos-trainer; do
+  cp "$0/tools/strip" "$0/built/$name"
+done
+cat >"$0/built/llmasos" <<'END'
+#!/bin/sh
+for name in llmasos llmsh translator summariser qa chat; do
+  touch "$2/$name.1" "$2/$name.bash" "$2/_$name" "$2/$name.fish"
+done
+END
+chmod 755 "$0"/*/*
+touch "$0/out/llmasos_0.0.1_all.deb"
+PATH="$0/tools:$PATH" exec "$1" "$0/built" "$0/out"
+"#;
+
+/// Makes it in a folder, and gives the names of what lies there then; none where packages cannot be made.
+fn packages_of_nothing(folder: &Path) -> Option<Vec<String>> {
+    if let Err(e) = Command::new("dpkg-deb").arg("--version").output() {
+        skipped(&format!("the package: dpkg-deb does not run: {e}"));
+        return None;
+    }
+    let mut command = Command::new("bash");
+    let output = command.args(["-ec", PACKAGE_OF_NOTHING]).arg(folder).arg(dist("deb")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let packages = fs::read_dir(folder.join("out")).unwrap();
+    Some(packages.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
+}
+
+#[test]
+fn package_takes_the_place_of_the_one_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(names) = packages_of_nothing(folder.path()) else { return };
+    let version = format!("llmasos_{}_", env!("CARGO_PKG_VERSION"));
+    assert!(names.len() == 1 && names[0].starts_with(&version), "{names:?}");
+}
