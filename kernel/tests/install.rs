@@ -208,3 +208,25 @@ fn package_takes_the_place_of_the_one_before_it() {
     let version = format!("llmasos_{}_", env!("CARGO_PKG_VERSION"));
     assert!(names.len() == 1 && names[0].starts_with(&version), "{names:?}");
 }
+
+/// Runs what a package does when it is installed for the first time, with tools that only say how they are called.
+const CONFIGURED: &str = r#"
+for name in systemctl systemd-sysusers systemd-tmpfiles; do
+  printf '#!/bin/sh\necho %s "$@"\n' "$name" >"$0/tools/$name"
+  chmod 755 "$0/tools/$name"
+done
+dpkg-deb --info "$0"/out/llmasos_*.deb postinst >"$0/postinst"
+PATH="$0/tools:$PATH" exec sh "$0/postinst" configure ""
+"#;
+
+#[test]
+fn package_enables_its_units_where_no_systemd_runs_too() {
+    let folder = tempfile::tempdir().unwrap();
+    if packages_of_nothing(folder.path()).is_none() {
+        return;
+    }
+    let output = Command::new("bash").args(["-ec", CONFIGURED]).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.lines().any(|line| line == "systemctl enable llmasos.socket llmasos.service"), "{said}");
+}
