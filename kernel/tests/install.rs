@@ -65,6 +65,18 @@ fn analyze(arguments: &[&str], drop_in: Option<&str>) -> Option<std::process::Ou
 }
 
 #[test]
+fn compiler_of_several_words_is_the_one_that_builds() {
+    let built = |cc: &str, cxx: Option<&str>| {
+        let mut command = Command::new("bash");
+        command.args(["-c", r#"env $("$0" --print-env) sh -c 'echo "$CC, $CXX"'"#]).arg(dist("prepare"));
+        command.env("CC", cc).env_remove("CXX").envs(cxx.map(|cxx| ("CXX", cxx)));
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(built("ccache clang-19", Some("ccache clang++-19")), "ccache clang-19, ccache clang++-19\n");
+    assert_eq!(built("gcc", None), "gcc, c++\n");
+}
+
+#[test]
 fn units_are_valid() {
     let complaints = |drop_in: Option<&str>| {
         let output = analyze(&["verify", "--man=no"], drop_in)?;
