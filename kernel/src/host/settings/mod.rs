@@ -116,13 +116,15 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
     let own = |system: &str, user: fn() -> PathBuf| if flags.system { system.into() } else { user() };
     let mode = if flags.system { SYSTEM_SOCKET_MODE } else { USER_SOCKET_MODE };
     let socket = flags.socket.or(file.socket);
+    let socket = socket.unwrap_or_else(|| own(paths::SYSTEM_SOCKET, paths::user_socket));
     let data = flags.data.or(file.data).unwrap_or_else(|| own(SYSTEM_DATA, paths::data));
+    let (socket, data) = (absolute(socket), absolute(data));
     let usable = machine::usable_bytes();
     let devices_to_come = file.devices.is_none();
     let devices = devices(flags.device_memory, file.devices.unwrap_or_default(), usable);
     let main_memory = devices.iter().find(|device| device.name == MAIN_MEMORY).map_or(0, |d| d.memory_bytes);
     let settings = Settings {
-        socket: socket.unwrap_or_else(|| own(paths::SYSTEM_SOCKET, paths::user_socket)),
+        socket,
         socket_mode: file.socket_mode.unwrap_or(mode),
         log: flags.log.unwrap_or(file.log),
         mounts: file.mounts.into_iter().map(mount).collect(),
@@ -166,6 +168,11 @@ fn merge(flags: Flags, file: File) -> Result<Settings, SettingsError> {
     };
     check(&settings)?;
     Ok(settings)
+}
+
+/// A path from / on: workers and programs, which are told of it, have other folders than the daemon.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn policy(name: &str) -> Result<Policy, SettingsError> {

@@ -105,6 +105,15 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn path_that_is_relative_is_meant_from_where_the_daemon_was_started() {
+    let flags = Flags { socket: Some("s".into()), data: Some("d".into()), ..Flags::default() };
+    let settings = merge(flags, File::default()).expect("valid");
+    let here = std::env::current_dir().expect("there is one");
+    assert_eq!((settings.socket, settings.data), (here.join("s"), here.join("d")));
+    assert_eq!(settings.kernel.cache_dir.map(PathBuf::from), Some(here.join("d/cache")));
+}
+
+#[test]
 fn environment_stands_between_flags_and_file() {
     let flags = Flags { data: Some("/flag/d".into()), ..Flags::default() };
     let var = |name: &str| match name {
