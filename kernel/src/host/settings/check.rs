@@ -54,8 +54,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     require("mounts", &settings.mounts.len(), settings.mounts.len() <= MODELS_MAX, || {
         format!("at most {MODELS_MAX} models can be mounted")
     })?;
-    require("pool_tokens_min", &kernel.pool_tokens_min, kernel.pool_tokens_min >= 1, || {
-        "a pool needs at least 1 token".into()
+    let pool_min = kernel.pool_tokens_min;
+    require("pool_tokens_min", &pool_min, (1..=CONTEXT_TOKENS_MAX).contains(&pool_min), || {
+        format!("a pool needs from 1 token to the {CONTEXT_TOKENS_MAX} of the largest context")
     })?;
     require("store_values_max", &settings.values.values, settings.values.values <= STORE_VALUES_MAX, || {
         format!("the keys of {STORE_VALUES_MAX} values are what fits into one reply")

@@ -182,6 +182,7 @@ fn value_out_of_range_names_the_limit() {
     assert!(refused("(sequences_max: 300)").contains("300; from 1 to 256"));
     let policy = refused("(policy: \"lottery\")");
     assert!(policy.contains("choose one of fifo, rr, fair, mlfq, edf"), "{policy}");
+    assert!(refused("(pool_tokens_min: 4294967295)").contains("4294967295; a pool needs from 1 token to"));
     assert!(refused("(worker_patience_ms: 999)").contains("999; a worker"));
     assert!(refused("(latency_target_percent: 100)").contains("100; a step"));
     assert!(refused("(log: \"loud\")").contains("error, warn, info"));
