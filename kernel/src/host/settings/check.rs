@@ -1,11 +1,14 @@
 //! Which settings make sense.
 
+use std::path::PathBuf;
+
 use syscalls::Tokens;
 use syscalls::call::Mount;
 use syscalls::limits::{CONTEXT_TOKENS_MAX, MODELS_MAX, NAME_BYTES_MAX};
 
 use super::super::log::LEVELS;
 use super::{Settings, SettingsError};
+use crate::jail::Policy;
 
 /// Devices of one machine.
 const DEVICES_MAX: usize = 64;
@@ -64,7 +67,18 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     require("devices", &kernel.devices.len(), kernel.devices.len() <= DEVICES_MAX, || {
         format!("at most {DEVICES_MAX} devices can be told apart")
     })?;
-    settings.mounts.iter().try_for_each(check_mount)
+    settings.mounts.iter().try_for_each(check_mount)?;
+    let jailed = [&settings.jail.worker, &settings.jail.program];
+    jailed.into_iter().flat_map(reached).try_for_each(|path| {
+        require("path of the jail", &format!("`{}`", path.display()), path.is_absolute(), || {
+            "whoever is jailed has a folder of his own; give the path from / on".into()
+        })
+    })
+}
+
+/// All that a policy lets somebody reach.
+fn reached(policy: &Policy) -> impl Iterator<Item = &PathBuf> {
+    [&policy.list, &policy.read, &policy.execute, &policy.write, &policy.devices].into_iter().flatten()
 }
 
 fn check_mount(mount: &Mount) -> Result<(), SettingsError> {

@@ -186,6 +186,7 @@ fn value_out_of_range_names_the_limit() {
     assert!(refused("(worker_patience_ms: 999)").contains("999; a worker"));
     assert!(refused("(latency_target_percent: 100)").contains("100; a step"));
     assert!(refused("(log: \"loud\")").contains("error, warn, info"));
+    assert!(refused("(jail: (program: (write: [\"out\"])))").contains("path of the jail is `out`; whoever"));
     assert!(refused("(mounts: [(path: \"m.gguf\", name: \"m\")])").contains("from / on"));
 }
 
