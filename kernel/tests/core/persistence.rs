@@ -191,6 +191,8 @@ fn context_whose_model_is_another_file_sleeps_on_and_its_calls_fail() {
     assert_eq!(fault.errno, Errno::ENODEV, "to try again would be in vain: {fault}");
     assert!(fault.message.ends_with("; mount that one again"), "{fault}");
     assert_eq!(machine.images.contexts.len(), 1, "what it holds is kept");
+    assert_eq!(machine.call_as(user, Some(pid), Close { context }), Ok(Reply::Done {}));
+    assert!(machine.images.contexts.is_empty(), "and closed all the same");
 }
 
 #[test]
