@@ -147,7 +147,7 @@ fn refusal_that_one_rank_meets_ends_all_with_one_sentence() {
     assert_eq!(said.matches("the daemon refuses: no training today").count(), 1, "{said}");
 }
 
-/// One of two ranks is on a machine with 1 MiB of memory, as far as it can see.
+/// One of two ranks is on a machine with 1 MiB of memory for each, as far as it can see.
 #[test]
 fn rank_without_memory_ends_all_with_its_number() {
     let place = place();
@@ -155,7 +155,7 @@ fn rank_without_memory_ends_all_with_its_number() {
     let Some(mut command) = mpirun(&place, 1, &[]).filter(|_| can) else {
         return eprintln!("skipped: this takes mpirun, and a user who may mount");
     };
-    std::fs::write(place.path("meminfo"), "MemTotal: 1024 kB\nMemAvailable: 1024 kB\n").unwrap();
+    std::fs::write(place.path("meminfo"), "MemTotal: 2048 kB\nMemAvailable: 2048 kB\n").unwrap();
     let other = place.command(&[]);
     let script = format!("mount --bind {} /proc/meminfo && exec \"$@\"", place.path("meminfo").display());
     command.args([":", "-n", "1", "unshare", "-m", "sh", "-c", &script, "sh"]);
