@@ -108,7 +108,7 @@ gpu-check: prepare ## builds and tests drivers and training with CUDA on a machi
 mpi-check: ## builds the trainer with MPI, and trains under mpirun, over two network namespaces and under srun (these as root)
 	@kernel/dist/prepare --mpi
 	$(CARGO_CC) test --release --locked -p llmasos-train --features mpi --test trainer -- mpi ranks
-	@if [ "$$(id -u)" = 0 ] && mpirun --version | grep -q "Open MPI"; then drivers/train/tests/two-hosts $(BIN)/llmasos-trainer && \
+	@if [ "$$(id -u)" = 0 ] && $${MPIRUN:-mpirun} --version | grep -q "Open MPI"; then drivers/train/tests/two-hosts $(BIN)/llmasos-trainer && \
 	drivers/train/tests/one-node-slurm $(BIN)/llmasos-trainer; fi
 
 # PREFIX is where programs go, DESTDIR stands before every path.
