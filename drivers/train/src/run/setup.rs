@@ -256,11 +256,11 @@ fn same(mesh: &Mesh, resumed: Option<&Checkpoint>, out: &Path) -> Result<(), Run
     }
     let digest = |checkpoint: &Checkpoint| {
         let state = serde_json::to_vec(&checkpoint.state).expect("a state has a form in JSON");
-        // No more bytes than a number that ranks compare has digits for.
-        Sha256::digest(state).iter().take(6).fold(1.0, |sum, byte| 256.0 * sum + f64::from(*byte))
+        Sha256::digest(state).to_vec()
     };
-    let own: f64 = resumed.map_or(0.0, digest);
-    let first = mesh.world().max(if mesh.leads() { own } else { 0.0 })?;
+    let own = resumed.map(digest).unwrap_or_default();
+    let mut first = own.clone();
+    mesh.world().broadcast(&mut first, 0)?;
     if own == first {
         return Ok(());
     }
