@@ -97,17 +97,14 @@ pub fn find_out(measured: &Measured) -> Result<Arithmetic, DriverFault> {
 fn first_that_passes(
     mut passes: impl FnMut(Arithmetic) -> Result<(), Trouble>,
 ) -> Result<Arithmetic, DriverFault> {
-    let fast = match passes(Arithmetic::Packed) {
-        Ok(()) => return Ok(Arithmetic::Packed),
-        Err(Trouble::NotRun(fault)) => return Err(fault),
-        Err(Trouble::Failed(how)) => how,
+    let mut failure = |arithmetic| match passes(arithmetic) {
+        Ok(()) => Ok(None),
+        Err(Trouble::Failed(how)) => Ok(Some(how)),
+        Err(Trouble::NotRun(fault)) => Err(fault),
     };
+    let Some(fast) = failure(Arithmetic::Packed)? else { return Ok(Arithmetic::Packed) };
     tracing::warn!("the fast kernels fail on this CPU ({fast}); trying without packed weights");
-    let safe = match passes(Arithmetic::Unpacked) {
-        Ok(()) => return Ok(Arithmetic::Unpacked),
-        Err(Trouble::NotRun(fault)) => return Err(fault),
-        Err(Trouble::Failed(how)) => how,
-    };
+    let Some(safe) = failure(Arithmetic::Unpacked)? else { return Ok(Arithmetic::Unpacked) };
     let message = format!(
         "this build of llmasos-driver does not run on this CPU: a test decode failed ({safe}); build it on this \
          machine with `make build`, or use the portable build (`make portable`)"
