@@ -65,7 +65,7 @@ use syscalls::reply::Frame;
 use syscalls::{Call, CallId, ContextId, Errno, Fault, Pid, Reply, Request};
 
 use super::Kernel;
-use super::call::{CallNo, Pending, Waits};
+use super::call::{CallNo, Opening, Pending, Waits};
 use super::capability::{Caps, taken_by};
 use super::context::Work;
 use super::effect::{Effect, StoreOrder};
@@ -261,14 +261,11 @@ impl Kernel {
         waits: Waits,
         timeout_ms: Option<u64>,
     ) {
-        let waits_for_model = match &waits {
-            Waits::Mount(model) => Some((*model, None)),
-            Waits::Open(model, open) => Some((*model, Some(open.clone()))),
-            _ => None,
-        };
         let told = waits.clone();
         let call = self.keep(caller, id, name, waits, timeout_ms);
         match told {
+            Waits::Mount(model) => self.wait_for_model(model, call, None),
+            Waits::Open(model, open) => self.wait_for_model(model, call, Some(open)),
             Waits::Events(kinds) => self.subscriptions.insert(call, caller.conn, caller.uid, kinds),
             Waits::Calls(args) => self.begin_trace(call, caller.conn, &args),
             Waits::Output(pid, lines) => self.follow_output(pid, call, caller.conn, lines),
@@ -279,12 +276,13 @@ impl Kernel {
             }
             _ => {}
         }
-        if let Some((id, open)) = waits_for_model
-            && let Some(model) = self.models.get_mut(&id)
-        {
-            model.waiters.push((call, open));
-            self.demand(id);
-        }
+    }
+
+    /// Has a call wait until a model is there, and perhaps open a context on it then.
+    fn wait_for_model(&mut self, id: ModelId, call: CallNo, open: Option<Box<Opening>>) {
+        let Some(model) = self.models.get_mut(&id) else { return };
+        model.waiters.push((call, open));
+        self.demand(id);
     }
 
     fn carry_out(&mut self, caller: &Caller, call: Call) -> Outcome {
