@@ -34,9 +34,8 @@ impl Machine {
     /// A process of a user's, with a limit.
     fn limited(&mut self, limit: Limit, most: u64) -> (ConnId, Pid) {
         let conn = self.connect(1000);
-        let pid = self.pid(conn);
-        self.call(conn, Setlimit { pid, limit, value: Some(most), then: None }).expect("own limit");
-        (conn, pid)
+        self.limit(conn, limit, most);
+        (conn, self.pid(conn))
     }
 
     /// Begins a generation in each of so many contexts of a process.
@@ -130,8 +129,7 @@ fn processes_at_limits_hold_nobody_else_up_though_all_who_run_have_used_their_ra
     let mut crowds = Vec::new();
     for _ in 0..MANY {
         let (conn, pid) = machine.limited(Limit::ResidentFrames, 2);
-        let rate = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
-        machine.call(conn, rate).expect("own limit");
+        machine.limit(conn, Limit::TokensPerSecond, 1);
         crowds.push((conn, machine.crowd(conn, pid, 2)));
     }
     machine.run();

@@ -231,9 +231,7 @@ fn copy_of_a_suspect_and_what_is_opened_on_a_segment_of_it_run_alone() {
 fn suspects_have_no_more_tokens_than_their_rate() {
     let (mut machine, _) = Machine::with_model("step_us=9000,row_us=1000");
     let conn = machine.connect(ADMIN);
-    let pid = machine.pid(conn);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(2), then: None };
-    machine.call(conn, limit).expect("own limit");
+    machine.limit(conn, Limit::TokensPerSecond, 2);
     let contexts: Vec<_> = (0..5).map(|n| machine.open_with(conn, &format!("suspect {n}"))).collect();
     let begin = machine.now;
     let calls: Vec<CallId> = contexts.iter().map(|c| machine.begin(conn, generate(*c, 1))).collect();

@@ -191,9 +191,7 @@ fn turn_in_memory_ends_where_a_rate_is_used_up() {
     let script = "step_us=9000,row_us=1000,token_us=100,pool=512,context=512";
     let (mut machine, _) = Machine::with_model(script);
     let batch = machine.connect_as(ADMIN, Class::Batch, 0);
-    let pid = machine.pid(batch);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
-    machine.call(batch, limit).expect("own limit");
+    machine.limit(batch, Limit::TokensPerSecond, 1);
     let watched = [0; 3].map(|_| machine.connect_as(ADMIN, Class::Interactive, 0));
     let mut asked = 0;
     let mut ask = |machine: &mut Machine, conn| {

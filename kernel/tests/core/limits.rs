@@ -15,9 +15,7 @@ const TIMED: &str = "step_us=9000,row_us=1000,token_us=100,pool=65536,context=81
 fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
     let (mut machine, conn) = Machine::with_model(TIMED);
     let slow = machine.connect(ADMIN);
-    let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(10), then: None };
-    machine.call(slow, limit).expect("own limit");
+    machine.limit(slow, Limit::TokensPerSecond, 10);
     let context = machine.open_with(slow, "slowly");
     let begin = machine.now;
     let call = machine.begin(slow, generate(context, 60));
@@ -34,12 +32,10 @@ fn rate_of_a_process_holds_and_its_neighbours_do_not_wait() {
 fn rate_that_is_set_again_gives_nothing_back_that_was_used() {
     let (mut machine, _) = Machine::with_model(TIMED);
     let user = machine.connect(1000);
-    let pid = machine.pid(user);
     let context = machine.open_with(user, "in a hurry");
     let begin = machine.now;
     for rate in [10, 10, 9, 9, 8] {
-        let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(rate), then: None };
-        machine.call(user, limit).expect("no more than it had");
+        machine.limit(user, Limit::TokensPerSecond, rate);
         let call = machine.begin(user, generate(context, 10));
         machine.finish_in_time(user, call).expect("it ends");
     }
@@ -54,9 +50,7 @@ fn generation_that_has_used_its_rate_up_holds_no_frames_against_its_class() {
         let script = "step_us=9000,row_us=1000,token_us=100,pool=512,context=512";
         let (mut machine, _) = Machine::with_swap(script, host_pages, 0);
         let slow = machine.connect(ADMIN);
-        let pid = machine.pid(slow);
-        let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
-        machine.call(slow, limit).expect("own limit");
+        machine.limit(slow, Limit::TokensPerSecond, 1);
         let filling = "fills the pool ".repeat(28);
         let context = machine.open_with(slow, &filling);
         let call = machine.begin(slow, generate(context, 40));
@@ -91,8 +85,7 @@ fn process_that_waits_for_tokens_of_its_rate_says_so() {
     let (mut machine, conn) = Machine::with_model(TIMED);
     let slow = machine.connect(ADMIN);
     let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
-    machine.call(slow, limit).expect("own limit");
+    machine.limit(slow, Limit::TokensPerSecond, 1);
     let context = machine.open_with(slow, "slowly");
     machine.generate(slow, context, 1);
     let second = machine.open_with(slow, "slowly, too");
@@ -118,9 +111,7 @@ fn process_that_waits_for_tokens_of_its_rate_says_so() {
 fn process_that_may_go_on_during_a_step_hides_no_later_alarm() {
     let (mut machine, conn) = Machine::with_model(TIMED);
     let slow = machine.connect(ADMIN);
-    let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(1), then: None };
-    machine.call(slow, limit).expect("own limit");
+    machine.limit(slow, Limit::TokensPerSecond, 1);
     let context = machine.open_with(slow, "slowly");
     let call = machine.begin(slow, generate(context, 10));
     while machine.events(slow, call).is_empty() {

@@ -36,9 +36,7 @@ fn context_that_lacks_a_frame_and_has_no_rate_to_get_it_shares_nothing_more() {
     let script = "pool=640,context=640,batch=100";
     let (mut machine, conn) = Machine::with_model(script);
     let slow = machine.connect(ADMIN);
-    let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(2), then: None };
-    machine.call(slow, limit).expect("own limit");
+    machine.limit(slow, Limit::TokensPerSecond, 2);
     let (begins, other) = ("c".repeat(120), "who speaks");
     let long = format!("{begins}{}", "x".repeat(280));
     let (first, second) = (machine.open_with(slow, other), machine.open_with(slow, &long));

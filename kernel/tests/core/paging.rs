@@ -256,9 +256,7 @@ fn process_that_has_used_its_rate_up_loads_no_more_pages_until_it_has_tokens() {
     machine.generate(slow, long, 1);
     let other = machine.open_with(conn, &text(2, 8100));
     machine.generate(conn, other, 1);
-    let pid = machine.pid(slow);
-    let limit = Setlimit { pid, limit: Limit::TokensPerSecond, value: Some(2), then: None };
-    machine.call(slow, limit).expect("own limit");
+    machine.limit(slow, Limit::TokensPerSecond, 2);
     let calls = [(short, 5), (long, 1)].map(|(context, n)| machine.begin(slow, generate(context, n)));
     // The first two tokens of the short one use the rate up, the second of them while pages are loaded.
     machine.run();

@@ -78,6 +78,34 @@ fn policy_of_a_new_configuration_begins_with_all_of_them_level() {
     assert_eq!(machine.order(&calls), [0, 1], "what it used under another policy is not held against it");
 }
 
+/// Runs until a prompt of an old process has its turn beside so many newcomers with prompts of so many tokens, each of which
+/// makes room for the next one when it is done; fewer than `most` may go before it.
+fn check_newcomers(
+    machine: &mut Machine,
+    old: ConnId,
+    (together, tokens): (usize, usize),
+    most: u32,
+    case: &str,
+) {
+    let newcomer = |machine: &mut Machine| {
+        let conn = machine.connect(ADMIN);
+        (conn, machine.prompt(conn, tokens, None))
+    };
+    let mut newcomers: Vec<_> = (0..together).map(|_| newcomer(machine)).collect();
+    let call = machine.prompt(old, 2048, None);
+    let mut came = 0;
+    while machine.reply(old, call).is_none() {
+        assert!(machine.turn());
+        for (conn, call) in &mut newcomers {
+            if machine.reply(*conn, *call).is_some() {
+                (*conn, *call) = newcomer(machine);
+                came += 1;
+            }
+        }
+        assert!(came < most, "{case}: {came} newcomers went before");
+    }
+}
+
 #[test]
 fn newcomers_without_end_starve_nobody() {
     let room = [TIMED.to_owned(), TIMED.replace("65536", "8192")];
@@ -89,24 +117,8 @@ fn newcomers_without_end_starve_nobody() {
         machine.mount(old, "m", script).expect("it mounts");
         let call = machine.prompt(old, 8000, None);
         machine.finish(old, call).expect("it ends");
-        let newcomer = |machine: &mut Machine| {
-            let conn = machine.connect(ADMIN);
-            (conn, machine.prompt(conn, 2048, None))
-        };
-        let mut newcomers = [newcomer(&mut machine), newcomer(&mut machine)];
-        let call = machine.prompt(old, 2048, None);
-        let mut came = 0;
-        while machine.reply(old, call).is_none() {
-            assert!(machine.turn());
-            for (conn, call) in &mut newcomers {
-                if machine.reply(*conn, *call).is_some() {
-                    (*conn, *call) = newcomer(&mut machine);
-                    came += 1;
-                }
-            }
-            // Of 0.2 s each: under mlfq all rise once in 10 s.
-            assert!(came < 100, "{policy}, {script}: {came} newcomers went before");
-        }
+        // Of 0.2 s each: under mlfq all rise once in 10 s.
+        check_newcomers(&mut machine, old, (2, 2048), 100, &format!("{policy}, {script}"));
     }
 }
 
@@ -119,24 +131,8 @@ fn newcomers_without_end_keep_nobody_out_of_memory() {
         let call = machine.prompt(old, 8000, None);
         machine.finish(old, call).expect("it ends");
         // Two of them have all of it, and others are in line for that before these end.
-        let newcomer = |machine: &mut Machine| {
-            let conn = machine.connect(ADMIN);
-            (conn, machine.prompt(conn, 4000, None))
-        };
-        let mut newcomers: Vec<_> = (0..4).map(|_| newcomer(&mut machine)).collect();
-        let call = machine.prompt(old, 2048, None);
-        let mut came = 0;
-        while machine.reply(old, call).is_none() {
-            assert!(machine.turn());
-            for (conn, call) in &mut newcomers {
-                if machine.reply(*conn, *call).is_some() {
-                    (*conn, *call) = newcomer(&mut machine);
-                    came += 1;
-                }
-            }
-            // Of 0.4 s each: under mlfq all rise once in 10 s.
-            assert!(came < 60, "{policy}: {came} newcomers went before");
-        }
+        // They take 0.4 s each: under mlfq all rise once in 10 s.
+        check_newcomers(&mut machine, old, (4, 4000), 60, &policy.to_string());
     }
 }
 

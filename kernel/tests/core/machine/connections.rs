@@ -2,7 +2,7 @@
 
 use kernel::core::Event;
 use kernel::core::event::{ConnId, Credentials};
-use syscalls::call::{Class, Hello, Lifetime};
+use syscalls::call::{Class, Hello, Lifetime, Limit, Setlimit};
 use syscalls::{Call, CallId, Fault, Pid, Reply, Request};
 
 use super::{Machine, credentials};
@@ -41,6 +41,12 @@ impl Machine {
         let conn = ConnId(self.next_conn);
         self.event(Event::Connected { conn, credentials });
         conn
+    }
+
+    /// Limits the process of a connection, as it may itself.
+    pub fn limit(&mut self, conn: ConnId, limit: Limit, most: u64) {
+        let pid = self.pid(conn);
+        self.call(conn, Setlimit { pid, limit, value: Some(most), then: None }).expect("own limit");
     }
 
     /// Makes a call and lets others answer it.
