@@ -107,6 +107,8 @@ fn text_of_a_model_does_not_act_in_a_chat() {
     let answer = terminal.expect("END");
     assert!(answer.contains("BEGIN"), "{answer:?}");
     check_screen(&answer, "chat");
+    // Ctrl-D ends a chat that waits for a line; before that the terminal would keep it for whoever reads lines.
+    terminal.expect("> ");
     terminal.press("\x04");
     assert_eq!(terminal.exit_status(), 0);
 }
