@@ -1,4 +1,4 @@
-//! Makes up models: any of seven architectures at any size, with random weights, as files that llama.cpp runs.
+//! Makes up models: any of eight architectures at any size, with random weights, as files that llama.cpp runs.
 //!
 //! Benches compare speeds on a model of a known shape, and tests need models that are small and made here. The
 //! weights come from a seed, scaled as a freshly initialised network's, so activations stay finite at any depth.
@@ -28,6 +28,12 @@ const TIED_SHRINK: f32 = 4.0;
 /// Positions that a layer with a sliding window sees: few, so that short tests go past them.
 pub const WINDOW: u32 = 32;
 
+/// Experts of a layer that has such.
+pub const EXPERTS: u32 = 8;
+
+/// Experts that a token goes through.
+pub const EXPERTS_USED: u32 = 2;
+
 /// An architecture that can be made up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -41,11 +47,13 @@ pub enum Family {
     Mamba,
     /// Recurrent layers and such with attention in turns.
     Jamba,
+    /// A token goes through [`EXPERTS_USED`] of [`EXPERTS`] feed-forward layers, whose width is that of the shape.
+    Qwen3Moe,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 7] = [
+    pub const ALL: [Family; 8] = [
         Family::Llama,
         Family::Qwen2,
         Family::Gpt2,
@@ -53,6 +61,7 @@ impl Family {
         Family::Gemma2,
         Family::Mamba,
         Family::Jamba,
+        Family::Qwen3Moe,
     ];
 
     /// The family of this name, as GGUF has it.
@@ -70,6 +79,7 @@ impl Family {
             Family::Gemma2 => "gemma2",
             Family::Mamba => "mamba",
             Family::Jamba => "jamba",
+            Family::Qwen3Moe => "qwen3moe",
         }
     }
 
@@ -235,9 +245,13 @@ impl Shape {
         let name = format!("random {family}, {} layers of {}", self.layers, self.embedding);
         plan.set("general.name", Value::Text(name));
         plan.set("general.license", Value::Text("CC0-1.0".into()));
-        // Converters say of models without heads that they have none, and no feed-forward layers.
-        let (heads, feed_forward) =
-            if self.family == Family::Mamba { (0, 0) } else { (self.heads, self.feed_forward) };
+        // Converters say of models without heads that they have none, and no feed-forward layers; of models with experts
+        // they say what a layer without any would be, though there is none.
+        let (heads, feed_forward) = match self.family {
+            Family::Mamba => (0, 0),
+            Family::Qwen3Moe => (self.heads, self.feed_forward.saturating_mul(EXPERTS_USED)),
+            _ => (self.heads, self.feed_forward),
+        };
         let sizes = [
             ("block_count", self.layers),
             ("context_length", self.context),
@@ -268,7 +282,7 @@ impl Shape {
     fn plan_details(&self, plan: &mut Plan) {
         let family = self.family.name();
         match self.family {
-            Family::Llama | Family::Qwen2 | Family::Gemma2 => {
+            Family::Llama | Family::Qwen2 | Family::Gemma2 | Family::Qwen3Moe => {
                 plan.set(&format!("{family}.attention.layer_norm_rms_epsilon"), Value::F32(1e-6));
                 plan.set(&format!("{family}.rope.freq_base"), Value::F32(10_000.0));
                 plan.set(&format!("{family}.rope.dimension_count"), Value::U32(self.embedding / self.heads));
@@ -276,6 +290,11 @@ impl Shape {
                     plan.set("gemma2.attention.sliding_window", Value::U32(WINDOW));
                     plan.set("gemma2.attn_logit_softcapping", Value::F32(50.0));
                     plan.set("gemma2.final_logit_softcapping", Value::F32(30.0));
+                }
+                if self.family == Family::Qwen3Moe {
+                    plan.set("qwen3moe.expert_count", Value::U32(EXPERTS));
+                    plan.set("qwen3moe.expert_used_count", Value::U32(EXPERTS_USED));
+                    plan.set("qwen3moe.expert_feed_forward_length", Value::U32(self.feed_forward));
                 }
             }
             Family::Mamba | Family::Jamba => {

@@ -20,7 +20,7 @@ struct Options {
     /// How matrices are stored: f32, f16, bf16, q8_0 or q4_0.
     #[arg(long = "type", default_value = "q8_0")]
     kind: String,
-    /// llama, qwen2, gpt2, bert, gemma2, mamba or jamba.
+    /// llama, qwen2, gpt2, bert, gemma2, mamba, jamba or qwen3moe.
     #[arg(long)]
     family: Option<String>,
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use super::super::tensor::TensorType;
 use super::super::write::Plan;
-use super::{Family, Shape};
+use super::{EXPERTS, Family, Shape};
 
 /// Names the tensors of a shape.
 pub(super) struct Tensors<'a> {
@@ -15,9 +15,12 @@ impl Tensors<'_> {
         let shape = self.shape;
         self.matrix("token_embd", shape.embedding, shape.vocabulary);
         match shape.family {
-            Family::Llama | Family::Qwen2 | Family::Gemma2 | Family::Mamba | Family::Jamba => {
-                self.vector("output_norm.weight", shape.embedding);
-            }
+            Family::Llama
+            | Family::Qwen2
+            | Family::Gemma2
+            | Family::Mamba
+            | Family::Jamba
+            | Family::Qwen3Moe => self.vector("output_norm.weight", shape.embedding),
             Family::Gpt2 => {
                 self.positions();
                 self.norm("output_norm");
@@ -34,7 +37,7 @@ impl Tensors<'_> {
         for layer in 0..shape.layers {
             let at = format!("blk.{layer}");
             match shape.family {
-                Family::Llama | Family::Qwen2 | Family::Gemma2 => self.llama_layer(&at),
+                Family::Llama | Family::Qwen2 | Family::Gemma2 | Family::Qwen3Moe => self.llama_layer(&at),
                 Family::Gpt2 => self.gpt2_layer(&at),
                 Family::Bert => self.bert_layer(&at),
                 Family::Mamba => self.mamba_layer(&at),
@@ -49,7 +52,10 @@ impl Tensors<'_> {
         if self.shape.family == Family::Gemma2 {
             self.vector(&format!("{at}.post_attention_norm.weight"), self.shape.embedding);
         }
-        self.gated_layer(at);
+        match self.shape.family {
+            Family::Qwen3Moe => self.layer_of_experts(at),
+            _ => self.gated_layer(at),
+        }
         if self.shape.family == Family::Gemma2 {
             self.vector(&format!("{at}.post_ffw_norm.weight"), self.shape.embedding);
         }
@@ -80,6 +86,11 @@ impl Tensors<'_> {
                 self.vector(&format!("{at}.{name}.bias"), width);
             }
         }
+        if shape.family == Family::Qwen3Moe {
+            for name in ["attn_q_norm", "attn_k_norm"] {
+                self.vector(&format!("{at}.{name}.weight"), shape.embedding / shape.heads);
+            }
+        }
         self.matrix(&format!("{at}.attn_output"), shape.embedding, shape.embedding);
     }
 
@@ -90,6 +101,22 @@ impl Tensors<'_> {
         self.matrix(&format!("{at}.ffn_gate"), shape.embedding, shape.feed_forward);
         self.matrix(&format!("{at}.ffn_up"), shape.embedding, shape.feed_forward);
         self.matrix(&format!("{at}.ffn_down"), shape.feed_forward, shape.embedding);
+    }
+
+    /// A layer of such, the norm before it, and what chooses among them, which is kept in full.
+    fn layer_of_experts(&mut self, at: &str) {
+        let (width, inner) = (self.shape.embedding, self.shape.feed_forward);
+        self.vector(&format!("{at}.ffn_norm.weight"), width);
+        self.plan.tensor(
+            &format!("{at}.ffn_gate_inp.weight"),
+            &[width.into(), EXPERTS.into()],
+            TensorType::F32,
+        );
+        for (name, inputs, outputs) in [("gate", width, inner), ("up", width, inner), ("down", inner, width)]
+        {
+            let sizes = [inputs.into(), outputs.into(), EXPERTS.into()];
+            self.plan.tensor(&format!("{at}.ffn_{name}_exps.weight"), &sizes, self.shape.kind);
+        }
     }
 
     fn gpt2_layer(&mut self, at: &str) {
