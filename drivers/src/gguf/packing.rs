@@ -45,7 +45,9 @@ impl Units {
     /// `repack.cpp`.
     pub fn packed_bytes(self, matrix: &TensorInfo) -> Option<u64> {
         let [columns, rows, ..] = matrix.dimensions[..] else { return None };
-        if self.amx && rows.is_multiple_of(AMX_ROWS) {
+        // AMX multiplies by single matrices alone, not by those of experts; the repacked layouts are for both.
+        let is_single = matrix.dimensions[2..].iter().all(|count| *count == 1);
+        if self.amx && is_single && rows.is_multiple_of(AMX_ROWS) {
             if matrix.kind == TensorType::F16 && columns.is_multiple_of(16) {
                 return Some(matrix.bytes);
             }
@@ -76,7 +78,11 @@ mod tests {
     use super::*;
 
     fn packed(units: Units, kind: TensorType, rows: u64) -> Option<u64> {
-        let (name, dimensions) = ("blk.0.ffn_up.weight".into(), vec![128, rows]);
+        packed_as(units, kind, vec![128, rows])
+    }
+
+    fn packed_as(units: Units, kind: TensorType, dimensions: Vec<u64>) -> Option<u64> {
+        let name = "blk.0.ffn_up.weight".into();
         let bytes = tensor_bytes(&dimensions, kind).expect("small");
         units.packed_bytes(&TensorInfo { name, kind, dimensions, offset: 0, bytes })
     }
@@ -95,5 +101,14 @@ mod tests {
         assert_eq!(packed(amx, TensorType::Q8_0, 1024), Some(1024 * 4 * (34 + 4)), "each block has a sum");
         assert_eq!(packed(amx, TensorType::F16, 1024), Some(1024 * 128 * 2));
         assert_eq!((packed(amx, TensorType::Q8_0, 1000), packed(amx, TensorType::F32, 1024)), (None, None));
+    }
+
+    #[test]
+    fn experts_are_repacked_but_not_laid_out_for_amx() {
+        let amx = Units { amx: true, avx2: true, avx512: true };
+        let experts = |kind, count| packed_as(amx, kind, vec![128, 1024, count]);
+        assert_eq!(experts(TensorType::Q8_0, 8), None);
+        assert_eq!(experts(TensorType::Q4_0, 8), Some(8 * 1024 * 4 * 18));
+        assert_eq!(experts(TensorType::Q8_0, 1), Some(1024 * 4 * (34 + 4)), "one is a matrix as any");
     }
 }
