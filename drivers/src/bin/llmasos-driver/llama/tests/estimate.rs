@@ -133,7 +133,10 @@ fn estimate_of_models_made_here_is_near_what_llama_cpp_allocates() {
         ("mamba", tiny.clone().of(Family::Mamba)),
         ("mamba of more layers", Shape { embedding: 256, layers: 6, ..tiny.clone().of(Family::Mamba) }),
         ("jamba", tiny.clone().of(Family::Jamba)),
-        ("jamba of more layers", Shape { embedding: 256, layers: 5, ..tiny.of(Family::Jamba) }),
+        ("jamba of more layers", Shape { embedding: 256, layers: 5, ..tiny.clone().of(Family::Jamba) }),
+        ("qwen3moe", tiny.clone().of(Family::Qwen3Moe)),
+        ("qwen3moe, wide", Shape { embedding: 256, feed_forward: 1024, ..tiny.clone().of(Family::Qwen3Moe) }),
+        ("qwen3moe, narrow", Shape { feed_forward: 32, ..tiny.of(Family::Qwen3Moe) }),
     ];
     for (name, shape) in shapes {
         let path = folder.path().join(format!("{name}.gguf"));
