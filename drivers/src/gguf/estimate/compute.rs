@@ -69,6 +69,7 @@ impl Shape {
         let attention = activation.saturating_mul(ACTIVATIONS_ATTENTION).saturating_add(scores);
         let wide = tokens.saturating_mul(self.feed_forward.ungated_numbers());
         let other = activation.saturating_mul(ACTIVATIONS_OTHER).saturating_add(wide);
-        Compute { other_bytes: GRAPH_NUMBER_BYTES * attention.max(other), ..Compute::default() }
+        let other_bytes = attention.max(other).saturating_mul(GRAPH_NUMBER_BYTES);
+        Compute { other_bytes, ..Compute::default() }
     }
 }

@@ -215,7 +215,7 @@ fn header_with_more_layers_than_a_model_can_have_is_refused_before_there_is_an_e
 
 #[test]
 fn sizes_beyond_all_measure_are_added_up_without_an_overflow() {
-    for name in ["tiny", "tiny-gemma2", "tiny-mamba", "tiny-jamba", "tiny-qwen3moe"] {
+    for name in ["tiny", "tiny-gemma2", "tiny-mamba", "tiny-jamba", "tiny-qwen3moe", "tiny-bert"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("m.gguf");
         RandomShape::preset(name).unwrap().write(&file).unwrap();
