@@ -3,7 +3,8 @@
 //! Penalties change the row of logits in place, then [`super::filter`] chooses. Its random number is made from the
 //! seed and the count of tokens generated so far, so that the same logits give the same token in another worker
 //! in mid-generation. Grammars are llama.cpp's own ([`super::grammar`]): a
-//! token is chosen as if there were none, and only where the grammar refuses it, from what the grammar leaves.
+//! token is chosen as if there were none, and only where the grammar refuses it, by another random number from what the
+//! grammar leaves. So without filters a token that is allowed is as likely as it is among these.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,8 +139,8 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &mut [f32]) -> Result<Token, DriverFault> {
-        let random = uniform(self.spec.sampling.seed, self.spec.generated.len() as u64);
-        let Some(first) = pick(logits, &self.spec.sampling, random) else {
+        let (seed, count) = (self.spec.sampling.seed, self.spec.generated.len() as u64);
+        let Some(first) = pick(logits, &self.spec.sampling, uniform(seed, count)) else {
             return Err(DriverFault::new(Errno::EIO, "the model's output is not a number"));
         };
         let Some(grammar) = &mut self.grammar else { return Ok(first) };
@@ -147,7 +148,8 @@ impl Sampler {
             return Ok(first);
         }
         grammar.mask(logits);
-        pick(logits, &self.spec.sampling, random).or(self.marks.last_resort).ok_or_else(|| {
+        // By the number that led to what was refused, tokens at certain places would come too often.
+        pick(logits, &self.spec.sampling, uniform(!seed, count)).or(self.marks.last_resort).ok_or_else(|| {
             let message = "the grammar is at its end and the model has no token that ends a generation";
             DriverFault::new(Errno::EINVAL, message)
         })

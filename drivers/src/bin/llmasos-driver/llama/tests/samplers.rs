@@ -1,5 +1,7 @@
 //! Grammars, seeds, penalties and logprobs.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 #[test]
@@ -57,6 +59,50 @@ fn grammar_and_schema_constrain_what_is_generated() {
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert!((1..=99).contains(&value["n"].as_u64().unwrap()), "{text}");
         }
+    }
+}
+
+#[test]
+fn tokens_that_a_grammar_allows_are_as_likely_as_they_are_among_these() {
+    const CHOICES: u64 = 400;
+    let mut driver = mounted(&random_model("tiny"));
+    let vocabulary = driver.description().vocabulary;
+    let plain = |s: &mut Sampling| (s.temperature, s.top_k, s.top_p, s.min_p) = (1.0, 0, 1.0, 0.0);
+    let mut first = |sampling: SamplingSpec, logprobs: Option<u32>| {
+        let sampler = SamplerSpec { logprobs, ..spec(sampling) };
+        let ops = vec![
+            Op::Drop { asid: Asid(0), from: 0 },
+            Op::SamplerOpen { asid: Asid(0), sampler: sampler.into() },
+        ];
+        sampled(run(driver.as_mut(), ops, vec![row(0, 0, &[40, 41])]).remove(0))
+    };
+    let all = first(sampling(plain), Some(vocabulary)).logprob.unwrap().top;
+    let mut allowed: Vec<(Token, f64)> = all
+        .iter()
+        .filter(|(_, piece, _)| !piece.is_empty() && piece.iter().all(u8::is_ascii_lowercase))
+        .map(|(token, _, logprob)| (*token, f64::from(*logprob).exp()))
+        .collect();
+    // In the order of the vocabulary, in which a random number passes them.
+    allowed.sort_by_key(|(token, _)| *token);
+    let total: f64 = allowed.iter().map(|(_, likely)| likely).sum();
+    let (mut before, mut quarters, mut expected) = (0.0, BTreeMap::new(), [0.0; 4]);
+    for (token, likely) in allowed {
+        let quarter = ((before / total * 4.0) as usize).min(3);
+        before += likely;
+        expected[quarter] += likely / total * CHOICES as f64;
+        quarters.insert(token, quarter);
+    }
+    let mut counts = [0i32; 4];
+    for seed in 0..CHOICES {
+        let limited = sampling(|s| {
+            plain(s);
+            s.grammar = Some("root ::= [a-z]+".into());
+        });
+        let chosen = first(SamplingSpec { seed, ..limited }, None).token;
+        counts[quarters[&chosen]] += 1;
+    }
+    for (count, expected) in counts.iter().zip(expected) {
+        assert!((f64::from(*count) - expected).abs() < 40.0, "{counts:?}, expected {expected} here");
     }
 }
 
