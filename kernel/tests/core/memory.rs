@@ -31,6 +31,17 @@ fn idle_contexts_give_their_pages_and_are_recomputed() {
 }
 
 #[test]
+fn page_that_is_computed_again_in_many_chunks_has_come_back_once() {
+    let (mut machine, conn) = Machine::with_model("pool=256,context=256,batch=10");
+    let contexts: Vec<_> = (0..4).map(|n| machine.open_with(conn, &prompt(n, 100))).collect();
+    for _ in 0..2 {
+        contexts.iter().for_each(|context| drop(machine.generate(conn, *context, 10)));
+    }
+    let stats = machine.stat(conn);
+    assert_eq!((stats.tokens_recomputed, stats.refaults), (4 * 109, 4 * 2));
+}
+
+#[test]
 fn context_that_lacks_a_frame_and_has_no_rate_to_get_it_shares_nothing_more() {
     // Ten frames: seven for the long prompt, one for what uses the rate up, and two for who comes then.
     let script = "pool=640,context=640,batch=100";

@@ -184,11 +184,14 @@ impl Taking<'_> {
             generation.usage.prompt_tokens_evaluated += prompt_end - row.position;
         }
         context.enroll(self.model);
+        // However many rows a page takes, it comes back once.
+        let begun = |tokens: u32| tokens.div_ceil(PAGE_TOKENS);
+        let refaults = u64::from(begun(row.position + again) - begun(row.position));
         if again + prompt > 0 {
             for c in [&mut *self.counters, &mut self.model.counters, &mut self.owner.id.counters] {
                 c.tokens_recomputed += u64::from(again);
                 c.prompt_tokens_evaluated += u64::from(prompt);
-                c.refaults += u64::from(again.div_ceil(PAGE_TOKENS));
+                c.refaults += refaults;
             }
         }
     }
