@@ -77,7 +77,8 @@ pub struct Compute {
 }
 
 impl Compute {
-    fn bytes(&self, pool_tokens: u32) -> u64 {
+    /// Bytes over a pool of so many tokens.
+    pub(crate) fn bytes(&self, pool_tokens: u32) -> u64 {
         let tokens = u64::from(pool_tokens);
         let attention = self.score_token_bytes.saturating_mul(tokens).saturating_add(self.attention_bytes);
         self.mask_token_bytes.saturating_mul(tokens).saturating_add(attention.max(self.other_bytes))
@@ -109,6 +110,8 @@ pub struct Estimate {
     pub fused_compute: Compute,
     /// The buffer in main memory that results are read from.
     pub result_bytes: u64,
+    /// Bytes in main memory for each token of the pool, wherever the layers are: what is kept outside of the context.
+    pub kept_token_bytes: u64,
 }
 
 /// What a model takes of the two places that it can be in at once.
@@ -143,6 +146,8 @@ impl Estimate {
         let input_and_packing =
             host.iter().fold(self.input_bytes, |sum, layer| sum.saturating_add(layer.packing_bytes));
         split.host.weights = split.host.weights.saturating_add(input_and_packing);
+        let kept_bytes = self.kept_token_bytes.saturating_mul(pool_tokens.into());
+        split.host.pool = split.host.pool.saturating_add(kept_bytes);
         split.host.compute = self.result_bytes;
         if on_device > 0 {
             split.device.weights = split.device.weights.saturating_add(output_bytes);
@@ -207,6 +212,7 @@ mod tests {
             compute,
             fused_compute: Compute { score_token_bytes: 0, ..compute },
             result_bytes: 9,
+            kept_token_bytes: 0,
         }
     }
 
@@ -231,5 +237,7 @@ mod tests {
         let Split { device, host } = model().split(10, 99, false);
         assert_eq!(device, Needs { weights: 435, pool: 80, compute: 60 });
         assert_eq!(host, Needs { weights: 30, pool: 0, compute: 9 }, "the input and the results stay");
+        let Split { device, host } = Estimate { kept_token_bytes: 4, ..model() }.split(10, 99, false);
+        assert_eq!((device.pool, host.pool), (80, 40), "what is kept outside of the context stays, too");
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! **Pool**: for each token and layer with attention, a key and a value of two bytes (F16) a number for each
 //! key-value head, or a key alone where values are a part of it; a layer that keeps sequences as a state has that instead
-//! (`n_embd_r` and `n_embd_s` in `llama-hparams.cpp`). Which layer is what stands in `estimate/kinds.rs`.
+//! (`n_embd_r` and `n_embd_s` in `llama-hparams.cpp`). Which layer is what stands in `estimate/kinds.rs`. A deterministic
+//! mount has a context for one sequence, and the pool beside it (`estimate/outside.rs`).
 //!
 //! **Compute**: the buffer of a forward pass, in `estimate/compute.rs`. The worker's tests hold all of it against what
 //! llama.cpp reports.
@@ -14,6 +15,7 @@
 mod compute;
 mod experts;
 mod kinds;
+mod outside;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use super::packing::Units;
 use super::tensor::TensorInfo;
 use crate::estimate::{Estimate, Layer};
 use crate::wire::LoadRequest;
+use compute::Pass;
 use shape::Shape;
 
 /// Tokens that one graph computes at most; llama.cpp's own default.
@@ -54,6 +57,12 @@ pub const SEQUENCES_MAX: u16 = 256;
 
 /// Tokens of a pass that can have output, if there are not more sequences.
 const OUTPUTS_MIN: u16 = 128;
+
+/// Tokens of each pass of a deterministic mount.
+pub const BLOCK_TOKENS: u32 = 16;
+
+/// Sequences of its context: the one that is computed, and the one that fills passes up.
+pub const BLOCK_SEQUENCES: u16 = 2;
 
 /// The longest text of an encoder. It is one graph, whose memory grows with the square of this.
 pub const WINDOW_MAX: u32 = 2048;
@@ -103,13 +112,30 @@ pub fn estimate(
     }
     let contexts = u32::from(sequences(request) - SEQUENCES_KEPT);
     estimate.pool_tokens = pool_tokens(&estimate, request.context_tokens, shape.trained, contexts);
-    let compute = |fused| shape.compute(estimate.pool_tokens, sequences(request), fused);
+    let pass = Pass::of(request);
+    let cells = match request.deterministic {
+        true => cells_alone(window(request.context_tokens, shape.trained)),
+        false => estimate.pool_tokens,
+    };
+    let compute = |fused| shape.compute(cells, pass, fused);
     // On the CPU the kernel is measured when the model loads, and this must have room for either.
     estimate.compute = compute(request.attention == Attention::Flash);
     estimate.fused_compute = compute(request.attention != Attention::Plain);
-    let outputs = u64::from(sequences(request).max(OUTPUTS_MIN));
-    estimate.result_bytes = shape.vocabulary.saturating_mul(outputs * GRAPH_NUMBER_BYTES);
+    estimate.result_bytes = shape.vocabulary.saturating_mul(u64::from(pass.outputs) * GRAPH_NUMBER_BYTES);
+    if request.deterministic {
+        outside::keep(&mut estimate, cells);
+    }
     Ok(estimate)
+}
+
+/// Cells of the context in which a deterministic mount computes: one context, and what fills its last pass up.
+pub fn cells_alone(context_tokens: u32) -> u32 {
+    context_tokens.saturating_add(2 * BLOCK_TOKENS).next_multiple_of(POOL_TOKENS_MULTIPLE)
+}
+
+/// Tokens of the largest context.
+fn window(context: Option<u32>, trained: u32) -> u32 {
+    context.unwrap_or(trained.min(CONTEXT_TOKENS_DEFAULT))
 }
 
 /// Sequences of llama.cpp's context, those that the driver keeps included.
@@ -121,7 +147,7 @@ pub fn sequences(request: &LoadRequest) -> u16 {
 /// as the default context while they are cheap. Where tokens take nothing, because all that a sequence has is a state, it
 /// has room for so many contexts as there are states.
 fn pool_tokens(estimate: &Estimate, context: Option<u32>, trained: u32, contexts: u32) -> u32 {
-    let window = context.unwrap_or(trained.min(CONTEXT_TOKENS_DEFAULT));
+    let window = window(context, trained);
     let token_bytes = estimate.layers.iter().fold(0, |sum: u64, l| sum.saturating_add(l.token_bytes));
     let wanted = match (token_bytes, context) {
         (0, _) => window.saturating_mul(contexts).min(POOL_TOKENS_COUNTED),

@@ -16,8 +16,11 @@
 //! model that was looked at takes more than is estimated.
 
 use super::shape::Shape;
-use super::{GRAPH_NUMBER_BYTES, OUTPUTS_MIN, UBATCH_TOKENS, WINDOW_MAX};
+use super::{
+    BLOCK_SEQUENCES, BLOCK_TOKENS, GRAPH_NUMBER_BYTES, OUTPUTS_MIN, UBATCH_TOKENS, WINDOW_MAX, sequences,
+};
 use crate::estimate::Compute;
+use crate::wire::LoadRequest;
 
 /// Activations of n·width that are there at once beside the scores, and beside anything else.
 const ACTIVATIONS_ATTENTION: u64 = 9;
@@ -27,11 +30,31 @@ const ACTIVATIONS_OTHER: u64 = 7;
 const ACTIVATIONS_RECURRENT: u64 = 6;
 const STATES_AT_ONCE: u64 = 2;
 
+/// The largest pass that a graph is planned for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass {
+    tokens: u32,
+    sequences: u16,
+    /// Tokens of it that can have output.
+    pub(super) outputs: u32,
+}
+
+impl Pass {
+    pub(super) fn of(request: &LoadRequest) -> Pass {
+        if request.deterministic {
+            return Pass { tokens: BLOCK_TOKENS, sequences: BLOCK_SEQUENCES, outputs: BLOCK_TOKENS };
+        }
+        let sequences = sequences(request);
+        Pass { tokens: UBATCH_TOKENS, sequences, outputs: sequences.max(OUTPUTS_MIN).into() }
+    }
+}
+
 impl Shape {
-    pub(super) fn compute(&self, pool_tokens: u32, sequences: u16, fused: bool) -> Compute {
-        let tokens = u64::from(pool_tokens.min(UBATCH_TOKENS));
+    /// Over so many cells.
+    pub(super) fn compute(&self, cells: u32, pass: Pass, fused: bool) -> Compute {
+        let tokens = u64::from(cells.min(pass.tokens));
         let numbers = GRAPH_NUMBER_BYTES;
-        let outputs = u64::from(sequences.max(OUTPUTS_MIN)).min(tokens);
+        let outputs = u64::from(pass.outputs).min(tokens);
         let activation = tokens.saturating_mul(self.width);
         let wide = tokens.saturating_mul(self.feed_forward.numbers(self.width));
         let logits = outputs.saturating_mul(self.vocabulary);
@@ -45,7 +68,7 @@ impl Shape {
             other_bytes: wide
                 .max(logits)
                 .saturating_add(activation.saturating_mul(ACTIVATIONS_OTHER))
-                .max(self.recurrent_numbers(tokens, sequences))
+                .max(self.recurrent_numbers(tokens, pass.sequences))
                 .saturating_mul(numbers),
         }
     }

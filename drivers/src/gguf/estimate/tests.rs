@@ -67,6 +67,28 @@ fn layers_with_windows_have_a_mask_of_their_own_and_states_have_none() {
     assert_eq!(jamba.layers.iter().map(has).collect::<Vec<_>>(), [(false, true), (true, false)]);
 }
 
+#[test]
+fn deterministic_mount_keeps_its_pool_beside_a_context_of_one_sequence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    RandomShape::preset("tiny").unwrap().write(&path).unwrap();
+    let path: String = path.to_str().unwrap().into();
+    let request =
+        LoadRequest { path, context_tokens: Some(1000), sequences_max: 16, ..LoadRequest::default() };
+    let plain = crate::estimate::estimate(&request).unwrap();
+    let alone = crate::estimate::estimate(&LoadRequest { deterministic: true, ..request }).unwrap();
+    assert_eq!(alone.pool_tokens, 1024);
+    // A context of 1,000 tokens and two passes has 1,280 cells of 256 bytes in each of two layers.
+    let (context, kept) = (2 * 256 * 1280, (2 * 257 + 28) * 1024);
+    assert_eq!(alone.split(1024, 0, false).host.pool, context + kept);
+    assert_eq!(alone.split(2048, 0, false).host.pool, context + 2 * kept, "a larger pool is more pages");
+    let on_device = alone.split(1024, 99, true);
+    assert_eq!((on_device.device.pool, on_device.host.pool), (context, kept));
+    assert_eq!(alone.result_bytes, 1024 * 16 * 4);
+    let compute = |estimate: &Estimate| estimate.split(1024, 0, false).host.compute;
+    assert!(compute(&alone) * 8 < compute(&plain), "passes have few tokens");
+}
+
 /// What is estimated of the tiny shape under another architecture, with more that its header says.
 fn estimate_as(architecture: &str, more: &[(&str, Value)]) -> Estimate {
     let (_folder, file) = tiny_file();

@@ -25,7 +25,7 @@ use super::context::{Context, DecodeError};
 
 /// Tokens of each pass; a page has a whole number of them. A pass of so many takes hardly longer than one of a single
 /// token, since both read all weights once.
-pub const BLOCK_TOKENS: u32 = 16;
+pub const BLOCK_TOKENS: u32 = drivers::gguf::estimate::BLOCK_TOKENS;
 
 /// The sequence of the context in which everything is computed.
 const HERE: Asid = Asid(0);
@@ -34,7 +34,7 @@ const HERE: Asid = Asid(0);
 const FILLER: u16 = 1;
 
 /// Sequences of the context.
-pub const SEQUENCES: u16 = 2;
+pub const SEQUENCES: u16 = drivers::gguf::estimate::BLOCK_SEQUENCES;
 
 /// Entries of a page, or of its beginning.
 #[derive(Clone)]

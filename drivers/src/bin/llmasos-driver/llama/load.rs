@@ -6,7 +6,9 @@ use drivers::Driver;
 use drivers::estimate::Estimate;
 use drivers::files::{Headers, ModelFiles};
 use drivers::gguf;
-use drivers::gguf::estimate::{CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, sequences};
+use drivers::gguf::estimate::{
+    CONTEXT_TOKENS_DEFAULT, POOL_TOKENS_MULTIPLE, SEQUENCES_KEPT, cells_alone, sequences,
+};
 use drivers::wire::{DriverFault, LoadRequest, ModelDescription, PAGE_TOKENS};
 use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
@@ -291,10 +293,8 @@ fn deterministic_context(
             "this model keeps or loses whole sequences, and cannot be deterministic; mount it without";
         return Err(DriverFault::new(Errno::ENOSYS, message));
     }
-    // One sequence and what fills its last pass up.
-    let cells = description.context_tokens + 2 * BLOCK_TOKENS;
     let settings = ContextSettings {
-        tokens: cells.next_multiple_of(POOL_TOKENS_MULTIPLE),
+        tokens: cells_alone(description.context_tokens),
         batch_tokens: BLOCK_TOKENS,
         ubatch_tokens: BLOCK_TOKENS,
         sequences: alone::SEQUENCES,

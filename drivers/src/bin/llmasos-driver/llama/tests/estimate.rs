@@ -147,6 +147,29 @@ fn estimate_of_models_made_here_is_near_what_llama_cpp_allocates() {
 }
 
 #[test]
+fn estimate_of_deterministic_mounts_is_near_what_their_workers_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let tiny = Shape::preset("tiny").unwrap();
+    Shape { embedding: 512, heads: 8, kv_heads: 8, layers: 8, kind: TensorType::F16, ..tiny }
+        .write(&path)
+        .unwrap();
+    for attention in [Attention::Plain, Attention::Flash] {
+        for context_tokens in [None, Some(1000)] {
+            let request = LoadRequest { deterministic: true, attention, context_tokens, ..request(&path) };
+            let driver = load(&request).unwrap();
+            let told = driver.description();
+            let needs = estimate(&request).unwrap().split(told.pool_tokens, 0, false).host;
+            let told = told.pool_bytes + told.compute_bytes;
+            let most = told + (told * ABOVE_MAX_PERCENT / 100).max(ABOVE_MAX_BYTES);
+            let least = told - 2 * ROUNDING_BYTES;
+            let estimated = needs.pool + needs.compute;
+            assert!((least..=most).contains(&estimated), "{attention:?}: {estimated} of {told}");
+        }
+    }
+}
+
+#[test]
 fn estimate_of_shared_models_is_near_what_llama_cpp_allocates() {
     for kind in ["F16", "Q4_0", "Q8_0"] {
         let Some(path) = shared(&format!("TinyStories-656K/TinyStories-656K-{kind}.gguf")) else { return };
