@@ -94,12 +94,14 @@ impl Pressure {
 }
 
 impl Gauge {
-    /// Takes in so many periods of which each was spent so long in the state.
+    /// Takes in so many periods of which each was spent so long in the state. Rounds towards what these were: to the
+    /// nearest, an average would come to rest before it is there.
     fn period(&mut self, on_us: u64, periods: u64) {
         let percent = on_us * 100 * ONE / PERIOD_US;
         for (average, kept) in self.averages.iter_mut().zip(KEPT) {
             let kept = power(kept, periods);
-            *average = (*average * kept + percent * (ONE - kept) + ONE / 2) / ONE;
+            let rounding = if percent >= *average { ONE - 1 } else { 0 };
+            *average = (*average * kept + percent * (ONE - kept) + rounding) / ONE;
         }
     }
 }
@@ -152,6 +154,18 @@ mod tests {
         assert!(some.iter().all(|a| (4800..5200).contains(a)), "{some:?}");
         assert_eq!(some, full, "nobody else was there");
         assert_eq!(steps, [0; 3]);
+    }
+
+    #[test]
+    fn pressure_that_lasts_or_is_over_for_long_is_all_or_nothing_however_often_it_is_looked_at() {
+        let mut pressure = Pressure::default();
+        for (from, tasks, expected) in [(0, waiting(1, 0), [10_000; 3]), (6000, waiting(0, 1), [0; 3])] {
+            for n in 0..3000 {
+                pressure.change(Now((from + 2 * n) * SECOND), tasks);
+            }
+            let [some, full, ..] = pressure.averages(Now((from + 6000) * SECOND));
+            assert_eq!([some, full], [expected; 2]);
+        }
     }
 
     #[test]
