@@ -2,8 +2,9 @@
 //!
 //! The library holds what the kernel and the worker share: the trait ([`driver`]), the private wire between the
 //! two ([`wire`]), what a step may ask ([`contract`]), the checked reader and the writer of GGUF files ([`gguf`]), the
-//! open files of a model ([`files`]), what it takes of memory ([`mod@estimate`]), and the driver without a model ([`sim`]). It links no C++: llama.cpp
-//! lives in the worker binary, `llmasos-driver`, alone.
+//! open files of a model ([`files`]), files that take the place of older ones ([`whole`]), what a model takes of memory
+//! ([`mod@estimate`]), and the driver without a model ([`sim`]). It links no C++: llama.cpp lives in the worker binary,
+//! `llmasos-driver`, alone.
 
 pub mod contract;
 pub mod driver;
@@ -11,6 +12,7 @@ pub mod estimate;
 pub mod files;
 pub mod gguf;
 pub mod sim;
+pub mod whole;
 pub mod wire;
 
 pub use driver::{Driver, TextCodec, Withdrawal};

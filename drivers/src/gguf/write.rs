@@ -7,6 +7,7 @@ use std::path::Path;
 use super::header::{Array, Value};
 use super::limits::ALIGNMENT_DEFAULT;
 use super::tensor::{TensorInfo, TensorType, tensor_bytes};
+use crate::whole::replace;
 
 /// Zeros for padding: alignments written here are not larger.
 const ZEROS: [u8; ALIGNMENT_DEFAULT as usize] = [0; ALIGNMENT_DEFAULT as usize];
@@ -98,7 +99,7 @@ impl Plan {
 
     /// Writes the file. `fill` writes the bytes of one tensor after another, in the order of the plan.
     ///
-    /// The file appears under its name when it is whole; where it cannot be, nothing of it stays.
+    /// The file appears under its name when it is whole and on the disk; where it cannot be, nothing of it stays.
     ///
     /// # Errors
     ///
@@ -108,15 +109,7 @@ impl Plan {
         path: &Path,
         fill: impl FnMut(&TensorInfo, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        let partial = path.with_extension("gguf.partial");
-        let written = File::create(&partial)
-            .and_then(|file| self.write_to(file, fill))
-            .and_then(|()| std::fs::rename(&partial, path));
-        if written.is_err() {
-            // Why it could not be written matters more than that it could not be removed.
-            let _ = std::fs::remove_file(&partial);
-        }
-        written
+        replace(path, |partial| self.write_to(File::create(partial)?, fill))
     }
 
     /// Writes to a file that is open, as [`Plan::write`] does; it stays as it is where it cannot be finished.

@@ -1,13 +1,14 @@
 //! Why a model cannot be written in a format.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why a model cannot be written in a format.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The file.
     #[error("{}: cannot be written: {error}", path.display())]
-    Io { path: PathBuf, error: std::io::Error },
+    Io { path: PathBuf, error: io::Error },
 
     /// The format has no such model.
     #[error("GGUF has no {0}; export it as hf, safetensors or pt")]
@@ -28,4 +29,11 @@ pub enum ExportError {
     /// The vocabulary.
     #[error(transparent)]
     Token(#[from] crate::token::TokenError),
+}
+
+impl ExportError {
+    /// For `map_err` on what a file answers.
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> ExportError + '_ {
+        move |error| ExportError::Io { path: path.to_owned(), error }
+    }
 }

@@ -57,7 +57,7 @@ pub(super) fn write(model: &Exported<'_>, matrices: Matrices, to: &Path) -> Resu
         let (_, tensor) = tensors.next().expect("the plan has the tensors in this order");
         out.write_all(&stored(tensor, about.kind).map_err(io::Error::other)?)
     })
-    .map_err(|error| ExportError::Io { path: to.to_owned(), error })
+    .map_err(ExportError::io(to))
 }
 
 fn architecture(config: &ModelConfig) -> Result<&'static str, ExportError> {

@@ -3,20 +3,20 @@
 use std::fs;
 use std::path::Path;
 
+use drivers::whole::Beside;
 use serde_json::{Map, Value, json};
 
-use super::whole::Beside;
 use super::{ExportError, Exported};
 use crate::checkpoint::write_tensors;
 use crate::token::Special;
 
 /// Writes the folder.
 pub(super) fn write(model: &Exported<'_>, folder: &Path) -> Result<(), ExportError> {
-    let io = |error| ExportError::Io { path: folder.to_owned(), error };
-    fs::create_dir_all(folder).map_err(io)?;
+    fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
     let weights = folder.join("model.safetensors");
     let mut beside = Beside::default();
-    beside.write(&weights, |partial| write_tensors(partial, model.weights))?;
+    let written = beside.write(&weights, |partial| write_tensors(partial, model.weights));
+    written.map_err(ExportError::io(&weights))?;
     let tokeniser = model.tokeniser.to_json()?;
     let mut texts = vec![
         ("config.json", model.config.to_json()?),
@@ -27,9 +27,10 @@ pub(super) fn write(model: &Exported<'_>, folder: &Path) -> Result<(), ExportErr
     }
     texts.push(("tokenizer.json", tokeniser));
     for (name, text) in texts {
-        beside.write(&folder.join(name), |partial| fs::write(partial, text))?;
+        let path = folder.join(name);
+        beside.write(&path, |partial| fs::write(partial, text)).map_err(ExportError::io(&path))?;
     }
-    beside.finish()
+    beside.finish().map_err(|(path, error)| ExportError::Io { path, error })
 }
 
 /// What Hugging Face's `AutoTokenizer` wants beside the tokeniser.

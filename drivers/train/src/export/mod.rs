@@ -18,17 +18,16 @@ mod pt;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vocabulary;
-mod whole;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
+use drivers::whole::replace;
 
 use crate::ModelConfig;
 use crate::checkpoint::write_tensors;
 use crate::token::Tokeniser;
-use whole::Beside;
 
 pub use error::ExportError;
 pub use gguf::Matrices;
@@ -62,9 +61,7 @@ impl Exported<'_> {
         match format {
             Format::Hf => hf::write(self, to),
             Format::Safetensors => {
-                let mut beside = Beside::default();
-                beside.write(to, |partial| write_tensors(partial, self.weights))?;
-                beside.finish()
+                replace(to, |partial| write_tensors(partial, self.weights)).map_err(ExportError::io(to))
             }
             Format::Gguf(matrices) => gguf::write(self, matrices, to),
             Format::Pt => pt::write(self, to),

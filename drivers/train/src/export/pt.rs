@@ -4,10 +4,12 @@
 //! beside, where PyTorch does not look, so that one file is a whole model.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
+use drivers::whole::replace;
+use zip::result::ZipError;
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
@@ -18,13 +20,17 @@ use crate::checkpoint::bytes_of;
 /// What PyTorch aligns storages to, so that they can be mapped.
 const ALIGNMENT: u16 = 64;
 
-/// Writes the file. It appears under its name when it is whole.
+/// Writes the file.
 pub(super) fn write(model: &Exported<'_>, to: &Path) -> Result<(), ExportError> {
-    let io = |error: std::io::Error| ExportError::Io { path: to.to_owned(), error };
-    let zip_error = |error: zip::result::ZipError| io(std::io::Error::other(error.to_string()));
-    let partial = to.with_extension("pt.partial");
-    let file = File::create(&partial).map_err(io)?;
-    let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 20, file));
+    let texts = [
+        ("extra/config.json", model.config.to_json()?),
+        ("extra/tokenizer.json", model.tokeniser.to_json()?),
+    ];
+    replace(to, |partial| archive(model, &texts, partial)).map_err(ExportError::io(to))
+}
+
+fn archive(model: &Exported<'_>, texts: &[(&str, String)], to: &Path) -> io::Result<()> {
+    let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 20, File::create(to)?));
     // The same model gives the same bytes, whenever it is written.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
@@ -32,20 +38,26 @@ pub(super) fn write(model: &Exported<'_>, to: &Path) -> Result<(), ExportError> 
         .with_alignment(ALIGNMENT)
         .large_file(true);
     let mut put = |name: &str, bytes: &[u8]| {
-        zip.start_file(format!("archive/{name}"), options).map_err(zip_error)?;
-        zip.write_all(bytes).map_err(io)
+        zip.start_file(format!("archive/{name}"), options).map_err(of_file)?;
+        zip.write_all(bytes)
     };
     put("data.pkl", &dictionary(model))?;
     put("byteorder", b"little")?;
     for (number, tensor) in model.weights.values().enumerate() {
-        put(&format!("data/{number}"), &bytes_of(tensor).map_err(crate::Error::from)?)?;
+        put(&format!("data/{number}"), &bytes_of(tensor).map_err(io::Error::other)?)?;
     }
     put("version", b"3\n")?;
-    put("extra/config.json", model.config.to_json()?.as_bytes())?;
-    put("extra/tokenizer.json", model.tokeniser.to_json()?.as_bytes())?;
-    let file = zip.finish().map_err(zip_error)?;
-    file.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)?;
-    std::fs::rename(&partial, to).map_err(io)
+    texts.iter().try_for_each(|(name, text)| put(name, text.as_bytes()))?;
+    let file = zip.finish().map_err(of_file)?;
+    file.into_inner().map(drop).map_err(|error| error.into_error())
+}
+
+/// What the file answered.
+fn of_file(error: ZipError) -> io::Error {
+    match error {
+        ZipError::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
 }
 
 fn dictionary(model: &Exported<'_>) -> Vec<u8> {

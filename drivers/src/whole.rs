@@ -1,15 +1,13 @@
-//! Files that take the place of older ones when all of them are written: where a disk is full in the middle, the model that
-//! was there is there still.
+//! Files that take the place of older ones when all of them are written: where a disk is full in the middle, what was there
+//! is there still.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::ExportError;
-
 /// Files that lie beside their places until they are whole.
 #[derive(Debug, Default)]
-pub(super) struct Beside {
+pub struct Beside {
     /// Each by the name that it has until then, and by its own.
     files: Vec<(PathBuf, PathBuf)>,
 }
@@ -17,39 +15,40 @@ pub(super) struct Beside {
 impl Beside {
     /// Has a file written under another name, and sees to it that it is on the disk. Where a link leads is replaced and not
     /// the link, by a file that the same users may read. What is no file, such as a pipe, is written to.
-    pub(super) fn write(
-        &mut self,
-        to: &Path,
-        write: impl FnOnce(&Path) -> io::Result<()>,
-    ) -> Result<(), ExportError> {
-        let failed = |error| ExportError::Io { path: to.to_owned(), error };
+    ///
+    /// # Errors
+    ///
+    /// Those of the file.
+    pub fn write(&mut self, to: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         let place = to.canonicalize().unwrap_or_else(|_| to.to_owned());
         let older = fs::metadata(&place).ok();
         if let Some(older) = &older {
             if !older.is_file() {
-                return write(&place).map_err(failed);
+                return write(&place);
             }
             // One that must not be written to stays.
-            File::options().write(true).open(&place).map_err(failed)?;
+            File::options().write(true).open(&place)?;
         }
         let mut partial = place.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         self.files.push((partial.clone(), place));
-        let written = write(&partial).and_then(|()| {
-            let file = File::open(&partial)?;
-            if let Some(older) = older {
-                file.set_permissions(older.permissions())?;
-            }
-            file.sync_all()
-        });
-        written.map_err(failed)
+        write(&partial)?;
+        let file = File::open(&partial)?;
+        if let Some(older) = older {
+            file.set_permissions(older.permissions())?;
+        }
+        file.sync_all()
     }
 
     /// Puts all in their places.
-    pub(super) fn finish(self) -> Result<(), ExportError> {
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be put there, with its place.
+    pub fn finish(self) -> Result<(), (PathBuf, io::Error)> {
         for (partial, to) in &self.files {
-            fs::rename(partial, to).map_err(|error| ExportError::Io { path: to.to_owned(), error })?;
+            fs::rename(partial, to).map_err(|error| (to.clone(), error))?;
         }
         Ok(())
     }
@@ -62,4 +61,15 @@ impl Drop for Beside {
             let _ = fs::remove_file(partial);
         }
     }
+}
+
+/// Has one file written so.
+///
+/// # Errors
+///
+/// Those of the file.
+pub fn replace(to: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let mut beside = Beside::default();
+    beside.write(to, write)?;
+    beside.finish().map_err(|(_, error)| error)
 }
