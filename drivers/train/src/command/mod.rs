@@ -3,6 +3,7 @@
 //! Exit codes: 0 when all steps are done, 1 for a failure, 2 for wrong usage, 128 + n when signal n ended the run, which
 //! then has a checkpoint to go on from.
 
+mod manual;
 mod mpi;
 mod place;
 mod predict;
@@ -48,6 +49,8 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Prints the folder of a data set, and fetches it where it is not there
     Find(resolve::Find),
+    /// Writes manual pages and completions into a folder
+    Manual(manual::Manual),
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Predict(arguments) => predict::predict(&arguments),
         Command::Resolve(arguments) => resolve::resolve(&arguments),
         Command::Find(arguments) => resolve::find_data(&arguments),
+        Command::Manual(arguments) => manual::manual(&arguments),
     };
     done.unwrap_or_else(|error| {
         if matches!(error, RunError::Told) {
