@@ -354,11 +354,15 @@ fn training_is_a_program_of_class_batch_that_reaches_what_its_specification_name
         fault.errno == Errno::E2BIG && fault.message.contains("name the folder that the files"),
         "{fault}"
     );
-    let call = machine.begin(conn, Train { resume: true, ..train("/text", "/run") });
+    let mut asked = Train { resume: true, ..train("/text", "/run") };
+    asked.spec["samples"] = serde_json::json!({ "prompt": "/" });
+    asked.spec["loss"] = serde_json::json!({ "CrossEntropy": { "ignore": "/etc" } });
+    let call = machine.begin(conn, asked);
     let (pid, program) = machine.programs.pop().expect("the host is asked to start it");
     assert_eq!(program.argv[0], "llmasos-trainer");
     assert!(program.argv.iter().any(|word| word == "--resume"), "{:?}", program.argv);
-    assert!(program.reach.read.contains(&"/text".to_owned()) && program.reach.computes);
+    assert!(program.reach.computes);
+    assert_eq!(program.reach.read, ["/run", "/text"], "texts of other parts are no paths");
     assert_eq!(program.reach.write.as_deref(), Some("/run"));
     machine.event(Event::ProgramStarted { pid, conn: BORN, os_pid: 77 });
     assert_eq!(machine.reply(conn, call), Some(Ok(Reply::Spawned { pid })));

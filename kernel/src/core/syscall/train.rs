@@ -1,8 +1,8 @@
 //! `train`: starts the trainer as a child process.
 //!
 //! What a specification means, the trainer knows alone. The kernel takes from it what the jail is made of: every
-//! absolute path in it may be read, and the folder of the run may be written to. When the daemon has died, the next one
-//! starts the run again, which goes on from its newest checkpoint.
+//! absolute path in those of its parts that name files may be read, and the folder of the run may be written to, too.
+//! When the daemon has died, the next one starts the run again, which goes on from its newest checkpoint.
 
 use serde_json::Value;
 use syscalls::call::{Class, Spawn, Train};
@@ -16,6 +16,9 @@ use super::{Caller, Outcome};
 
 /// The program, which is beside the daemon.
 const TRAINER: &str = "llmasos-trainer";
+
+/// The parts of a specification that name files. Elsewhere a text may begin as a path does, such as a prompt or a label.
+const NAME_FILES: [&str; 5] = ["out", "model", "tokeniser", "data", "links"];
 
 impl Kernel {
     pub(super) fn sys_train(&mut self, caller: &Caller, args: &Train) -> Outcome {
@@ -37,7 +40,7 @@ impl Kernel {
         }
         check_arguments(&argv).map_err(|fault| long(&args.spec, fault))?;
         let mut read = Vec::new();
-        paths(&args.spec, &mut read);
+        NAME_FILES.iter().filter_map(|part| args.spec.get(part)).for_each(|part| paths(part, &mut read));
         self.check_reach(caller, &read)?;
         let reach = Reach { read, write: Some(out.to_owned()), computes: true };
         let program = Program { reach, again: Some(again), ..Program::new(argv, caller.uid) };
