@@ -35,6 +35,10 @@ pub struct Reading {
     pub targets: Targets,
     /// A label that counts for nothing.
     pub ignore: Option<String>,
+    /// Classes that there are already, in their order: those of a model that was trained before, or of the training data.
+    /// Data that have no others have these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<String>,
 }
 
 impl Reading {
@@ -48,7 +52,8 @@ impl Reading {
         label == self.ignore.as_deref().unwrap_or(IGNORED)
     }
 
-    /// All classes: numbers in their order, otherwise names in theirs; none where labels are numbers to come near to.
+    /// All classes: those that are known, where there are no others; else numbers in their order, or names in theirs. None
+    /// where labels are numbers to come near to.
     pub fn labels(&self, records: Records) -> Result<Vec<String>, DataError> {
         if matches!(self.targets, Targets::Number | Targets::Nearness) {
             return Ok(Vec::new());
@@ -80,6 +85,9 @@ impl Reading {
                 );
                 return Err(marked.mark.error(why));
             }
+        }
+        if !self.known.is_empty() && found.is_subset(&self.known.iter().cloned().collect()) {
+            return Ok(self.known.clone());
         }
         let mut labels: Vec<String> = found.into_iter().collect();
         if labels.iter().all(|label| label.parse::<i64>().is_ok()) {

@@ -20,7 +20,9 @@ use crate::models::build_at;
 use crate::optim::{Optimiser, Schedule, State};
 use crate::parameters::Place;
 use crate::ranks::{Group, Mesh, Team, agree, together};
-use crate::spec::{ModelSpec, PrecisionSpec, SampleSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec};
+use crate::spec::{
+    ModelSpec, PrecisionSpec, SampleSpec, TokeniserKind, TrainSpec, TuneSpec, ValidationSpec, classes_of,
+};
 use crate::token::{Family, Kind, Tokeniser, train, usual};
 use crate::{Criterion, Model, ModelConfig};
 
@@ -99,7 +101,11 @@ impl Setup {
             None => first(&mesh, || tokeniser(spec, &train_files))?,
         };
         let (targets, ignore) = (task.targets(), spec.loss.ignore().cloned());
-        let reading = &Reading { length: task.length(), targets, ignore };
+        let mut known = agreed(world, spec.model.classes(&task))?;
+        if let Some(checkpoint) = resumed.as_ref().filter(|_| !known.is_empty()) {
+            known = classes_of(&checkpoint.config, &task);
+        }
+        let reading = &Reading { length: task.length(), targets, ignore, known };
         let tokens = in_turn(&mesh, || prepare(&spec.data.train, &train_files, &tokeniser, reading, cache))?;
         let labels = &tokens.about().labels;
         let criterion = agreed(world, spec.loss.criterion(labels))?;
@@ -107,6 +113,8 @@ impl Setup {
         let other = match &spec.data.validation {
             ValidationSpec::From(source) => {
                 let files = in_turn(&mesh, || source.files(Split::Validation, &search))?;
+                // Some classes may be rare.
+                let reading = &Reading { known: labels.clone(), ..reading.clone() };
                 Some(in_turn(&mesh, || prepare(source, &files, &tokeniser, reading, cache))?)
             }
             _ => None,
@@ -347,7 +355,7 @@ fn check_labels(train: &TokenFile, other: &TokenFile) -> Result<(), RunError> {
     match ours == theirs {
         true => Ok(()),
         false => Err(RunError::Unfit(format!(
-            "the training data have the labels {} and the validation data {}; they must be the same",
+            "the training data have the labels {} and the validation data {}; the latter must have no others",
             ours.join(", "),
             theirs.join(", ")
         ))),

@@ -25,7 +25,7 @@ pub use device::DeviceSpec;
 pub use error::SpecError;
 pub use groups::GroupSpec;
 pub use loss::LossSpec;
-pub use model::{ModelSpec, Sizes};
+pub use model::{ModelSpec, Sizes, classes_of};
 pub use optimiser::{OptimiserSpec, ScheduleSpec};
 pub use ranks::RanksSpec;
 pub use tune::TuneSpec;

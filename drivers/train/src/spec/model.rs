@@ -1,5 +1,6 @@
 //! The model of a specification, and the configuration that comes of it when the vocabulary is known.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -131,6 +132,15 @@ impl ModelSpec {
     pub fn pretrained(&self) -> Result<Option<ModelConfig>, SpecError> {
         let ModelSpec::Pretrained(path) = self else { return Ok(None) };
         Ok(Some(Pretrained::open(path)?.config()?))
+    }
+
+    /// The classes that a model which was trained before for a task tells apart, in its order; none of another model.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is no model that is known here.
+    pub fn classes(&self, task: &Task) -> Result<Vec<String>, SpecError> {
+        Ok(self.pretrained()?.map(|config| classes_of(&config, task)).unwrap_or_default())
     }
 
     /// Whether its sizes can be meant.
@@ -320,16 +330,34 @@ impl ModelSpec {
     }
 }
 
+/// The classes of a model whose head is one for a task, in their order.
+pub fn classes_of(config: &ModelConfig, task: &Task) -> Vec<String> {
+    let ModelConfig::Bert(bert) = config else { return Vec::new() };
+    let names = bert.id2label.iter().filter(|_| head_for(task) == Some(bert.architecture()));
+    let numbered = |names: &&BTreeMap<u32, String>| names.keys().copied().eq(0..names.len() as u32);
+    names.filter(numbered).flat_map(BTreeMap::values).cloned().collect()
+}
+
+/// The head of an encoder that is not for guessing tokens.
+fn head_for(task: &Task) -> Option<&'static str> {
+    match task {
+        Task::Classify { .. } | Task::Label { .. } | Task::Rate { .. } => {
+            Some("BertForSequenceClassification")
+        }
+        Task::Tag { .. } => Some("BertForTokenClassification"),
+        Task::Answer { .. } => Some("BertForQuestionAnswering"),
+        Task::Similar { .. } | Task::Compare { .. } => Some("BertModel"),
+        Task::NextToken { .. } | Task::Masked { .. } | Task::Continue { .. } | Task::Translate { .. } => None,
+    }
+}
+
 /// Gives an encoder the head for a task. One for the same task is kept.
 fn give_head(config: &mut ModelConfig, task: &Task, labels: &[String]) {
     let ModelConfig::Bert(bert) = config else { return };
-    let head = match task {
-        Task::Classify { .. } | Task::Label { .. } | Task::Rate { .. } => "BertForSequenceClassification",
-        Task::Tag { .. } => "BertForTokenClassification",
-        Task::Answer { .. } => "BertForQuestionAnswering",
-        Task::Similar { .. } | Task::Compare { .. } => "BertModel",
-        _ if bert.guesses() => return,
-        _ => "BertForMaskedLM",
+    let head = match head_for(task) {
+        Some(head) => head,
+        None if bert.guesses() => return,
+        None => "BertForMaskedLM",
     };
     bert.architectures = vec![head.into()];
     bert.id2label = (!labels.is_empty()).then(|| (0..).zip(labels.iter().cloned()).collect());

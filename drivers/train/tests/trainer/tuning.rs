@@ -113,6 +113,47 @@ fn what_cannot_be_tuned_is_refused_by_name() {
     assert!(Pretrained::open(&place.path("model.gguf")).is_err());
 }
 
+#[test]
+fn head_for_the_same_classes_keeps_their_order_and_validation_may_lack_some() {
+    let place = Place::default();
+    let data = |name: &str, labels: &[&str]| {
+        let path = place.path(name);
+        let rows = (0..60).map(|n| format!("text {n}\t{}\n", labels[n % labels.len()]));
+        fs::write(&path, rows.collect::<String>()).unwrap();
+        format!("Labelled(file: {path:?})")
+    };
+    let train = |model: &str, data: &str, rest: &str, out: &str| {
+        place.spec(&format!(
+            "(model: {model}, data: (train: {data}, {rest}), batch: 4, steps: 2, threads: 1, out: {:?})",
+            place.path(out)
+        ));
+    };
+    let tokeniser = ["--set", r#"tokeniser.kind={"Train":{"WordPiece":100}}"#];
+    let all = data("all.tsv", &["no", "perhaps", "yes"]);
+    train("Bert(layers: 1, heads: 2, width: 32, context: 16)", &all, "", "first");
+    place.succeed(&tokeniser);
+    place.export("first", "hf", "model");
+    let names = |path: &str| {
+        let text = fs::read_to_string(place.path(path)).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    // As another program has numbered them.
+    let mut config = names("model/config.json");
+    config["id2label"] = serde_json::json!({"0": "yes", "1": "no", "2": "perhaps"});
+    fs::write(place.path("model/config.json"), config.to_string()).unwrap();
+    let (some, one) = (data("some.tsv", &["no", "yes"]), data("one.tsv", &["yes"]));
+    let model = format!("Pretrained({:?})", place.path("model"));
+    train(&model, &some, &format!("validation: From({one})"), "more");
+    let said = place.succeed(&[]);
+    assert!(!said.contains("begin anew"), "the head is kept: {said}");
+    assert_eq!(names("more/config.json")["id2label"], config["id2label"]);
+    place.succeed(&["--resume", "--set", "steps=4"]);
+    let other = data("other.tsv", &["no", "never"]);
+    train(&model, &some, &format!("validation: From({other})"), "refused");
+    let said = place.refused(&[]);
+    assert!(said.contains("never") && said.contains("must have no others"), "{said}");
+}
+
 /// Takes the tensors of these names out of the folder of a model.
 fn without(place: &Place, folder: &str, gone: &str) {
     let path = place.path(folder).join("model.safetensors");

@@ -21,7 +21,8 @@ fn labelled(folder: &Path, text: &str, task: Task, ignore: Option<&str>) -> Resu
     let file = write(folder, "labelled.jsonl", text);
     let source = Source::Labelled { file, text: "text".into(), second, label: "label".into() };
     let tokeniser = bytes(Family::Encoder);
-    let reading = Reading { length: 9, targets: task.targets(), ignore: ignore.map(str::to_owned) };
+    let ignore = ignore.map(str::to_owned);
+    let reading = Reading { length: 9, targets: task.targets(), ignore, ..Reading::default() };
     let files = source.files(Split::Train, &search(folder))?;
     let tokens = prepare(&source, &files, &tokeniser, &reading, &folder.join("cache"))?;
     let examples = Examples::new(tokens, task, Order::Sequential, 3)?;
@@ -61,6 +62,25 @@ fn label_that_is_ignored_is_no_class_and_no_target() {
     let of = |ignore| labelled(folder.path(), classes, Task::Classify { length: 9 }, ignore).unwrap().targets;
     assert_eq!(of(None), [IGNORE, 0]);
     assert_eq!(of(Some("x")), [0, IGNORE]);
+}
+
+#[test]
+fn classes_that_are_known_keep_their_order_where_the_data_have_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str, text: &str, ignore: Option<&str>| {
+        let file = write(folder.path(), name, text);
+        let source = Source::Labelled { file, text: "0".into(), second: None, label: "1".into() };
+        let known = ["z", "b", "a"].map(str::to_owned).to_vec();
+        let reading = Reading { known, ignore: ignore.map(str::to_owned), ..Reading::of(LENGTH) };
+        let files = source.files(Split::Train, &search(folder.path())).unwrap();
+        let cache = folder.path().join("cache");
+        let file = prepare(&source, &files, &bytes(Family::Encoder), &reading, &cache).unwrap();
+        let classes = (0..file.records()).map(|number| file.class(number)).collect::<Vec<_>>();
+        (file.about().labels.join(" "), classes)
+    };
+    assert_eq!(read("some.tsv", "1\ta\n2\tz\n", None), ("z b a".into(), vec![2, 0]));
+    assert_eq!(read("other.tsv", "1\ta\n2\tc\n", None), ("a c".into(), vec![0, 1]));
+    assert_eq!(read("some.tsv", "1\ta\n2\tz\n", Some("z")), ("z b a".into(), vec![2, u32::MAX]));
 }
 
 #[test]
