@@ -97,6 +97,27 @@ class Tensors(unittest.TestCase):
         with self.assertRaises(TypeError):
             Raw.of(numpy.array(["text"]))
 
+    @unittest.skipUnless(numpy, "numpy is not installed")
+    def test_names_that_pytorch_has_beside_the_models_are_passed_over(self) -> None:
+        table = numpy.arange(6, dtype="float32").reshape(3, 2)
+        names = ("transformer.wte.weight", "final_logits_bias")
+        tensors.save_safetensors({name: Raw.of(0 * table) for name in names}, self.folder / "model.safetensors")
+        own = {"transformer.wte.weight": table, "final_logits_bias": table + 1}
+        more = {
+            "lm_head.weight": table,
+            "bert.embeddings.position_ids": numpy.arange(4),
+            "model.encoder.embed_positions.weight": table + 2,
+        }
+        to = self.folder / "to"
+        to.mkdir()
+        tensors.replace(self.folder, {**own, **more}, to)
+        written = tensors.load_safetensors(to / "model.safetensors")
+        self.assertEqual(written, {name: Raw.of(array) for name, array in own.items()})
+        with self.assertRaisesRegex(ValueError, "lm_head.weight is in one of"):
+            tensors.replace(self.folder, {**own, "lm_head.weight": table + 3}, to)
+        with self.assertRaisesRegex(ValueError, "final_logits_bias is in one of"):
+            tensors.replace(self.folder, {"transformer.wte.weight": table, "lm_head.weight": table}, to)
+
     @unittest.skipUnless(torch, "PyTorch is not installed")
     def test_tensors_of_pytorch_come_in(self) -> None:
         value = torch.arange(6.0).reshape(2, 3).t().requires_grad_()

@@ -219,12 +219,14 @@ class Model:
     def state_dict(self) -> dict[str, Any]:
         """The weights by their Hugging Face names, as numpy arrays.
 
-        ``{name: torch.from_numpy(array) for …}`` is what PyTorch's `load_state_dict` takes.
+        ``{name: torch.from_numpy(array) for …}`` is what PyTorch's `load_state_dict` takes; with ``strict=False`` where a
+        table is the output layer, too, which PyTorch has under two names and files under one.
         """
         return tensors.read(self._readable())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes weights by their names: numpy arrays, or PyTorch's tensors. The names and shapes must be the model's."""
+        """Takes weights by their names: numpy arrays, or PyTorch's tensors. The names and shapes must be the model's; PyTorch's
+        other names for the same tensors are passed over."""
         new = self._new_folder()
         tensors.replace(self._readable(), state, new)
         self.close()

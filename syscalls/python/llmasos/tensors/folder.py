@@ -12,6 +12,9 @@ from .raw import Raw
 
 WEIGHTS = "model.safetensors"
 
+#: What PyTorch keeps among the weights, and models here compute: Marian's sinusoidal positions.
+COMPUTED = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
+
 
 def config(folder: Path) -> dict[str, Any]:
     """The configuration of a model."""
@@ -44,10 +47,16 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def replace(folder: Path, state: dict[str, Any], to: Path) -> None:
-    """Writes the model of a folder into another one, with other weights."""
+    """Writes the model of a folder into another one, with other weights.
+
+    PyTorch has tensors under several names where these are one, such as a table that is the output layer, too.
+    """
     before = _weights(folder)
     after = {name: Raw.of(value) for name, value in state.items()}
-    for name in before.keys() ^ after.keys():
+    for name in sorted(after.keys() - before.keys()):
+        if _is_spare(name, after[name], [after[own] for own in before.keys() & after.keys()]):
+            del after[name]
+    for name in sorted(before.keys() ^ after.keys()):
         raise ValueError(f"{name} is in one of the model and the dictionary, and not in both")
     for name, tensor in after.items():
         if tensor.shape != before[name].shape:
@@ -58,6 +67,11 @@ def replace(folder: Path, state: dict[str, Any], to: Path) -> None:
         if (folder / file).exists():
             shutil.copyfile(folder / file, to / file)
     safetensors.save(after, to / WEIGHTS)
+
+
+def _is_spare(name: str, tensor: Raw, own: list[Raw]) -> bool:
+    """Whether a tensor is one of the model's under another name, or none that is trained: positions and masks."""
+    return tensor in own or tensor.dtype in ("I64", "I32", "U8", "BOOL") or name.endswith(COMPUTED)
 
 
 def array(numbers: Any) -> Any:
