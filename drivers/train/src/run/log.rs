@@ -87,9 +87,10 @@ impl Log {
     /// The file cannot be read or written.
     pub fn open(run: &Path, step: u64) -> Result<Log, RunError> {
         let path = run.join("log.jsonl");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        // The last line may be cut by a crash.
-        let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+        let text = fs::read(&path).unwrap_or_default();
+        // The last line may be cut by a crash, within a character, too.
+        let lines = text.split(|byte| *byte == b'\n');
+        let entries = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
         let kept: Vec<Entry> = entries
             .filter(|entry| entry.step() <= step && step > 0 && !matches!(entry, Entry::End { .. }))
             .collect();
@@ -130,6 +131,21 @@ impl Log {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn log_that_a_crash_has_cut_within_a_character_keeps_what_is_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut log = Log::open(folder.path(), 0).unwrap();
+        [1, 2].iter().for_each(|step| log.write(&Entry::Sample { step: *step, text: "今天".into() }));
+        log.flush().unwrap();
+        let whole = fs::read(&path).unwrap();
+        let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        // Behind the text stand its last quote, a brace and the end of the line.
+        fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+        drop(Log::open(folder.path(), 2).unwrap());
+        assert!(fs::read(&path).unwrap() == whole[..first]);
+    }
 
     #[test]
     fn entry_whose_number_is_none_is_kept_when_a_run_goes_on() {
