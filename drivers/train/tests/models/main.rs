@@ -336,6 +336,15 @@ fn configurations_are_read_back_as_they_were_written() {
 }
 
 #[test]
+fn configuration_of_classes_has_them_by_number_and_by_name() {
+    let text = CONFIGS[5].replace("LABEL_0", "how good");
+    let written = ModelConfig::from_json(&text).unwrap().to_json().unwrap();
+    let tree: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(tree["id2label"], serde_json::json!({"0": "how good"}));
+    assert_eq!(tree["label2id"], serde_json::json!({"how good": 0}));
+}
+
+#[test]
 fn batches_that_do_not_fit_are_refused_with_the_reason() {
     let model = model(CONFIGS[0]);
     let error = |batch: Batch| model.loss(&batch, &Pass::evaluation()).unwrap_err().to_string();

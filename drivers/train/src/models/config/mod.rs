@@ -7,6 +7,7 @@ mod marian;
 mod t5;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 pub use bert::{BertConfig, Problem};
 pub use gpt2::Gpt2Config;
@@ -51,12 +52,17 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Writes a `config.json`.
+    /// Writes a `config.json`. Classes stand in it by their names, too, as programs of the Hugging Face family look for them.
     ///
     /// # Errors
     /// None in practice: all fields have a form in JSON.
     pub fn to_json(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(self)?)
+        let ModelConfig::Bert(BertConfig { id2label: Some(names), .. }) = self else {
+            return Ok(serde_json::to_string_pretty(self)?);
+        };
+        let mut tree = serde_json::to_value(self)?;
+        tree["label2id"] = names.iter().map(|(number, name)| (name.clone(), json!(number))).collect();
+        Ok(serde_json::to_string_pretty(&tree)?)
     }
 
     /// How many token ids there are.
