@@ -336,6 +336,22 @@ fn configurations_are_read_back_as_they_were_written() {
 }
 
 #[test]
+fn configuration_of_a_model_that_computes_something_else_is_refused_by_its_field() {
+    let with = |config: &str, field: &str, value: &str| {
+        ModelConfig::from_json(&config.replacen('{', &format!("{{\"{field}\": {value}, "), 1))
+    };
+    for (config, field, usual, other) in [
+        (CONFIGS[0], "scale_attn_by_inverse_layer_idx", "false", "true"),
+        (CONFIGS[0], "scale_attn_weights", "true", "false"),
+        (CONFIGS[3], "position_embedding_type", "\"absolute\"", "\"relative_key\""),
+    ] {
+        assert!(with(config, field, usual).is_ok() && with(config, field, "null").is_ok(), "{field}");
+        let error = with(config, field, other).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{field}` is {other}")), "{error}");
+    }
+}
+
+#[test]
 fn configuration_of_classes_has_them_by_number_and_by_name() {
     let text = CONFIGS[5].replace("LABEL_0", "how good");
     let written = ModelConfig::from_json(&text).unwrap().to_json().unwrap();

@@ -7,7 +7,7 @@ mod marian;
 mod t5;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use bert::{BertConfig, Problem};
 pub use gpt2::Gpt2Config;
@@ -40,9 +40,10 @@ impl ModelConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// If it is no JSON, or describes no model of this library.
+    /// If it is no JSON, or describes no model of this library, such as one of its kinds that computes something else.
     pub fn from_json(text: &str) -> Result<Self> {
         let mut config: ModelConfig = serde_json::from_str(text)?;
+        check_usual(&serde_json::from_str(text)?)?;
         match &mut config {
             ModelConfig::Llama(llama) => llama.become_llama(),
             ModelConfig::Qwen2(qwen) => qwen.become_qwen2(),
@@ -198,6 +199,29 @@ impl ModelConfig {
             ModelConfig::T5(c) => vec![("dropout_rate", c.dropout_rate)],
         }
     }
+}
+
+/// Refuses a file in which a field says that the model computes what none does here: with its weights another one would
+/// come of it, and nobody would see that.
+fn check_usual(file: &Value) -> Result<()> {
+    let usual = match file["model_type"].as_str() {
+        Some("gpt2") => vec![
+            ("scale_attn_weights", json!(true)),
+            ("scale_attn_by_inverse_layer_idx", json!(false)),
+            ("add_cross_attention", json!(false)),
+        ],
+        Some("bert") => vec![("position_embedding_type", json!("absolute")), ("is_decoder", json!(false))],
+        _ => Vec::new(),
+    };
+    for (field, usual) in usual {
+        let found = &file[field];
+        if !found.is_null() && *found != usual {
+            return Err(Error::Config(format!(
+                "`{field}` is {found}, and models here compute as where it is {usual}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What a feed-forward layer does between its two products, by Hugging Face's names.
