@@ -84,12 +84,15 @@ class Run:
         for callback in self.callbacks:
             if getattr(callback, f"on_{event}")(about) is False and not self.asked_to_end:
                 self.asked_to_end = True
-                try:
-                    self.client.call("kill", pid=self.pid, signal="TERM")
-                except Fault as fault:
-                    # It has ended by itself since it wrote this.
-                    if fault.code != "ESRCH":
-                        raise
+                self.kill(self.client, "TERM")
+
+    def kill(self, client: Client, signal: str) -> None:
+        """Sends it a signal. It may have ended by itself meanwhile, and been waited for."""
+        try:
+            client.call("kill", pid=self.pid, signal=signal)
+        except Fault as fault:
+            if fault.code != "ESRCH":
+                raise
 
     def interrupted(self) -> TrainingInterrupted:
         """Ends it, and says where its checkpoint is. A second Ctrl-C waits for nothing."""
@@ -107,7 +110,7 @@ class Run:
         """Ends it with a checkpoint, and waits for that."""
         # What was being waited for is not wanted any more; a connection of its own has no answers under way.
         with Client(self.client.socket_path, name="python") as client:
-            client.call("kill", pid=self.pid, signal=signal)
+            self.kill(client, signal)
             while any(process["pid"] == self.pid and process["state"] != "zombie" for process in client.call("ps")):
                 time.sleep(0.05)
 

@@ -11,6 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from llmasos import fitting
 from llmasos.callbacks import Callback
@@ -110,6 +111,17 @@ class Showing(unittest.TestCase):
         run = fitting.Run(client, Path("run"), [Late()], Progress(False))
         run.tell("end", {"event": "end", "step": 3})
         self.assertTrue(run.asked_to_end)
+
+    def test_ctrl_c_when_the_run_has_ended_by_itself_is_told_as_ctrl_c(self) -> None:
+        client = mock.MagicMock()
+        client.__enter__.return_value = client
+        client.call.side_effect = lambda name, **args: [] if name == "ps" else self.forgotten()
+        run = fitting.Run(client, Path("run"), [], Progress(False))
+        with mock.patch.object(fitting, "Client", return_value=client):
+            self.assertIsInstance(run.interrupted(), KeyboardInterrupt)
+
+    def forgotten(self) -> None:
+        raise Fault("ESRCH", "no such process")
 
     def test_curve_is_drawn_into_axes(self) -> None:
         class Axes:
