@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -19,8 +20,14 @@ SETTINGS_VARIABLE = "LLMASOS_SET"
 
 def run(*arguments: str | Path) -> str:
     """Runs the trainer to its end, and gives what it prints."""
-    program = paths.program("llmasos-trainer")
-    done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    command = [paths.program("llmasos-trainer"), *arguments]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        how = "put the files into a folder, with `train` in their names, and give that to load_dataset()"
+        raise TrainingError(f"the run has more to say than a program can be started with; {how}") from None
     if done.returncode != 0:
         raise TrainingError(reason(done.stderr.splitlines()) or f"llmasos-trainer ended with {done.returncode}")
     return done.stdout

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from llmasos import fitting
+from llmasos import fitting, trainer
 from llmasos.callbacks import Callback
-from llmasos.errors import Fault
+from llmasos.errors import Fault, TrainingError
 from llmasos.history import History
 from llmasos.progress import Progress, duration
 
@@ -119,6 +119,11 @@ class Showing(unittest.TestCase):
         run = fitting.Run(client, Path("run"), [], Progress(False))
         with mock.patch.object(fitting, "Client", return_value=client):
             self.assertIsInstance(run.interrupted(), KeyboardInterrupt)
+
+    def test_specification_that_no_program_can_be_started_with_is_refused_in_a_sentence(self) -> None:
+        with mock.patch("llmasos.paths.program", return_value=Path("/bin/true")):
+            with self.assertRaisesRegex(TrainingError, "put the files into a folder"):
+                trainer.resolve({"data": {"train": {"Text": [f"/texts/{number}.txt" for number in range(20_000)]}}})
 
     def forgotten(self) -> None:
         raise Fault("ESRCH", "no such process")
