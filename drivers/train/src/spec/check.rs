@@ -77,6 +77,14 @@ impl TrainSpec {
     pub fn task(&self) -> Result<Task, SpecError> {
         let length = self.row_length()?;
         let task = self.task_of(length)?;
+        if let ValidationSpec::From(source) = &self.data.validation
+            && source.shape() != self.data.train.shape()
+        {
+            let [train, other] = [&self.data.train, source].map(|source| said(source.shape()));
+            return Err(SpecError::Unfit(format!(
+                "`data.validation` has {other}, and `data.train` has {train}; evaluate on {train}, too"
+            )));
+        }
         match (self.data.packing, &task) {
             (Packing::Together, _) | (_, Task::NextToken { .. } | Task::Masked { .. }) => Ok(task),
             _ => Err(SpecError::Unfit(
@@ -137,15 +145,19 @@ impl TrainSpec {
                     }
                     Family::EncoderDecoder => "an encoder-decoder learns from pairs of texts or from texts",
                 };
-                let data = match shape {
-                    Shape::Text => "texts",
-                    Shape::Pairs => "pairs",
-                    Shape::Labelled => "labelled texts",
-                    Shape::Questions => "questions",
-                    Shape::Tagged => "tagged texts",
-                };
-                Err(SpecError::Unfit(format!("{model}, and `data.train` has {data}")))
+                Err(SpecError::Unfit(format!("{model}, and `data.train` has {}", said(shape))))
             }
         }
+    }
+}
+
+/// What records are, in a sentence.
+fn said(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Text => "texts",
+        Shape::Pairs => "pairs",
+        Shape::Labelled => "labelled texts",
+        Shape::Questions => "questions",
+        Shape::Tagged => "tagged texts",
     }
 }

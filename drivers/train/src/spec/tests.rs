@@ -174,6 +174,18 @@ fn data_for_another_kind_of_model_are_refused() {
 }
 
 #[test]
+fn validation_data_of_another_kind_are_refused() {
+    let of = |validation: &str| {
+        let both = format!("Text([\"a.txt\"]), validation: From({validation})");
+        let spec = TrainSpec::parse(&SMALL.replace("Text([\"a.txt\"])", &both), "a.ron").unwrap();
+        spec.task().map_err(|error| error.to_string())
+    };
+    assert!(of("Jsonl(files: [\"b.jsonl\"])").is_ok(), "both are texts");
+    let sentence = of("Pairs(file: \"b.tsv\", source: \"0\", target: \"1\")").unwrap_err();
+    assert!(sentence.contains("`data.validation` has pairs, and `data.train` has texts"), "{sentence}");
+}
+
+#[test]
 fn files_that_links_of_a_folder_lead_to_are_in_what_is_resolved() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().canonicalize().unwrap();
