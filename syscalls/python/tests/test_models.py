@@ -269,5 +269,35 @@ class Models(Place):
         model.close()
 
 
+class Asking(unittest.TestCase):
+    def test_more_texts_than_one_question_has_room_for_are_asked_in_several(self) -> None:
+        asked: list[int] = []
+
+        def ask(**question: Any) -> dict[str, Any]:
+            texts = question["texts"] if question["task"] == "embed" else question["text"]
+            asked.append(len(texts))
+            if question["task"] == "embed":
+                return {"vectors": [[float(text)] for text in texts]}
+            return {"texts": [{"text": f"{text} {question['seed'] + number}"} for number, text in enumerate(texts)]}
+
+        texts = [str(number) for number in range(70)]
+        for model in (llmasos.models.BERT(), llmasos.models.Transformer()):
+            with mock.patch.object(model, "_mounted", return_value=None), mock.patch.object(model, "_ask", ask):
+                if isinstance(model, llmasos.models.BERT):
+                    self.assertEqual([row[0] for row in model.embed(texts)], [float(text) for text in texts])
+                else:
+                    wanted = [f"{number} {5 + number}" for number in range(70)]
+                    self.assertEqual(model.generate_text(texts, seed=5), wanted, "seeds count on")
+        self.assertEqual(asked, [32, 32, 6] * 2)
+
+    def test_more_texts_than_the_daemon_takes_in_one_call_are_embedded_in_several(self) -> None:
+        mount, model = mock.MagicMock(), llmasos.models.BERT()
+        mount.client.call.side_effect = lambda name, **args: [[float(text)] for text in args["texts"]]
+        with mock.patch.object(model, "_mounted", return_value=mount):
+            rows = model.embed(str(number) for number in range(1500))
+        self.assertEqual([row[0] for row in rows], [float(number) for number in range(1500)])
+        self.assertEqual([len(call.kwargs["texts"]) for call in mount.client.call.call_args_list], [1024, 476])
+
+
 if __name__ == "__main__":
     unittest.main()

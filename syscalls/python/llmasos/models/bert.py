@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 from .. import tensors
 from ..errors import suggests
 from ..tokenizers import Tokenizer
-from .model import Model, tokenizer_of
+from .model import ASKED_TOGETHER, Model, tokenizer_of
+
+#: Texts of which the daemon makes vectors in one call.
+EMBEDDED_TOGETHER = 1024
 
 
 class BERT(Model):
@@ -47,10 +50,14 @@ class BERT(Model):
         """Vectors of length 1, a row for each text: a numpy array, or lists without numpy. For one text, one vector."""
         rows = [texts] if isinstance(texts, str) else [str(text) for text in texts]
         mount = self._mounted()
-        if mount is not None:
-            vectors = mount.client.call("embed", model=mount.name, texts=rows)
-        else:
-            vectors = self._ask(task="embed", texts=rows)["vectors"]
+        together = ASKED_TOGETHER if mount is None else EMBEDDED_TOGETHER
+        vectors: list[Any] = []
+        for first in range(0, len(rows), together):
+            part = rows[first : first + together]
+            if mount is not None:
+                vectors += mount.client.call("embed", model=mount.name, texts=part)
+            else:
+                vectors += self._ask(task="embed", texts=part)["vectors"]
         return tensors.array(vectors[0] if isinstance(texts, str) else vectors)
 
     @suggests

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import suggests
-from .model import Model
+from .model import ASKED_TOGETHER, Model
 
 
 #: Prompts that are gone on after at the same time.
@@ -78,8 +78,12 @@ class Generation(Model):
     ) -> list[str]:
         """Texts by a process that has the model."""
         seed = random.getrandbits(62) if seed is None else seed
-        answer = self._ask(task="generate", text=prompts, max_tokens=max_tokens, seed=seed, **sampling)
-        return [text["text"] for text in answer["texts"]]
+        written: list[str] = []
+        for first in range(0, len(prompts), ASKED_TOGETHER):
+            part = prompts[first : first + ASKED_TOGETHER]
+            answer = self._ask(task="generate", text=part, max_tokens=max_tokens, seed=seed + first, **sampling)
+            written += [text["text"] for text in answer["texts"]]
+        return written
 
     def _stream(
         self, prompt: str, max_tokens: int, sampling: dict[str, Any], seed: int | None

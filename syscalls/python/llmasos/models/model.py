@@ -28,6 +28,9 @@ from .running import Mount, Predictor
 
 M = TypeVar("M", bound="Model")
 
+#: Texts of one question to a process that has a model: what it computes together, and an answer has room for.
+ASKED_TOGETHER = 32
+
 #: What `save` writes, by the ending of the name.
 FORMATS = {".pt": "pt", ".pth": "pt", ".safetensors": "safetensors", ".gguf": "gguf", "": "hf"}
 
