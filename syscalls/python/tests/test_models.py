@@ -33,6 +33,9 @@ class Models(Place):
         ours = model._ask(task="embed", texts=["line 3 of a text"])["vectors"][0]
         self.assertGreater(sum(float(a) * b for a, b in zip(vectors[0], ours)), 0.9999)
         self.assertEqual(len(model.embed("line 3")), 32)
+        with self.assertRaisesRegex(llmasos.LlmasosError, "fits into no message, ask for less"):
+            model._ask(task="embed", texts=["line 3"] * 2500)
+        self.assertEqual(model._ask(task="embed", texts=["line 3 of a text"])["vectors"][0], ours)
         model.close()
 
     def test_folder_of_links_as_a_hub_keeps_it_is_asked_and_trained_on(self) -> None:

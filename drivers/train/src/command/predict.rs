@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use syscalls::call::Class;
-use syscalls::paths;
+use syscalls::{Errno, paths};
 
 use super::turns::Turns;
 use crate::predict::Predictor;
@@ -44,9 +44,23 @@ fn messages(predictor: &mut Predictor, patience_ms: u64) -> Result<ExitCode, Run
     while let Some((from, question)) = turns.receive(patience_ms).map_err(refused)? {
         let answer = answer(predictor, question, &mut turns);
         turns.rest();
-        turns.send(from, answer).map_err(refused)?;
+        let id = answer.get("id").cloned();
+        let sent = match turns.send(from, answer) {
+            Err(fault) if fault.errno == Errno::EMSGSIZE => {
+                let why = format!("the answer fits into no message, ask for less: {}", fault.message);
+                turns.send(from, refusal(why, id))
+            }
+            sent => sent,
+        };
+        sent.map_err(refused)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An answer that says what is wrong, with the `id` of the question.
+fn refusal(why: String, id: Option<Value>) -> Value {
+    let id = id.map(|id| ("id".to_owned(), id));
+    Value::Object(Map::from_iter([("error".to_owned(), why.into())].into_iter().chain(id)))
 }
 
 fn lines(predictor: &mut Predictor) -> Result<ExitCode, RunError> {
@@ -72,7 +86,7 @@ fn answer(predictor: &mut Predictor, mut question: Value, turn: &mut dyn Turn) -
     let mut fields = match answered.map(|answer| json!(answer)) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => Map::from_iter([("answer".to_owned(), other)]),
-        Err(why) => Map::from_iter([("error".to_owned(), why.into())]),
+        Err(why) => return refusal(why, id),
     };
     fields.extend(id.map(|id| ("id".to_owned(), id)));
     Value::Object(fields)
