@@ -9,7 +9,7 @@ use std::ffi::c_int;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,8 @@ struct Processes {
     communicator: SimpleCommunicator,
     rank: usize,
     size: usize,
+    /// Ranks on this machine, once that was asked. All must ask it together, and one that refuses would leave the others.
+    here: OnceLock<usize>,
     /// Numbers of one call at most.
     call_max: usize,
     /// Messages that MPI may still be reading.
@@ -117,7 +119,7 @@ impl Processes {
     fn of(communicator: SimpleCommunicator, call_max: usize) -> Processes {
         let (rank, size) = (communicator.rank() as usize, communicator.size() as usize);
         let (sending, counters) = (Mutex::default(), Counters::default());
-        Processes { communicator, rank, size, call_max, sending, counters }
+        Processes { communicator, rank, size, here: OnceLock::new(), call_max, sending, counters }
     }
 
     /// Counts what a ring would send; MPI does not say.
@@ -365,7 +367,7 @@ impl Group for Processes {
     }
 
     fn here(&self) -> usize {
-        self.communicator.split_shared(0).size() as usize
+        *self.here.get_or_init(|| self.communicator.split_shared(0).size() as usize)
     }
 
     fn all_reduce(&self, numbers: Numbers<'_>, combine: Combine) -> Result<()> {

@@ -52,6 +52,11 @@ fn what_is_longer_than_one_call_can_have_goes_in_several() {
     if started {
         let mpi = Mpi::start().unwrap().in_calls_of(CALL_MAX);
         let world = mpi.world();
+        assert_eq!(world.here(), RANKS);
+        if world.rank() == 0 {
+            // It is known by now, and one rank may ask for it alone.
+            assert_eq!(world.here(), RANKS);
+        }
         let found = everything(&*world).unwrap();
         let again = everything(&*world.split(0).unwrap()).unwrap();
         let ends = on_threads(RANKS, 1, |world: Arc<dyn Group>| everything(&*world).unwrap());
