@@ -1,8 +1,8 @@
 //! Plain text: a file is one document.
 //!
 //! It is given out in pieces of some kilobytes, so that a file may be larger than memory. A piece ends behind a line,
-//! between two characters that are no white space: there the tokenisers of all kinds cut anyway, so pieces have the
-//! tokens that the whole would have.
+//! between two characters that are no white space: there tokenisers cut anyway, so pieces have the tokens that the whole
+//! would have. Those that put a mark before each text, as Unigram's do, have one at the beginning of each piece.
 
 use std::path::Path;
 
