@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,22 @@ class Models(Place):
         with self.assertRaisesRegex(llmasos.LlmasosError, "Transformer is for marian, t5"):
             llmasos.models.Transformer.from_pretrained("gpt")
         model.close()
+
+
+class Folders(unittest.TestCase):
+    def test_folder_that_a_run_cannot_have_is_refused_before_anything_is_written(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run, empty = Path(folder, "run"), Path(folder, "empty")
+            (run / "checkpoints/step-00000002").mkdir(parents=True)
+            (run / "data").mkdir()
+            (run / "data/texts.jsonl").write_text("what the run was trained on")
+            data = llmasos.datasets.from_list(["another text"])
+            with self.assertRaisesRegex(llmasos.TrainingError, "has a run already; go on with it by resume="):
+                llmasos.models.GPT().fit(data, folder=run)
+            self.assertEqual((run / "data/texts.jsonl").read_text(), "what the run was trained on")
+            with self.assertRaisesRegex(llmasos.TrainingError, "has no checkpoint to go on from"):
+                llmasos.models.GPT().fit(data, resume=empty)
+            self.assertFalse(empty.exists())
 
 
 class Asking(unittest.TestCase):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from .. import daemon, fitting, tensors, trainer
 from ..callbacks import Callback
 from ..datasets import Dataset
-from ..errors import Fault, LlmasosError, suggests
+from ..errors import Fault, LlmasosError, TrainingError, suggests
 from ..history import History
 from ..losses import Loss
 from ..optimizers import Optimizer
@@ -113,6 +113,7 @@ class Model:
         """
         callbacks = list(callbacks)
         out = Path(resume or folder or _run_folder(type(self).__name__)).resolve()
+        _check_run(out, resume is not None)
         progress = Progress(verbose)
         count, layout = ranks_of(ranks)
         with contextlib.ExitStack() as held:
@@ -308,6 +309,15 @@ class Model:
 def tokenizer_of(tokenizer: Tokenizer | str | Path | None) -> Tokenizer | None:
     """A tokenizer, or the path of one."""
     return Load(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
+
+
+def _check_run(out: Path, resume: bool) -> None:
+    """Refuses a folder that a run cannot have, before its data are written over those of the run that is there."""
+    there = any(out.glob("checkpoints/step-*"))
+    if there and not resume:
+        raise TrainingError(f"{out} has a run already; go on with it by resume=, or name another folder")
+    if resume and not there:
+        raise TrainingError(f"{out} has no checkpoint to go on from; give the folder of a run, or leave resume= out")
 
 
 @contextlib.contextmanager
