@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -40,7 +41,12 @@ def on_terminal(columns: int, *entries: dict[str, Any]) -> str:
             for each in entries:
                 progress.tell(each)
             progress.close()
-            return os.read(ours, 1 << 16).decode()
+        # The terminal hands on what was written when it comes to it, and ends when all of it was read.
+        seen = b""
+        with contextlib.suppress(OSError):
+            while more := os.read(ours, 1 << 16):
+                seen += more
+        return seen.decode()
     finally:
         os.close(ours)
         if before is None:
