@@ -31,6 +31,12 @@ def specification(
     **rest: Any,
 ) -> dict[str, Any]:
     """What a run is. Data in memory are written into its folder, and what is not said has the trainer's default."""
+    _check("data", data, Dataset, "such as datasets.from_list() and from_files() make")
+    if isinstance(validation, Iterable):
+        _check("validation", validation, Dataset, "such as datasets.from_list() makes, or a share such as 0.1")
+    _check("optimizer", optimizer or AdamW(), Optimizer, "such as optimizers.Adam()")
+    _check("loss", loss or CrossEntropyLoss(), Loss, "such as losses.CrossEntropyLoss()")
+    _check("schedule", schedule or Cosine(), Schedule, "such as schedules.Cosine()")
     reading = said(order=order, packing=packing)
     spec: dict[str, Any] = {
         "out": str(out),
@@ -53,6 +59,13 @@ def specification(
             choice = {"temperature": callback.temperature, "top_k": callback.top_k}
             spec["samples"] = {**every, "tokens": callback.tokens, **choice}
     return spec
+
+
+def _check(name: str, value: Any, kind: type, how: str) -> None:
+    """Refuses what is of another kind, such as a text or a list."""
+    if not isinstance(value, kind):
+        found = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise TypeError(f"{name} of fit() is {found}; give a thing of the class {kind.__name__}, {how}")
 
 
 def said(**values: Any) -> dict[str, Any]:

@@ -289,6 +289,24 @@ class Folders(unittest.TestCase):
             self.assertFalse(empty.exists())
 
 
+    def test_argument_of_another_kind_is_refused_with_one_that_would_do(self) -> None:
+        data, learn = llmasos.datasets.from_list(["a text"]), llmasos.optimizers.Adam
+        wrong: list[tuple[Any, dict[str, Any], str]] = [
+            (["a text"], {}, r"data of fit\(\) is a list; .* class Dataset, such as datasets.from_list\(\)"),
+            ("a.txt", {}, r"data of fit\(\) is a str"),
+            (data, {"validation": ["a text"]}, r"validation of fit\(\) is a list; .*, or a share"),
+            (data, {"optimizer": "adam"}, r"optimizer of fit\(\) is a str; .* such as optimizers.Adam\(\)"),
+            (data, {"optimizer": learn}, r"optimizer of fit\(\) is the class Adam"),
+            (data, {"loss": "mse"}, r"loss of fit\(\) is a str"),
+            (data, {"schedule": "cosine"}, r"schedule of fit\(\) is a str"),
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            for given, more, sentence in wrong:
+                with self.assertRaisesRegex(TypeError, sentence):
+                    llmasos.models.GPT().fit(given, folder=Path(folder, "run"), **more)
+                self.assertFalse(Path(folder, "run").exists())
+
+
 class Asking(unittest.TestCase):
     def test_more_texts_than_one_question_has_room_for_are_asked_in_several(self) -> None:
         asked: list[int] = []
