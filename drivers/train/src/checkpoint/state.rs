@@ -45,9 +45,18 @@ pub struct Fits {
     /// A digest of the training data and of how examples are cut out of them. Who goes on looks at it: others may be meant.
     #[serde(default)]
     pub data: String,
+    /// The same of what is evaluated on; nothing where there is none.
+    #[serde(default)]
+    pub validation: String,
 }
 
 impl Fits {
+    /// Whether losses of evaluations are of the same data as ours, as far as it is known: those of others do not compare.
+    pub fn compares(&self, ours: &Fits) -> bool {
+        let known = !self.validation.is_empty() && !ours.validation.is_empty();
+        !known || self.validation == ours.validation
+    }
+
     /// Whether a checkpoint with `self` can be gone on from by a run with `ours`.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ fn fits(optimiser: &str) -> Fits {
         tokeniser: "abc".into(),
         seed: 1,
         data: "d".into(),
+        validation: String::new(),
     }
 }
 

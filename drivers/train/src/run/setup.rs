@@ -123,7 +123,7 @@ impl Setup {
         let (memory, model, fresh) =
             agreed(world, place(&mesh, spec).and_then(|place| model(&place, spec, &config, &task)))?;
         let mut optimiser = spec.optimiser.build();
-        let fits = fits(spec, &tokeniser, &train);
+        let fits = fits(spec, &tokeniser, &train, validation.as_ref());
         let mut position = Position::default();
         if let Some(checkpoint) = &resumed {
             let checked = checkpoint.check(&config, &fits, folder.path()).map_err(RunError::from);
@@ -187,9 +187,10 @@ fn try_sample(
     written.map(drop).map_err(|error| RunError::Unfit(format!("`samples` cannot be written: {error}")))
 }
 
-fn fits(spec: &TrainSpec, tokeniser: &Tokeniser, train: &Examples) -> Fits {
+fn fits(spec: &TrainSpec, tokeniser: &Tokeniser, train: &Examples, validation: Option<&Examples>) -> Fits {
     Fits {
         data: train.digest(),
+        validation: validation.map(Examples::digest).unwrap_or_default(),
         optimiser: spec.optimiser.name().into(),
         precision: format!("{:?}", spec.precision),
         tokeniser: tokeniser.digest().into(),

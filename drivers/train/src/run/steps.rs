@@ -129,7 +129,13 @@ impl<'a> Running<'a> {
         let state = match &setup.resumed {
             // The data may be others that are meant.
             Some(checkpoint) => {
-                RunState { position: setup.position, fits: setup.fits.clone(), ..checkpoint.state.clone() }
+                let (former, fits) = (checkpoint.state.clone(), setup.fits.clone());
+                // What is evaluated on other data is no better and no worse than before.
+                let (best, evaluations_since) = match former.fits.compares(&fits) {
+                    true => (former.best, former.evaluations_since),
+                    false => (None, 0),
+                };
+                RunState { position: setup.position, fits, best, evaluations_since, ..former }
             }
             None => RunState {
                 step: 0,

@@ -146,6 +146,26 @@ fn folder_in_which_a_run_trains_takes_no_second_one() {
 }
 
 #[test]
+fn best_begins_anew_where_a_run_goes_on_with_other_validation_data() {
+    let place = Place::default();
+    let other = place.path("other.txt");
+    // Likely nowhere in the text, so its loss is higher.
+    fs::write(&other, "7".repeat(2000)).unwrap();
+    let on = |path: &std::path::Path| format!("data.validation={{\"From\":{{\"Text\":[{path:?}]}}}}");
+    let (first, second) = (on(&place.path("text.txt")), on(&other));
+    let common = ["--set", "optimiser.lr=0.01"];
+    place.succeed(&[&common[..], &["--set", "steps=40", "--set", &first]].concat());
+    place.succeed(&[&common[..], &["--resume", "--set", "steps=60", "--set", &second]].concat());
+    let log = place.log();
+    let evaluations: Vec<_> = log.iter().filter(|entry| entry["event"] == "evaluation").collect();
+    let [.., before, after] = evaluations.as_slice() else { panic!("{log:?}") };
+    assert!(before["loss"].as_f64() < after["loss"].as_f64(), "{before} {after}");
+    assert_eq!((after["step"].as_u64(), after["best"].as_bool()), (Some(60), Some(true)));
+    let best = fs::read_link(place.path("run/checkpoints/best")).unwrap();
+    assert_eq!(best.to_str(), Some("step-00000060"));
+}
+
+#[test]
 fn data_that_changed_are_refused_unless_they_are_meant() {
     let place = Place::default();
     let longer = ["--set", "steps=40", "--set", "schedule.warmup=1000"];
