@@ -1,7 +1,7 @@
 //! Words to arguments: variables, the home folder, and file names that fit a pattern.
 //!
-//! As in sh, what an unquoted variable holds is split at blanks, and an unquoted `*`, `?` or `[…]` makes the
-//! argument a pattern. A pattern that no file fits stays as it is. Files whose names begin with a dot are only
+//! As in sh, what an unquoted variable holds is split at blanks (space, tab and newline), and an unquoted `*`, `?` or
+//! `[…]` makes the argument a pattern. A pattern that no file fits stays as it is. Files whose names begin with a dot are only
 //! found by patterns that begin with one.
 
 use std::ffi::OsString;
@@ -11,11 +11,14 @@ use glob::{MatchOptions, Pattern};
 
 use super::{Part, Word};
 
+/// What divides the value of a variable into arguments. Blanks of other scripts are characters of a name like any other.
+const BLANKS: [char; 3] = [' ', '\t', '\n'];
+
 /// Where variables come from.
 pub trait Scope {
     /// The value of a variable, if it has one.
     fn value(&self, name: &str) -> Option<String>;
-    /// The arguments of the script, which `$@` stands for.
+    /// The arguments of the script, which `$@` and `$*` stand for.
     fn arguments(&self) -> &[String];
 }
 
@@ -68,12 +71,19 @@ fn fields(word: &Word, scope: &dyn Scope) -> Vec<Vec<Piece>> {
         match part {
             Part::Text { text, quoted } => fields.push(text.clone(), *quoted),
             Part::Home => fields.push(home(scope), true),
+            Part::Variable { name, quoted: true } if name == "*" => {
+                fields.push(scope.arguments().join(" "), true);
+            }
             Part::Variable { name, quoted } if name == "@" || name == "*" => {
                 for (i, argument) in scope.arguments().iter().enumerate() {
                     if i > 0 {
                         fields.close();
                     }
-                    fields.push(argument.clone(), *quoted);
+                    if *quoted {
+                        fields.push(argument.clone(), true);
+                    } else {
+                        fields.split(argument);
+                    }
                 }
             }
             Part::Variable { name, quoted: true } => fields.push(scope.value(name).unwrap_or_default(), true),
@@ -102,16 +112,16 @@ impl Fields {
 
     /// A value outside quotes: its blanks divide arguments.
     fn split(&mut self, value: &str) {
-        if value.starts_with(char::is_whitespace) {
+        if value.starts_with(BLANKS) {
             self.close();
         }
-        for (i, text) in value.split_whitespace().enumerate() {
+        for (i, text) in value.split(BLANKS).filter(|text| !text.is_empty()).enumerate() {
             if i > 0 {
                 self.close();
             }
             self.push(text.to_owned(), false);
         }
-        if value.ends_with(char::is_whitespace) {
+        if value.ends_with(BLANKS) {
             self.close();
         }
     }
@@ -155,6 +165,7 @@ mod tests {
             match name {
                 "one" => Some("1".into()),
                 "two" => Some(" a  b ".into()),
+                "wide" => Some("a\u{a0}b\u{3000}c\td".into()),
                 "star" => Some("*.nothing".into()),
                 "HOME" => Some("/home/x y".into()),
                 _ => None,
@@ -181,6 +192,7 @@ mod tests {
         check("c \"$two\"", &["c", " a  b "]);
         check("c x$two'y'", &["c", "x", "a", "b", "y"]);
         check("c x${one}y", &["c", "x1y"]);
+        check("c $wide", &["c", "a\u{a0}b\u{3000}c", "d"]);
     }
 
     #[test]
@@ -194,6 +206,8 @@ mod tests {
     fn arguments_of_the_script_stay_apart_in_quotes() {
         check("c \"$@\"", &["c", "x", "y z"]);
         check("c pre\"$@\"", &["c", "prex", "y z"]);
+        check("c \"$*\" \"<$*>\"", &["c", "x y z", "<x y z>"]);
+        check("c $@ $*", &["c", "x", "y", "z", "x", "y", "z"]);
     }
 
     #[test]
