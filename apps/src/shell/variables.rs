@@ -75,7 +75,7 @@ impl Scope for Variables {
             _ => {}
         }
         if let Ok(number) = name.parse::<usize>() {
-            return self.arguments.get(number - 1).cloned();
+            return number.checked_sub(1).and_then(|at| self.arguments.get(at)).cloned();
         }
         match self.set.get(name) {
             Some(variable) => Some(variable.value.clone()),

@@ -228,6 +228,17 @@ mod tests {
     #[test]
     fn home_is_one_argument() {
         check("c ~/a ~ x~ '~'", &["c", "/home/x y/a", "/home/x y", "x~", "~"]);
+        check("c ~x ~:a --file=~/a 1=~", &["c", "~x", "~:a", "--file=~/a", "1=~"]);
+    }
+
+    #[test]
+    fn home_stands_where_a_value_begins() {
+        check("export a=~/b", &["export", "a=/home/x y/b"]);
+        check("export a=~:~/b:c~:~x:'~'=~ b=a=~", &["export", "a=/home/x y:/home/x y/b:c~:~x:~=~", "b=a=~"]);
+        let list = parse("a=~/b:$one:~").expect("the line is sound");
+        let (name, value) = &list.items[0].chain.first.commands[0].assignments[0];
+        let value = expand_one(value, &Fixed(vec![]));
+        assert_eq!((name.as_str(), value.as_str()), ("a", "/home/x y/b:1:/home/x y"));
     }
 
     #[test]

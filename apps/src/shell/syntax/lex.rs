@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-use super::{Part, Stream, SyntaxError, Word};
+use super::{Part, Stream, SyntaxError, Word, is_name};
 
 /// A word or an operator, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,12 @@ impl Lexer<'_> {
                 self.chars.next();
                 self.redirection(Some(c))?
             }
+            '3'..='9' if self.is_stream_number(at) => {
+                return Err(SyntaxError::new(
+                    at,
+                    "llmsh redirects standard input, output and error alone: <, > and 2>",
+                ));
+            }
             _ => Kind::Word(self.word()?),
         };
         Ok(Some(Lexeme { kind, at, end: self.position() }))
@@ -178,22 +184,25 @@ impl Lexer<'_> {
         if !self.take_if('&') {
             return Ok(Kind::Write(stream));
         }
-        match self.chars.next() {
-            Some((_, '1')) => Ok(Kind::Duplicate(stream, Stream::Output)),
-            Some((_, '2')) => Ok(Kind::Duplicate(stream, Stream::Error)),
-            _ => Err(SyntaxError::new(at, "expected 1 or 2 after `>&`")),
+        let to = match self.chars.next() {
+            Some((_, '1')) => Some(Stream::Output),
+            Some((_, '2')) => Some(Stream::Error),
+            _ => None,
+        };
+        match to.filter(|_| self.peek().is_none_or(ends_word)) {
+            Some(to) => Ok(Kind::Duplicate(stream, to)),
+            None => Err(SyntaxError::new(at, "expected 1 or 2 after `>&`")),
         }
     }
 
     fn word(&mut self) -> Result<Word, SyntaxError> {
         let mut parts = Parts::default();
-        if self.peek() == Some('~') && self.is_home() {
-            self.chars.next();
-            parts.0.push(Part::Home);
-        }
+        self.home(false, &mut parts);
+        // Behind `NAME=`, where a home may stand, and behind each `:` from there on, as in `PATH=~/bin:$PATH`.
+        let mut assigns = false;
         while let Some(c) = self.peek() {
             match c {
-                ' ' | '\t' | '\r' | '\n' | ';' | '|' | '&' | '<' | '>' | '(' | ')' => break,
+                c if ends_word(c) => break,
                 '\'' => self.single_quoted(&mut parts)?,
                 '"' => self.double_quoted(&mut parts)?,
                 '\\' => self.escaped(&mut parts)?,
@@ -201,18 +210,27 @@ impl Lexer<'_> {
                 '`' => return Err(no_substitution(self.position())),
                 c => {
                     self.chars.next();
+                    let begins = c == '=' && !assigns && parts.are_a_name();
+                    assigns |= begins;
                     parts.push(c, false);
+                    if begins || assigns && c == ':' {
+                        self.home(true, &mut parts);
+                    }
                 }
             }
         }
         Ok(Word(parts.0))
     }
 
-    /// `~` alone or before `/`. Homes of other users stay as they are written.
-    fn is_home(&mut self) -> bool {
+    /// `~` alone or before `/`, in an assignment before `:` too. Homes of other users stay as they are written.
+    fn home(&mut self, assigns: bool, parts: &mut Parts) {
         let at = self.position();
-        let next = self.source[at..].chars().nth(1);
-        next.is_none_or(|c| c == '/' || c.is_whitespace() || ";|&<>".contains(c))
+        let mut chars = self.source[at..].chars();
+        let ends = |c: char| c == '/' || c == ':' && assigns || ends_word(c);
+        if chars.next() == Some('~') && chars.next().is_none_or(ends) {
+            self.chars.next();
+            parts.0.push(Part::Home);
+        }
     }
 
     fn escaped(&mut self, parts: &mut Parts) -> Result<(), SyntaxError> {
@@ -297,17 +315,27 @@ impl Lexer<'_> {
     }
 
     fn name(&mut self) -> String {
-        let mut name = String::new();
-        while let Some((_, c)) = self.chars.next_if(|&(_, c)| c == '_' || c.is_ascii_alphanumeric()) {
-            name.push(c);
+        self.run(|c| c == '_' || c.is_ascii_alphanumeric())
+    }
+
+    fn run(&mut self, fits: fn(char) -> bool) -> String {
+        let mut run = String::new();
+        while let Some((_, c)) = self.chars.next_if(|&(_, c)| fits(c)) {
+            run.push(c);
         }
-        name
+        run
     }
 
     fn braced_name(&mut self, at: usize) -> Result<String, SyntaxError> {
         self.chars.next();
-        let special = self.chars.next_if(|&(_, c)| is_special(c));
-        let name = special.map_or_else(|| self.name(), |(_, c)| c.to_string());
+        let name = match self.peek() {
+            Some(c) if c.is_ascii_digit() => self.run(|c| c.is_ascii_digit()),
+            Some(c) if is_special(c) => {
+                self.chars.next();
+                c.to_string()
+            }
+            _ => self.name(),
+        };
         match self.peek() {
             Some('}') if !name.is_empty() => {
                 self.chars.next();
@@ -317,6 +345,11 @@ impl Lexer<'_> {
             Some(_) => Err(SyntaxError::new(at, "expected a variable's name between `${` and `}`")),
         }
     }
+}
+
+/// Whether a word is over before this character, unless it is quoted.
+fn ends_word(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n' | ';' | '|' | '&' | '<' | '>' | '(' | ')')
 }
 
 fn is_special(c: char) -> bool {
@@ -340,6 +373,11 @@ impl Parts {
             Some(Part::Text { text, quoted }) if *quoted == is_quoted => text.push(c),
             _ => self.0.push(Part::Text { text: c.into(), quoted: is_quoted }),
         }
+    }
+
+    /// Whether `=` behind them would set a variable.
+    fn are_a_name(&self) -> bool {
+        matches!(self.0.as_slice(), [Part::Text { text, quoted: false }] if is_name(text))
     }
 
     /// Makes a word of quotes with nothing in between.

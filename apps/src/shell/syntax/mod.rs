@@ -114,7 +114,7 @@ pub enum Part {
         name: String,
         quoted: bool,
     },
-    /// `~` at the beginning of a word.
+    /// `~` at the beginning of a word, or of what a variable is set to.
     Home,
 }
 

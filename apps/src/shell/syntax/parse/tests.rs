@@ -84,6 +84,12 @@ fn words_and_quotes() {
             [a] [x"y\z\n] [\] [$x] [$x] [$xy] [$] [$] [a$?] [$$]
         "#]],
     );
+    check(
+        "a $10 ${10} ${1}0 ${?}",
+        expect![[r#"
+            [a] [$10] [$10] [$10] [$?]
+        "#]],
+    );
 }
 
 #[test]
@@ -122,6 +128,9 @@ fn redirections() {
             [a] [b] [2x] Input<[in] Output>[out] Error>>[err] Error>&Output Output>&Error Error>[o ut]
         "#]],
     );
+    for source in ["a 3> b", "a 9<b", "a >&3", "a 2>&12", "a >&1b"] {
+        assert!(parse(source).is_err_and(|error| !error.incomplete), "{source}");
+    }
     check(
         "> empty",
         expect![[r#"
