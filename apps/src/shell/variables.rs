@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::syntax::expand::Scope;
 
@@ -29,7 +31,14 @@ struct Variable {
 impl Variables {
     /// The variables of a new shell: a script's name and arguments, and the environment.
     pub fn new(name: &str, arguments: Vec<String>) -> Variables {
-        Variables { name: name.into(), arguments, ..Variables::default() }
+        let mut variables = Variables { name: name.into(), arguments, ..Variables::default() };
+        // Whoever has started this shell may have been in another folder, and its `PWD` is that one's.
+        if !variables.value("PWD").is_some_and(|folder| is_here(Path::new(&folder)))
+            && let Ok(here) = env::current_dir()
+        {
+            variables.set("PWD", here.display().to_string());
+        }
+        variables
     }
 
     /// Sets a variable. One that came from the environment goes to programs with its new value.
@@ -62,6 +71,13 @@ impl Variables {
         names.dedup();
         names
     }
+}
+
+/// Whether this is the folder that the shell is in, by a name that is good elsewhere too.
+fn is_here(folder: &Path) -> bool {
+    let number = |folder: &Path| folder.metadata().ok().map(|found| (found.dev(), found.ino()));
+    let there = number(folder);
+    folder.is_absolute() && there.is_some() && there == number(Path::new("."))
 }
 
 impl Scope for Variables {
