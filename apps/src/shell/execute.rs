@@ -18,7 +18,7 @@ use super::builtin::arguments::Invocation;
 use super::builtin::{ALL, Builtin, InShell, Run, help};
 use super::job::{self, Job, Member, State};
 use super::locate::{self, Missing};
-use super::streams::Streams;
+use super::streams::{self, Streams};
 use super::syntax::expand::{Scope, expand, expand_one};
 use super::syntax::{Chain, Command, Connector, List, Pipeline};
 use super::{STOPPED, Shell};
@@ -40,8 +40,8 @@ impl Shell {
             }
             let status = match (item.background, item.chain.rest.is_empty()) {
                 (false, _) => self.chain(&item.chain),
-                (true, true) => self.background(&item.chain.first),
-                (true, false) => self.background_copy(&item.chain),
+                (true, true) if !self.changes_shell(&item.chain.first) => self.background(&item.chain.first),
+                (true, _) => self.background_copy(&item.chain),
             };
             self.variables.status = status;
             if self.interrupted || self.leaving.is_some() {
@@ -75,7 +75,19 @@ impl Shell {
         0
     }
 
-    /// Runs a chain in the background in a copy of this shell, which decides between its pipelines.
+    /// Whether a pipeline would do something to this shell itself, or hold it up: what is in the background must not.
+    fn changes_shell(&self, pipeline: &Pipeline) -> bool {
+        pipeline.commands.iter().any(|command| {
+            let words = self.words(command);
+            words.split_first().map_or(!command.assignments.is_empty(), |(name, args)| {
+                let builtin = name.to_str().and_then(Builtin::named);
+                builtin.and_then(|builtin| self.in_shell(builtin, args)).is_some()
+            })
+        })
+    }
+
+    /// Runs a chain in the background in a copy of this shell, which decides between its pipelines, or is changed in the
+    /// place of this one.
     fn background_copy(&mut self, chain: &Chain) -> u8 {
         let mut command = process::Command::new(locate::sibling("llmsh"));
         // What stands behind the line is first of all its `$0`.
@@ -181,17 +193,20 @@ impl Shell {
         background: bool,
     ) -> Member {
         let piped = streams.output.is_some();
-        if let Err(message) = streams.redirect(&command.redirections, &self.variables) {
+        let words = self.words(command);
+        let builtin = words.first().and_then(|name| name.to_str()).and_then(Builtin::named);
+        let in_shell = builtin.and_then(|b| self.in_shell(b, words.get(1..).unwrap_or_default()));
+        let is_program = !words.is_empty() && in_shell.is_none();
+        let waits = is_program && streams::may_wait(&command.redirections, &self.variables);
+        if !waits && let Err(message) = streams.redirect(&command.redirections, &self.variables) {
             note!("llmsh: {message}");
             return Member::Done(1);
         }
-        let words: Vec<OsString> = command.words.iter().flat_map(|w| expand(w, &self.variables)).collect();
         let Some((name, args)) = words.split_first() else {
             self.assign(command);
             return Member::Done(0);
         };
-        let builtin = name.to_str().and_then(Builtin::named);
-        if let Some(run) = builtin.and_then(|b| self.in_shell(b, args)) {
+        if let Some(run) = in_shell {
             let invocation = Invocation::in_shell(&name.to_string_lossy(), args);
             return Member::Done(self.run_in_shell(run, &invocation, streams, piped));
         }
@@ -199,11 +214,21 @@ impl Shell {
             Ok(program) => program,
             Err(missing) => return Member::Done(tell_missing(name, missing, &mut streams)),
         };
+        if waits {
+            let file = program.get_program().to_owned();
+            program = streams::opened_by_sh(&command.redirections, &self.variables);
+            program.arg(file).args(builtin.map(|builtin| ["--builtin", builtin.name]).into_iter().flatten());
+        }
         program.args(args);
         for (variable, value) in &command.assignments {
             program.env(variable, expand_one(value, &self.variables));
         }
         self.spawn(program, name, streams, group, background)
+    }
+
+    /// A command's name and arguments.
+    fn words(&self, command: &Command) -> Vec<OsString> {
+        command.words.iter().flat_map(|word| expand(word, &self.variables)).collect()
     }
 
     fn assign(&mut self, command: &Command) {

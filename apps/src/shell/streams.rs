@@ -1,8 +1,12 @@
 //! The standard streams of a command: inherited, a pipe's end, or a file.
+//!
+//! The shell opens files itself, but for FIFOs: to open one takes until somebody opens its other end, who may be the next
+//! line. The program's own process waits for that, before it is the program ([`opened_by_sh`]).
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -75,6 +79,48 @@ impl Streams {
             Some(error) => Box::new(Cleaned::new(File::from(error))),
             None => Box::new(Cleaned::new(io::stderr())),
         }
+    }
+}
+
+/// Whether to open one of these files may take as long as somebody else likes.
+pub fn may_wait(redirections: &[Redirection], scope: &dyn Scope) -> bool {
+    redirections.iter().any(|redirection| match &redirection.to {
+        Target::Read(word) | Target::Write(word) | Target::Append(word) => {
+            let file = std::fs::metadata(expand_one(word, scope));
+            file.is_ok_and(|file| file.file_type().is_fifo())
+        }
+        Target::Stream(_) => false,
+    })
+}
+
+/// A command that opens files, as sh does, and becomes the program that its further arguments name.
+pub fn opened_by_sh(redirections: &[Redirection], scope: &dyn Scope) -> Command {
+    let mut script = "exec".to_owned();
+    let mut files = Vec::new();
+    for Redirection { stream, to } in redirections {
+        let (operator, word) = match to {
+            Target::Read(word) => ("<", word),
+            Target::Write(word) => (">", word),
+            Target::Append(word) => (">>", word),
+            Target::Stream(other) => {
+                script.push_str(&format!(" {}>&{}", number(*stream), number(*other)));
+                continue;
+            }
+        };
+        files.push(expand_one(word, scope));
+        script.push_str(&format!(" {}{operator}\"${{{}}}\"", number(*stream), files.len()));
+    }
+    script.push_str(&format!("; shift {}; exec \"$@\"", files.len()));
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(script).arg("llmsh").args(files);
+    command
+}
+
+fn number(stream: Stream) -> u8 {
+    match stream {
+        Stream::Input => 0,
+        Stream::Output => 1,
+        Stream::Error => 2,
     }
 }
 
