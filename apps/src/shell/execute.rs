@@ -95,18 +95,19 @@ impl Shell {
         command.envs(self.variables.all());
         let mut group = None;
         let member = self.spawn(command, OsStr::new("llmsh"), Streams::default(), &mut group, true);
-        self.put_away(Job { id: 0, text: chain.text.clone(), group, members: vec![member], negated: false });
+        let (text, members) = (chain.text.clone(), vec![member]);
+        self.put_away(Job { id: 0, text, group, members, negated: false, named: None });
         0
     }
 
     fn put_away(&mut self, job: Job) {
         let last = job.members.iter().rev().find_map(|m| match m {
-            Member::Running(pid) | Member::Stopped(pid) => Some(pid.as_raw()),
+            Member::Running(pid) | Member::Stopped(pid) => Some(*pid),
             Member::Done(_) | Member::Killed(_) => None,
         });
         let Some(pid) = last else { return };
-        self.variables.background = Some(pid);
-        let id = self.jobs.add(job);
+        self.variables.background = Some(pid.as_raw());
+        let id = self.jobs.add(Job { named: last, ..job });
         if self.interactive {
             note!("[{id}] {pid}");
         }
@@ -182,7 +183,8 @@ impl Shell {
             }
             members.push(self.start_command(command, streams, &mut group, background));
         }
-        Job { id: 0, text: pipeline.text.clone(), group, members, negated: pipeline.negated }
+        let (text, negated) = (pipeline.text.clone(), pipeline.negated);
+        Job { id: 0, text, group, members, negated, named: None }
     }
 
     fn start_command(

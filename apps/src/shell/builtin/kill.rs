@@ -25,7 +25,8 @@ pub const BUILTIN: Builtin = Builtin {
 /// INT ends the calls that run, TERM asks the process to end, KILL ends it; STOP holds it after the step that
 /// runs, CONT lets it go on. A program that the daemon has started gets the signal too. `kill -INT 7` is the same as
 /// `kill -s INT 7`, and `kill --group a/b` reaches all processes of a group. In the shell, `kill %1` sends the
-/// signal to a job's programs.
+/// signal to a job's programs, and `kill $!` to those of the last one that was put into the background; the numbers of
+/// `ps` are meant by `llmasos kill` in any case.
 #[derive(Debug, Parser)]
 struct Args {
     /// The signal
@@ -55,14 +56,14 @@ struct JobArgs {
     jobs: Vec<OsString>,
 }
 
-fn is_for_jobs(_: &Shell, args: &[OsString]) -> bool {
-    args.iter().any(|a| a.as_encoded_bytes().starts_with(b"%"))
+fn is_for_jobs(shell: &Shell, args: &[OsString]) -> bool {
+    shell.jobs.are_meant(args)
 }
 
 fn kill_jobs(shell: &mut Shell, invocation: &Invocation, _: &mut dyn Write) -> Outcome {
     let args: JobArgs = invocation.parse_from(&with_option(&invocation.args))?;
     for name in args.jobs {
-        let id = shell.jobs.find(Some(&name))?;
+        let id = shell.jobs.meant(&name)?;
         let Some(job) = shell.jobs.get_mut(id) else { continue };
         job.signal(of_system(args.signal))
             .and_then(|()| {

@@ -25,8 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Waits until processes have ended
 ///
-/// In the shell, `wait` alone waits for all background jobs, and `wait %N` for one. The exit status is that of
-/// the last one, where it is known: a process of another program leaves none, and counts as 0.
+/// In the shell, `wait` alone waits for all background jobs, and `wait %N` or `wait $!` for one. The exit status is that
+/// of the last one, where it is known: a process of another program leaves none, and counts as 0.
 #[derive(Debug, Parser)]
 struct Args {
     /// The processes, as `ps` lists them
@@ -44,8 +44,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
-fn is_for_jobs(_: &Shell, args: &[OsString]) -> bool {
-    args.is_empty() || args.iter().any(|a| a.as_encoded_bytes().starts_with(b"%"))
+fn is_for_jobs(shell: &Shell, args: &[OsString]) -> bool {
+    args.is_empty() || shell.jobs.are_meant(args)
 }
 
 fn wait_for_jobs(shell: &mut Shell, invocation: &Invocation, _: &mut dyn Write) -> Outcome {
@@ -54,7 +54,7 @@ fn wait_for_jobs(shell: &mut Shell, invocation: &Invocation, _: &mut dyn Write) 
     }
     let mut status = 0;
     for name in &invocation.args {
-        let id = shell.jobs.find(Some(name))?;
+        let id = shell.jobs.meant(name)?;
         status = shell.job_wait(id);
     }
     Ok(status)

@@ -6,7 +6,7 @@
 
 pub mod terminal;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -31,6 +31,8 @@ pub struct Job {
     pub members: Vec<Member>,
     /// `!` before it.
     pub negated: bool,
+    /// The process that `$!` names, where it was put into the background.
+    pub named: Option<OsPid>,
 }
 
 /// One command of a job.
@@ -213,6 +215,28 @@ impl Jobs {
         }
     }
 
+    /// Whether arguments of `kill` or `wait` are about jobs: `%1`, or the process that `$!` has named. Other numbers are
+    /// processes of the daemon.
+    pub fn are_meant(&self, arguments: &[OsString]) -> bool {
+        let is_job = |a: &OsString| a.as_encoded_bytes().starts_with(b"%") || self.of_process(a).is_some();
+        arguments.iter().any(is_job)
+    }
+
+    /// The number of the job that is meant so.
+    ///
+    /// # Errors
+    ///
+    /// There is no such job.
+    pub fn meant(&self, name: &OsStr) -> Result<u32, Failure> {
+        self.of_process(name).map_or_else(|| self.find(Some(name)), Ok)
+    }
+
+    /// The number of the last job whose process `$!` has named.
+    fn of_process(&self, name: &OsStr) -> Option<u32> {
+        let pid = name.to_str()?.parse().ok().map(OsPid::from_raw)?;
+        self.0.iter().rev().find(|j| j.named == Some(pid)).map(|j| j.id)
+    }
+
     /// The stopped job that was put away last, else the last one.
     fn current(&self) -> Option<u32> {
         let stopped = self.0.iter().rev().find(|j| j.state() == State::Stopped);
@@ -236,7 +260,14 @@ mod tests {
     use super::*;
 
     fn job(members: &[Member]) -> Job {
-        Job { id: 0, text: String::new(), group: None, members: members.to_vec(), negated: false }
+        Job {
+            id: 0,
+            text: String::new(),
+            group: None,
+            members: members.to_vec(),
+            negated: false,
+            named: None,
+        }
     }
 
     #[test]
@@ -263,5 +294,9 @@ mod tests {
         assert!(jobs.find(Some(OsStr::new("%3"))).is_err());
         jobs.take(1);
         assert_eq!(jobs.find(Some(OsStr::new("%%"))).ok(), Some(2));
+        let id = jobs.add(Job { named: Some(OsPid::from_raw(4711)), ..job(&[Member::Done(0)]) });
+        assert_eq!(jobs.meant(OsStr::new("4711")).ok(), Some(id), "also when it has ended");
+        let are_meant = |argument: &str| jobs.are_meant(&["-KILL".into(), argument.into()]);
+        assert_eq!(["4711", "%2", "2"].map(are_meant), [true, true, false], "2 is a process of the daemon");
     }
 }
