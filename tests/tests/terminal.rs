@@ -114,6 +114,21 @@ fn text_of_a_model_does_not_act_in_a_chat() {
 }
 
 #[test]
+fn line_of_the_history_does_not_act_on_the_terminal_of_an_editor() {
+    let daemon = instructed();
+    for (program, history) in [("llmsh", "llmsh_history"), ("chat", "chat_history")] {
+        let line = format!("echo {}", answer()).replace('\\', "\\\\");
+        fs::write(daemon.data().join(history), format!("#V2\n{line}\n")).unwrap();
+        let mut terminal = Terminal::start(&daemon, program, &[], "> ");
+        terminal.expect("> ");
+        terminal.press("\x1b[A");
+        let shown = terminal.expect("END");
+        assert!(shown.contains("BEGIN"), "{program}: {shown:?}");
+        check_screen(&shown, program);
+    }
+}
+
+#[test]
 fn text_of_a_detached_process_does_not_act_on_the_terminal_of_its_reader() {
     let daemon = instructed();
     let left = daemon.llmasos(["generate", "--detach", "say it"]);

@@ -1,17 +1,19 @@
 //! The line editor of the chat: history over chats, completion of commands and of files behind `/save`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
 use rustyline::history::FileHistory;
-use rustyline::{Context, Helper, Highlighter, Hinter, Validator};
+use rustyline::{Context, Helper, Hinter, Validator};
 use syscalls::paths;
 
 use super::command::NAMES;
 use crate::program::Failure;
-use crate::terminal::clean::is_clean;
+use crate::terminal::clean::{clean, is_clean};
 
 /// Lines that the history keeps.
 const HISTORY_LINES_MAX: usize = 1000;
@@ -86,9 +88,16 @@ fn unusable(error: ReadlineError) -> Failure {
     Failure::Message(format!("the terminal cannot be used: {error}"))
 }
 
-#[derive(Helper, Highlighter, Hinter, Validator)]
+#[derive(Helper, Hinter, Validator)]
 struct Commands {
     files: FilenameCompleter,
+}
+
+impl Highlighter for Commands {
+    /// A line of the history, or one that was pasted, may have anything in it.
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        Cow::Owned(clean(line))
+    }
 }
 
 impl Completer for Commands {

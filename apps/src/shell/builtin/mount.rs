@@ -16,6 +16,7 @@ use super::arguments::{self, Daemon, Invocation, name_of};
 use super::failure::{Failure, unreadable};
 use super::models::purpose;
 use super::{Builtin, Outcome, Run};
+use crate::terminal::clean::clean;
 use crate::terminal::output::Output;
 use crate::terminal::units;
 
@@ -142,7 +143,7 @@ fn mount_with_progress(client: &mut Client, mount: Mount) -> Result<ModelInfo, F
     );
     let result = client.mount_with(mount, |event| {
         if let Event::Progress { fraction, what } = event {
-            bar.set_message(what);
+            bar.set_message(clean(&what));
             bar.set_position((fraction.clamp(0.0, 1.0) * PARTS as f32) as u64);
         }
     });

@@ -16,6 +16,7 @@ use syscalls::client::blocking::Client;
 
 use crate::shell::builtin::{ALL, Builtin, help};
 use crate::shell::locate;
+use crate::terminal::clean::is_clean;
 
 /// How long a person waits for the daemon at a keyboard.
 const ANSWER_MAX: Duration = Duration::from_millis(300);
@@ -60,7 +61,7 @@ impl Words {
         let place = place(text);
         let candidates = self.candidates(&place)?;
         let typed = place.typed;
-        let fitting = candidates.into_iter().filter(|c| c.starts_with(typed));
+        let fitting = candidates.into_iter().filter(|c| c.starts_with(typed) && is_clean(c));
         // The blank after it is for the next word.
         Some((place.start, fitting.map(|c| c + " ").collect()))
     }
@@ -95,7 +96,7 @@ impl Words {
     }
 
     fn models(&self) -> Vec<String> {
-        self.ask(|client| Some(client.models().ok()?.into_iter().map(|m| m.name).collect()))
+        self.ask(|client| Some(client.models().ok()?.iter().map(|m| escaped(&m.name)).collect()))
     }
 
     fn processes(&self) -> Vec<String> {
@@ -103,7 +104,7 @@ impl Words {
     }
 
     fn snapshots(&self) -> Vec<String> {
-        self.ask(|client| Some(client.snapshots().ok()?.into_iter().map(|s| s.name).collect()))
+        self.ask(|client| Some(client.snapshots().ok()?.iter().map(|s| escaped(&s.name)).collect()))
     }
 
     /// Asks the daemon from a thread of its own, which is left behind if the answer takes too long.
@@ -139,8 +140,20 @@ fn executables(folder: &std::path::Path, typed: &str) -> Vec<String> {
         .filter(|e| {
             fits(&e.file_name()) && e.path().is_file() && access(&e.path(), AccessFlags::X_OK).is_ok()
         })
-        .filter_map(|e| e.file_name().into_string().ok())
+        .filter_map(|e| Some(escaped(e.file_name().to_str()?)))
         .collect()
+}
+
+/// A name as it is typed, so that the shell takes it for one word and for nothing else.
+fn escaped(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars() {
+        if " \t\n\"'\\$`;|&<>()*?[#~".contains(c) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
 }
 
 fn options(builtin: &Builtin) -> Vec<String> {
@@ -233,6 +246,21 @@ mod tests {
         check("ps --sort ti", &["time "]);
         check("echo $HO", &["$HOME ", "$HOST "]);
         check("fg ", &["%1 "]);
+    }
+
+    #[test]
+    fn candidate_that_would_act_on_the_terminal_is_not_offered() {
+        let mut words = Words::new(PathBuf::from("/nowhere"));
+        words.jobs = vec!["%1".into(), "%\u{1b}]0;EVIL\u{7}".into()];
+        assert_eq!(words.complete("fg %"), Some((3, vec!["%1 ".to_owned()])));
+    }
+
+    #[test]
+    fn name_completed_is_one_word() {
+        let word = escaped("my model; $(x) 'é'");
+        assert_eq!(word, "my\\ model\\;\\ \\$\\(x\\)\\ \\'é\\'");
+        assert_eq!(place(&format!("umount {word}")).before, ["umount"]);
+        assert_eq!(escaped("qwen2.5-0.5b_q8"), "qwen2.5-0.5b_q8");
     }
 
     #[test]

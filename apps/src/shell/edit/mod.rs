@@ -21,7 +21,7 @@ use syscalls::paths;
 
 use super::builtin::failure::Failure;
 use super::{Shell, syntax};
-use crate::terminal::clean::is_clean;
+use crate::terminal::clean::{clean, is_clean};
 use crate::terminal::note;
 use complete::Words;
 
@@ -161,8 +161,13 @@ impl Highlighter for Editing {
         if default { Cow::Borrowed(&self.prompt) } else { Cow::Borrowed(prompt) }
     }
 
+    /// A line of the history, or one that was pasted, may have anything in it.
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        Cow::Owned(clean(line))
+    }
+
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
-        Cow::Owned(format!("\x1b[2m{hint}\x1b[0m"))
+        Cow::Owned(format!("\x1b[2m{}\x1b[0m", clean(hint)))
     }
 }
 
