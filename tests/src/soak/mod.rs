@@ -82,9 +82,21 @@ impl Report {
         (late / early - 1.0) * 100.0
     }
 
-    /// Operations in all, and those that were refused.
+    /// Operations in all that were done, and those that were refused.
     pub fn totals(&self) -> (u64, u64) {
         self.operations.values().fold((0, 0), |(done, refused), (d, r)| (done + d, refused + r))
+    }
+
+    /// What keeps the soak from saying anything: operations that were refused each time, or most of all. A daemon that does
+    /// nothing leaves nothing.
+    pub fn untried(&self) -> Vec<String> {
+        let (done, refused) = self.totals();
+        let mostly = (done <= refused).then(|| format!("{refused} operations were refused, and {done} done"));
+        let never = self.operations.iter().filter(|(_, (done, _))| *done == 0);
+        never
+            .map(|(name, (_, refused))| format!("{name} was refused {refused} times, and never done"))
+            .chain(mostly)
+            .collect()
     }
 }
 
@@ -240,3 +252,19 @@ fn measure(daemon: &Daemon, client: &mut Client) -> Level {
 
 /// The most tokens that one operation generates.
 const GENERATE_MAX: Tokens = Tokens(24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_that_were_refused_each_time_have_tried_nothing() {
+        let untried = |operations: &[(&'static str, (u64, u64))]| {
+            Report { operations: operations.iter().copied().collect(), ..Report::default() }.untried().len()
+        };
+        assert_eq!(untried(&[("open", (9, 3)), ("close", (8, 0))]), 0);
+        assert_eq!(untried(&[("open", (9, 3)), ("close", (0, 1))]), 1);
+        assert_eq!(untried(&[("open", (2, 3))]), 1, "most were refused");
+        assert_eq!(untried(&[]), 1, "there were none");
+    }
+}
