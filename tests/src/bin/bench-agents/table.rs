@@ -30,6 +30,12 @@ impl Measured<'_> {
         Rows { rows: measured.map(|(side, runs)| (side.clone(), Figures::medians(runs))).collect() }
     }
 
+    /// Whether each run has come to figures.
+    pub fn is_whole(&self) -> bool {
+        let mut ours = self.runs.iter().filter(|(side, _)| side.is_ours());
+        self.troubles.is_empty() && ours.all(|(_, runs)| !runs.is_empty())
+    }
+
     /// What it must reach, and whether it does.
     pub fn verdicts(&self) -> Vec<Verdict> {
         let answered = self.case.is_answered().then(|| self.answered());
@@ -191,6 +197,19 @@ fn shortest(value: f64) -> String {
 mod tests {
     use super::*;
     use crate::cases;
+
+    #[test]
+    fn case_that_was_not_measured_is_not_whole() {
+        let all = cases::all(true);
+        let whole = |figures: &[Figures], troubles: &[&str]| {
+            let runs = vec![(Side::llmasos(64), figures.to_vec())];
+            let troubles = troubles.iter().map(|&trouble| trouble.to_owned()).collect();
+            Measured { case: all[0].as_ref(), preset: "30m", runs, troubles }.is_whole()
+        };
+        assert!(whole(&[Figures::default()], &[]));
+        assert!(!whole(&[Figures::default()], &["llama-server: it did not answer"]));
+        assert!(!whole(&[], &[]));
+    }
 
     #[test]
     fn case_with_a_request_that_was_not_answered_does_not_pass() {
