@@ -6,13 +6,16 @@
 
 use std::io::Cursor;
 
+use apps::recording::{self, Header, RecordedModel, Recorder};
+use apps::replay;
 use apps::shell::syntax;
 use drivers::gguf;
 use drivers::gguf::random::Shape;
 use drivers::wire::{FromWorker, LoadRequest, Question, Step, ToWorker, decode, encode};
 use kernel::host::settings::Settings;
+use syscalls::call::Attention;
 use syscalls::codec::{Line, LineReader};
-use syscalls::{CallId, Errno, Fault, Frame, Reply, Request, Token};
+use syscalls::{CallId, Errno, Event, Fault, Frame, Pid, Reply, Request, Token};
 
 /// A target by its name, and inputs to begin with.
 pub struct Target {
@@ -22,13 +25,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "requests", run: requests, seeds: request_seeds },
     Target { name: "frames", run: frames, seeds: frame_seeds },
     Target { name: "worker_wire", run: worker_wire, seeds: worker_wire_seeds },
     Target { name: "gguf", run: gguf, seeds: gguf_seeds },
     Target { name: "config", run: config, seeds: config_seeds },
     Target { name: "shell", run: shell, seeds: shell_seeds },
+    Target { name: "recordings", run: recordings, seeds: recording_seeds },
 ];
 
 /// A sentence for people is longer than nothing and shorter than a page, whatever is wrong.
@@ -216,4 +220,68 @@ fn shell_seeds() -> Vec<Vec<u8>> {
         "kill -STOP 4; wait %1; ! true",
     ];
     lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+/// What `trace -o` has written, as `replay` reads it.
+pub fn recordings(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match recording::read(text) {
+        Err(refused) => assert_sentence(&refused.to_string()),
+        Ok(recording) => {
+            for event in &recording.events {
+                let line = serde_json::to_string(event).expect("events hold nothing that JSON lacks");
+                // A number too large for its field is written as none.
+                if let Ok(again) = serde_json::from_str::<Event>(&line) {
+                    assert_eq!(&again, event, "an event is read as it was written");
+                }
+            }
+            if let Err(unfit) = replay::wanted(&recording) {
+                assert_sentence(&unfit.to_string());
+            }
+        }
+    }
+}
+
+fn recording_seeds() -> Vec<Vec<u8>> {
+    let (at_us, pid, took_us) = (5, Pid(7), 9);
+    let called = |number, call: &str, args| Event::Called { at_us, pid, number, call: call.into(), args };
+    let returned = |number, call: &str, result| Event::Returned {
+        at_us,
+        pid,
+        number,
+        call: call.into(),
+        took_us,
+        result: Some(result),
+        fault: None,
+    };
+    let events = [
+        called(1, "open", serde_json::json!({"model": "m", "tokens_max": 64})),
+        returned(
+            1,
+            "open",
+            serde_json::json!({"opened": {"context": 3, "model": "m", "length": 0, "tokens_max": 64}}),
+        ),
+        called(2, "append", serde_json::json!({"context": 3, "text": "été 今天"})),
+        returned(2, "append", serde_json::json!({"appended": {"length": 9, "added": 9}})),
+        called(3, "kill", serde_json::json!({"pid": 2, "signal": "TERM"})),
+    ];
+    let settings = recording::Settings { follow: true, tokens: false };
+    let header = Header {
+        models: vec![RecordedModel {
+            name: "m".into(),
+            path: "sim:".into(),
+            fingerprint: "f".into(),
+            context_tokens: 64,
+            attention: Attention::default(),
+            device: "cpu".into(),
+            threads: 2,
+        }],
+        ..Header::new("0.1.0", &[], settings)
+    };
+    let written = |events: &[Event]| {
+        let mut recorder = Recorder::new(Vec::new(), &header).expect("memory can be written");
+        events.iter().for_each(|event| recorder.take(event).expect("memory can be written"));
+        recorder.finish().expect("memory can be written").0
+    };
+    vec![written(&events), written(&events[..1]), written(&[])]
 }

@@ -1,8 +1,8 @@
 //! Reads recordings, and refuses in one sentence what is none, or not a whole one.
 
 use serde_json::Value;
-use syscalls::Event;
 use syscalls::limits::ABI_VERSION;
+use syscalls::{Event, shown};
 
 use super::{EndLine, Header, VERSION};
 
@@ -75,8 +75,10 @@ pub fn read(text: &str) -> Result<Recording, Refused> {
         Some(found) if found != u64::from(VERSION) => return Err(Refused::OtherVersion { found }),
         Some(_) => {}
     }
-    let damaged =
-        |line: usize, why: &serde_json::Error| Refused::Damaged { line: line + 1, why: why.to_string() };
+    let damaged = |line: usize, why: &serde_json::Error| Refused::Damaged {
+        line: line + 1,
+        why: shown(&why.to_string()),
+    };
     let header: Header = serde_json::from_value(first).map_err(|e| damaged(0, &e))?;
     if header.abi != ABI_VERSION {
         return Err(Refused::OtherAbi { found: header.abi });
@@ -157,5 +159,8 @@ mod tests {
         let refused = read(&lossy).expect_err("events are missing").to_string();
         assert!(refused.starts_with("lost 12 events"), "{refused}");
         assert_eq!(read("a letter\n"), Err(Refused::NotARecording));
+        let strange = whole.replacen("\"called\"", &format!("{:?}", "x".repeat(1 << 20)), 1);
+        let refused = read(&strange).expect_err("there is no such event").to_string();
+        assert!(refused.contains("line 2") && refused.len() < 2048, "{} bytes", refused.len());
     }
 }

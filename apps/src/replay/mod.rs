@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use syscalls::call::{Append, Open};
 use syscalls::client::blocking::Client;
-use syscalls::{Call, CallId, ContextId, Errno, Event, Fault, Pid, Reply, Token};
+use syscalls::{Call, CallId, ContextId, Errno, Event, Fault, Pid, Reply, Token, shown};
 
 use crate::recording::Recording;
 use compare::Trouble;
@@ -129,7 +129,9 @@ fn outcomes(recording: &Recording) -> Result<BTreeMap<u64, Outcome>, Fault> {
 /// Reads a recorded reply. A call without one would be left out, and the replay would say that all is the same.
 fn read_reply(call: &str, reply: &serde_json::Value) -> Result<Reply, Fault> {
     Reply::deserialize(reply).map_err(|e| {
-        let message = format!("the recording has a reply to {call} that is not known: {e}; record it again");
+        let (call, why) = (shown(call), shown(&e.to_string()));
+        let message =
+            format!("the recording has a reply to {call} that is not known: {why}; record it again");
         Fault::new(Errno::EPROTO, message)
     })
 }

@@ -6,7 +6,7 @@ use syscalls::call::{Mount, Tokenize};
 use syscalls::client::blocking::Client;
 use syscalls::client::mount;
 use syscalls::reply::Reply;
-use syscalls::{Event, Fault, Tokens};
+use syscalls::{Event, Fault, Tokens, shown};
 
 use super::plan;
 use crate::recording::{RecordedModel, Recording};
@@ -137,7 +137,7 @@ pub fn wanted(recording: &Recording) -> Result<Vec<RecordedModel>, Unfit> {
     }
     let described = |name: String| {
         let model = recording.header.models.iter().find(|m| m.name == name);
-        model.cloned().ok_or(Unfit::Unknown(name))
+        model.cloned().ok_or_else(|| Unfit::Unknown(shown(&name)))
     };
     names.into_iter().map(described).collect()
 }
