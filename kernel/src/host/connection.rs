@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::halves::Half;
 use super::input::Input;
-use super::output::Output;
+use super::outbox::Outbox;
 use super::places::Place;
 use super::turns::line::Whose;
 use super::turns::manners::{Manners, Said};
@@ -36,7 +36,7 @@ const OUTPUT_BYTES_LOW: usize = OUTPUT_BYTES_HIGH / 4;
 #[derive(Debug)]
 pub struct Connection {
     socket: Arc<UnixStream>,
-    output: Output,
+    outbox: Outbox,
     /// Requests without a reply.
     pub calls_in_flight: usize,
     /// Ends when what waits is written.
@@ -75,7 +75,7 @@ impl Connection {
     pub fn new(socket: Arc<UnixStream>, place: Place) -> Self {
         Connection {
             socket,
-            output: Output::default(),
+            outbox: Outbox::default(),
             calls_in_flight: 0,
             closing: false,
             bereft: false,
@@ -107,18 +107,18 @@ impl Connection {
 
     /// Appends a frame to what will be written. Gives the number of bytes that wait.
     pub fn push(&mut self, frame: &Frame) -> usize {
-        frame.write_line(self.output.end());
-        self.output.waiting()
+        frame.write_line(self.outbox.end());
+        self.outbox.waiting()
     }
 
     /// How many bytes wait.
     pub fn waiting(&self) -> usize {
-        self.output.waiting()
+        self.outbox.waiting()
     }
 
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> Flushed {
-        match self.output.write_to(&self.socket) {
+        match self.outbox.write_to(&self.socket) {
             Ok(true) => Flushed::All,
             Ok(false) if self.awaits_writable => Flushed::StillBlocked,
             Ok(false) => {
@@ -137,7 +137,7 @@ impl Connection {
     /// Opens or closes the gate, and says so where the level has passed a mark.
     pub fn level(&mut self) -> Option<Level> {
         let open = *self.gate.borrow();
-        let waiting = self.output.waiting();
+        let waiting = self.outbox.waiting();
         if open && waiting > OUTPUT_BYTES_HIGH {
             self.gate.send_replace(false);
             Some(Level::High)

@@ -20,7 +20,7 @@ pub mod inspect;
 pub mod listener;
 pub mod log;
 pub mod machine;
-pub mod output;
+pub mod outbox;
 mod peer;
 pub mod places;
 pub mod programs;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::digest::Digests;
 use super::input::Input;
-use super::output::Output;
+use super::outbox::Outbox;
 use super::starter::Starter;
 use super::swap::SwapFiles;
 use super::worker::{EXIT_PATIENCE, Kill, Supervisor};
@@ -44,7 +44,7 @@ pub struct Workers {
 struct Worker {
     /// None until it is started.
     link: Option<Arc<UnixStream>>,
-    output: Output,
+    outbox: Outbox,
     awaits_writable: bool,
     /// Dropped to stop it, used to kill it.
     stop: Option<oneshot::Sender<Kill>>,
@@ -87,8 +87,8 @@ impl Workers {
             stop: stopped,
         };
         tokio::spawn(supervisor.run());
-        let output = Output::default();
-        self.alive.insert(worker, Worker { link: None, output, awaits_writable: false, stop: Some(stop) });
+        let outbox = Outbox::default();
+        self.alive.insert(worker, Worker { link: None, outbox, awaits_writable: false, stop: Some(stop) });
     }
 
     /// The worker runs and can be spoken to.
@@ -135,7 +135,7 @@ impl Workers {
     pub fn say(&mut self, worker: WorkerId, message: &ToWorker) -> io::Result<()> {
         let Some(worker) = self.alive.get_mut(&worker) else { return Ok(()) };
         self.spoken_to = true;
-        encode(message, worker.output.end())
+        encode(message, worker.outbox.end())
     }
 
     /// Writes what the workers take.
@@ -145,9 +145,9 @@ impl Workers {
         }
         for (id, worker) in &mut self.alive {
             let Some(link) = &worker.link else { continue };
-            match worker.output.write_to(link) {
+            match worker.outbox.write_to(link) {
                 Ok(true) => {}
-                Ok(false) if worker.output.waiting() > WORKER_BYTES_WAITING_MAX => {
+                Ok(false) if worker.outbox.waiting() > WORKER_BYTES_WAITING_MAX => {
                     tracing::error!(
                         "worker {} of model {} does not read; stopping it",
                         id.incarnation,

@@ -15,13 +15,13 @@ const COMPACT_BYTES: usize = 256 << 10;
 
 /// Bytes that wait to be written, in their order.
 #[derive(Debug, Default)]
-pub struct Output {
+pub struct Outbox {
     bytes: Vec<u8>,
     /// So many of them are written already.
     written: usize,
 }
 
-impl Output {
+impl Outbox {
     /// The end of the queue, to append to.
     pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
@@ -74,29 +74,29 @@ mod tests {
     async fn output_larger_than_the_socket_takes_leaves_in_order() {
         let (near, mut far) = UnixStream::pair().expect("a pair");
         let sent: Vec<u8> = (0..3u32 << 20).map(|i| (i % 251) as u8).collect();
-        let mut output = Output::default();
-        output.end().extend_from_slice(&sent);
-        assert!(!output.write_to(&near).expect("the peer is there"), "no socket buffer holds 3 MiB");
+        let mut outbox = Outbox::default();
+        outbox.end().extend_from_slice(&sent);
+        assert!(!outbox.write_to(&near).expect("the peer is there"), "no socket buffer holds 3 MiB");
         let writing = async move {
-            while !output.write_to(&near).expect("the peer is there") {
+            while !outbox.write_to(&near).expect("the peer is there") {
                 near.writable().await.expect("the peer is there");
             }
-            output
+            outbox
         };
         let mut all = vec![0; sent.len()];
-        let (output, read) = tokio::join!(writing, far.read_exact(&mut all));
+        let (outbox, read) = tokio::join!(writing, far.read_exact(&mut all));
         read.expect("reads");
         assert!(all == sent, "the bytes arrive as they were sent");
-        assert_eq!(output.waiting(), 0);
-        assert!(output.bytes.capacity() <= KEPT_BYTES);
+        assert_eq!(outbox.waiting(), 0);
+        assert!(outbox.bytes.capacity() <= KEPT_BYTES);
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn output_to_a_peer_that_is_gone_is_an_error() {
         let (near, far) = UnixStream::pair().expect("a pair");
         drop(far);
-        let mut output = Output::default();
-        output.end().push(b'x');
-        assert!(output.write_to(&near).is_err());
+        let mut outbox = Outbox::default();
+        outbox.end().push(b'x');
+        assert!(outbox.write_to(&near).is_err());
     }
 }
