@@ -6,7 +6,7 @@ use syscalls::{Fault, Pid, Reply, Request};
 
 use super::config::{DeviceConfig, KernelConfig};
 use super::effect::Record;
-use super::output::Printed;
+use super::printed::Printed;
 use super::registration::Digest;
 
 /// Monotonic time since the daemon's start, in microseconds.

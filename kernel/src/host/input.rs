@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::turns::Turn;
 use super::watch::PeerNo;
 use crate::core::event::{ConnId, Credentials, Event, WorkerId};
-use crate::core::output::Printed;
+use crate::core::printed::Printed;
 
 /// Something that the main loop reacts to.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use kernel::core::KernelConfig;
 use kernel::core::event::{ConnId, Event};
-use kernel::core::output::Printed;
+use kernel::core::printed::Printed;
 use syscalls::call::{Attach, Class, Hello, Kill, Lifetime, Output, Ps, Signal, Spawn, Train, Wait};
 use syscalls::event::Stream;
 use syscalls::limits::{

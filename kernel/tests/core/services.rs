@@ -3,7 +3,7 @@
 mod transient;
 
 use kernel::core::event::{ConnId, Event};
-use kernel::core::output::Printed;
+use kernel::core::printed::Printed;
 use kernel::core::service::{OrderError, ServiceConfig, check_order};
 use kernel::core::{KernelConfig, Now};
 use syscalls::call::*;

@@ -20,7 +20,7 @@ use syscalls::{Errno, Fault, Pid};
 use super::super::Kernel;
 use super::super::effect::{Effect, LogLevel, Subject};
 use super::super::event::{ModelId, Now};
-use super::super::output::Printed;
+use super::super::printed::Printed;
 use super::super::process::STATUS_DEADLY;
 use super::Model;
 

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::super::input::Input;
-use crate::core::output::Printed;
+use crate::core::printed::Printed;
 
 /// Bytes of one batch: four of the longest lines.
 const BATCH_BYTES: usize = 4 * PRINTED_LINE_BYTES_MAX;

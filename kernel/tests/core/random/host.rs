@@ -2,7 +2,7 @@
 
 use kernel::core::KernelConfig;
 use kernel::core::event::{ConnId, Event};
-use kernel::core::output::Printed;
+use kernel::core::printed::Printed;
 use kernel::core::service::ServiceConfig;
 use syscalls::call::*;
 use syscalls::event::Stream;
