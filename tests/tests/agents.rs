@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use drivers::gguf::random::Shape;
 use harness::Daemon;
 use harness::bench::random::Random;
-use harness::output::greedy;
+use harness::said::greedy;
 use syscalls::call::{Attention, Mount, OnFull, Open, Segments, Share, Unshare};
 use syscalls::client::blocking::Client;
 use syscalls::client::mount;

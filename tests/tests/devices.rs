@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use drivers::gguf::random::Shape;
-use harness::output::{ROUNDING_QUANTISED, Said, assert_same_but_for_ties, greedy, say};
+use harness::said::{ROUNDING_QUANTISED, Said, assert_same_but_for_ties, greedy, say};
 use harness::{Daemon, stdout, wait_until};
 use syscalls::call::{Attention, Generate, Mount, OnFull, Open};
 use syscalls::client::blocking::Client;

@@ -55,7 +55,7 @@ fn begin_story(daemon: &Daemon) -> Pid {
     let mut client = Client::connect_with(&daemon.socket(), hello).expect("connects");
     let context = client.open(Some("m")).expect("opens").context;
     client.append_text(context, "Once upon a time").expect("appends");
-    client.start(harness::output::greedy(context, TOKENS)).expect("starts");
+    client.start(harness::said::greedy(context, TOKENS)).expect("starts");
     client.detach(None).expect("leaves it");
     client.pid()
 }
@@ -221,7 +221,7 @@ fn log_on_a_full_disk_costs_its_lines_alone() {
     let context = client.open(None).expect("opens").context;
     let died = client
         .append_text(context, "poison")
-        .and_then(|_| client.generate(harness::output::greedy(context, 5), |_| {}).map(drop));
+        .and_then(|_| client.generate(harness::said::greedy(context, 5), |_| {}).map(drop));
     assert_eq!(died.expect_err("it kills its worker, which is logged").errno, Errno::EIO);
     read_story(&daemon, begin_story(&daemon));
 }

@@ -20,7 +20,7 @@ const NOBODY_ELSE: u32 = 61_234;
 fn story(client: &mut Client) -> String {
     let context = client.open(Some("m")).expect("opens").context;
     client.append_text(context, "A long story: ").expect("appends");
-    client.generate(harness::output::greedy(context, TOKENS), |_| {}).expect("goes on").text
+    client.generate(harness::said::greedy(context, TOKENS), |_| {}).expect("goes on").text
 }
 
 /// Lets a neighbour generate while the daemon may have no more than it has of a resource; its worker is killed
@@ -100,7 +100,7 @@ fn model_of_a_file_outlives_files_that_are_used_up() {
     });
     let context = client.open(Some("m")).expect("opens").context;
     client.append_text(context, "Once upon a time").expect("appends");
-    client.generate(harness::output::greedy(context, 5), |_| {}).expect("it generates");
+    client.generate(harness::said::greedy(context, 5), |_| {}).expect("it generates");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn polite_client_in_a_flood_is_served_and_nothing_of_the_flood_stays() {
 fn continued(client: &mut syscalls::client::blocking::Client) -> String {
     let context = client.open(None).expect("opens").context;
     client.append_text(context, "polite").expect("appends");
-    let reply = client.generate(harness::output::greedy(context, 100), |_| {}).expect("generates");
+    let reply = client.generate(harness::said::greedy(context, 100), |_| {}).expect("generates");
     client.close(context).expect("closes");
     reply.text
 }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use harness::output;
+use harness::said;
 use harness::{Daemon, shared_data};
 use serde::Deserialize;
 use syscalls::Token;
@@ -32,7 +32,7 @@ fn golden() -> Vec<Golden> {
 fn greedy(client: &mut Client, model: &str, prompt: &[Token], count: usize) -> Vec<Token> {
     let context = client.open(Some(model)).expect("opens").context;
     client.append_tokens(context, prompt.to_vec()).expect("appends");
-    let request = Generate { stream: false, ..output::greedy(context, count as u32) };
+    let request = Generate { stream: false, ..said::greedy(context, count as u32) };
     let tokens = client.generate(request, |_| {}).expect("generates").tokens;
     client.close(context).expect("closes");
     tokens

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use drivers::gguf::random::Shape;
-use harness::output::greedy;
+use harness::said::greedy;
 use harness::{Daemon, starter, wait_until};
 use serde_json::json;
 use syscalls::call::*;

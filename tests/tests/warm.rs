@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use drivers::gguf::random::Shape;
 use drivers::wire::SWAP_SLOTS_AT;
 use harness::bench::random::Random;
-use harness::output::{Said, assert_same_bits, measured};
+use harness::said::{Said, assert_same_bits, measured};
 use harness::{Daemon, starter, wait_for, wait_until};
 use syscalls::call::{Attach, Exit, Generate, Hello, Lifetime, Mount};
 use syscalls::client::blocking::Client;

@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use drivers::gguf::TensorType;
 use drivers::gguf::random::{Family, Shape};
 use harness::bench::random::Random;
-use harness::output::{ROUNDING, Said, assert_same_but_for_ties, greedy, measured, say};
+use harness::said::{ROUNDING, Said, assert_same_but_for_ties, greedy, measured, say};
 use harness::{Daemon, process, wait_for};
 use nix::sys::signal::Signal as SystemSignal;
 use syscalls::call::{

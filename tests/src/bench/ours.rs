@@ -13,7 +13,7 @@ use syscalls::{ContextId, Event, Token, Tokens};
 
 use super::peer::Single;
 use crate::Daemon;
-use crate::output::greedy;
+use crate::said::greedy;
 
 /// The name that the bench mounts its model under.
 pub const MODEL: &str = "bench";

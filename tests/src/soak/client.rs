@@ -11,7 +11,7 @@ use syscalls::client::blocking::Client;
 use syscalls::{ContextId, Errno, Fault, Reply, Tokens};
 
 use super::{GENERATE_MAX, MODELS, PASSING, STORE};
-use crate::output::greedy;
+use crate::said::greedy;
 use crate::sim::chance::Chance;
 use crate::{DEADLINE, Daemon};
 

@@ -4,7 +4,7 @@ use syscalls::call::{Discard, Snapshot, StorePut};
 
 use super::{MODELS, STORE, pages};
 use crate::Daemon;
-use crate::output::greedy;
+use crate::said::greedy;
 
 /// Writes to each database: sled keeps something of each of them until its log has been round.
 const WRITES: u64 = 10_000;

@@ -88,7 +88,7 @@ fn app_that_goes_in_mid_generation_has_no_frame_left() {
     app.set_timeout(Some(harness::DEADLINE)).expect("a duration");
     let context = app.open(None).expect("opens").context;
     app.append_text(context, &"x".repeat(1000)).expect("appends");
-    app.start(harness::output::greedy(context, 1000)).expect("starts");
+    app.start(harness::said::greedy(context, 1000)).expect("starts");
     while !matches!(app.next_frame().expect("it generates"), Frame::Event(_, Event::Tokens { .. })) {}
     let begin = Instant::now();
     drop(app);
@@ -164,6 +164,6 @@ fn worker_killed_over_and_over_takes_its_model_offline_and_nobody_else() {
         daemon.mount_sim("doomed", "");
         let context = client.open(Some("doomed")).expect("it serves again").context;
         client.append_text(context, "again").expect("appends");
-        client.generate(harness::output::greedy(context, 5), |_| {}).expect("generates");
+        client.generate(harness::said::greedy(context, 5), |_| {}).expect("generates");
     });
 }

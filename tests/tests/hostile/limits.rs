@@ -1,6 +1,6 @@
 //! Numbers and names out of their range: each is one error that names the limit and the value, and changes nothing.
 
-use harness::output::greedy;
+use harness::said::greedy;
 use harness::{Daemon, wait_until};
 use syscalls::call::{
     Call, Class, Fork, Generate, GroupLimit, Hello, Limit, Mount, Open, Setgroup, Setlimit, Setpolicy,

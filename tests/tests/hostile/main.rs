@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use harness::output::greedy;
+use harness::said::greedy;
 use harness::{DEADLINE, Daemon, shared_data, wait_until};
 use serde_json::Value;
 use syscalls::call::Append;

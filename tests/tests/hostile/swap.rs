@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 use harness::bench::random::Random;
-use harness::output::{Said, assert_same_bits, say};
+use harness::said::{Said, assert_same_bits, say};
 use harness::{Daemon, process};
 use syscalls::call::{Attention, Mount};
 use syscalls::client::blocking::Client;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 use harness::bench::random::Random;
-use harness::output::{ROUNDING, Said, assert_same_bits, assert_same_but_for_ties, measured, say};
+use harness::said::{ROUNDING, Said, assert_same_bits, assert_same_but_for_ties, measured, say};
 use harness::steps::{Steps, prompt_tokens};
 use harness::{Daemon, wait_until};
 use syscalls::call::{Append, Class, OnFull, Open};

@@ -2,7 +2,7 @@
 //! learned to go on with what it reads.
 
 use harness::Daemon;
-use harness::output::{ROUNDING_QUANTISED, Said, assert_same_bits, assert_same_but_for_ties, say};
+use harness::said::{ROUNDING_QUANTISED, Said, assert_same_bits, assert_same_but_for_ties, say};
 use syscalls::ContextId;
 use syscalls::client::blocking::Client;
 

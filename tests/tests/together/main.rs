@@ -1,7 +1,7 @@
 //! Processes together on one model: what comes out for each is what comes out when it is alone, whatever was taken
 //! back, guessed, shared, forked, saved or slid on the way.
 //!
-//! On a deterministic mount to the last bit; on others as far as rounding goes (`harness::output`).
+//! On a deterministic mount to the last bit; on others as far as rounding goes (`harness::said`).
 
 mod all;
 mod drafts;

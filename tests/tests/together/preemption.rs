@@ -5,7 +5,7 @@ use drivers::gguf::TensorType;
 use drivers::gguf::random::Shape;
 use harness::Daemon;
 use harness::bench::random::Random;
-use harness::output::{ROUNDING, Said, assert_same_bits, assert_same_but_for_ties, say};
+use harness::said::{ROUNDING, Said, assert_same_bits, assert_same_but_for_ties, say};
 use harness::steps::{Steps, prompt_tokens};
 use syscalls::Token;
 use syscalls::call::Class;

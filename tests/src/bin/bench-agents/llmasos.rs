@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use harness::Daemon;
 use harness::bench::ours::MODEL;
-use harness::output::greedy;
+use harness::said::greedy;
 use syscalls::call::{Append, Class, Generate};
 use syscalls::client::blocking::Client;
 use syscalls::client::hello;

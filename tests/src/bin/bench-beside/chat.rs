@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use harness::Daemon;
 use harness::bench::random::Random;
-use harness::output::greedy;
+use harness::said::greedy;
 use syscalls::Event;
 use syscalls::call::{Class, Hello};
 use syscalls::client::blocking::Client;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use harness::Daemon;
 use harness::bench::random::Random;
-use harness::output::greedy;
+use harness::said::greedy;
 use syscalls::call::{Hello, Lifetime, Mount};
 use syscalls::client::blocking::Client;
 use syscalls::client::hello;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use harness::bench::models::model_file;
 use harness::bench::random::Random;
-use harness::output::greedy;
+use harness::said::greedy;
 use harness::{Daemon, wait_for, wait_until};
 use syscalls::call::{Attach, Hello, Lifetime, Mount};
 use syscalls::client::blocking::Client;
