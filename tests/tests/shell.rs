@@ -252,6 +252,20 @@ fn standard_input_is_read_no_further_than_the_line() {
 }
 
 #[test]
+fn option_misspelt_is_no_script_and_no_program() {
+    let daemon = Daemon::start();
+    let shell = |args: &[&str]| daemon.command("llmsh").args(args).stdin(Stdio::null()).output().unwrap();
+    let misspelt = [shell(&["--strat"]), daemon.llmasos(["spawn", "--detahc", "--", "/bin/true"])];
+    for (output, meant) in misspelt.into_iter().zip(["'--start'", "'--detach'"]) {
+        assert!(String::from_utf8_lossy(&output.stderr).contains(meant), "{output:?}");
+        assert_eq!(exit_code(output.status), 2);
+    }
+    let output = shell(&["-c", "echo \"$@\"", "name", "--start", "--", "-x"]);
+    assert_eq!(stdout(output), "--start -- -x\n", "what stands behind the name is the script's");
+    assert_eq!(stdout(daemon.llmasos(["spawn", "/bin/echo", "--detach"])), "--detach\n");
+}
+
+#[test]
 fn shell_started_without_a_daemon_starts_one_and_ends_it() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");

@@ -43,7 +43,7 @@ struct Options {
     #[arg(long, requires = "start")]
     stop_on_exit: bool,
     /// A file of commands, and its arguments
-    #[arg(value_name = "SCRIPT", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "SCRIPT", trailing_var_arg = true)]
     script: Vec<String>,
 }
 

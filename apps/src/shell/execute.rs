@@ -91,7 +91,12 @@ impl Shell {
     fn background_copy(&mut self, chain: &Chain) -> u8 {
         let mut command = process::Command::new(locate::sibling("llmsh"));
         // What stands behind the line is first of all its `$0`.
-        command.arg("-c").arg(&chain.text).arg(&self.variables.name).args(&self.variables.arguments);
+        command
+            .arg("-c")
+            .arg(&chain.text)
+            .arg("--")
+            .arg(&self.variables.name)
+            .args(&self.variables.arguments);
         command.envs(self.variables.all());
         let mut group = None;
         let member = self.spawn(command, OsStr::new("llmsh"), Streams::default(), &mut group, true);

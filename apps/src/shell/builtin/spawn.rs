@@ -57,7 +57,7 @@ struct Args {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(SERVICE_STARTS_MAX)))]
     restart_limit: Option<u32>,
     /// The program and its arguments
-    #[arg(required = true, value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "PROGRAM", trailing_var_arg = true)]
     argv: Vec<OsString>,
     #[command(flatten)]
     daemon: Daemon,
