@@ -299,6 +299,16 @@ fn reader_that_leaves_ends_the_generation_quietly() {
 }
 
 #[test]
+fn reader_that_leaves_ends_the_program_that_was_spawned() {
+    let daemon = Daemon::start();
+    let line = "spawn -- /bin/sh -c 'while true; do echo x; sleep 0.05; done' | head -n 1";
+    let mut shell = daemon.command("llmsh").args(["-c", line]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for("the end of the line", || shell.try_wait().unwrap());
+    assert_eq!(stdout(shell.wait_with_output().unwrap()), "x\n");
+    assert!(!daemon.client().ps().unwrap().iter().any(|p| p.name == "sh"), "nothing is left of it");
+}
+
+#[test]
 fn process_found_by_ps_is_signalled_and_waited_for() {
     let daemon = Daemon::start();
     daemon.mount_sim("endless", ENDLESS);

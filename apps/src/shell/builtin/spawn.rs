@@ -108,7 +108,7 @@ fn serve(client: &mut Client, args: &Args, name: String, argv: Vec<String>, rest
     Ok(0)
 }
 
-/// Starts a program, and stays with it unless it is to be left.
+/// Starts a program, and stays with it unless it is to be left. It is asked to end when nobody reads what it prints.
 fn start(client: &mut Client, args: &Args, name: String, argv: Vec<String>) -> Outcome {
     let (class, nice, group) = (args.class, args.nice, args.group.clone());
     let read = args.read.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
@@ -120,11 +120,21 @@ fn start(client: &mut Client, args: &Args, name: String, argv: Vec<String>) -> O
         Output::stdout().write(&format!("{pid}\n"))?;
         return Ok(0);
     }
-    pass_signals_on(client.interrupter(), pid)?;
-    let mut screen = Screen::new();
+    let interrupter = client.interrupter();
+    pass_signals_on(interrupter.clone(), pid)?;
+    let (mut screen, mut told) = (Screen::new(), false);
     let follow = call::Output { pid, lines: None, follow: true };
+    let answered = client.call_with(follow, |event| {
+        screen.hear(&event);
+        if screen.has_failed() && !told {
+            told = true;
+            // Nobody reads, as the system tells a program that writes into a pipe itself. If this fails too, the connection
+            // is gone and the reply says so.
+            let _ = interrupter.signal(pid, Signal::Term);
+        }
+    });
     // Of one that has ended already, the reply alone has the lines.
-    if let Reply::Output(reply) = client.call_with(follow, |event| screen.hear(&event))? {
+    if let Reply::Output(reply) = answered? {
         reply.lines.iter().for_each(|line| screen.show(line));
     }
     let (_, status) = client.wait(Some(pid))?;
