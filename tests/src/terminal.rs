@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::pty::{Winsize, openpty};
+use nix::unistd::{Pid, tcgetpgrp};
 
-use crate::{Daemon, exit_code, wait_for};
+use crate::{Daemon, exit_code, wait_for, wait_until};
 
 /// A program on a terminal of its own.
 #[derive(Debug)]
@@ -83,6 +84,13 @@ impl Terminal {
         // The line editor shows the line as it is typed, and once more when it is done.
         self.expect("\r\n");
         self.expect(self.prompt)
+    }
+
+    /// Waits until the program, a shell, has handed the terminal to a job. Before that it goes to the shell what is pressed
+    /// for the job, however far that is by then.
+    pub fn wait_for_job(&self) {
+        let shell = Pid::from_raw(i32::try_from(self.program.id()).unwrap());
+        wait_until("a job in the foreground", || tcgetpgrp(&self.keyboard).is_ok_and(|group| group != shell));
     }
 
     /// Waits for the program's end.

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use harness::terminal::Terminal;
-use harness::{Daemon, binary, exit_code, stdout, wait_for, workspace};
+use harness::{Daemon, binary, exit_code, stdout, wait_for, wait_until, workspace};
 
 const PROMPT: &str = "llmsh> ";
 
@@ -123,6 +123,7 @@ fn ctrl_c_ends_the_generation_and_not_the_shell() {
     let mut terminal = open(&daemon);
     terminal.press("generate --raw --model endless x\r");
     wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
+    terminal.wait_for_job();
     terminal.press("\x03");
     terminal.expect("llmsh> ");
     assert!(terminal.line("echo status=$?").contains("status=130"));
@@ -165,12 +166,27 @@ fn top_ends_at_a_key_or_ctrl_c_and_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn top_that_was_begun_in_the_background_obeys_keys_in_the_foreground() {
+    let daemon = Daemon::start();
+    let mut terminal = open(&daemon);
+    terminal.line("top --every 3600 &");
+    wait_until("it has looked", || terminal.screen().contains("SHARE"));
+    terminal.press("fg\r");
+    terminal.wait_for_job();
+    terminal.press("q");
+    terminal.expect(PROMPT);
+    let modes = terminal.line("/bin/stty -a");
+    assert!(modes.contains(" icanon") && modes.contains(" echo "), "{modes}");
+}
+
+#[test]
 fn job_stopped_by_ctrl_z_goes_on_in_the_foreground() {
     let daemon = Daemon::start();
     daemon.mount_sim("endless", ENDLESS);
     let mut terminal = open(&daemon);
     terminal.press("generate --raw --model endless x\r");
     wait_for("tokens", || daemon.client().stat(None, None).ok().filter(|s| s.tokens_generated > 3));
+    terminal.wait_for_job();
     terminal.press("\x1a");
     terminal.expect("stopped");
     terminal.expect("llmsh> ");

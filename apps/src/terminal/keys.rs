@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, read, tcgetpgrp};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGCONT, SIGINT};
 
 /// How a wait has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,16 @@ pub enum Waited {
 }
 
 /// The keys of the terminal on standard input, which are neither shown nor wait for Enter while this lives. Where there
-/// is no such terminal, or it is another job's, there are none.
+/// is no such terminal, or as long as it is another job's, there are none.
 #[derive(Debug)]
 pub struct Keys {
     /// The modes of the terminal before.
     before: Option<Termios>,
     /// Readable when SIGINT has come.
     interrupts: UnixStream,
+    /// Readable when SIGCONT has come: with it a shell says that it has handed the terminal over, which may be long after
+    /// it has started this program, and has taken it back before, with modes of its own.
+    continued: UnixStream,
 }
 
 impl Keys {
@@ -37,20 +40,13 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// The system refuses the handler, or the terminal its modes.
+    /// The system refuses the handlers, or the terminal its modes.
     pub fn listen() -> io::Result<Keys> {
         let (interrupts, told) = UnixStream::pair()?;
         signal_hook::low_level::pipe::register(SIGINT, told)?;
-        let stdin = io::stdin();
-        // To change the terminal of another job would stop this one.
-        let foreground = stdin.is_terminal() && tcgetpgrp(stdin.as_fd()) == Ok(getpgrp());
-        let before = if foreground { Some(tcgetattr(stdin.as_fd())?) } else { None };
-        if let Some(before) = &before {
-            let mut modes = before.clone();
-            modes.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
-            tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &modes)?;
-        }
-        Ok(Keys { before, interrupts })
+        let (continued, told) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(SIGCONT, told)?;
+        Ok(Keys { before: take_terminal(None)?, interrupts, continued })
     }
 
     /// Waits for so long, or for what ends it. Other keys do nothing.
@@ -58,7 +54,7 @@ impl Keys {
     /// # Errors
     ///
     /// The system refuses to wait.
-    pub fn wait(&self, time: Duration) -> io::Result<Waited> {
+    pub fn wait(&mut self, time: Duration) -> io::Result<Waited> {
         let until = Instant::now() + time;
         let stdin = io::stdin();
         loop {
@@ -69,8 +65,8 @@ impl Keys {
             // Never shorter than what is left, or the last millisecond would be spent looking.
             let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             let readable = |of| PollFd::new(of, PollFlags::POLLIN);
-            let mut watched = [readable(self.interrupts.as_fd()), readable(stdin.as_fd())];
-            let watched = if self.before.is_some() { &mut watched[..] } else { &mut watched[..1] };
+            let mut watched = [self.interrupts.as_fd(), self.continued.as_fd(), stdin.as_fd()].map(readable);
+            let watched = if self.before.is_some() { &mut watched[..] } else { &mut watched[..2] };
             match poll(watched, left) {
                 Ok(0) | Err(Errno::EINTR) => continue,
                 Ok(_) => {}
@@ -80,6 +76,11 @@ impl Keys {
                 return Ok(Waited::Interrupted);
             }
             let mut keys = [0; 64];
+            if watched[1].any() == Some(true) {
+                read(self.continued.as_fd(), &mut keys)?;
+                self.before = take_terminal(self.before.take())?;
+                continue;
+            }
             match read(stdin.as_fd(), &mut keys) {
                 Ok(0) | Err(Errno::EIO) => return Ok(Waited::Quit),
                 Ok(count) if keys[..count].contains(&b'q') => return Ok(Waited::Quit),
@@ -88,6 +89,22 @@ impl Keys {
             }
         }
     }
+}
+
+/// Has keys come one by one and unseen, if the terminal is this job's, and gives the modes that it had before: those that
+/// are known, where it still has what this has set.
+fn take_terminal(known: Option<Termios>) -> io::Result<Option<Termios>> {
+    let stdin = io::stdin();
+    // To change the terminal of another job would stop this one.
+    if !stdin.is_terminal() || tcgetpgrp(stdin.as_fd()) != Ok(getpgrp()) {
+        return Ok(None);
+    }
+    let cleared = LocalFlags::ICANON | LocalFlags::ECHO;
+    let mut modes = tcgetattr(stdin.as_fd())?;
+    let before = known.filter(|_| !modes.local_flags.intersects(cleared)).unwrap_or_else(|| modes.clone());
+    modes.local_flags.remove(cleared);
+    tcsetattr(stdin.as_fd(), SetArg::TCSANOW, &modes)?;
+    Ok(Some(before))
 }
 
 impl Drop for Keys {

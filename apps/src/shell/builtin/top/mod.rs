@@ -56,7 +56,7 @@ fn run(invocation: &Invocation) -> Outcome {
     let mut client = args.daemon.connect("top")?;
     let mut output = Output::stdout();
     let mut top = Top::default();
-    let keys = Keys::listen()?;
+    let mut keys = Keys::listen()?;
     let mut looks = 0;
     loop {
         let (processes, runs) = top.look(&mut client)?;
