@@ -159,18 +159,15 @@ async fn search(driver: PathBuf) -> Result<Vec<DeviceConfig>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
     use syscalls::Errno;
 
+    use super::super::scripted;
     use super::*;
 
     async fn found(script: &str) -> Vec<DeviceConfig> {
         let folder = tempfile::tempdir().expect("a folder");
         let program = folder.path().join("driver");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("writes");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("sets");
+        scripted::write(&program, script);
         let (inputs, mut received) = mpsc::channel(1);
         find_devices(program, inputs).await;
         match received.recv().await {

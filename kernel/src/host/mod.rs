@@ -25,6 +25,8 @@ mod peer;
 pub mod places;
 pub mod programs;
 pub mod reactor;
+#[cfg(test)]
+mod scripted;
 pub mod settings;
 pub mod size;
 pub mod starter;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,8 +14,11 @@ use syscalls::client::blocking::Client;
 use syscalls::codec::{Line, LineReader};
 use syscalls::{Frame, limits};
 
-/// Nothing here takes this long unless it hangs.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Nothing here takes this long unless it hangs, not even on a machine that is busy with other tests.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at something that is waited for: a test that looks all the time keeps it from coming.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A worker that loads its model and then waits for the end.
 pub const READY_WORKER: &str = "cat ready >&0; exec cat <&0 >/dev/null";
@@ -39,8 +41,8 @@ impl Home {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         let script = format!("#!/bin/sh\ncd {}\n{worker}\n", folder.path().display());
-        fs::write(path("worker"), script).expect("writes");
-        fs::set_permissions(path("worker"), fs::Permissions::from_mode(0o755)).expect("sets");
+        fs::write(path("worker.sh"), script).expect("writes");
+        install(&path("worker.sh"), &path("worker"));
         let mut ready = Vec::new();
         encode(&FromWorker::Ready(Box::new(description())), &mut ready).expect("small");
         fs::write(path("ready"), ready).expect("writes");
@@ -80,9 +82,7 @@ impl Home {
     /// Starts a daemon whose executable has none of the others beside it.
     pub fn start_alone(&self) -> Daemon {
         let alone = self.path("llmasos");
-        // By another process: a copy that this one has open while another test forks cannot be run.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_llmasos")).arg(&alone).status();
-        assert!(copied.expect("cp is part of every Linux").success());
+        install(Path::new(env!("CARGO_BIN_EXE_llmasos")), &alone);
         self.start_by(self.command_of(deaf(Command::new(&alone))))
     }
 
@@ -174,8 +174,15 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} until {what}");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Copies a program to where it can be run at once. By another process: a copy that this one has open while another test
+/// forks cannot be run.
+fn install(program: &Path, to: &Path) {
+    let installed = Command::new("install").args(["-m", "755"]).arg(program).arg(to).status();
+    assert!(installed.expect("install is part of every Linux").success());
 }
 
 /// The executable under test, deaf to the settings of whoever runs the tests.

@@ -1,7 +1,6 @@
 //! Workers that are shell scripts: how they start, what of their words is passed on, and how they end.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use drivers::wire::{DriverFault, encode};
 use syscalls::Errno;
@@ -9,6 +8,7 @@ use syscalls::call::Attention;
 
 use super::*;
 use crate::core::event::ModelId;
+use crate::host::scripted;
 
 const WORKER: WorkerId = WorkerId { model: ModelId(1), incarnation: 1 };
 
@@ -43,9 +43,7 @@ fn start_with(script: &str, words: &[FromWorker], change: impl FnOnce(&mut Super
     let mut bytes = Vec::new();
     words.iter().for_each(|w| encode(w, &mut bytes).expect("small"));
     fs::write(folder.path().join("words"), bytes).expect("writes");
-    let script = format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display());
-    fs::write(&program, script).expect("writes");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("sets");
+    scripted::write(&program, &format!("cd {}\n{script}", folder.path().display()));
     let (sender, inputs) = mpsc::channel(16);
     let (stop, stopped) = oneshot::channel();
     let mut supervisor = Supervisor {
