@@ -22,6 +22,17 @@ const COMPUTE_US_GUESSED: u64 = 85_000;
 /// more, and nothing would say so. A page a minute costs nobody anything where it is.
 const HOLDS_US: u64 = 60_000_000;
 
+/// So many times as long as usual is wild, and counts as so much: a worker that the system keeps waiting in the midst of
+/// one page says nothing of the next. ...
+const WILD: u64 = 2;
+
+/// ... But when so many in a row are wild, the cost has changed.
+const WILD_IN_A_ROW_MAX: u32 = 2;
+
+/// What takes less than one so many times as long as usual was thought dear by mistake, and counts so many times.
+const DEAR: u64 = 2;
+const DEAR_TIMES: u32 = 4;
+
 /// An operation on pages that a worker has been, or will be, told to do, and what it is for.
 #[derive(Clone, Debug)]
 pub(in crate::core) enum PageSent {
@@ -46,9 +57,28 @@ impl PageSent {
 struct Measured {
     us: u64,
     at: Now,
+    wild_in_a_row: u32,
 }
 
 impl Measured {
+    fn first(us: u64, now: Now) -> Measured {
+        Measured { us, at: now, wild_in_a_row: 0 }
+    }
+
+    /// What is known after a further measurement.
+    fn then(self, us: u64, now: Now) -> Measured {
+        // It may be the only page in a minute, so it is believed at once.
+        if self.is_old(now) && us < self.us {
+            return Measured::first(us, now);
+        }
+        let most = self.us.saturating_mul(WILD);
+        let wild_in_a_row = if us > most { self.wild_in_a_row.saturating_add(1) } else { 0 };
+        let tamed = if wild_in_a_row > WILD_IN_A_ROW_MAX { us } else { us.min(most) };
+        let times = if us.saturating_mul(DEAR) < self.us { DEAR_TIMES } else { 1 };
+        let us = (0..times).fold(self.us, |mean, _| mean.saturating_mul(7).saturating_add(tamed) / 8);
+        Measured { us, at: now, wild_in_a_row }
+    }
+
     fn is_old(self, now: Now) -> bool {
         now.0.saturating_sub(self.at.0) >= HOLDS_US
     }
@@ -75,13 +105,7 @@ impl PagingCost {
             PageSent::Load { slot: Slot::Disk(_), .. } => &mut self.load_disk,
             PageSent::Move { .. } | PageSent::Resize => return,
         };
-        let us = match *measured {
-            None => us,
-            // It may be the only page in a minute, so it is believed at once.
-            Some(old) if old.is_old(now) && us < old.us => us,
-            Some(old) => old.us.saturating_mul(7).saturating_add(us) / 8,
-        };
-        *measured = Some(Measured { us, at: now });
+        *measured = Some(measured.map_or(Measured::first(us, now), |old| old.then(us, now)));
     }
 
     fn load(&self, slot: Slot) -> Option<Measured> {
@@ -337,5 +361,31 @@ impl Model {
     /// Has a slot cleared that nobody has any more.
     pub(super) fn clearing(&self, slot: Slot) -> Effect {
         Effect::ClearSlot { model: self.id, slot, bytes: self.slots.room() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a page is thought to take after these measurements, a millisecond apart.
+    fn after(all: &[u64]) -> u64 {
+        let measured = |known: Option<Measured>, (ms, us): (u64, &u64)| {
+            let now = Now(ms * 1000);
+            Some(known.map_or(Measured::first(*us, now), |old| old.then(*us, now)))
+        };
+        (1..).zip(all).fold(None, measured).map_or(0, |known| known.us)
+    }
+
+    #[test]
+    fn page_that_takes_long_by_chance_is_hardly_counted() {
+        assert!(after(&[100, 100, 30_000]) <= 125);
+        assert!(after(&[100, 100, 30_000, 100, 30_000]) <= 150);
+        assert!(after(&[30_000, 100, 100, 100, 100, 100]) < 3_000, "not even where it was the first");
+    }
+
+    #[test]
+    fn pages_that_all_take_long_are_believed_soon() {
+        assert!(after(&[100, 100, 30_000, 30_000, 30_000]) > 3_000);
     }
 }
