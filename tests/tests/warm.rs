@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use drivers::gguf::random::Shape;
 use drivers::wire::SWAP_SLOTS_AT;
 use harness::bench::random::Random;
-use harness::said::{Said, assert_same_bits, measured};
+use harness::said::{ROUNDING_QUANTISED, Said, assert_same_bits, assert_same_but_for_ties, measured};
 use harness::{Daemon, starter, wait_for, wait_until};
-use syscalls::call::{Attach, Exit, Generate, Hello, Lifetime, Mount};
+use syscalls::call::{Attach, Attention, Exit, Generate, Hello, Lifetime, Mount};
 use syscalls::client::blocking::Client;
 use syscalls::client::{hello, mount};
 use syscalls::reply::{GeneratedReply, ModelState, Stats};
@@ -25,7 +25,10 @@ const ANSWER: u32 = 24;
 const MODEL: &str = "m";
 
 fn mount_starter(daemon: &Daemon, deterministic: bool) {
-    let mount = Mount { deterministic, threads: Some(1), ..mount(starter().to_str().unwrap(), MODEL) };
+    // Two daemons measure for themselves which attention kernel is the fastest, and need not find the same.
+    let attention = Attention::Flash;
+    let mount =
+        Mount { deterministic, attention, threads: Some(1), ..mount(starter().to_str().unwrap(), MODEL) };
     daemon.client().mount_with(mount, |_| {}).unwrap();
 }
 
@@ -72,8 +75,9 @@ fn pages_file(daemon: &Daemon) -> PathBuf {
     daemon.data().join(format!("swap/{MODEL}.pages"))
 }
 
-/// A daemon with a persistent process whose whole pages are on disk, and what it says, then and next.
-fn begun(deterministic: bool) -> (Daemon, Pid, ContextId, [Said; 2]) {
+/// A daemon with a persistent process whose whole pages are on disk, what it has said, and what it says elsewhere, then and
+/// next.
+fn begun(deterministic: bool) -> (Daemon, Pid, ContextId, Said, [Said; 2]) {
     let undisturbed = Daemon::start();
     mount_starter(&undisturbed, deterministic);
     let (pid, context, first) = begin(&undisturbed, 1);
@@ -82,7 +86,7 @@ fn begun(deterministic: bool) -> (Daemon, Pid, ContextId, [Said; 2]) {
     let daemon = Daemon::start();
     mount_starter(&daemon, deterministic);
     let (pid, context, said) = begin(&daemon, 1);
-    assert_eq!(said.tokens, first.tokens);
+    assert!(!deterministic || said == first, "{said:?} here, {first:?} elsewhere");
     let whole = u64::from((PROMPT + ANSWER - 1) / PAGE);
     // Slots count as soon as they are given, and bytes when the worker has written them.
     let model = daemon.client().models().unwrap().remove(0);
@@ -91,13 +95,13 @@ fn begun(deterministic: bool) -> (Daemon, Pid, ContextId, [Said; 2]) {
         let stats = stats(&daemon);
         stats.pages_disk >= whole && stats.swap_out_bytes >= bytes
     });
-    (daemon, pid, context, [first, next])
+    (daemon, pid, context, said, [first, next])
 }
 
 #[test]
 fn context_is_loaded_and_not_computed_after_a_kill_and_after_an_orderly_end() {
     for kill in [true, false] {
-        let (mut daemon, pid, context, [_, next]) = begun(true);
+        let (mut daemon, pid, context, _, [_, next]) = begun(true);
         if kill {
             daemon.kill9();
         } else {
@@ -117,17 +121,19 @@ fn context_is_loaded_and_not_computed_after_a_kill_and_after_an_orderly_end() {
 
 #[test]
 fn text_is_the_same_also_where_the_mount_is_not_deterministic() {
-    let (mut daemon, pid, context, [_, next]) = begun(false);
+    let (mut daemon, pid, context, said, elsewhere) = begun(false);
     daemon.kill9();
     daemon.restart();
     wait_until_ready(&daemon);
-    assert_eq!(go_on(&daemon, pid, context).tokens, next.tokens);
+    let said = [said, go_on(&daemon, pid, context)];
+    let same = assert_same_but_for_ties(&elsewhere, &said, ROUNDING_QUANTISED, "after a kill");
+    assert!(same >= ANSWER as usize, "rounding decided all but {same} tokens");
     assert!(evaluated(&stats(&daemon)) <= u64::from(PAGE), "{:?}", stats(&daemon));
 }
 
 #[test]
 fn pages_damaged_while_the_daemon_was_away_are_computed_again_counted_and_logged() {
-    let (mut daemon, pid, context, [_, next]) = begun(true);
+    let (mut daemon, pid, context, _, [_, next]) = begun(true);
     daemon.kill9();
     let file = File::options().read(true).write(true).open(pages_file(&daemon)).unwrap();
     let mut bytes = vec![0; (file.metadata().unwrap().len() - SWAP_SLOTS_AT) as usize];
@@ -146,7 +152,7 @@ fn pages_damaged_while_the_daemon_was_away_are_computed_again_counted_and_logged
 
 #[test]
 fn file_of_another_version_is_dropped_with_a_sentence() {
-    let (mut daemon, pid, context, [_, next]) = begun(true);
+    let (mut daemon, pid, context, _, [_, next]) = begun(true);
     daemon.kill9();
     let file = File::options().write(true).open(pages_file(&daemon)).unwrap();
     file.write_all_at(&[9], 12).unwrap();
