@@ -107,7 +107,8 @@ fn app_that_goes_in_mid_generation_has_no_frame_left() {
 
 #[test]
 fn worker_that_is_stopped_counts_as_hung_and_is_replaced() {
-    let daemon = Daemon::start_configured("(worker_patience_ms: 1000)");
+    // Longer than a busy machine keeps one waiting: a process that seems to have hung two workers is stopped.
+    let daemon = Daemon::start_configured("(worker_patience_ms: 5000)");
     daemon.mount_sim("sim", "row_us=500");
     let alone = continued(&mut daemon.client(), "hang", 400).expect("generates");
     let worker = model(&mut daemon.client(), "sim").worker_os_pid;
