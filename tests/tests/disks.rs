@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use harness::{DEADLINE, Daemon, figure, wait_until};
 use serde_json::{Value, json};
-use syscalls::call::{Attach, Exit, Follow, Hello, Lifetime, StoreGet, StorePut};
+use syscalls::call::{
+    AtLimit, Attach, Exit, Follow, Hello, Lifetime, Limit, Setlimit, Signal, StoreGet, StorePut,
+};
 use syscalls::client::blocking::Client;
 use syscalls::client::hello;
-use syscalls::reply::GeneratedReply;
+use syscalls::reply::{GeneratedReply, ProcessState};
 use syscalls::{Errno, Fault, Pid, Reply};
 
 /// Room for the two databases with some values, and not for much more.
@@ -51,13 +53,24 @@ fn refused(fault: &Fault, errno: Errno, advice: &str) {
 
 /// Lets a persistent process begin a story, and leaves it.
 fn begin_story(daemon: &Daemon) -> Pid {
+    begin_story_of(daemon, |_| {})
+}
+
+/// The same, with something done to the process before.
+fn begin_story_of(daemon: &Daemon, before: impl FnOnce(&mut Client)) -> Pid {
     let hello = Hello { lifetime: Lifetime::Persistent, ..hello("story") };
     let mut client = Client::connect_with(&daemon.socket(), hello).expect("connects");
+    before(&mut client);
     let context = client.open(Some("m")).expect("opens").context;
     client.append_text(context, "Once upon a time").expect("appends");
     client.start(harness::said::greedy(context, TOKENS)).expect("starts");
     client.detach(None).expect("leaves it");
     client.pid()
+}
+
+/// A limit at which a process stops, and goes on when it is raised.
+fn stop_at(pid: Pid, tokens: u64) -> Setlimit {
+    Setlimit { pid, limit: Limit::GeneratedTokens, value: Some(tokens), then: Some(AtLimit::Stop) }
 }
 
 /// What a story came to.
@@ -198,13 +211,25 @@ fn persistent_process_on_a_disk_that_fills_up_goes_on_and_is_kept_again() {
     let Some(mut daemon) = Daemon::start_on_disk(DISK_BYTES, "()") else { return };
     daemon.mount_sim("m", MODEL);
     let story = read_story(&daemon, begin_story(&daemon));
-    let pid = begin_story(&daemon);
+    // It stands until the disk is full, however long that takes.
+    let pid = begin_story_of(&daemon, |client| {
+        client.call(stop_at(client.pid(), 20)).expect("its own limit");
+    });
+    let mut client = daemon.client();
+    wait_until("it stands", || {
+        let processes = client.ps().expect("lists");
+        processes.iter().any(|p| p.pid == pid && p.state == ProcessState::Stopped)
+    });
     daemon.disk().fill();
+    client.call(stop_at(pid, u64::from(TOKENS) + 1)).expect("the daemon's user may");
+    client.kill(pid, Signal::Cont).expect("it is there");
     wait_until("the journal finds no room", || {
         daemon.log().contains("processes do not outlive the daemon until it can")
     });
-    let before = generated(&daemon);
-    wait_until("it goes on all the same", || generated(&daemon) > before + 10);
+    // The other half is the first story.
+    let (before, all) = (generated(&daemon), 2 * u64::from(TOKENS));
+    wait_until("it goes on all the same", || generated(&daemon) >= all.min(before + 10));
+    drop(client);
     daemon.disk().make_room();
     wait_until("it is kept again", || daemon.log().contains("the journal of processes is written again"));
     daemon.kill9();

@@ -10,14 +10,15 @@ use drivers::gguf::TensorType;
 use drivers::gguf::random::{Family, Shape};
 use harness::bench::random::Random;
 use harness::said::{ROUNDING, Said, assert_same_but_for_ties, greedy, measured, say};
-use harness::{Daemon, process, wait_for};
+use harness::{DEADLINE, Daemon, process, wait_for, wait_until};
 use nix::sys::signal::Signal as SystemSignal;
 use syscalls::call::{
-    Attach, Attention, Exit, Follow, Fork, Hello, Lifetime, Mount, OnFull, Open, ReadTokens, Signal,
+    AtLimit, Attach, Attention, Exit, Follow, Fork, Hello, Lifetime, Limit, Mount, OnFull, Open, ReadTokens,
+    Setlimit, Signal,
 };
 use syscalls::client::blocking::Client;
 use syscalls::client::{hello, mount};
-use syscalls::reply::{ModelInfo, Stats};
+use syscalls::reply::{ModelInfo, ProcessState, Stats};
 use syscalls::{ContextId, Event, Pid, Reply, Token, Tokens};
 
 const MODEL: &str = "m";
@@ -165,21 +166,31 @@ fn copies_share_all_of_a_context_or_compute_the_part_and_go_on_as_new_ones() {
 fn process_stopped_and_pushed_out_goes_on_as_if_nothing_had_been() {
     let daemon = Daemon::start_configured("(sequences_max: 1)");
     for family in FAMILIES {
-        let (begin, generate) = (Random(8).tokens(150), 1500);
+        let (begin, generate) = (Random(8).tokens(150), 200);
         let expected = alone(&daemon, family, &begin, generate);
         mount_anew(&daemon, family, 30 * PAGE);
         let (mut watcher, mut client, mut other) = (daemon.client(), daemon.client(), daemon.client());
         let pid = client.pid();
+        let stop_at = |tokens| {
+            let (limit, then) = (Limit::GeneratedTokens, Some(AtLimit::Stop));
+            Setlimit { pid, limit, value: Some(tokens), then }
+        };
+        watcher.call(stop_at(40)).expect("it is this user's own");
+        // If it is never let go on, it is not waited for without end.
+        client.set_timeout(Some(DEADLINE)).expect("a duration");
         let said = std::thread::scope(|scope| {
             let running = scope.spawn(|| {
                 let context = opened(&mut client, begin.clone());
                 say(&mut client, context, generate)
             });
-            wait_for_tokens(&mut watcher, pid, 20, generate);
-            watcher.kill(pid, Signal::Stop).expect("it lives");
+            wait_until("it is stopped in the midst", || {
+                let processes = watcher.ps().expect("lists");
+                processes.iter().any(|p| p.pid == pid && p.state == ProcessState::Stopped)
+            });
             let context = opened(&mut other, Random(9).tokens(8 * PAGE));
             say(&mut other, context, 8);
             let before = stats(&daemon).tokens_recomputed;
+            watcher.call(stop_at(u64::from(generate) + 1)).expect("the daemon's user may");
             watcher.kill(pid, Signal::Cont).expect("it lives");
             let said = running.join().expect("no panic");
             assert!(stats(&daemon).tokens_recomputed > before, "{}: it was not pushed out", family.name());
