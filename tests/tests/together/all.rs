@@ -18,6 +18,9 @@ use super::{DETERMINISTIC, MODEL, PAGE, mount_anew};
 /// Cells of the pool.
 const CELLS: u32 = 24 * PAGE;
 
+/// How often no step may be withdrawn, on a machine that keeps those waiting for whom it would be until it is through.
+const TRIES: u32 = 5;
+
 /// Contexts that slid, and that compacted, when all ran together.
 static SLID: AtomicU32 = AtomicU32::new(0);
 static COMPACTED: AtomicU32 = AtomicU32::new(0);
@@ -204,26 +207,44 @@ fn every_process_says_what_it_says_alone() {
         let programs = programs(deterministic);
         let daemon = Daemon::start();
         let alone = alone(&daemon, &programs, deterministic);
-        mount_anew(&daemon, &shape(), CELLS, deterministic);
-        [&SLID, &COMPACTED].into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
-        let (together, withdrawn) = together(&daemon, &programs);
-        let stats = daemon.client().stat(None, Some(MODEL)).expect("counts");
-        assert!(stats.prompt_tokens_shared >= u64::from(2 * 4 * PAGE), "nothing was shared: {stats:?}");
-        assert!(stats.swap_out_bytes > 0 && stats.swap_in_bytes > 0, "nothing was swapped: {stats:?}");
-        assert!(stats.refaults > 0, "nothing came back: {stats:?}");
-        assert!(withdrawn, "no step was withdrawn: {stats:?}");
-        assert!(SLID.load(Ordering::Relaxed) >= 2, "nothing slid");
-        let compacted = COMPACTED.load(Ordering::Relaxed);
-        assert!(compacted >= 2 || !deterministic, "nothing was summed up when there was more to read");
-        let mut same = 0;
-        for ((program, alone), together) in programs.iter().zip(&alone).zip(&together) {
-            if deterministic {
-                assert_same_bits(alone, together, &program.name);
-            } else {
-                same += assert_same_but_for_ties(alone, together, ROUNDING, &program.name);
+        let mut withdrawn = false;
+        for _ in 0..TRIES {
+            withdrawn |= say_the_same_together(&daemon, &programs, &alone, deterministic);
+            if withdrawn {
+                break;
             }
         }
-        let all: usize = alone.iter().flatten().map(|said| said.tokens.len()).sum();
-        assert!(deterministic || same * 2 > all, "rounding decided all but {same} of {all} tokens");
+        assert!(withdrawn, "no step was withdrawn in {TRIES} tries");
     }
+}
+
+/// Runs all programs together, and checks that each says what it says alone although everything happens to them that
+/// should. Tells whether a step was withdrawn, too, which chance decides.
+fn say_the_same_together(
+    daemon: &Daemon,
+    programs: &[Program],
+    alone: &[Vec<Said>],
+    deterministic: bool,
+) -> bool {
+    mount_anew(daemon, &shape(), CELLS, deterministic);
+    [&SLID, &COMPACTED].into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    let (together, withdrawn) = together(daemon, programs);
+    let stats = daemon.client().stat(None, Some(MODEL)).expect("counts");
+    assert!(stats.prompt_tokens_shared >= u64::from(2 * 4 * PAGE), "nothing was shared: {stats:?}");
+    assert!(stats.swap_out_bytes > 0 && stats.swap_in_bytes > 0, "nothing was swapped: {stats:?}");
+    assert!(stats.refaults > 0, "nothing came back: {stats:?}");
+    assert!(SLID.load(Ordering::Relaxed) >= 2, "nothing slid");
+    let compacted = COMPACTED.load(Ordering::Relaxed);
+    assert!(compacted >= 2 || !deterministic, "nothing was summed up when there was more to read");
+    let mut same = 0;
+    for ((program, alone), together) in programs.iter().zip(alone).zip(&together) {
+        if deterministic {
+            assert_same_bits(alone, together, &program.name);
+        } else {
+            same += assert_same_but_for_ties(alone, together, ROUNDING, &program.name);
+        }
+    }
+    let all: usize = alone.iter().flatten().map(|said| said.tokens.len()).sum();
+    assert!(deterministic || same * 2 > all, "rounding decided all but {same} of {all} tokens");
+    withdrawn
 }
