@@ -1,5 +1,6 @@
 //! Disks that are full for a while, and what of a run is on them when the machine stops.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,18 +106,46 @@ fn disk_that_is_full_for_a_while_ends_no_run_and_takes_no_best_checkpoint() {
     );
 }
 
-/// One call that strace has seen: its name, and the paths of its line.
-fn calls(trace: &str) -> Vec<(String, Vec<String>)> {
-    let call = |line: &str| {
+/// What strace has written, with each call on one line, at its end: its two parts stand apart where it took so long that
+/// something of another thread came between them.
+fn whole_lines(trace: &str) -> Vec<String> {
+    let (mut begun, mut lines) = (BTreeMap::new(), Vec::new());
+    for line in trace.lines() {
         // Lines begin with the number of the thread.
-        let line = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        let (thread, said) = line.split_once(' ').unwrap_or((line, ""));
+        let said = said.trim_start();
+        let resumed = said.strip_prefix("<... ").and_then(|said| said.split_once(" resumed>"));
+        if let Some(begin) = said.strip_suffix("<unfinished ...>") {
+            begun.insert(thread, begin.trim_end());
+        } else if let Some((_, end)) = resumed {
+            lines.push(begun.remove(thread).unwrap_or_default().to_owned() + end);
+        } else {
+            lines.push(said.to_owned());
+        }
+    }
+    lines
+}
+
+/// The calls that strace has seen: their names, and the paths of their lines.
+fn calls(trace: &str) -> Vec<(String, Vec<String>)> {
+    let call = |line: &String| {
         let (name, rest) = line.split_once('(')?;
         let quoted = rest.split('"').skip(1).step_by(2).map(str::to_owned);
         let behind = rest.split('<').skip(1).filter_map(|part| Some(part.split_once('>')?.0.to_owned()));
         let paths: Vec<String> = if name.contains("sync") { behind.collect() } else { quoted.collect() };
         rest.contains("= 0").then(|| (name.to_owned(), paths))
     };
-    trace.lines().filter_map(call).collect()
+    whole_lines(trace).iter().filter_map(call).collect()
+}
+
+#[test]
+fn call_that_another_thread_came_between_is_read_as_one() {
+    let trace = "7 fsync(3</a> <unfinished ...>\n8 +++ exited with 0 +++\n7 <... fsync resumed>)   = 0\n\
+                 7 rename(\"/a\", \"/b\") = 0\n";
+    let call = |name: &str, paths: &[&str]| {
+        (name.to_owned(), paths.iter().map(|&path| path.to_owned()).collect::<Vec<String>>())
+    };
+    assert_eq!(calls(trace), [call("fsync", &["/a"]), call("rename", &["/a", "/b"])]);
 }
 
 #[test]
