@@ -186,9 +186,11 @@ fn server_that_falls_silent_is_given_up() {
     let address = answers(head.to_vec(), false);
     let to = place.path("got/file");
     let begun = Instant::now();
-    let error = fetch(&Fetch { patience: Duration::from_millis(300), ..of(&address, &to) }).unwrap_err();
+    // Longer than a busy machine keeps the server's own thread waiting.
+    let error = fetch(&Fetch { patience: Duration::from_secs(1), ..of(&address, &to) }).unwrap_err();
     assert!(error.to_string().contains("broke off after 4 bytes"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(20) && !to.exists(), "{:?}", begun.elapsed());
+    // One try with the usual patience would take as long.
+    assert!(begun.elapsed() < PATIENCE && !to.exists(), "{:?}", begun.elapsed());
 }
 
 #[test]
