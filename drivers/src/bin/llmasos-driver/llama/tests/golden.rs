@@ -33,14 +33,31 @@ fn quantised_models_give_what_a_plain_loop_over_llama_cpp_gives() {
         let expected = plain_loop(&path, &prompt, 40);
         let mut driver = mounted(&path);
         let jobs = vec![(prompt, spec(sampling(|s| s.top_k = 0))); 8];
+        let mut same = 0;
         for generated in generate(driver.as_mut(), &jobs, expected.len()) {
-            assert_eq!(generated, expected, "{kind}");
+            same += assert_same_but_for_a_tie(&generated, &expected, kind);
         }
+        assert!(same * 2 > 8 * expected.len(), "{kind}: rounding decided all but {same} tokens");
     }
 }
 
-/// Greedy choices of one sequence, one token at a time, without anything of the driver between.
-fn plain_loop(path: &Path, prompt: &[Token], count: usize) -> Vec<Token> {
+/// By how much rounding may change a logit where weights are quantised. Eight sequences at once go through other kernels
+/// than one, which ones depends on the processor.
+const ROUNDING: f32 = 0.2;
+
+/// Checks that the tokens are the same up to a choice, if there is one, that rounding decided; tells how many are.
+fn assert_same_but_for_a_tie(generated: &[Token], expected: &[(Token, Vec<f32>)], kind: &str) -> usize {
+    assert_eq!(generated.len(), expected.len(), "{kind}");
+    let same = generated.iter().zip(expected).take_while(|(token, (best, _))| *token == best).count();
+    if let (Some(token), Some((best, logits))) = (generated.get(same), expected.get(same)) {
+        let gap = logits[best.0 as usize] - logits[token.0 as usize];
+        assert!(gap <= ROUNDING, "{kind}, token {same}: {token:?} is {gap} below {best:?}");
+    }
+    same
+}
+
+/// Greedy choices of one sequence, one token at a time, without anything of the driver between; each with the logits.
+fn plain_loop(path: &Path, prompt: &[Token], count: usize) -> Vec<(Token, Vec<f32>)> {
     let (model, settings) = bare(path, 1);
     let mut context = Context::new(&model, &settings).unwrap();
     let (mut feed, mut position, mut out) = (prompt.to_vec(), 0, Vec::new());
@@ -52,7 +69,7 @@ fn plain_loop(path: &Path, prompt: &[Token], count: usize) -> Vec<Token> {
         let logits = context.logits(place).unwrap();
         let possible = (0..logits.len() as u32).filter(|id| !model.ends(Token(*id)));
         let best = possible.max_by(|a, b| logits[*a as usize].total_cmp(&logits[*b as usize])).unwrap();
-        out.push(Token(best));
+        out.push((Token(best), logits.to_vec()));
         feed = vec![Token(best)];
     }
     out
