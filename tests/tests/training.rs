@@ -97,17 +97,20 @@ fn run_is_a_process_of_class_batch_that_stops_and_goes_on() {
 fn run_that_its_process_ended_goes_on_where_it_was() {
     let daemon = Daemon::start();
     let mut client = daemon.client();
-    let mut child = train(&daemon, "run", 300, &[]);
+    let mut child = train(&daemon, "run", 1_000_000, &[]);
     wait_until("the run is listed", || runs(&mut client).len() == 1);
     let pid = runs(&mut client)[0].pid;
     computes(&mut client, pid, 20_000);
     client.kill(pid, Signal::Kill).unwrap();
     assert_eq!(exit_code(child.wait().unwrap()), 143);
-    let resumed = train(&daemon, "run", 300, &["--resume"]).wait().unwrap();
+    let last = fs::read_link(daemon.dir().join("run/checkpoints/last")).unwrap();
+    let was = last.to_str().unwrap().trim_start_matches("step-").parse::<u32>().unwrap();
+    let steps = was + 50;
+    let resumed = train(&daemon, "run", steps, &["--resume"]).wait().unwrap();
     assert_eq!(exit_code(resumed), 0);
     let log = fs::read_to_string(daemon.dir().join("run/log.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
-    assert_eq!(last["step"], 300, "{last}");
+    assert_eq!(last["step"], steps, "{last}");
 }
 
 #[test]
