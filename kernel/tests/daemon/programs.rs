@@ -19,6 +19,14 @@ fn daemon() -> (Home, Daemon) {
     (home, daemon)
 }
 
+/// One that gives programs more time to end than they need on any machine.
+fn patient_daemon() -> (Home, Daemon) {
+    let home = Home::new("exit 1");
+    fs::write(home.path("config.ron"), "(devices: [], term_grace_ms: 30000)").expect("writes");
+    let daemon = home.start();
+    (home, daemon)
+}
+
 fn spawn(client: &mut Client, argv: &[&str]) -> Result<Pid, Fault> {
     let argv = argv.iter().map(|&word| word.to_owned()).collect();
     let spawn = Spawn { argv, ..syscalls::client::spawn("program") };
@@ -86,9 +94,7 @@ fn program_that_ignores_term_is_killed_with_all_that_it_has_started() {
 
 #[test]
 fn program_that_catches_term_ends_as_it_likes() {
-    let home = Home::new("exit 1");
-    fs::write(home.path("config.ron"), "(devices: [], term_grace_ms: 30000)").expect("writes");
-    let daemon = home.start();
+    let (_home, daemon) = patient_daemon();
     let mut client = daemon.client();
     let pid =
         script(&mut client, "trap 'echo ending; exit 5' TERM; echo trapped; while :; do sleep 0.1; done");
@@ -118,7 +124,7 @@ fn program_is_held_and_goes_on_and_is_interrupted_with_its_process() {
 
 #[test]
 fn program_that_is_held_ends_when_it_is_asked_to() {
-    let (_home, daemon) = daemon();
+    let (_home, daemon) = patient_daemon();
     let mut client = daemon.client();
     let pid = script(&mut client, "exec sleep 600");
     let os_pid = os_pid(&mut client, pid);
