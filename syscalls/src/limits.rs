@@ -70,6 +70,10 @@ limits! {
     /// Replies that are kept for one process until they are fetched; the oldest goes for the next one.
     pub const RESULTS_KEPT_MAX: usize = 64;
 
+    /// Bytes of such replies of all processes of one user: four of the largest. In the place of one that would be kept
+    /// beyond it E2BIG is kept.
+    pub const RESULTS_BYTES_PER_USER_MAX: usize = 4 * REPLY_BYTES_MAX;
+
     /// Answered calls that are remembered of one process, for `inspect`; the oldest goes for the next one.
     pub const CALLS_REMEMBERED_MAX: usize = 16;
 
@@ -206,6 +210,10 @@ limits! {
 
     /// Messages that wait for one process.
     pub const MAILBOX_MESSAGES_MAX: usize = 256;
+
+    /// Bytes of messages that wait for all processes of one user: as many of the largest as wait for one. A further one is
+    /// answered EAGAIN.
+    pub const MAILBOX_BYTES_PER_USER_MAX: usize = MAILBOX_MESSAGES_MAX * MESSAGE_BYTES_MAX;
 
     /// The lowest nice value: five times the weight of nice 0 is near −7, as in Linux.
     pub const NICE_MIN: i8 = -20;

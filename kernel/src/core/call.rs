@@ -265,7 +265,7 @@ impl Kernel {
                 self.keep_heard_result(call, &pending, &result);
                 self.send(conn, Frame::Reply(id, result));
             }
-            None => self.keep_result(call, &pending, result, false),
+            None => self.keep_result(call, &pending, &result, false),
         }
     }
 

@@ -14,6 +14,7 @@ use super::event::ModelId;
 use super::group::GroupId;
 use super::process::Run;
 use super::sched::{Owner, Place};
+use super::user::Tally;
 
 impl Kernel {
     /// Checks what must hold between any two events.
@@ -241,6 +242,12 @@ impl Kernel {
         assert_eq!(*self.processes.of_user(), self.processes.pids().map(uid).collect());
         assert_eq!(self.contexts_of, self.contexts.values().map(|c| uid(c.owner)).collect());
         assert_eq!(self.connections_of, self.connections.values().map(|c| c.credentials.uid).collect());
+        let (mut mail, mut replies) = (Tally::default(), Tally::default());
+        for process in self.processes.all_living() {
+            mail.grow(process.id.uid, process.mail_bytes());
+            replies.grow(process.id.uid, process.reply_bytes());
+        }
+        assert_eq!((&self.processes.mail, &self.processes.replies), (&mail, &replies));
         let calls = self.calls.numbers().into_iter().filter_map(|call| self.calls.get(call));
         assert_eq!(*self.calls.of_user(), calls.map(|pending| uid(pending.pid)).collect());
         for process in self.processes.all_living() {

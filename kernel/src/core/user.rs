@@ -35,13 +35,25 @@ pub(super) struct Tally(BTreeMap<u32, u64>);
 impl Tally {
     /// One more.
     pub(super) fn add(&mut self, uid: u32) {
-        *self.0.entry(uid).or_default() += 1;
+        self.grow(uid, 1);
     }
 
     /// One less.
     pub(super) fn remove(&mut self, uid: u32) {
+        self.shrink(uid, 1);
+    }
+
+    /// So many more.
+    pub(super) fn grow(&mut self, uid: u32, by: u64) {
+        if by > 0 {
+            *self.0.entry(uid).or_default() += by;
+        }
+    }
+
+    /// So many less.
+    pub(super) fn shrink(&mut self, uid: u32, by: u64) {
         let Some(count) = self.0.get_mut(&uid) else { return };
-        *count -= 1;
+        *count -= by;
         if *count == 0 {
             self.0.remove(&uid);
         }

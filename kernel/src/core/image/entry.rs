@@ -13,7 +13,7 @@ use syscalls::{ContextId, Pid, Token};
 use super::super::call::CallNo;
 use super::super::effect::Record;
 use super::super::process::Ended;
-use super::{ContextImage, ProcessImage};
+use super::{ContextImage, Kept, ProcessImage};
 
 /// One change. The order of the variants is part of the format on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub enum Entry {
         pid: Pid,
         from: Pid,
         #[serde(with = "json")]
-        data: serde_json::Value,
+        data: Kept,
     },
     /// It has taken the first one.
     MessageTaken { pid: Pid },
@@ -170,11 +170,8 @@ impl Images {
             let pid = *pid;
             let head = ProcessImage { mailbox: VecDeque::new(), results: VecDeque::new(), ..image.clone() };
             entries.push(Entry::Process(Box::new(head)));
-            let message = |(from, data): &(Pid, serde_json::Value)| Entry::Message {
-                pid,
-                from: *from,
-                data: data.clone(),
-            };
+            let message =
+                |(from, data): &(Pid, Kept)| Entry::Message { pid, from: *from, data: data.clone() };
             entries.extend(image.mailbox.iter().map(message));
             let ended = |ended: &Ended| Entry::Ended { pid, ended: Box::new(EndedCall(ended.clone())) };
             entries.extend(image.results.iter().map(ended));

@@ -10,6 +10,7 @@
 //! to; after a restart its records come with `Booted`, and `restore.rs` makes processes of them again.
 
 mod entry;
+mod kept;
 mod restore;
 mod write;
 
@@ -29,6 +30,7 @@ use super::memory::Space;
 use super::process::{Ended, Limits};
 
 pub use entry::{EndedCall, Entry, Images};
+pub use kept::Kept;
 pub(super) use write::Journal;
 
 /// A process as it outlives the daemon.
@@ -61,7 +63,7 @@ pub struct ProcessImage {
     pub program: Option<Box<Program>>,
     /// Messages that wait for it. They have entries of their own.
     #[serde(skip)]
-    pub mailbox: VecDeque<(Pid, serde_json::Value)>,
+    pub mailbox: VecDeque<(Pid, Kept)>,
     /// Replies that nobody has fetched. They have entries of their own.
     #[serde(skip)]
     pub(in crate::core) results: VecDeque<Ended>,

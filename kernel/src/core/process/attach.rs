@@ -8,7 +8,6 @@
 use serde::{Deserialize, Serialize};
 use syscalls::call::Lifetime;
 use syscalls::event::Event;
-use syscalls::limits::RESULTS_KEPT_MAX;
 use syscalls::reply::{AttachedReply, CallInfo, ContextInfo, Frame};
 use syscalls::{ContextId, Errno, Fault, Pid, Reply, Ticket, TokenRun, Tokens};
 
@@ -16,7 +15,7 @@ use super::super::Kernel;
 use super::super::call::{CallNo, Caller, Pending, Waits};
 use super::super::effect::Effect;
 use super::super::event::ConnId;
-use super::super::image::{EndedCall, Entry};
+use super::super::image::{EndedCall, Entry, Kept};
 use super::Process;
 
 /// A call that ended, and whose reply is kept.
@@ -27,7 +26,8 @@ pub(in crate::core) struct Ended {
     pub name: String,
     /// The context that it was about.
     pub context: Option<ContextId>,
-    pub result: Result<Reply, Fault>,
+    /// A `Result<Reply, Fault>`.
+    pub result: Kept,
     /// It was sent to somebody, who may not have got it before the daemon ended.
     #[serde(default)]
     pub sent: bool,
@@ -212,20 +212,19 @@ impl Kernel {
         &mut self,
         call: CallNo,
         pending: &Pending,
-        result: Result<Reply, Fault>,
+        result: &Result<Reply, Fault>,
         sent: bool,
     ) {
         let is_word = pending.waits.is_for_a_word();
-        let Some(process) = self.processes.living_mut(pending.pid).filter(|_| !is_word) else { return };
-        if process.results.len() >= RESULTS_KEPT_MAX {
-            process.results.pop_front();
-        }
+        let Some(process) = self.processes.living(pending.pid).filter(|_| !is_word) else { return };
+        let persistent = process.is_persistent();
+        let result = self.processes.as_kept(pending.pid, result);
         let ended = Ended { call, name: pending.name.to_owned(), context: pending.context(), result, sent };
-        if process.is_persistent() {
+        if persistent {
             let ended = Box::new(EndedCall(ended.clone()));
             self.journal.add(Entry::Ended { pid: pending.pid, ended });
         }
-        process.results.push_back(ended);
+        self.processes.keep_reply(pending.pid, ended);
     }
 
     /// Keeps the text of a generation that is sent to somebody who may not get it before the daemon is killed, until
@@ -242,17 +241,16 @@ impl Kernel {
         for before in before.collect::<Vec<_>>() {
             self.fetch_result(pending.pid, before);
         }
-        self.keep_result(call, pending, result.clone(), true);
+        self.keep_result(call, pending, result, true);
     }
 
     /// Takes the kept reply of a call.
     pub(in crate::core) fn fetch_result(&mut self, pid: Pid, call: CallNo) -> Option<Ended> {
-        let process = self.processes.living_mut(pid)?;
-        let at = process.results.iter().position(|ended| ended.call == call)?;
-        if process.is_persistent() {
+        let ended = self.processes.take_reply(pid, call)?;
+        if self.processes.living(pid).is_some_and(Process::is_persistent) {
             self.journal.add(Entry::Fetched { pid, call: call.0 });
         }
-        process.results.remove(at)
+        Some(ended)
     }
 }
 

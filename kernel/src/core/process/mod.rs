@@ -13,6 +13,7 @@ mod attach;
 mod end;
 mod idle;
 mod inherit;
+mod kept;
 mod program;
 mod quota;
 mod recent;
@@ -31,6 +32,7 @@ use super::counters::Counters;
 use super::effect::Program;
 use super::event::{ConnId, Now};
 use super::group::GroupId;
+use super::image::Kept;
 use super::sched::Bucket;
 
 pub(super) use attach::Ended;
@@ -124,7 +126,7 @@ pub(super) struct Process {
     pub idle_since: Option<Now>,
     /// How long it usually rests.
     pub idle_us: Option<u64>,
-    pub mailbox: VecDeque<(Pid, serde_json::Value)>,
+    pub mailbox: VecDeque<(Pid, Kept)>,
     /// Calls of it that have killed two workers each.
     pub deadly_calls: u32,
     /// Tokens in its contexts.

@@ -31,6 +31,9 @@ pub(in crate::core) struct ProcessTable {
     lasting: BTreeSet<(u32, Pid)>,
     /// Entries of each user.
     of_user: Tally,
+    /// Bytes of the messages that wait for the living processes of each user, and of the replies that are kept for them.
+    pub mail: Tally,
+    pub replies: Tally,
     next: u32,
     /// Processes of the last daemon that did not outlive it, and how many they were.
     pub interrupted: Vec<Interrupted>,
@@ -53,6 +56,8 @@ impl ProcessTable {
             children: BTreeSet::new(),
             lasting: BTreeSet::new(),
             of_user: Tally::default(),
+            mail: Tally::default(),
+            replies: Tally::default(),
             next: Pid::KERNEL.0 + 1,
             interrupted: Vec::new(),
             interrupted_total: 0,
@@ -87,6 +92,8 @@ impl ProcessTable {
     pub(in crate::core) fn enter(&mut self, process: Process) {
         let pid = process.id.pid;
         self.of_user.add(process.id.uid);
+        self.mail.grow(process.id.uid, process.mail_bytes());
+        self.replies.grow(process.id.uid, process.reply_bytes());
         self.children.insert((process.id.parent, pid));
         if process.lifetime != Lifetime::Connection {
             self.lasting.insert((process.id.uid, pid));
@@ -192,6 +199,8 @@ impl ProcessTable {
             unreachable!("only a living process ends");
         };
         self.lasting.remove(&(process.id.uid, pid));
+        self.mail.shrink(process.id.uid, process.mail_bytes());
+        self.replies.shrink(process.id.uid, process.reply_bytes());
         self.entries.insert(pid, Entry::Zombie(Box::new(Zombie { id: process.id, status })));
     }
 

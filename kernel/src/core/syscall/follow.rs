@@ -1,7 +1,7 @@
 //! `follow`: continues a call that was begun on another connection.
 
 use syscalls::call::Follow;
-use syscalls::{Errno, Fault};
+use syscalls::{Errno, Fault, Reply};
 
 use super::super::Kernel;
 use super::super::call::CallNo;
@@ -12,7 +12,7 @@ impl Kernel {
     pub(super) fn sys_follow(&mut self, caller: &Caller, args: Follow) -> Outcome {
         let call = CallNo(args.call.0);
         if let Some(ended) = self.fetch_result(caller.pid, call) {
-            return ended.result.map(Next::Reply);
+            return ended.result.read::<Result<Reply, Fault>>()?.map(Next::Reply);
         }
         match self.calls.get(call).filter(|pending| pending.pid == caller.pid) {
             Some(pending) if pending.caller.is_none() => Ok(Next::Follow(call, args)),
