@@ -1,10 +1,11 @@
 //! Processes that outlive the daemon: whatever it is doing when it is killed, the next one goes on from there, and what
 //! is said in the end is what would have been said without.
 
+use kernel::core::effect::Record;
 use kernel::core::event::ConnId;
 use kernel::core::image::Images;
 use kernel::core::service::ServiceConfig;
-use kernel::core::{Event as Input, KernelConfig};
+use kernel::core::{Effect, Event as Input, Kernel, KernelConfig, Now};
 use syscalls::call::*;
 use syscalls::reply::{AttachedReply, Finish, GeneratedReply, ProcessState};
 use syscalls::{Call, ContextId, Errno, Fault, Pid, Reply, Token, Tokens};
@@ -116,6 +117,18 @@ fn process_that_does_not_outlive_the_daemon_is_told_of_once_and_never_runs_again
     assert!(!line.contains("test2"), "{line}");
     let admin = next.connect(ADMIN);
     assert_eq!(dead(&mut next, admin), 1);
+}
+
+#[test]
+fn processes_that_were_interrupted_are_told_of_before_the_journal_forgets_them() {
+    let mut kernel = Kernel::new(KernelConfig::default(), 1);
+    let records = vec![Record::Interrupted { pid: Pid(5), uid: 7, name: "gone".into() }];
+    let mut effects = Vec::new();
+    kernel.step(Now(1), Input::Booted { records }, &mut effects);
+    let is_told = |e: &Effect| matches!(e, Effect::LogAbout(_, _, line) if line.contains("5 (gone)"));
+    let told = effects.iter().position(is_told).expect("it is told of");
+    let forgotten = effects.iter().position(|e| matches!(e, Effect::Checkpoint(_)));
+    assert!(Some(told) < forgotten, "{effects:?}");
 }
 
 #[test]

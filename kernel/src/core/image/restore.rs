@@ -84,7 +84,8 @@ impl Kernel {
             if interrupted.len() > INTERRUPTED_NAMED_MAX { ", …" } else { "" }
         );
         let subject = Subject { happening: Some(Happening::Interrupted), ..Subject::default() };
-        self.out.push(Effect::LogAbout(LogLevel::Warn, Box::new(subject), line));
+        // A daemon that is killed between the two tells of them once more, and not never.
+        self.checkpoint_behind(Effect::LogAbout(LogLevel::Warn, Box::new(subject), line));
         self.processes.interrupted_total = interrupted.len() as u64;
         interrupted.truncate(INTERRUPTED_LISTED_MAX);
         self.processes.interrupted = interrupted;

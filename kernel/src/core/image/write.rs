@@ -36,6 +36,8 @@ pub(in crate::core) struct Journal {
     others: Vec<Entry>,
     /// Everything is written anew, in the place of all entries so far.
     whole: bool,
+    /// What is said before that, since it is of something that is forgotten then.
+    last_words: Option<Effect>,
     /// Everything has been written for the last time.
     closed: bool,
 }
@@ -119,7 +121,8 @@ impl Kernel {
             return;
         }
         if journal.whole {
-            return self.write_whole();
+            self.write_whole();
+            return journal.last_words.into_iter().for_each(|words| self.write_first(words));
         }
         let mut entries = Vec::new();
         for (id, grown) in std::mem::take(&mut journal.grown) {
@@ -191,6 +194,12 @@ impl Kernel {
     /// Has everything written anew, as it is when the event has been taken in: what changes behind this call is in it.
     pub(in crate::core) fn checkpoint(&mut self) {
         self.journal.whole = true;
+    }
+
+    /// Has everything written anew when this has been said.
+    pub(in crate::core) fn checkpoint_behind(&mut self, words: Effect) {
+        self.journal.last_words = Some(words);
+        self.checkpoint();
     }
 
     /// Has everything written for the last time: what the end of the daemon does to processes is not theirs. Of those
