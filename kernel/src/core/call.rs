@@ -41,7 +41,7 @@ pub(super) enum Waits {
     Turn,
     /// The start of the program of a child.
     Start(Pid),
-    /// What was asked of the values of its user.
+    /// What was asked of the values of its user, or a snapshot that is kept.
     Store,
     /// Events of these kinds.
     Events(Kinds),

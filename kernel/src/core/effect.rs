@@ -50,6 +50,9 @@ pub enum Effect {
     EndProgram { pid: Pid, grace_ms: u64 },
     /// Write a record to the store, durably, before the effects behind it are performed.
     Persist(Record),
+    /// Write a record to the store for a call that promises that it is there. `Stored` follows, when it is durable or
+    /// could not be written; then what the store had under its key stays.
+    Keep { number: u64, record: Record },
     /// Remove the record of this key from the store.
     Forget(String),
     /// Write what changed of processes that outlive the daemon. It survives the daemon's death when the effects behind it

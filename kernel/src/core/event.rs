@@ -81,7 +81,7 @@ pub enum Event {
     StepFailed { worker: WorkerId, number: u64, fault: DriverFault },
     /// A worker answered a question.
     Answered { worker: WorkerId, number: u64, answer: Result<Answer, DriverFault> },
-    /// An order about values was carried out, or could not be.
+    /// An order about values was carried out, or a record kept, or could not be.
     Stored { number: u64, result: Result<Reply, Fault> },
     /// What the store held when the daemon started. Comes first, once.
     Booted { records: Vec<Record> },

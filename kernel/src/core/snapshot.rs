@@ -17,6 +17,7 @@ use syscalls::reply::SnapshotInfo;
 use syscalls::{ContextId, Errno, Fault, Pid, Reply, Token, Tokens};
 
 use super::Kernel;
+use super::call::{CallNo, Waits};
 use super::effect::{Effect, Record};
 use super::event::ModelId;
 use super::memory::Space;
@@ -61,24 +62,29 @@ impl SnapshotRecord {
     }
 }
 
-/// All snapshots, by user and name.
+/// All snapshots.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots(BTreeMap<(u32, String), Arc<SnapshotRecord>>);
+pub(super) struct Snapshots {
+    /// By user and name.
+    kept: BTreeMap<(u32, String), Arc<SnapshotRecord>>,
+    /// Those that the disk is yet to have, by the calls that wait for it.
+    begun: BTreeMap<CallNo, SnapshotRecord>,
+}
 
 impl Snapshots {
     /// Takes in what the store held.
     pub(super) fn insert(&mut self, record: SnapshotRecord) {
-        self.0.insert((record.uid, record.name.clone()), Arc::new(record));
+        self.kept.insert((record.uid, record.name.clone()), Arc::new(record));
     }
 
     /// The logs of those that were made with a model file.
     pub(super) fn logs_of(&self, fingerprint: u64) -> Vec<(Space, Arc<Vec<Token>>)> {
-        let of_it = self.0.values().filter(|record| record.fingerprint == fingerprint);
+        let of_it = self.kept.values().filter(|record| record.fingerprint == fingerprint);
         of_it.map(|r| (Space::of_user(r.uid), Arc::new(r.tokens.clone()))).collect()
     }
 
     fn named(&self, uid: u32, name: &str) -> Result<&Arc<SnapshotRecord>, Fault> {
-        self.0.get(&(uid, name.to_owned())).ok_or_else(|| {
+        self.kept.get(&(uid, name.to_owned())).ok_or_else(|| {
             let message =
                 format!("user {uid} has no snapshot {}; snapshots lists those there are", shown(name));
             Fault::new(Errno::ENOENT, message)
@@ -87,12 +93,13 @@ impl Snapshots {
 
     /// Checks that a user may have one more, or replace the one of this name.
     fn check_room(&self, uid: u32, name: &str) -> Result<(), Fault> {
-        let own = self.0.keys().filter(|(of, _)| *of == uid).count();
-        let (has, most) = match self.0.len() {
+        let users = self.kept.keys().map(|(uid, _)| *uid).chain(self.begun.values().map(|record| record.uid));
+        let own = users.filter(|of| *of == uid).count();
+        let (has, most) = match self.kept.len() + self.begun.len() {
             all if all >= SNAPSHOTS_MAX => (all, SNAPSHOTS_MAX),
             _ => (own, SNAPSHOTS_PER_USER_MAX),
         };
-        if has < most || self.0.contains_key(&(uid, name.to_owned())) {
+        if has < most || self.kept.contains_key(&(uid, name.to_owned())) {
             return Ok(());
         }
         let message = format!("there are {has} snapshots and the limit is {most}; remove some with discard");
@@ -101,8 +108,8 @@ impl Snapshots {
 }
 
 impl Kernel {
-    /// Keeps a context as it is, in the place of what had the name before.
-    pub(super) fn snapshot(&mut self, id: ContextId, args: Snapshot) -> Result<Reply, Fault> {
+    /// A context as it is, under a name.
+    pub(super) fn snapshot_of(&self, id: ContextId, args: Snapshot) -> Result<SnapshotRecord, Fault> {
         let context = self.context(id)?;
         let uid = self.process(context.owner)?.id.uid;
         self.snapshots.check_room(uid, &args.name)?;
@@ -124,11 +131,26 @@ impl Kernel {
             checksum: 0,
         };
         record.checksum = record.sum();
-        self.out.push(Effect::Persist(Record::Snapshot(Box::new(record.clone()))));
-        let length = record.tokens.len() as u32;
-        self.snapshots.insert(record);
-        self.write_snapshot(id, length);
-        Ok(Reply::Done {})
+        Ok(record)
+    }
+
+    /// Keeps a context as it is, in the place of what had the name before. The call is answered, and the snapshot there,
+    /// when the disk has it: it promises to outlive the daemon.
+    pub(super) fn keep_snapshot(&mut self, call: CallNo, id: ContextId, record: SnapshotRecord) {
+        if let Some(pending) = self.calls.get_mut(call) {
+            pending.waits = Waits::Store;
+        }
+        self.write_snapshot(id, record.tokens.len() as u32);
+        let kept = Record::Snapshot(Box::new(record.clone()));
+        self.out.push(Effect::Keep { number: call.0, record: kept });
+        self.snapshots.begun.insert(call, record);
+    }
+
+    /// The disk has what a call wants kept, or could not take it. Other calls than `snapshot` have nothing of it here.
+    pub(super) fn snapshot_kept(&mut self, call: CallNo, is_kept: bool) {
+        if let Some(record) = self.snapshots.begun.remove(&call).filter(|_| is_kept) {
+            self.snapshots.insert(record);
+        }
     }
 
     /// Removes a snapshot.
@@ -138,7 +160,7 @@ impl Kernel {
     /// ENOENT where there is none.
     pub(super) fn discard(&mut self, uid: u32, name: &str) -> Result<(), Fault> {
         self.snapshots.named(uid, name)?;
-        self.snapshots.0.remove(&(uid, name.to_owned()));
+        self.snapshots.kept.remove(&(uid, name.to_owned()));
         self.out.push(Effect::Forget(SnapshotRecord::key_of(uid, name)));
         Ok(())
     }
@@ -188,7 +210,7 @@ impl Kernel {
 
     /// The snapshots of a user, by name.
     pub(super) fn snapshot_list(&self, uid: u32) -> Vec<SnapshotInfo> {
-        let own = self.snapshots.0.values().filter(|record| record.uid == uid);
+        let own = self.snapshots.kept.values().filter(|record| record.uid == uid);
         let info = |record: &Arc<SnapshotRecord>| SnapshotInfo {
             name: record.name.clone(),
             model: record.model.clone(),

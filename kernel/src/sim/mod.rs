@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use drivers::estimate::estimate;
 use drivers::sim::{Died, SimSwap, SimWorker};
 use drivers::wire::{DriverFault, LoadRequest, Question, Step};
-use syscalls::{Errno, Fault, Frame, Pid, Request};
+use syscalls::{Errno, Fault, Frame, Pid, Reply, Request};
 
 use crate::core::event::{ConnId, Credentials, ModelId, WorkerId};
 use crate::core::{Effect, Event, HostInfo, Kernel, KernelConfig, Now};
@@ -33,6 +33,7 @@ enum Order {
     Ask(WorkerId, u64, Question),
     Died(WorkerId, String),
     Store(u64),
+    Keep(u64),
     Program(Pid),
 }
 
@@ -117,6 +118,7 @@ impl Simulation {
             }
             Effect::WakeAt(at) => self.wake = at,
             Effect::Store { number, .. } => self.orders.push_back(Order::Store(number)),
+            Effect::Keep { number, .. } => self.orders.push_back(Order::Keep(number)),
             Effect::StartProgram { pid, .. } => self.orders.push_back(Order::Program(pid)),
             // A step that is to be withdrawn runs through, which is as good; and nothing is kept.
             Effect::Withdraw { .. }
@@ -159,6 +161,7 @@ impl Simulation {
             }
             Order::Died(worker, how) => self.died(worker, how),
             Order::Store(number) => Event::Stored { number, result: Err(absent("stores")) },
+            Order::Keep(number) => Event::Stored { number, result: Ok(Reply::Done {}) },
             Order::Program(pid) => Event::ProgramRefused { pid, fault: absent("programs") },
         };
         self.event(event);

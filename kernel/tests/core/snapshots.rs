@@ -123,6 +123,28 @@ fn snapshots_are_each_users_own_and_bounded() {
 }
 
 #[test]
+fn snapshot_that_the_disk_does_not_take_is_refused_and_the_one_before_stays() {
+    let (mut machine, conn) = Machine::with_model("");
+    let other = machine.connect(ADMIN);
+    let context = machine.open_with(conn, "once");
+    machine.snapshot(conn, context, "s").expect("there is room");
+    machine.append(conn, context, " upon a time").expect("there is room");
+    machine.cannot_keep = Some(Errno::ENOSPC);
+    // In line, past a generation, and of another process.
+    for (caller, name) in [(conn, "s"), (conn, "new"), (other, "s"), (other, "new")] {
+        assert_eq!(machine.snapshot(caller, context, name).expect_err("full").errno, Errno::ENOSPC);
+    }
+    let running = machine.begin(conn, generate(context, 5));
+    assert_eq!(machine.snapshot(conn, context, "new").expect_err("full").errno, Errno::ENOSPC);
+    machine.finish(conn, running).expect("it goes on");
+    assert_eq!(machine.restore(conn, "s").expect("the first").1, Tokens(4));
+    assert_eq!(machine.restore(conn, "new").expect_err("never kept").errno, Errno::ENOENT);
+    machine.cannot_keep = None;
+    machine.snapshot(conn, context, "s").expect("there is room again");
+    assert_eq!(machine.restore(conn, "s").expect("the last").1, Tokens(4 + 12 + 5));
+}
+
+#[test]
 fn context_of_another_process_is_kept_as_it_is_and_for_its_user_alone() {
     let (mut machine, root) = Machine::with_model("");
     let (one, same, other) = (machine.connect(7), machine.connect(7), machine.connect(8));

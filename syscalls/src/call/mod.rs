@@ -176,7 +176,8 @@ calls! {
     /// Keeps a context under a name: its tokens, and the conversation that they stand for. A snapshot outlives the process,
     /// the daemon, and the mount of its model. One of a context that generates has what has come so far. The context may
     /// be another process's of the caller's user, or anybody's for the administrator: it is kept at once, as it is after
-    /// the last step, and the snapshot belongs to that process's user.
+    /// the last step, and the snapshot belongs to that process's user. Answered when it is on disk; where the disk does
+    /// not take it, ENOSPC or EROFS, and what had the name stays.
     Snapshot "snapshot"(Snapshot) -> "done";
     /// Opens a context from a snapshot, on the model that it was made with, under whatever name that is mounted. EINVAL
     /// where the model of its name is another file.

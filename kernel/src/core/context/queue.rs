@@ -12,6 +12,8 @@ use super::{Context, Queued, Work};
 pub(in crate::core) enum Started {
     /// It is done.
     Done(Result<Reply, Fault>),
+    /// Its context has done its part: it leaves the line, and is answered with a later event.
+    Leaves,
     /// Its end comes with a later event.
     GoesOn,
 }
@@ -31,10 +33,11 @@ impl Kernel {
             return self.finish(call, Err(Fault::new(Errno::EBADF, format!("context {id} is closed"))));
         };
         if context.passes(&work) {
-            let Started::Done(result) = self.start(id, call, work) else {
-                unreachable!("what may pass the line is done at once")
+            return match self.start(id, call, work) {
+                Started::Done(result) => self.finish(call, result),
+                Started::Leaves => {}
+                Started::GoesOn => unreachable!("what may pass the line leaves it at once"),
             };
-            return self.finish(call, result);
         }
         if context.queue.len() >= CALLS_PER_CONTEXT_MAX {
             let message = format!(
@@ -63,6 +66,7 @@ impl Kernel {
             self.touch(id);
             match self.start(id, call, work) {
                 Started::Done(result) => self.leave_line(id, call, result),
+                Started::Leaves => self.take_off_line(id, call),
                 Started::GoesOn => return,
             }
         }
@@ -76,7 +80,13 @@ impl Kernel {
             Work::Generate(valid) => self.begin_generation(id, call, *valid),
             Work::Truncate(length) => Started::Done(self.truncate(id, length)),
             Work::Fork(fork) => Started::Done(self.fork(id, fork.copies, fork.length.map(|n| n.0))),
-            Work::Snapshot(args) => Started::Done(self.snapshot(id, args)),
+            Work::Snapshot(args) => match self.snapshot_of(id, args) {
+                Ok(record) => {
+                    self.keep_snapshot(call, id, record);
+                    Started::Leaves
+                }
+                Err(fault) => Started::Done(Err(fault)),
+            },
             Work::Share(share) => Started::Done(self.share(id, share)),
             Work::Read(range) => Started::Done(self.read_tokens(id, &range)),
         }
@@ -89,11 +99,15 @@ impl Kernel {
     }
 
     fn leave_line(&mut self, id: ContextId, call: CallNo, result: Result<Reply, Fault>) {
+        self.take_off_line(id, call);
+        self.finish(call, result);
+    }
+
+    fn take_off_line(&mut self, id: ContextId, call: CallNo) {
         if let Some(context) = self.contexts.get_mut(&id) {
             context.queue.retain(|q| q.call != call);
         }
         self.touch(id);
-        self.finish(call, result);
     }
 
     /// Withdraws one call: a generation that has begun answers with what has come, anything else with the fault.

@@ -70,6 +70,7 @@ use super::capability::{Caps, taken_by};
 use super::context::Work;
 use super::effect::{Effect, StoreOrder};
 use super::event::{ConnId, ModelId, Now};
+use super::snapshot::SnapshotRecord;
 use nesting::check_nesting;
 
 /// Who makes a call.
@@ -94,6 +95,8 @@ enum Next {
     Ask(ModelId, Question),
     /// The host does something with the values of the caller's user.
     Store(StoreOrder),
+    /// The host keeps this snapshot of a context.
+    Keep(ContextId, Box<SnapshotRecord>),
     /// It gets in line to compute on a device for so many microseconds.
     Turn { device: usize, us: u32 },
     /// Something else must happen first; ETIMEDOUT if it does not within so many milliseconds.
@@ -122,6 +125,7 @@ fn outcome_of(outcome: &Outcome) -> Option<Result<&Reply, &Fault>> {
             Next::Queue(..)
             | Next::Ask(..)
             | Next::Store(_)
+            | Next::Keep(..)
             | Next::Turn { .. }
             | Next::Wait(..)
             | Next::Follow(..),
@@ -243,6 +247,10 @@ impl Kernel {
                 let call = self.keep(caller, id, name, Waits::Store, None);
                 self.store_orders.insert(call.0, caller.uid);
                 self.out.push(Effect::Store { number: call.0, uid: caller.uid, order });
+            }
+            Ok(Next::Keep(context, record)) => {
+                let call = self.keep(caller, id, name, Waits::Store, None);
+                self.keep_snapshot(call, context, *record);
             }
             Ok(Next::Turn { device, us }) => {
                 let call = self.keep(caller, id, name, Waits::Turn, None);

@@ -13,7 +13,7 @@ use super::{Caller, DONE, Next, Outcome};
 impl Kernel {
     /// A context of one's own is kept when it is its turn; another process's at once, because its line is not the
     /// caller's to stand in.
-    pub(super) fn sys_snapshot(&mut self, caller: &Caller, args: Snapshot) -> Outcome {
+    pub(super) fn sys_snapshot(&self, caller: &Caller, args: Snapshot) -> Outcome {
         check_name("a snapshot", &args.name)?;
         let id = args.context;
         let other = self.contexts.get(&id).map(|c| c.owner).filter(|owner| *owner != caller.pid);
@@ -24,7 +24,7 @@ impl Kernel {
             return Err(Fault::new(Errno::EINVAL, message));
         }
         if others {
-            return self.snapshot(id, args).map(Next::Reply);
+            return self.snapshot_of(id, args).map(|record| Next::Keep(id, Box::new(record)));
         }
         Ok(Next::Queue(id, Work::Snapshot(args)))
     }

@@ -80,10 +80,11 @@ impl Kernel {
         Ok(Next::Store(order))
     }
 
-    /// The host has carried an order out. Its call may have been withdrawn meanwhile. An earlier daemon may have taken a
-    /// value that is nested too deep.
+    /// The host has carried an order out, or kept a snapshot. Its call may have been withdrawn meanwhile. An earlier daemon
+    /// may have taken a value that is nested too deep.
     pub(in crate::core) fn stored(&mut self, number: u64, result: Result<Reply, Fault>) {
         self.store_orders.remove(&number);
+        self.snapshot_kept(CallNo(number), result.is_ok());
         let result = match result {
             Ok(Reply::Value(Some(value))) => check_depth(&value).map(|()| Reply::Value(Some(value))),
             other => other,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use drivers::wire::{DriverFault, ToWorker};
-use syscalls::{Errno, Frame};
+use syscalls::{Errno, Frame, Reply};
 
 use super::super::log;
-use super::super::store::Change;
+use super::super::store::{Change, refusal};
 use super::Reactor;
-use crate::core::effect::Effect;
+use crate::core::effect::{Effect, Record};
 use crate::core::event::Event;
 use crate::core::image::Entry;
 
@@ -53,6 +53,7 @@ impl Reactor {
             }
             Effect::WakeAt(at) => self.wake_at = at.map(|at| self.started + Duration::from_micros(at.0)),
             Effect::Persist(record) => self.keep(Change::Persist(record)).await,
+            Effect::Keep { number, record } => self.keep_for(number, record).await,
             Effect::Forget(key) => self.keep(Change::Forget(key)).await,
             Effect::Journal(entries) => self.write(&entries),
             Effect::Checkpoint(entries) => self.rewrite(&entries),
@@ -73,6 +74,14 @@ impl Reactor {
         if let Err(e) = self.store.make(change).await {
             tracing::error!("a record could not be kept, so the next start will not know of it: {e}");
         }
+    }
+
+    /// Writes a record that a call waits for.
+    async fn keep_for(&mut self, number: u64, record: Record) {
+        self.write_all();
+        let kept = self.store.keep(record).await;
+        let result = kept.map(|()| Reply::Done {}).map_err(|e| refusal(&e));
+        self.pending.push_back(Event::Stored { number, result });
     }
 
     /// Writes what changed of processes that outlive the daemon. What was not written comes again with all else.

@@ -24,6 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel;
+use syscalls::{Errno, Fault};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -134,7 +135,7 @@ impl Store for BTreeMap<String, Vec<u8>> {
 }
 
 /// One change to the store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Sets the record of its own key.
     Persist(Record),
@@ -142,8 +143,26 @@ pub enum Change {
     Forget(String),
 }
 
+impl Change {
+    fn key(&self) -> String {
+        match self {
+            Change::Persist(record) => record.key(),
+            Change::Forget(key) => key.clone(),
+        }
+    }
+}
+
+/// What becomes of a change that cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Otherwise {
+    /// The kernel goes by it all the same, and it is written when the disk lets it be.
+    Later,
+    /// What the key had stays.
+    Never,
+}
+
 /// A change, and where to tell that it is durable.
-type Order = (Change, oneshot::Sender<Result<(), StoreError>>);
+type Order = (Change, Otherwise, oneshot::Sender<Result<(), StoreError>>);
 
 /// A store at work on its thread, which ends when this is dropped.
 #[derive(Debug)]
@@ -173,10 +192,12 @@ impl StoreThread {
         let mut unwritten = Unwritten::default();
         let work = move || loop {
             match waiting.recv_timeout(if unwritten.0.is_empty() { NEVER } else { RETRY_PAUSE }) {
-                Ok((change, done)) => {
+                Ok((change, otherwise, done)) => {
                     unwritten.write(&mut store);
-                    let made = store.change(|store| apply(store, &change));
-                    unwritten.note(change, made.is_ok());
+                    let made = match otherwise {
+                        Otherwise::Later => unwritten.make(&mut store, change),
+                        Otherwise::Never => unwritten.try_to_make(&mut store, change),
+                    };
                     // The main loop may have gone; the change counts all the same.
                     let _ = done.send(made);
                 }
@@ -195,12 +216,25 @@ impl StoreThread {
     ///
     /// # Errors
     ///
-    /// The disk is full or broken; the change may be lost.
+    /// The disk is full or broken; the change is made when it can be, and lost if the daemon ends before.
     pub async fn make(&self, change: Change) -> Result<(), StoreError> {
+        self.order(change, Otherwise::Later).await
+    }
+
+    /// Sets a record, and returns when it is durable.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full or broken; what was there before stays.
+    pub async fn keep(&self, record: Record) -> Result<(), StoreError> {
+        self.order(Change::Persist(record), Otherwise::Never).await
+    }
+
+    async fn order(&self, change: Change, otherwise: Otherwise) -> Result<(), StoreError> {
         let ended = || StoreError::System(io::Error::other("the thread of the store has ended"));
         let (done, answer) = oneshot::channel();
         let changes = self.changes.as_ref().ok_or_else(ended)?;
-        changes.send((change, done)).map_err(|_| ended())?;
+        changes.send((change, otherwise, done)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -216,7 +250,7 @@ impl Drop for StoreThread {
 }
 
 /// Changes that could not be written, by their keys: the kernel goes by them, so they are written when the disk lets
-/// them. There are no more than records.
+/// them. There are not many more than records.
 #[derive(Debug, Default)]
 struct Unwritten(BTreeMap<String, Change>);
 
@@ -225,16 +259,37 @@ impl Unwritten {
         self.0.retain(|_, change| store.change(|store| apply(store, change)).is_err());
     }
 
-    fn note(&mut self, change: Change, written: bool) {
-        let key = match &change {
-            Change::Persist(record) => record.key(),
-            Change::Forget(key) => key.clone(),
+    /// Makes a change, now or later.
+    fn make(&mut self, store: &mut Healing<impl Store>, change: Change) -> Result<(), StoreError> {
+        let made = store.change(|store| apply(store, &change));
+        match made {
+            Ok(()) => self.0.remove(&change.key()),
+            Err(_) => self.0.insert(change.key(), change),
         };
-        match written {
-            true => self.0.remove(&key),
-            false => self.0.insert(key, change),
-        };
+        made
     }
+
+    /// Makes a change now, or leaves what its key has. Where it failed in the middle, that is written again.
+    fn try_to_make(&mut self, store: &mut Healing<impl Store>, change: Change) -> Result<(), StoreError> {
+        let key = change.key();
+        let before = match self.0.get(&key) {
+            Some(unwritten) => unwritten.clone(),
+            None => store.read(|store| present(&*store, &key))?,
+        };
+        let made = store.change(|store| apply(store, &change));
+        if made.is_ok() {
+            self.0.remove(&key);
+        } else if store.read(|store| present(&*store, &key)).ok().as_ref() != Some(&before) {
+            self.0.insert(key, before);
+        }
+        made
+    }
+}
+
+/// The change that leads to what a key has.
+fn present(store: &impl Store, key: &str) -> Result<Change, StoreError> {
+    let record = store.get(key)?.and_then(|value| serde_json::from_slice(&value).ok());
+    Ok(record.map_or_else(|| Change::Forget(key.to_owned()), Change::Persist))
 }
 
 fn apply(store: &mut impl Store, change: &Change) -> Result<(), StoreError> {
@@ -252,6 +307,23 @@ fn apply(store: &mut impl Store, change: &Change) -> Result<(), StoreError> {
 fn with_access(store: Opened) -> (Opened, Access) {
     let access = if store.is_whole() { Access::Full } else { Access::ReadOnly };
     (store, access)
+}
+
+/// What a program is told where the disk fails.
+pub(super) fn refusal(error: &StoreError) -> Fault {
+    let (errno, advice) = match error {
+        StoreError::System(e) => match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (Errno::ENOSPC, "make room on the disk")
+            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                (Errno::EROFS, "make the data folder writable")
+            }
+            _ => (Errno::EIO, "see the daemon's log"),
+        },
+        StoreError::Damaged(_) | StoreError::Newer(_) => (Errno::EIO, "see the daemon's log"),
+    };
+    Fault::new(errno, format!("the store cannot be used: {error}; {advice}, and try again"))
 }
 
 /// Whether an error says that a disk can be read and not written.

@@ -1,4 +1,6 @@
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::*;
 
@@ -162,4 +164,53 @@ fn database_with_the_segments_of_an_earlier_daemon_is_opened_with_them_and_kept(
     drop(store);
     assert_eq!(StoreThread::open(&path).expect("opens").1.len(), 3);
     assert!(!folder.path().join("store.damaged-1").exists());
+}
+
+/// A store in memory that is shared with those that are opened later, and that fails after it has put a value.
+struct Torn(Arc<Mutex<BTreeMap<String, Vec<u8>>>>, Arc<AtomicBool>);
+
+impl Store for Torn {
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.0.lock().expect("no panic").put(key, value)
+    }
+
+    fn delete(&mut self, key: &str) -> Result<(), StoreError> {
+        self.0.lock().expect("no panic").delete(key)
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Store::get(&*self.0.lock().expect("no panic"), key)
+    }
+
+    fn walk(&self, prefix: &str, each: &mut dyn FnMut(&str, &[u8])) -> Result<(), StoreError> {
+        self.0.lock().expect("no panic").walk(prefix, each)
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(StoreError::System(io::ErrorKind::StorageFull.into())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn record_that_is_kept_or_refused_leaves_nothing_when_it_is_refused() {
+    let (contents, full) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let (inner, flag) = (Arc::clone(&contents), Arc::clone(&full));
+    let open = move || Ok((Torn(Arc::clone(&inner), Arc::clone(&flag)), Access::Full));
+    let store = StoreThread::run(Healing::new("records", open));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let keep = |record| runtime.block_on(store.keep(record));
+    let longer = |name: &str| Record::Mount(syscalls::client::mount("/longer.gguf", name));
+    keep(mount("a")).expect("there is room");
+    full.store(true, Ordering::SeqCst);
+    let error = keep(longer("a")).expect_err("it is not on the disk");
+    assert_eq!(refusal(&error).errno, Errno::ENOSPC);
+    keep(mount("b")).expect_err("nor is this");
+    runtime.block_on(store.make(Change::Persist(mount("c")))).expect_err("nor is this yet");
+    full.store(false, Ordering::SeqCst);
+    drop(store);
+    let found = records(&mut *contents.lock().expect("no panic")).expect("memory does not fail");
+    assert_eq!(found, [mount("a"), mount("c")], "what was refused is not there, and what was not refused is");
 }

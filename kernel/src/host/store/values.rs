@@ -5,7 +5,6 @@
 //! calls that write; they get ENOSPC or EROFS, and work again when it can. What was kept can be read meanwhile.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::thread;
 
@@ -17,7 +16,7 @@ use syscalls::{Errno, Fault, Reply};
 use super::frozen::Opener;
 use super::healing::Healing;
 use super::search::Search;
-use super::{Store, StoreError, with_access};
+use super::{Store, StoreError, refusal, with_access};
 use crate::core::effect::StoreOrder;
 
 /// How much a user may keep.
@@ -174,23 +173,6 @@ fn size(key: &str, value: &[u8]) -> u64 {
     (key.len() + value.len()) as u64
 }
 
-/// What a program is told where the disk fails.
-fn fault(error: &StoreError) -> Fault {
-    let (errno, advice) = match error {
-        StoreError::System(e) => match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                (Errno::ENOSPC, "make room on the disk")
-            }
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                (Errno::EROFS, "make the data folder writable")
-            }
-            _ => (Errno::EIO, "see the daemon's log"),
-        },
-        StoreError::Damaged(_) | StoreError::Newer(_) => (Errno::EIO, "see the daemon's log"),
-    };
-    Fault::new(errno, format!("the store cannot be used: {error}; {advice}, and try again"))
-}
-
 /// One order, and its number.
 type Numbered = (u64, u32, StoreOrder);
 
@@ -226,7 +208,7 @@ impl ValuesThread {
             for (number, uid, order) in waiting {
                 let act = |values: &mut Values<_>| values.carry_out(uid, &order);
                 let result = if changes(&order) { values.change(act) } else { values.read(act) };
-                done(number, result.unwrap_or_else(|error| Err(fault(&error))));
+                done(number, result.unwrap_or_else(|error| Err(refusal(&error))));
             }
         };
         let thread = thread::Builder::new().name("values".into()).spawn(work);

@@ -60,6 +60,9 @@ pub struct Machine {
     /// Steps that are to be withdrawn when they run.
     pub withdrawn: BTreeSet<(WorkerId, u64)>,
     pub records: BTreeMap<String, Record>,
+    /// Why the disk takes none that a call waits for, and what has come of those that came with the event at hand.
+    pub cannot_keep: Option<Errno>,
+    kept: Vec<(u64, Result<Reply, Fault>)>,
     /// What the journal comes to, and how much was written to it.
     pub images: Images,
     pub journal_bytes: usize,
@@ -117,6 +120,8 @@ impl Machine {
             pages_us: None,
             withdrawn: BTreeSet::new(),
             records: BTreeMap::new(),
+            cannot_keep: None,
+            kept: Vec::new(),
             images: Images::default(),
             journal_bytes: 0,
             values: disk::no_values(),
@@ -179,6 +184,9 @@ impl Machine {
         if self.events.is_multiple_of(self.check_every) && !self.kernel.is_ending() {
             assert!(self.images == self.kernel.images(), "what is on disk is not what there is");
         }
+        for (number, result) in std::mem::take(&mut self.kept) {
+            self.event(Event::Stored { number, result });
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -221,6 +229,16 @@ impl Machine {
             Effect::EndProgram { pid, grace_ms: _ } => self.programs_told_to_end.push(pid),
             Effect::WakeAt(at) => self.wake = at,
             Effect::Persist(record) => drop(self.records.insert(record.key(), record)),
+            Effect::Keep { number, record } => {
+                let result = match self.cannot_keep {
+                    Some(errno) => Err(Fault::new(errno, "the disk does not take it")),
+                    None => {
+                        self.records.insert(record.key(), record);
+                        Ok(Reply::Done {})
+                    }
+                };
+                self.kept.push((number, result));
+            }
             Effect::Forget(key) => drop(self.records.remove(&key)),
             Effect::Journal(entries) => {
                 self.journal_bytes += self.images.write(&entries);
