@@ -52,7 +52,9 @@ pub enum Effect {
     Persist(Record),
     /// Write a record to the store for a call that promises that it is there. `Stored` follows, when it is durable or
     /// could not be written; then what the store had under its key stays.
-    Keep { number: u64, record: Record },
+    Keep { number: u64, record: Box<Record> },
+    /// The store should have these records, whatever it has: write them when that is possible, and keep nothing waiting.
+    PutBack(Vec<Record>),
     /// Remove the record of this key from the store.
     Forget(String),
     /// Write what changed of processes that outlive the daemon. It survives the daemon's death when the effects behind it

@@ -87,6 +87,8 @@ pub enum Event {
     Booted { records: Vec<Record> },
     /// The host has many entries of the journal, or could not write the last of them: it wants them all in one.
     JournalLong,
+    /// The store could not be used any more and was begun anew: what it had is not on disk.
+    StoreEmptied,
     /// The time of the last `WakeAt` has come, or time passed in some other way.
     Tick,
     /// The program of a process runs, on a connection of its own.

@@ -257,6 +257,7 @@ impl Kernel {
                 self.start_enabled_services();
             }
             Event::JournalLong => self.checkpoint(),
+            Event::StoreEmptied => self.put_records_back(),
             Event::ProgramStarted { pid, conn, os_pid } => self.program_started(pid, conn, os_pid),
             Event::ProgramPrinted { pid, lines } => self.printed(pid, lines),
             Event::ProgramRefused { pid, fault } => self.program_refused(pid, &fault),

@@ -187,6 +187,11 @@ impl Kernel {
         }))
     }
 
+    /// The records of all segments.
+    pub(super) fn segment_records(&self) -> impl Iterator<Item = Record> {
+        self.segments.by_name.iter().map(|(name, segment)| self.segment_record(name, segment))
+    }
+
     /// Publishes again what was published when the daemon ended.
     pub(super) fn restore_segment(&mut self, record: SegmentRecord) {
         let Some(model) = self.models.values().find(|m| m.name == record.model).map(|m| m.id) else {

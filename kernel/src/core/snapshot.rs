@@ -77,6 +77,11 @@ impl Snapshots {
         self.kept.insert((record.uid, record.name.clone()), Arc::new(record));
     }
 
+    /// The records of all.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> {
+        self.kept.values().map(|record| Record::Snapshot(Box::new(SnapshotRecord::clone(record))))
+    }
+
     /// The logs of those that were made with a model file.
     pub(super) fn logs_of(&self, fingerprint: u64) -> Vec<(Space, Arc<Vec<Token>>)> {
         let of_it = self.kept.values().filter(|record| record.fingerprint == fingerprint);
@@ -141,7 +146,7 @@ impl Kernel {
             pending.waits = Waits::Store;
         }
         self.write_snapshot(id, record.tokens.len() as u32);
-        let kept = Record::Snapshot(Box::new(record.clone()));
+        let kept = Box::new(Record::Snapshot(Box::new(record.clone())));
         self.out.push(Effect::Keep { number: call.0, record: kept });
         self.snapshots.begun.insert(call, record);
     }

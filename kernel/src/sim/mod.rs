@@ -127,6 +127,7 @@ impl Simulation {
             | Effect::SignalProgram { .. }
             | Effect::EndProgram { .. }
             | Effect::Persist(_)
+            | Effect::PutBack(_)
             | Effect::Forget(_)
             | Effect::Journal(_)
             | Effect::Checkpoint(_)

@@ -1,8 +1,8 @@
 //! Snapshots: contexts that outlive their processes and the daemon, and say the same when they are opened again.
 
-use kernel::core::KernelConfig;
 use kernel::core::effect::Record;
 use kernel::core::event::ConnId;
+use kernel::core::{Event, KernelConfig};
 use syscalls::call::*;
 use syscalls::limits::SNAPSHOTS_PER_USER_MAX;
 use syscalls::{ContextId, Errno, Fault, Reply, Tokens};
@@ -81,6 +81,22 @@ fn snapshot_on_another_model_is_refused_with_what_to_do() {
     machine.call(conn, mount("same", "")).expect("the file under another name");
     let (context, _) = machine.restore(conn, "s").expect("the same file");
     assert_eq!(machine.generate(conn, context, 10).text, reference("", "tokens of m", 10));
+}
+
+#[test]
+fn store_that_is_begun_anew_gets_all_that_it_had() {
+    let mut machine = Machine::default();
+    machine.file = Some(1);
+    let conn = machine.connect(ADMIN);
+    machine.mount(conn, "m", "").expect("the script mounts");
+    let context = machine.open_with(conn, "precious");
+    machine.snapshot(conn, context, "s").expect("own context");
+    let share = Share { context, name: "p".into(), length: None, mode: 0o644 };
+    machine.call(conn, share).expect("own context");
+    machine.begin(conn, mount("not yet", ""));
+    let had = std::mem::take(&mut machine.records);
+    machine.event(Event::StoreEmptied);
+    assert_eq!((machine.records.len(), &machine.records), (4, &had));
 }
 
 #[test]

@@ -229,6 +229,7 @@ impl<A> World<A> {
             | Effect::SignalProgram { .. }
             | Effect::EndProgram { .. }
             | Effect::Persist(_)
+            | Effect::PutBack(_)
             | Effect::Keep { .. }
             | Effect::Forget(_)
             | Effect::Journal(_)

@@ -64,6 +64,19 @@ impl Kernel {
         self.restore(processes, images, interrupted);
     }
 
+    /// Has the store given all records that it should have. A model that is being mounted has none yet.
+    pub(in crate::core) fn put_records_back(&mut self) {
+        let mounted = self.models.values().filter(|m| !m.is_being_mounted());
+        let mounts = mounted.map(|m| Record::Mount(m.mount.clone()));
+        let registered = self.registered.values().cloned().map(Record::Registered);
+        let records = mounts.chain(registered).chain(self.segment_records()).chain(self.snapshots.records());
+        let records: Vec<Record> = records.collect();
+        let line =
+            format!("the store of records was begun anew; {} records are written to it", records.len());
+        self.out.push(Effect::Log(LogLevel::Warn, line));
+        self.out.push(Effect::PutBack(records));
+    }
+
     /// Has a new worker of a model started.
     pub(in crate::core) fn start_worker(&mut self, id: ModelId, delay_ms: u64) {
         self.resize_at_start(id);

@@ -200,6 +200,7 @@ impl Reactor {
                 () = self.journal.lacking(), if !self.kernel.is_ending() => {
                     self.step(Event::JournalLong).await;
                 }
+                () = self.store.emptied() => self.step(Event::StoreEmptied).await,
                 () = sleep_or_never(self.give_up_at) => {
                     tracing::warn!("the kernel did not end within {:?}; ending without it", self.end_patience);
                     self.ended = true;

@@ -53,7 +53,8 @@ impl Reactor {
             }
             Effect::WakeAt(at) => self.wake_at = at.map(|at| self.started + Duration::from_micros(at.0)),
             Effect::Persist(record) => self.keep(Change::Persist(record)).await,
-            Effect::Keep { number, record } => self.keep_for(number, record).await,
+            Effect::Keep { number, record } => self.keep_for(number, *record).await,
+            Effect::PutBack(records) => self.store.put_back(records),
             Effect::Forget(key) => self.keep(Change::Forget(key)).await,
             Effect::Journal(entries) => self.write(&entries),
             Effect::Checkpoint(entries) => self.rewrite(&entries),

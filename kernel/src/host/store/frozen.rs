@@ -130,6 +130,11 @@ impl Opened {
     pub fn is_whole(&self) -> bool {
         matches!(self, Opened::Whole(_))
     }
+
+    /// Whether it was begun when it was opened: there was none, or it was moved aside.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Opened::Whole(store) if store.store().is_new())
+    }
 }
 
 impl Store for Opened {

@@ -26,14 +26,14 @@ use std::time::Duration;
 use crossbeam::channel;
 use syscalls::{Errno, Fault};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::core::effect::Record;
 use frozen::{Opened, Opener};
 use healing::{Access, Healing};
 
-/// Changes that may wait for the disk.
-const CHANGES_WAITING_MAX: usize = 256;
+/// Orders that may wait for the disk.
+const ORDERS_WAITING_MAX: usize = 256;
 
 /// How long after a failure the disk is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -161,14 +161,21 @@ enum Otherwise {
     Never,
 }
 
-/// A change, and where to tell that it is durable.
-type Order = (Change, Otherwise, oneshot::Sender<Result<(), StoreError>>);
+/// What the thread is to do.
+enum Order {
+    /// Make a change, and tell that it is durable.
+    Make(Box<Change>, Otherwise, oneshot::Sender<Result<(), StoreError>>),
+    /// Write these records, now or when the disk lets them be.
+    PutBack(Vec<Record>),
+}
 
 /// A store at work on its thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct StoreThread {
-    changes: Option<channel::Sender<Order>>,
+    orders: Option<channel::Sender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
+    /// How often the database was begun anew since this was opened.
+    emptied: watch::Receiver<u64>,
 }
 
 impl StoreThread {
@@ -182,24 +189,30 @@ impl StoreThread {
         let mut store = opener.open()?;
         let records = records(&mut store)?;
         let store = with_access(store);
-        let open = move || opener.open().map(with_access);
-        Ok((StoreThread::run(Healing::opened("records", store, open)), records))
+        let (empties, emptied) = watch::channel(0);
+        let store = Healing::opened("records", store, opening_again(opener, empties));
+        Ok((StoreThread::run(store, emptied), records))
     }
 
     /// Takes a store that is open.
-    fn run(mut store: Healing<impl Store + 'static>) -> StoreThread {
-        let (changes, waiting) = channel::bounded::<Order>(CHANGES_WAITING_MAX);
+    fn run(mut store: Healing<impl Store + 'static>, emptied: watch::Receiver<u64>) -> StoreThread {
+        let (orders, waiting) = channel::bounded::<Order>(ORDERS_WAITING_MAX);
         let mut unwritten = Unwritten::default();
         let work = move || loop {
             match waiting.recv_timeout(if unwritten.0.is_empty() { NEVER } else { RETRY_PAUSE }) {
-                Ok((change, otherwise, done)) => {
+                Ok(Order::Make(change, otherwise, done)) => {
                     unwritten.write(&mut store);
                     let made = match otherwise {
-                        Otherwise::Later => unwritten.make(&mut store, change),
-                        Otherwise::Never => unwritten.try_to_make(&mut store, change),
+                        Otherwise::Later => unwritten.make(&mut store, *change),
+                        Otherwise::Never => unwritten.try_to_make(&mut store, *change),
                     };
                     // The main loop may have gone; the change counts all the same.
                     let _ = done.send(made);
+                }
+                Ok(Order::PutBack(records)) => {
+                    let changes = records.into_iter().map(Change::Persist);
+                    unwritten.0.extend(changes.map(|change| (change.key(), change)));
+                    unwritten.write(&mut store);
                 }
                 Err(channel::RecvTimeoutError::Timeout) => unwritten.write(&mut store),
                 Err(channel::RecvTimeoutError::Disconnected) => return unwritten.write(&mut store),
@@ -207,8 +220,9 @@ impl StoreThread {
         };
         let thread = thread::Builder::new().name("store".into()).spawn(work);
         StoreThread {
-            changes: Some(changes),
+            orders: Some(orders),
             thread: Some(thread.expect("the system has room for one thread")),
+            emptied,
         }
     }
 
@@ -233,15 +247,32 @@ impl StoreThread {
     async fn order(&self, change: Change, otherwise: Otherwise) -> Result<(), StoreError> {
         let ended = || StoreError::System(io::Error::other("the thread of the store has ended"));
         let (done, answer) = oneshot::channel();
-        let changes = self.changes.as_ref().ok_or_else(ended)?;
-        changes.send((change, otherwise, done)).map_err(|_| ended())?;
+        let orders = self.orders.as_ref().ok_or_else(ended)?;
+        orders.send(Order::Make(Box::new(change), otherwise, done)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
+    }
+
+    /// Waits until the database is begun anew, since the one that was open cannot be used: it lacks every record that was
+    /// made durable before.
+    pub async fn emptied(&mut self) {
+        // Who tells it ends with this, and not before.
+        if self.emptied.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Has records written that the database lacks. Nobody waits for it.
+    pub fn put_back(&self, records: Vec<Record>) {
+        if let Some(orders) = &self.orders {
+            // The thread is gone only when the daemon ends.
+            let _ = orders.send(Order::PutBack(records));
+        }
     }
 }
 
 impl Drop for StoreThread {
     fn drop(&mut self) {
-        drop(self.changes.take());
+        drop(self.orders.take());
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported when it happened.
             let _ = thread.join();
@@ -301,6 +332,20 @@ fn apply(store: &mut impl Store, change: &Change) -> Result<(), StoreError> {
         Change::Forget(key) => store.delete(key)?,
     }
     store.flush()
+}
+
+/// Opens a database again, and tells when it was begun anew.
+fn opening_again(
+    mut opener: Opener,
+    empties: watch::Sender<u64>,
+) -> impl FnMut() -> Result<(Opened, Access), StoreError> + Send + 'static {
+    move || {
+        let store = opener.open()?;
+        if store.is_new() {
+            empties.send_modify(|times| *times += 1);
+        }
+        Ok(with_access(store))
+    }
 }
 
 /// What may be done with a store that was opened.

@@ -51,7 +51,11 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 const BEGUN_KEY: &str = "begun";
 
 /// A sled database.
-pub struct Sled(sled::Db);
+pub struct Sled {
+    db: sled::Db,
+    /// It was begun when it was opened.
+    is_new: bool,
+}
 
 /// Opens the database in a folder. A damaged one, and one of a newer version, is moved aside, and a new one begun.
 ///
@@ -99,7 +103,7 @@ pub fn open_whole(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
             Err(sled::Error::Unsupported(_)) => open_when_unlocked(&config(SEGMENT_BYTES_BEFORE)),
             other => other,
         };
-        let store = Sled(opened.map_err(error)?);
+        let mut store = Sled { db: opened.map_err(error)?, is_new: false };
         store.begin(&folder.join(BEGUN_FILE))?;
         // Reads every value.
         Witnessed::open(store, folder.join(WITNESS_FILE))
@@ -184,16 +188,22 @@ pub(super) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Sled {
+    /// Whether it was begun when it was opened.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Makes sure that the log is the one that was begun, and begins it if none was.
-    fn begin(&self, file: &Path) -> Result<(), StoreError> {
-        if self.0.contains_key(BEGUN_KEY).map_err(error)? {
+    fn begin(&mut self, file: &Path) -> Result<(), StoreError> {
+        if self.db.contains_key(BEGUN_KEY).map_err(error)? {
             return Ok(());
         }
         if file.exists() {
             return Err(StoreError::Damaged("its log cannot be read and looks empty".into()));
         }
-        self.0.insert(BEGUN_KEY, &[]).map_err(error)?;
-        self.0.flush().map_err(error)?;
+        self.is_new = true;
+        self.db.insert(BEGUN_KEY, &[]).map_err(error)?;
+        self.db.flush().map_err(error)?;
         fs::write(file.with_file_name(VERSION_FILE), version_line(VERSION)).map_err(StoreError::System)?;
         // The key is durable before the file says so; a database killed in between is begun again, empty as it is.
         fs::File::create(file).and_then(|f| f.sync_all()).map_err(StoreError::System)
@@ -202,19 +212,19 @@ impl Sled {
 
 impl Store for Sled {
     fn put(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.0.insert(key, value).map(drop).map_err(error)
+        self.db.insert(key, value).map(drop).map_err(error)
     }
 
     fn delete(&mut self, key: &str) -> Result<(), StoreError> {
-        self.0.remove(key).map(drop).map_err(error)
+        self.db.remove(key).map(drop).map_err(error)
     }
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(key).map_err(error)?.map(|value| value.to_vec()))
+        Ok(self.db.get(key).map_err(error)?.map(|value| value.to_vec()))
     }
 
     fn walk(&self, prefix: &str, each: &mut dyn FnMut(&str, &[u8])) -> Result<(), StoreError> {
-        for entry in self.0.scan_prefix(prefix) {
+        for entry in self.db.scan_prefix(prefix) {
             let (key, value) = entry.map_err(error)?;
             let key =
                 std::str::from_utf8(&key).map_err(|_| StoreError::Damaged("a key is not UTF-8".into()))?;
@@ -226,6 +236,6 @@ impl Store for Sled {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.0.flush().map(drop).map_err(error)
+        self.db.flush().map(drop).map_err(error)
     }
 }

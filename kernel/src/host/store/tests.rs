@@ -199,7 +199,7 @@ fn record_that_is_kept_or_refused_leaves_nothing_when_it_is_refused() {
     let (contents, full) = (Arc::default(), Arc::new(AtomicBool::new(false)));
     let (inner, flag) = (Arc::clone(&contents), Arc::clone(&full));
     let open = move || Ok((Torn(Arc::clone(&inner), Arc::clone(&flag)), Access::Full));
-    let store = StoreThread::run(Healing::new("records", open));
+    let store = StoreThread::run(Healing::new("records", open), watch::channel(0).1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let keep = |record| runtime.block_on(store.keep(record));
     let longer = |name: &str| Record::Mount(syscalls::client::mount("/longer.gguf", name));
@@ -213,4 +213,23 @@ fn record_that_is_kept_or_refused_leaves_nothing_when_it_is_refused() {
     drop(store);
     let found = records(&mut *contents.lock().expect("no panic")).expect("memory does not fail");
     assert_eq!(found, [mount("a"), mount("c")], "what was refused is not there, and what was not refused is");
+}
+
+#[test]
+fn database_that_is_set_aside_while_it_is_in_use_is_told_of_and_can_be_filled_again() {
+    let (folder, path) = filled();
+    let (empties, emptied) = watch::channel(0);
+    let mut open = opening_again(Opener::new(&path), empties);
+    drop(open().expect("opens"));
+    assert_eq!(*emptied.borrow(), 0, "it has what it had");
+    let bytes = fs::read(path.join("db")).expect("it is on disk").len();
+    fs::write(path.join("db"), vec![0xa5; bytes]).expect("writes");
+    drop(open().expect("another one is begun"));
+    assert!(folder.path().join("store.damaged-1").exists() && *emptied.borrow() == 1);
+    let (store, records) = StoreThread::open(&path).expect("opens");
+    assert!(records.is_empty());
+    store.put_back(vec![mount("a"), mount("b")]);
+    make(&store, Change::Forget(mount("b").key()));
+    drop(store);
+    assert_eq!(StoreThread::open(&path).expect("opens").1, [mount("a")]);
 }

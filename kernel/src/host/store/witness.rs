@@ -61,6 +61,11 @@ impl<S: Store> Witnessed<S> {
         Ok(witnessed)
     }
 
+    /// The store itself.
+    pub(super) fn store(&self) -> &S {
+        &self.store
+    }
+
     /// Begins the file with what the store holds now.
     fn begin(&mut self) -> io::Result<()> {
         self.last = Line { number: 0, flushed: 0, sum: self.last.sum };

@@ -233,12 +233,13 @@ impl Machine {
                 let result = match self.cannot_keep {
                     Some(errno) => Err(Fault::new(errno, "the disk does not take it")),
                     None => {
-                        self.records.insert(record.key(), record);
+                        self.records.insert(record.key(), *record);
                         Ok(Reply::Done {})
                     }
                 };
                 self.kept.push((number, result));
             }
+            Effect::PutBack(records) => self.records.extend(records.into_iter().map(|r| (r.key(), r))),
             Effect::Forget(key) => drop(self.records.remove(&key)),
             Effect::Journal(entries) => {
                 self.journal_bytes += self.images.write(&entries);
