@@ -1,20 +1,23 @@
 //! The store on disk, in sled.
 //!
-//! sled 0.34 has five habits that matter here. It checks itself for damage by panicking as often as by an error,
+//! sled 0.34 has six habits that matter here. It checks itself for damage by panicking as often as by an error,
 //! so it is opened, and its values are read once, where a panic is caught. A log that it cannot read it takes for
 //! an empty one and says nothing, so a file beside the log and a key in it tell that there was one; and damage near
 //! the log's end it takes for a write that was not through, and drops what was acknowledged, so a
 //! [witness](super::witness) says what the log must hold. When it is
 //! killed while it opens, it can leave a half-written snapshot, `snap.N.generating`, on which every later open
-//! fails; those are removed first. And its cache may take a gigabyte; a few records need next to none.
+//! fails; those are removed first. Its cache may take a gigabyte; a few records need next to none. And what it flushes
+//! survives its own death alone: large values, which have files of their own (blobs), are left to the system, and of the
+//! log it has the bytes written, but not the length, nor what the disk keeps in a memory of its own. So both are synced
+//! here, the blobs first, since a log that names one that is not there is damaged.
 //!
 //! Its lock on the log can outlive its holder for a moment: a daemon that was killed is not gone at once, and a
 //! child has the descriptor between fork and exec. So opening waits a little for the lock.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::witness::Witnessed;
@@ -47,12 +50,21 @@ const VERSION: u32 = 1;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
+/// The file of sled's log, and the folder of what is too large for it.
+const LOG_FILE: &str = "db";
+const BLOB_FOLDER: &str = "blobs";
+
 /// A key that every database has from its beginning.
 const BEGUN_KEY: &str = "begun";
 
 /// A sled database.
 pub struct Sled {
     db: sled::Db,
+    /// Its log, to be synced.
+    log: File,
+    /// The folder of its blobs, and the number of the last one that is on the disk: later ones have greater numbers.
+    blobs: PathBuf,
+    synced: i64,
     /// It was begun when it was opened.
     is_new: bool,
 }
@@ -103,7 +115,7 @@ pub fn open_whole(folder: &Path) -> Result<Witnessed<Sled>, StoreError> {
             Err(sled::Error::Unsupported(_)) => open_when_unlocked(&config(SEGMENT_BYTES_BEFORE)),
             other => other,
         };
-        let mut store = Sled { db: opened.map_err(error)?, is_new: false };
+        let mut store = Sled::opened(opened.map_err(error)?, folder).map_err(StoreError::System)?;
         store.begin(&folder.join(BEGUN_FILE))?;
         // Reads every value.
         Witnessed::open(store, folder.join(WITNESS_FILE))
@@ -181,6 +193,15 @@ fn error(error: sled::Error) -> StoreError {
     }
 }
 
+/// The numbers of the blobs in a folder.
+fn numbers_in(blobs: &Path) -> io::Result<Vec<i64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(blobs)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i64>().ok()));
+    }
+    Ok(numbers)
+}
+
 /// What a panic said.
 pub(super) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
     let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -188,6 +209,29 @@ pub(super) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Sled {
+    /// What sled has opened.
+    fn opened(db: sled::Db, folder: &Path) -> io::Result<Sled> {
+        let (log, blobs) = (File::open(folder.join(LOG_FILE))?, folder.join(BLOB_FOLDER));
+        let synced = numbers_in(&blobs)?.into_iter().max().unwrap_or(-1);
+        Ok(Sled { db, log, blobs, synced, is_new: false })
+    }
+
+    /// Has those blobs on the disk that were written since the last time.
+    fn sync_blobs(&mut self) -> io::Result<()> {
+        let numbers = numbers_in(&self.blobs)?.into_iter().filter(|number| *number > self.synced);
+        let Some(last) = numbers.clone().max() else { return Ok(()) };
+        for number in numbers {
+            match File::open(self.blobs.join(number.to_string())) {
+                // sled has removed it meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?.sync_all()?,
+            }
+        }
+        File::open(&self.blobs)?.sync_all()?;
+        self.synced = last;
+        Ok(())
+    }
+
     /// Whether it was begun when it was opened.
     pub(super) fn is_new(&self) -> bool {
         self.is_new
@@ -203,10 +247,10 @@ impl Sled {
         }
         self.is_new = true;
         self.db.insert(BEGUN_KEY, &[]).map_err(error)?;
-        self.db.flush().map_err(error)?;
+        self.flush()?;
         fs::write(file.with_file_name(VERSION_FILE), version_line(VERSION)).map_err(StoreError::System)?;
         // The key is durable before the file says so; a database killed in between is begun again, empty as it is.
-        fs::File::create(file).and_then(|f| f.sync_all()).map_err(StoreError::System)
+        File::create(file).and_then(|f| f.sync_all()).map_err(StoreError::System)
     }
 }
 
@@ -236,6 +280,27 @@ impl Store for Sled {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.db.flush().map(drop).map_err(error)
+        self.sync_blobs().map_err(StoreError::System)?;
+        self.db.flush().map_err(error)?;
+        self.log.sync_data().map_err(StoreError::System)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_of_large_values_are_synced_with_the_change_that_made_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened = sled::Config::new().path(folder.path()).segment_size(SEGMENT_BYTES).open();
+        let mut store = Sled::opened(opened.expect("opens"), folder.path()).expect("it is on disk");
+        let mut before = store.synced;
+        for n in 0..3 {
+            store.put(&format!("large/{n}"), &vec![n; 1 << 20]).expect("there is room");
+            store.flush().expect("there is room");
+            assert!(store.synced > before, "{} after {before}", store.synced);
+            before = store.synced;
+        }
     }
 }
