@@ -120,6 +120,23 @@ fn process_that_does_not_outlive_the_daemon_is_told_of_once_and_never_runs_again
 }
 
 #[test]
+fn journal_that_is_to_be_written_anew_gets_what_has_changed_in_any_case() {
+    let (mut before, conn, context) = generating("", 10);
+    before.checkpoints_fail = true;
+    before.event(Input::JournalLong);
+    let call = before.begin(conn, append_bytes(context, " and so on"));
+    before.event(Input::JournalLong);
+    before.run();
+    before.reply(conn, call).expect("it is through").expect("there is room");
+    let pid = before.pid(conn);
+    let mut machine = before.crashed(KernelConfig::default());
+    machine.run();
+    let user = machine.connect(7);
+    attach(&mut machine, user, pid);
+    assert_eq!(tokens(&mut machine, user, pid, context).len(), 12 + 60 + 10);
+}
+
+#[test]
 fn processes_that_were_interrupted_are_told_of_before_the_journal_forgets_them() {
     let mut kernel = Kernel::new(KernelConfig::default(), 1);
     let records = vec![Record::Interrupted { pid: Pid(5), uid: 7, name: "gone".into() }];

@@ -120,10 +120,7 @@ impl Kernel {
         if journal.closed {
             return;
         }
-        if journal.whole {
-            self.write_whole();
-            return journal.last_words.into_iter().for_each(|words| self.write_first(words));
-        }
+        let (whole, last_words) = (journal.whole, journal.last_words.take());
         let mut entries = Vec::new();
         for (id, grown) in std::mem::take(&mut journal.grown) {
             let Some(context) = self.contexts.get_mut(&id) else { continue };
@@ -142,7 +139,14 @@ impl Kernel {
         for id in journal.contexts {
             self.write_context(id, &mut entries);
         }
-        self.write_first(Effect::Journal(entries));
+        if whole {
+            self.write_whole();
+            last_words.into_iter().for_each(|words| self.write_first(words));
+        }
+        // What is written anew may find no room, and then what there was before goes on.
+        if !whole || !entries.is_empty() {
+            self.write_first(Effect::Journal(entries));
+        }
     }
 
     fn write_whole(&mut self) {

@@ -104,6 +104,9 @@ impl Reactor {
                 tracing::info!("the journal of processes is written again");
             }
             Ok(()) => {}
+            Err(e) if self.journal.retry_at().is_none() => {
+                tracing::warn!("{e}; the journal of processes cannot be made shorter, and goes on");
+            }
             Err(e) => {
                 log::once(
                     &mut self.journal_fails,

@@ -7,9 +7,9 @@
 //!
 //! A batch that ends in the middle was never told of and is cut off. One that is damaged ends what can be used, and the
 //! file is kept aside under another name, as is one of another version; what can be used begins a new one. When a file
-//! has become long, the kernel gives all entries anew, and they take its place in one move. A write that failed is made
-//! up for in the same way, and so is a file that could not be opened to be written, because the disk is full or
-//! read-only.
+//! has become long, the kernel gives all entries anew, and they take its place in one move; where the disk has no room for
+//! both, the long one goes on. A write that failed is made up for in the same way, and so is a file that could not be
+//! opened to be written, because the disk is full or read-only.
 
 mod form;
 
@@ -41,6 +41,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often a disk that was full or broken is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a file goes on as it is that could not be written anew, though it lacks nothing.
+const PUT_OFF: Duration = Duration::from_secs(60);
+
 /// The journal, open to be written.
 #[derive(Debug)]
 pub struct Journal {
@@ -55,6 +58,8 @@ pub struct Journal {
     rewritten: u64,
     /// A batch is missing, and when to try again to write all that there is.
     lacks: Option<Instant>,
+    /// It could not be written anew, lacks nothing, and when to try again.
+    put_off: Option<Instant>,
     /// What the path has cannot be used, and could not be kept under another name.
     to_set_aside: bool,
 }
@@ -80,6 +85,7 @@ impl Journal {
             end,
             rewritten: 0,
             lacks: None,
+            put_off: None,
             to_set_aside: false,
         };
         match journal.begin(&read, &bytes) {
@@ -174,7 +180,7 @@ impl Journal {
 
     /// Whether all entries should be written anew.
     pub fn is_long(&self) -> bool {
-        match self.lacks {
+        match self.lacks.or(self.put_off) {
             Some(retry) => Instant::now() >= retry,
             None => self.version < VERSION || self.end > REWRITE_BYTES_MIN.max(2 * self.rewritten),
         }
@@ -198,19 +204,29 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// The disk is full or broken; the file is as it was.
+    /// The disk is full or broken; the file is as it was. If it lacks nothing, it goes on.
     pub fn rewrite(&mut self, entries: &[Entry]) -> io::Result<()> {
         match self.write_new(entries) {
             Ok((file, end)) => {
                 self.file = Some(file);
-                (self.version, self.end, self.rewritten, self.lacks) = (VERSION, end, end, None);
+                (self.version, self.end, self.rewritten) = (VERSION, end, end);
+                (self.lacks, self.put_off) = (None, None);
                 Ok(())
             }
             Err(e) => {
-                self.lacks = Some(Instant::now() + RETRY_EVERY);
+                let (now, is_whole) = (Instant::now(), self.is_whole());
+                match is_whole {
+                    true => self.put_off = Some(now + PUT_OFF),
+                    false => self.lacks = Some(now + RETRY_EVERY),
+                }
                 Err(refused(&self.path, &e))
             }
         }
+    }
+
+    /// Whether the file has all that it was given.
+    fn is_whole(&self) -> bool {
+        self.lacks.is_none() && self.file.as_ref().is_some_and(|synced| synced.ask().is_ok())
     }
 
     fn write_new(&mut self, entries: &[Entry]) -> io::Result<(Synced, u64)> {

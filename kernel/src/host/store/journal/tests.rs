@@ -191,6 +191,23 @@ fn journal_that_grows_is_written_anew_at_twice_its_length() {
     assert!(journal.is_long());
 }
 
+#[test]
+fn journal_that_cannot_be_written_anew_goes_on_as_long_as_it_is() {
+    let (folder, path) = filled();
+    let (mut journal, _) = Journal::open(&path).expect("opens");
+    let in_the_way = folder.path().join("processes.new");
+    fs::create_dir(&in_the_way).expect("there is room");
+    assert!(journal.rewrite(&[began(9)]).is_err());
+    assert!(journal.retry_at().is_none() && !journal.is_long(), "not at once");
+    journal.append(&[began(5)]).expect("room");
+    assert_eq!(pids(&path), [2, 3, 4, 5]);
+    journal.put_off = Some(Instant::now());
+    assert!(journal.is_long(), "it is tried again");
+    fs::remove_dir(&in_the_way).expect("is there");
+    journal.rewrite(&[began(9)]).expect("room");
+    assert_eq!((pids(&path), journal.is_long()), (vec![9], false));
+}
+
 /// What a daemon of version 1 left when it was killed: a persistent process with a message and a child, in the middle of
 /// a generation, and one that does not outlive it.
 const JOURNAL_1: &[u8] = include_bytes!("../fixtures/processes-1");
