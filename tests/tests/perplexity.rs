@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use harness::{Daemon, output, shared_data};
+use harness::{Daemon, said, shared_data};
 use syscalls::call::{Attention, Generate, Mount};
 use syscalls::client::blocking::Client;
 use syscalls::client::mount;
@@ -52,7 +52,7 @@ fn cost(client: &mut Client, model: &str, window: &[Token]) -> f64 {
             stream: false,
             logprobs: Some(LOGPROBS_MAX),
             ignore_eos: false,
-            ..output::greedy(context, 1)
+            ..said::greedy(context, 1)
         };
         let told = client.generate(one, |_| {}).unwrap().logprobs;
         let likely = told[0].top.iter().find(|other| other.token == *token).expect("all tokens are told");
