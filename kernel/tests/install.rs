@@ -186,15 +186,16 @@ fn installed_daemon_serves_and_is_removed_without_its_data() {
 const PACKAGE_OF_NOTHING: &str = r#"
 mkdir "$0/built" "$0/tools" "$0/out"
 echo '#!/bin/sh' >"$0/tools/strip"
-for name in llmsh translator summariser qa chat llmasos-driver llmasos-jail llmasos-trainer; do
+for name in llmsh translator summariser qa chat llmasos-driver llmasos-jail; do
   cp "$0/tools/strip" "$0/built/$name"
 done
 cat >"$0/built/llmasos" <<'END'
 #!/bin/sh
-for name in llmasos llmsh translator summariser qa chat; do
+for name in $(case $0 in *trainer) echo llmasos-trainer;; *) echo llmasos llmsh translator summariser qa chat;; esac); do
   touch "$2/$name.1" "$2/$name.bash" "$2/_$name" "$2/$name.fish"
 done
 END
+cp "$0/built/llmasos" "$0/built/llmasos-trainer"
 chmod 755 "$0"/*/*
 touch "$0/out/llmasos_0.0.1_all.deb"
 PATH="$0/tools:$PATH" exec "$1" "$0/built" "$0/out"

@@ -23,6 +23,8 @@ const PROMPT: u32 = 400;
 const ANSWER: u32 = 24;
 
 const MODEL: &str = "m";
+/// Bytes of a page of the starter model: a key and a value of 160 half floats for each token in each of its five layers.
+const PAGE_BYTES: u64 = PAGE as u64 * 5 * 2 * 160 * 2;
 
 fn mount_starter(daemon: &Daemon, deterministic: bool) {
     // Two daemons measure for themselves which attention kernel is the fastest, and need not find the same.
@@ -89,8 +91,7 @@ fn begun(deterministic: bool) -> (Daemon, Pid, ContextId, Said, [Said; 2]) {
     assert!(!deterministic || said == first, "{said:?} here, {first:?} elsewhere");
     let whole = u64::from((PROMPT + ANSWER - 1) / PAGE);
     // Slots count as soon as they are given, and bytes when the worker has written them.
-    let model = daemon.client().models().unwrap().remove(0);
-    let bytes = whole * model.memory[0].pool_bytes / u64::from(model.frames_total);
+    let bytes = whole * PAGE_BYTES;
     wait_until("the pages on disk", || {
         let stats = stats(&daemon);
         stats.pages_disk >= whole && stats.swap_out_bytes >= bytes

@@ -40,9 +40,9 @@ enum Command {
         /// `packed` for all kernels, `unpacked` for those that read weights as the file has them.
         #[arg(long, default_value = "packed")]
         arithmetic: String,
-        /// Compares the blocked attention kernel with ggml's instead.
-        #[arg(long)]
-        attention: bool,
+        /// Compares one of this program's own kernels with ggml's instead.
+        #[arg(long, value_enum)]
+        kernel: Option<llama::Kernel>,
     },
     /// Times a model with each attention kernel, in alternation.
     Attention {
@@ -88,8 +88,8 @@ fn main() -> ExitCode {
     start_log();
     let result = match Arguments::parse().command {
         Command::Run { load } => worker::run(load),
-        Command::Probe { arithmetic, attention } => {
-            llama::arithmetic::trial(&arithmetic, attention).map_err(anyhow::Error::msg)
+        Command::Probe { arithmetic, kernel } => {
+            llama::arithmetic::trial(&arithmetic, kernel).map_err(anyhow::Error::msg)
         }
         Command::Attention { model, threads, rounds, only } => {
             llama::contest::run(&model, threads, rounds, &only)

@@ -22,8 +22,8 @@ use nix::unistd::{getpid, getppid};
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::accelerator::{self, Kernel};
 use super::batch::Output;
-use super::blocked;
 use super::context::{Context, ContextSettings};
 use super::made::Made;
 use super::measured::Measured;
@@ -112,24 +112,25 @@ fn first_that_passes(
     Err(DriverFault::new(Errno::ENODEV, message))
 }
 
-/// Whether the blocked attention kernel gives what ggml's does, from an earlier finding or from a trial.
-pub fn trusts_blocked(arithmetic: Arithmetic, measured: &Measured) -> bool {
-    if let Some(finding) = measured.get("blocked", arithmetic.name()) {
+/// Whether a kernel of this program gives what ggml's does, from an earlier finding or from a trial.
+pub fn trusts(kernel: Kernel, arithmetic: Arithmetic, measured: &Measured) -> bool {
+    let (name, key) = (kernel.name(), format!("kernel of {}", kernel.name()));
+    if let Some(finding) = measured.get(&key, arithmetic.name()) {
         return finding == "agrees";
     }
-    let trial = || run_trial(trial_command(arithmetic)?.arg("--attention"));
+    let trial = || run_trial(trial_command(arithmetic)?.args(["--kernel", name]));
     let finding = match trial() {
         Ok(()) => "agrees",
         Err(Trouble::NotRun(fault)) => {
-            tracing::warn!("the blocked attention kernel is left out for now: {fault}");
+            tracing::warn!("the kernel of {name} is left out for now: {fault}");
             return false;
         }
         Err(Trouble::Failed(how)) => {
-            tracing::warn!("the blocked attention kernel is left out: {how}");
+            tracing::warn!("the kernel of {name} is left out: {how}");
             "differs"
         }
     };
-    measured.put("blocked", arithmetic.name(), finding);
+    measured.put(&key, arithmetic.name(), finding);
     finding == "agrees"
 }
 
@@ -193,17 +194,17 @@ fn death(status: ExitStatus, said: &str) -> String {
     }
 }
 
-/// The child's part: runs every kind of kernel once, and compares the fast ones with the safe ones; or compares the
-/// blocked attention kernel with ggml's.
+/// The child's part: runs every kind of kernel once, and compares the fast ones with the safe ones; or compares a
+/// kernel of this program with ggml's.
 ///
 /// # Errors
 ///
 /// What was wrong, if the process lived through it.
-pub fn trial(name: &str, attention: bool) -> Result<(), String> {
+pub fn trial(name: &str, kernel: Option<Kernel>) -> Result<(), String> {
     let arithmetic = Arithmetic::from_name(name).ok_or("the arithmetic is `packed` or `unpacked`")?;
     super::load::start_backend(arithmetic);
-    if attention {
-        return blocked::agrees();
+    if let Some(kernel) = kernel {
+        return accelerator::agrees(kernel);
     }
     [TensorType::Q8_0, TensorType::Q4_0, TensorType::F16, TensorType::F32]
         .into_iter()
@@ -308,8 +309,8 @@ mod tests {
 
     #[test]
     fn trial_passes_on_the_machine_that_built_this() {
-        assert_eq!(trial("packed", false), Ok(()));
-        assert_eq!(trial("unpacked", false), Ok(()));
-        assert!(trial("other", false).is_err());
+        assert_eq!(trial("packed", None), Ok(()));
+        assert_eq!(trial("unpacked", None), Ok(()));
+        assert!(trial("other", None).is_err());
     }
 }

@@ -20,8 +20,8 @@ use drivers::wire::{Asid, DriverFault};
 use syscalls::call::Attention;
 use syscalls::{Errno, Token};
 
+use super::accelerator::{self, Kernel};
 use super::batch::Output;
-use super::blocked;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::made::Made;
 use super::measured::Measured;
@@ -57,7 +57,13 @@ const KERNELS: [(Attention, &str); 3] =
 /// The kernel that is fastest here for heads of this shape.
 pub fn choose(header: &Header, measured: &Measured) -> Attention {
     let Some(shape) = heads_of(header) else { return UNMEASURED };
-    let key = format!("{} {} {} {}", shape.heads, shape.kv_heads, shape.embedding, blocked::usable());
+    let key = format!(
+        "{} {} {} {}",
+        shape.heads,
+        shape.kv_heads,
+        shape.embedding,
+        accelerator::usable(Kernel::Attention)
+    );
     let kept = measured.get("attention", &key);
     if let Some((attention, _)) = KERNELS.iter().find(|(_, name)| kept.as_deref() == Some(name)) {
         return *attention;
@@ -240,7 +246,7 @@ mod tests {
         let measured = Measured::new(folder.path().to_str());
         let chosen = choose(&header, &measured);
         assert_ne!(chosen, Attention::Auto);
-        let key = format!("4 2 128 {}", blocked::usable());
+        let key = format!("4 2 128 {}", accelerator::usable(Kernel::Attention));
         let kept = measured.get("attention", &key).expect("it is kept");
         let name = KERNELS.iter().find(|(attention, _)| *attention == chosen).expect("it is known").1;
         assert_eq!(kept, name);

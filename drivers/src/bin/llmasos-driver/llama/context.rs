@@ -11,8 +11,9 @@ use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
+use super::accelerator::{self, Kernel, Wants};
 use super::batch::Batch;
-use super::blocked;
+use super::devices;
 use super::log;
 use super::model::Model;
 use super::threadpool::Threadpool;
@@ -65,6 +66,8 @@ pub struct Context {
     memory_bytes: MemoryBytes,
     /// The kernel that runs, which is the fused one where the blocked one does not take the model's heads.
     attention: Attention,
+    /// The kernels of this program that compute in passes.
+    wants: Wants,
 }
 
 /// What a context takes of the device's memory, as far as llama.cpp says it: to a hundredth of a mebibyte.
@@ -101,14 +104,17 @@ impl Context {
         log::forget();
         // SAFETY: the model is loaded, and the `Arc` in the context keeps it so.
         let set_up = || unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
-        let (raw, attention) = match settings.attention {
-            Attention::Blocked if blocked::usable() => {
-                let (raw, account) = blocked::during(std::ptr::null_mut(), set_up);
-                (raw, if account.all_taken() { Attention::Blocked } else { Attention::Flash })
-            }
-            Attention::Blocked => (set_up(), Attention::Flash),
-            other => (set_up(), other),
+        let wants = Wants {
+            attention: settings.attention == Attention::Blocked && accelerator::usable(Kernel::Attention),
+            // ggml moves large products with weights in main memory to a graphics device, if the CPU's backend has them.
+            products: accelerator::usable(Kernel::Products) && !devices::any(),
         };
+        let (raw, all_taken) = accelerator::during(wants, std::ptr::null_mut(), set_up);
+        let attention = match settings.attention {
+            Attention::Blocked if !all_taken => Attention::Flash,
+            other => other,
+        };
+        let wants = Wants { attention: attention == Attention::Blocked, ..wants };
         let raw = NonNull::new(raw).ok_or_else(|| {
             let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
             let message = format!(
@@ -133,6 +139,7 @@ impl Context {
             withdrawal: None,
             memory_bytes,
             attention,
+            wants,
         })
     }
 
@@ -289,14 +296,8 @@ impl Context {
         let (context, batch) = (self.raw.as_ptr(), self.batch.as_raw());
         // SAFETY: the batch's arrays have the lengths that it says, and live through the call.
         let decode = || unsafe { sys::llama_decode(context, batch) };
-        let answer = match self.attention {
-            Attention::Blocked => {
-                let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), Threadpool::raw);
-                blocked::during(pool, decode).0
-            }
-            _ => decode(),
-        };
-        match answer {
+        let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), Threadpool::raw);
+        match accelerator::during(self.wants, pool, decode).0 {
             0 => Ok(()),
             1 => Err(DecodeError::NoSlot),
             2 => Err(DecodeError::Withdrawn),

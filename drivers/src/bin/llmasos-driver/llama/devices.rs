@@ -55,6 +55,11 @@ pub fn name_for(request: &LoadRequest) -> String {
     graphics.unwrap_or_else(|| MAIN_MEMORY.into())
 }
 
+/// Whether there is a graphics device.
+pub fn any() -> bool {
+    all().next().is_some()
+}
+
 fn all() -> impl Iterator<Item = sys::ggml_backend_dev_t> {
     // SAFETY: only counts.
     let count = unsafe { sys::ggml_backend_dev_count() };

@@ -14,11 +14,11 @@ use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
+use super::accelerator::{self, Kernel};
 use super::alone::{self, Alone, BLOCK_TOKENS};
 use super::arithmetic::{self, Arithmetic};
 use super::attention;
 use super::backends;
-use super::blocked;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::devices;
 use super::embed::Abilities;
@@ -57,10 +57,14 @@ pub fn load(request: &LoadRequest, progress: &mut dyn FnMut(f32)) -> Result<Box<
     let headers = files.headers()?;
     let measured = Measured::new(request.cache_dir.as_deref());
     let arithmetic = arithmetic::find_out(&measured)?;
-    if matches!(request.attention, Attention::Auto | Attention::Blocked)
-        && !arithmetic::trusts_blocked(arithmetic, &measured)
-    {
-        blocked::distrust();
+    let mut wanted = vec![Kernel::Products];
+    wanted.extend(
+        matches!(request.attention, Attention::Auto | Attention::Blocked).then_some(Kernel::Attention),
+    );
+    for kernel in wanted.into_iter().filter(|kernel| kernel.is_known()) {
+        if !arithmetic::trusts(kernel, arithmetic, &measured) {
+            accelerator::distrust(kernel);
+        }
     }
     load_with(request, &files, headers, arithmetic, progress)
 }
@@ -137,7 +141,7 @@ pub fn start_backend(arithmetic: Arithmetic) {
         // SAFETY: called once, before anything else of llama.cpp.
         unsafe { sys::llama_backend_init() };
         backends::load(arithmetic);
-        blocked::register();
+        accelerator::register();
     });
 }
 

@@ -8,6 +8,7 @@
 //! What llama.cpp would answer with an abort is checked before it is asked: [`drivers::contract`] checks steps,
 //! [`pool`] counts cells, [`alphabet`] checks texts.
 
+mod accelerator;
 mod alone;
 mod alphabet;
 pub mod arithmetic;
@@ -29,6 +30,7 @@ mod measured;
 mod model;
 mod paging;
 mod pool;
+mod product;
 mod rows;
 mod sample;
 mod source;
@@ -41,5 +43,6 @@ mod tests;
 mod text;
 mod threadpool;
 
+pub use accelerator::Kernel;
 pub use devices::found as devices;
 pub use load::load;

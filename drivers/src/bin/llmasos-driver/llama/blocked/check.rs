@@ -8,9 +8,8 @@ use std::ffi::c_void;
 use half::f16;
 use llama_cpp_sys_2 as sys;
 
-use super::instance::{Instance, Outcome};
-use super::micro::Kernels;
-use super::{device, kernels};
+use super::super::accelerator::{self, Instance, Outcome};
+use super::{Kernels, supports};
 
 /// How far results may be apart. Values are below 1 and results are averages of them. ggml adds them up in half floats
 /// and rounds queries to half floats, each good for about 10⁻³; kernels that are wrong differ by more than 10⁻¹.
@@ -141,7 +140,7 @@ impl Tensors {
     pub fn by(&self, instance: &mut Instance, pool: sys::ggml_threadpool_t) -> Result<Vec<f32>, String> {
         // SAFETY: the node and its memory live; it is checked that the kernel supports it.
         unsafe {
-            if !device::supports(&*self.node) {
+            if !supports(&*self.node) {
                 return Err("the operation is not supported".into());
             }
             let result = (*self.node).data.cast::<f32>();
@@ -197,20 +196,25 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// A backend with these kernels alone.
+pub fn instance(kernels: &'static Kernels) -> Instance {
+    Instance::new(accelerator::Kernels { attention: Some(kernels), products: None })
+}
+
 /// The kernel that would be used gives what ggml's gives.
 ///
 /// # Errors
 ///
 /// How they differ, or that there is no kernel for this CPU.
 pub fn agrees() -> Result<(), String> {
-    let kernels = kernels::known().first().copied().ok_or("this CPU has none of its instruction sets")?;
+    let kernels = super::kernels().ok_or("this CPU has none of its instruction sets")?;
     cases().iter().try_for_each(|case| compare(case, kernels))
 }
 
 fn compare(case: &Case, kernels: &'static Kernels) -> Result<(), String> {
     let tensors = Tensors::new(case);
     let expected = tensors.by_ggml()?;
-    let found = tensors.by(&mut Instance::new(kernels), std::ptr::null_mut())?;
+    let found = tensors.by(&mut instance(kernels), std::ptr::null_mut())?;
     let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
     // A result that is no number is further apart than any.
     match apart.clone().all(|apart| apart <= APART_MAX) {

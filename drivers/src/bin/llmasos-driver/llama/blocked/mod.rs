@@ -5,9 +5,8 @@
 //! cells by who sees them ([`plan`]), cuts the work for threads ([`share`]), and computes all rows that see a tile of
 //! cells together ([`unit`], [`micro`]). Queries, scores and sums are 32-bit floats throughout.
 //!
-//! It stands behind ggml's interface for accelerators ([`interface`], [`device`]), so llama.cpp's graphs find it by
-//! themselves; ggml's own threads do the work ([`crew`]). What it does not support (see [`device::supports`]) is left
-//! to ggml's fused kernel.
+//! It stands behind ggml's interface for [accelerators](super::accelerator). What it does not support (see [`supports`])
+//! is left to ggml's fused kernel.
 //!
 //! # What a result depends on
 //!
@@ -22,48 +21,26 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod backend;
 mod check;
-mod crew;
-mod device;
-mod instance;
-mod interface;
 mod job;
 mod kernels;
 mod lanes;
 mod merge;
 mod micro;
+mod pass;
 mod plan;
 mod share;
+mod supported;
 #[cfg(test)]
 mod tests;
-mod turn;
 mod unit;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+pub use check::{agrees, numbers};
+pub use micro::Kernels;
+pub use pass::Pass;
+pub use supported::supports;
 
-pub use check::agrees;
-pub use turn::during;
-
-/// The kernel has failed its comparison with ggml's and is not used.
-static DISTRUSTED: AtomicBool = AtomicBool::new(false);
-
-/// Makes the kernel known to ggml, where this CPU and this ggml are such that it can run. Once in a process, after the
-/// CPU backend is there and before any context is.
-pub fn register() {
-    let Some(kernels) = kernels::known().first().copied() else { return };
-    if interface::fits() {
-        tracing::debug!("attention in blocks with {}", kernels.name);
-        device::register(kernels);
-    }
-}
-
-/// Leaves the kernel out from now on.
-pub fn distrust() {
-    DISTRUSTED.store(true, Ordering::Relaxed);
-}
-
-/// Whether contexts may use the kernel here.
-pub fn usable() -> bool {
-    device::registered() && !DISTRUSTED.load(Ordering::Relaxed)
+/// The fastest kernels that this CPU has.
+pub fn kernels() -> Option<&'static Kernels> {
+    kernels::known().first().copied()
 }

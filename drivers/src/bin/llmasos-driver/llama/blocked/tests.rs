@@ -7,9 +7,9 @@ use std::ffi::c_void;
 use half::f16;
 use proptest::prelude::*;
 
+use super::super::accelerator::Abort;
 use super::super::threadpool::Threadpool;
-use super::check::{Case, Tensors, numbers};
-use super::instance::{Abort, Instance};
+use super::check::{Case, Tensors, instance, numbers};
 use super::kernels::known;
 use super::plan::{Mask, Plan};
 use super::share::Share;
@@ -145,7 +145,7 @@ proptest! {
         let tensors = Tensors::new(&case);
         let expected = exact(&case, &tensors);
         for kernels in known() {
-            let mut instance = Instance::new(kernels);
+            let mut instance = instance(kernels);
             let found = tensors.by(&mut instance, std::ptr::null_mut()).unwrap();
             assert_near(&case, &found, &expected, APART_MAX, kernels.name);
             let pool = Threadpool::new(3).unwrap();
@@ -197,7 +197,7 @@ fn mask_that_is_written_for_another_pass_is_read_again() {
     second.mask = mask(Sight::Holes, second.rows, second.cells, 2);
     let tensors = Tensors::new(&first);
     for kernels in known() {
-        let mut instance = Instance::new(kernels);
+        let mut instance = instance(kernels);
         for (case, announced) in [(&first, true), (&second, true), (&first, false)] {
             tensors.write_mask(&case.mask);
             if announced {
@@ -217,7 +217,7 @@ fn operation_stops_when_it_is_told_to() {
     let abort: Abort = (always, std::ptr::null_mut());
     let tensors = Tensors::new(&small_case(3));
     for kernels in known() {
-        let mut instance = Instance::new(kernels);
+        let mut instance = instance(kernels);
         instance.set_abort(Some(abort));
         let said = tensors.by(&mut instance, std::ptr::null_mut());
         assert!(said.as_ref().is_err_and(|why| why.contains("Stopped")), "{said:?}");
@@ -248,7 +248,7 @@ fn result_is_nearer_to_the_exact_one_than_that_of_ggml() {
     };
     let ggml = apart(tensors.by_ggml().unwrap());
     for kernels in known() {
-        let ours = apart(tensors.by(&mut Instance::new(kernels), std::ptr::null_mut()).unwrap());
+        let ours = apart(tensors.by(&mut instance(kernels), std::ptr::null_mut()).unwrap());
         assert!(ours * 10.0 < ggml, "{ours} with {}, {ggml} by ggml", kernels.name);
     }
 }

@@ -7,14 +7,13 @@ use llama_cpp_sys_2 as sys;
 use super::device::NAME;
 use super::instance::{Instance, Outcome};
 use super::interface::Backend;
-use super::micro::Kernels;
-use super::turn;
+use super::{Kernels, turn};
 
 /// Tells this backend from others, as ggml wants it: bytes that mean nothing.
-static GUID: sys::ggml_guid = *b"llmasos-blocked\0";
+static GUID: sys::ggml_guid = *b"llmasos-kernels\0";
 
 /// A backend of the device, which ggml frees.
-pub fn new(device: sys::ggml_backend_dev_t, kernels: &'static Kernels) -> sys::ggml_backend_t {
+pub fn new(device: sys::ggml_backend_dev_t, kernels: Kernels) -> sys::ggml_backend_t {
     let absent = std::ptr::null();
     let instance = Box::into_raw(Box::new(Instance::new(kernels)));
     let backend = Backend {
@@ -77,7 +76,7 @@ pub unsafe extern "C" fn set_abort(
     unsafe { instance(backend) }.set_abort(ask.map(|ask| (ask, data)));
 }
 
-/// The attention operations of a graph that are to be computed.
+/// The operations of a graph that are to be computed.
 ///
 /// # Safety
 ///
@@ -91,14 +90,15 @@ unsafe fn operations(graph: *mut sys::ggml_cgraph) -> impl Iterator<Item = *mut 
         // SAFETY: nodes live as long as their graph.
         let node = unsafe { &**node };
         let compute = sys::GGML_TENSOR_FLAG_COMPUTE as i32;
-        node.op == sys::GGML_OP_FLASH_ATTN_EXT && node.flags & compute != 0
+        [sys::GGML_OP_FLASH_ATTN_EXT, sys::GGML_OP_MUL_MAT].contains(&node.op) && node.flags & compute != 0
     })
 }
 
 /// Told of every part of a graph that is given to this backend.
 unsafe extern "C" fn backend_optimize(_: sys::ggml_backend_t, graph: *mut sys::ggml_cgraph, _: *mut c_void) {
-    // SAFETY: ggml passes a graph.
-    turn::taken(unsafe { operations(graph) }.count());
+    // SAFETY: ggml passes a graph, whose nodes live as long.
+    let attention = unsafe { operations(graph).filter(|node| (**node).op == sys::GGML_OP_FLASH_ATTN_EXT) };
+    turn::taken(attention.count());
 }
 
 unsafe extern "C" fn backend_compute(

@@ -1,32 +1,28 @@
-//! The device as ggml sees it: an accelerator that takes attention operations over host memory and nothing else.
+//! The device as ggml sees it: an accelerator that takes attention and products over host memory and nothing else.
 //!
 //! ggml's scheduler gives an operation to the first backend that supports it where memory is the same for both, and
 //! accelerators come before the CPU. llama.cpp makes a backend of every accelerator in the registry for every context,
 //! so whether this one takes anything is decided each time it is asked: only during the [`turn`](super::turn) of a
-//! context that wants this kernel.
+//! context that wants the kernel.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
 
 use llama_cpp_sys_2 as sys;
 
+use super::super::{blocked, product};
 use super::backend::{self, set_abort, set_threads};
 use super::interface::{API_VERSION, Device, Registry};
-use super::micro::Kernels;
-use super::turn;
+use super::{Kernels, turn};
 
 pub const NAME: &CStr = c"llmasos";
-const DESCRIPTION: &CStr = c"attention in blocks";
-
-/// Numbers of a head: whole vectors, and no more than there are zeros to stand in for a key.
-const HEAD_WIDTHS: std::ops::RangeInclusive<i64> = 16..=256;
-const HEAD_WIDTH_STEP: i64 = 16;
+const DESCRIPTION: &CStr = c"attention in blocks, products with quantised weights";
 
 /// A registry entry with its device, for the life of the process.
 struct Entry {
     registry: Registry,
     device: Device,
-    kernels: &'static Kernels,
+    kernels: Kernels,
 }
 
 // SAFETY: nothing in it changes.
@@ -37,7 +33,7 @@ unsafe impl Send for Entry {}
 static ENTRY: OnceLock<Box<Entry>> = OnceLock::new();
 
 /// Registers the device, once in a process and before any context is made.
-pub fn register(kernels: &'static Kernels) {
+pub fn register(kernels: Kernels) {
     let mut new = false;
     let entry = ENTRY.get_or_init(|| {
         new = true;
@@ -52,12 +48,12 @@ pub fn register(kernels: &'static Kernels) {
     }
 }
 
-/// The device has been registered.
-pub fn registered() -> bool {
-    ENTRY.get().is_some()
+/// The kernels of the device, if it has been registered.
+pub fn kernels() -> Option<Kernels> {
+    ENTRY.get().map(|entry| entry.kernels)
 }
 
-fn entry(kernels: &'static Kernels) -> Entry {
+fn entry(kernels: Kernels) -> Entry {
     let registry = Registry {
         api_version: API_VERSION,
         get_name: registry_name,
@@ -158,50 +154,19 @@ unsafe extern "C" fn device_supports_buffer(
 unsafe extern "C" fn device_supports(_: sys::ggml_backend_dev_t, node: *const sys::ggml_tensor) -> bool {
     // SAFETY: ggml passes a tensor of a graph.
     let node = unsafe { &*node };
-    if node.op != sys::GGML_OP_FLASH_ATTN_EXT || !turn::is_on() {
-        return false;
+    match node.op {
+        sys::GGML_OP_FLASH_ATTN_EXT if turn::wants().attention => {
+            // SAFETY: the node is an attention operation.
+            let supported = unsafe { blocked::supports(node) };
+            if !supported {
+                turn::refused();
+            }
+            supported
+        }
+        // SAFETY: the node is a product.
+        sys::GGML_OP_MUL_MAT if turn::wants().products => unsafe { product::supports(node) },
+        _ => false,
     }
-    // SAFETY: the node is an attention operation.
-    let supported = unsafe { supports(node) };
-    if !supported {
-        turn::refused();
-    }
-    supported
-}
-
-/// Whether the kernel computes this attention operation.
-///
-/// # Safety
-///
-/// The node is an attention operation of a graph.
-pub unsafe fn supports(node: &sys::ggml_tensor) -> bool {
-    let [q, k, v, mask, sinks] = [0, 1, 2, 3, 4].map(|at| node.src[at]);
-    if mask.is_null() || !sinks.is_null() || node.type_ != sys::GGML_TYPE_F32 {
-        return false;
-    }
-    // SAFETY: attention has queries, keys and values, and there is a mask.
-    let (q, k, v, mask) = unsafe { (&*q, &*k, &*v, &*mask) };
-    let half =
-        |t: &sys::ggml_tensor| t.type_ == sys::GGML_TYPE_F16 && t.nb[0] == 2 && t.nb[1].is_multiple_of(2);
-    let width = |n: i64| HEAD_WIDTHS.contains(&n) && n % HEAD_WIDTH_STEP == 0;
-    let [_, softcap, most_cells] = [1, 2, 4].map(|at| node.op_params[at]);
-    q.type_ == sys::GGML_TYPE_F32
-        && q.nb[0] == 4
-        && half(k)
-        && half(v)
-        && half(mask)
-        && softcap == 0
-        && most_cells == 0
-        && width(k.ne[0])
-        && width(v.ne[0])
-        && q.ne[0] == k.ne[0]
-        && k.ne[2] == v.ne[2]
-        && k.ne[1] == v.ne[1]
-        && k.ne[2] > 0
-        && q.ne[2] % k.ne[2] == 0
-        && [q.ne[3], k.ne[3], v.ne[3], mask.ne[3], mask.ne[2]] == [1; 5]
-        && mask.ne[0] >= k.ne[1]
-        && mask.ne[1] >= q.ne[1]
 }
 
 unsafe extern "C" fn device_init(device: sys::ggml_backend_dev_t, _: *const c_char) -> sys::ggml_backend_t {
