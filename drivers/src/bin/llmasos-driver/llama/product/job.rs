@@ -232,20 +232,20 @@ impl Job {
 
     /// Takes units until none is left. `stop` is asked between panels, and ends the work of all threads.
     fn multiply(&self, rows: &Columns, scratch: &mut Scratch, stop: &dyn Fn() -> bool) {
-        let panels = self.outputs.div_ceil(PANEL);
-        let units = panels.div_ceil(self.panels) * self.parts;
-        loop {
-            let unit = self.next_unit.fetch_add(1, Ordering::Relaxed);
-            if unit >= units {
-                return;
-            }
-            let (first, part) = (unit / self.parts * self.panels, unit % self.parts);
-            let columns = part * self.columns / self.parts..(part + 1) * self.columns / self.parts;
-            for panel in first..panels.min(first + self.panels) {
+        let mut next = self.unit();
+        while let Some((panels, columns)) = next {
+            // Taken before it is needed, so that memory can begin to bring its weights.
+            next = self.unit();
+            for panel in panels.clone() {
                 if self.stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                self.panel(panel, columns.clone(), rows, scratch);
+                let after = match &next {
+                    _ if panel + 1 < panels.end => panel + 1,
+                    Some((panels, _)) => panels.start,
+                    None => panel,
+                };
+                self.panel(panel, after, columns.clone(), rows, scratch);
                 if stop() {
                     self.stopped.store(true, Ordering::Relaxed);
                 }
@@ -253,8 +253,24 @@ impl Job {
         }
     }
 
-    /// Multiplies a panel of weights with these rows of the pass.
-    fn panel(&self, panel: usize, columns: Range<usize>, rows: &Columns, scratch: &mut Scratch) {
+    /// A unit that nobody has taken yet: panels of weights, and for which rows of the pass.
+    fn unit(&self) -> Option<(Range<usize>, Range<usize>)> {
+        let panels = self.outputs.div_ceil(PANEL);
+        let unit = self.next_unit.fetch_add(1, Ordering::Relaxed);
+        let (first, part) = (unit / self.parts * self.panels, unit % self.parts);
+        let columns = part * self.columns / self.parts..(part + 1) * self.columns / self.parts;
+        (first < panels).then(|| (first..panels.min(first + self.panels), columns))
+    }
+
+    /// Multiplies a panel of weights with these rows of the pass; another one comes after it.
+    fn panel(
+        &self,
+        panel: usize,
+        after: usize,
+        columns: Range<usize>,
+        rows: &Columns,
+        scratch: &mut Scratch,
+    ) {
         let first = panel * PANEL;
         let count = PANEL.min(self.outputs - first);
         let Scratch { turned, sums, .. } = scratch;
@@ -266,7 +282,7 @@ impl Job {
                 blocks: std::array::from_fn(|row| {
                     self.weights.row(first + row.min(count - 1)).wrapping_add(from * BLOCK_BYTES).cast_const()
                 }),
-                next: self.weights.row(first + PANEL).wrapping_add(from * PANEL * BLOCK_BYTES),
+                next: self.weights.row(after * PANEL).wrapping_add(from * PANEL * BLOCK_BYTES),
             };
             // SAFETY: the rows have these blocks.
             unsafe { (self.kernel.turn)(&weights, blocks, turned) };
