@@ -4,8 +4,8 @@
 //! with a kernel that reads each weight for few rows and turns each block's sum into floats at once. This kernel takes
 //! weights as the file has them, thirty-two rows of them at a time ([`job`]): it turns a [chunk](CHUNK) of their blocks so
 //! that a vector has one group of four numbers of sixteen rows, and then multiplies that with every row of the pass
-//! while it is in the cache ([`vnni`]). What the pass has is quantised as ggml does it, block for block. One row costs a
-//! few hundredths more time than with ggml's kernel, which is as fast as memory, too, and two cost hardly more than one.
+//! while it is in the cache ([`vnni`]). What the pass has is quantised as ggml does it, block for block. One row is as fast as
+//! memory brings the weights, and two cost hardly more than one.
 //!
 //! # What a result depends on
 //!
