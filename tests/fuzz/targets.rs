@@ -5,6 +5,7 @@
 //! on seeds and random changes of seeds in every `make test`.
 
 use std::io::Cursor;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use apps::recording::{self, Header, RecordedModel, Recorder};
 use apps::replay;
@@ -179,7 +180,10 @@ fn gguf_seeds() -> Vec<Vec<u8>> {
     let mut shape = Shape::preset("tiny").expect("the preset exists");
     (shape.embedding, shape.feed_forward, shape.vocabulary, shape.context) = (64, 64, 300, 64);
     (shape.layers, shape.heads, shape.kv_heads) = (1, 2, 2);
-    let path = std::env::temp_dir().join(format!("llmasos-fuzz-{}.gguf", std::process::id()));
+    // Tests of one process ask for seeds at the same time.
+    static FILES: AtomicU32 = AtomicU32::new(0);
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("llmasos-fuzz-{}-{number}.gguf", std::process::id()));
     shape.write(&path).expect("a small file can be written");
     let bytes = std::fs::read(&path).expect("it was written");
     std::fs::remove_file(&path).expect("it was written");
