@@ -1,8 +1,8 @@
 //! Greedy output through the daemon equals llama.cpp's own, token for token, up to a choice that rounding decides.
 //!
 //! `tests/golden/greedy.json` holds what `llama-server` chose on the same files with the same prompts, with each
-//! of its attention kernels: the two round differently, and on a quantised model a near tie goes the other way. So it may on a processor with other units
-//! than the one on which they were written down; what comes behind it is not compared.
+//! of its attention kernels: the two round differently, and on a quantised model a near tie goes the other way. So it may
+//! on a processor with other units than the one on which they were written down; what comes behind it is not compared.
 
 use std::path::Path;
 

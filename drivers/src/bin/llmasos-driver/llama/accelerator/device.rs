@@ -48,9 +48,9 @@ pub fn register(kernels: Kernels) {
     }
 }
 
-/// The kernels of the device, if it has been registered.
-pub fn kernels() -> Option<Kernels> {
-    ENTRY.get().map(|entry| entry.kernels)
+/// The device has been registered.
+pub fn registered() -> bool {
+    ENTRY.get().is_some()
 }
 
 fn entry(kernels: Kernels) -> Entry {

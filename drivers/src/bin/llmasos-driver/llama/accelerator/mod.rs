@@ -11,6 +11,7 @@
 mod backend;
 mod crew;
 mod device;
+pub mod graph;
 mod instance;
 mod interface;
 mod turn;
@@ -80,11 +81,7 @@ pub fn distrust(kernel: Kernel) {
 
 /// Whether contexts may use a kernel here.
 pub fn usable(kernel: Kernel) -> bool {
-    let there = device::kernels().is_some_and(|kernels| match kernel {
-        Kernel::Attention => kernels.attention.is_some(),
-        Kernel::Products => kernels.products.is_some(),
-    });
-    there && !DISTRUSTED[kernel as usize].load(Ordering::Relaxed)
+    device::registered() && kernel.is_known() && !DISTRUSTED[kernel as usize].load(Ordering::Relaxed)
 }
 
 /// Whether the kernel of this CPU gives what ggml's gives.

@@ -3,12 +3,11 @@
 //! A worker's trial does this before the kernel is used: that compilers and CPUs do what they promise is no more
 //! certain here than with ggml's kernels.
 
-use std::ffi::c_void;
-
 use half::f16;
 use llama_cpp_sys_2 as sys;
 
-use super::super::accelerator::{self, Instance, Outcome};
+use super::super::accelerator::graph::{Graph, filled, numbers};
+use super::super::accelerator::{self, Instance};
 use super::{Kernels, supports};
 
 /// How far results may be apart. Values are below 1 and results are averages of them. ggml adds them up in half floats
@@ -41,10 +40,9 @@ impl Case {
     }
 }
 
-/// A case as a graph of ggml with its memory.
+/// A case as a graph of ggml.
 pub struct Tensors {
-    context: *mut sys::ggml_context,
-    graph: *mut sys::ggml_cgraph,
+    graph: Graph,
     /// What the tensors were filled with.
     #[cfg(test)]
     pub q: Vec<f32>,
@@ -52,15 +50,6 @@ pub struct Tensors {
     pub k: Vec<f16>,
     #[cfg(test)]
     pub v: Vec<f16>,
-    node: *mut sys::ggml_tensor,
-    numbers: usize,
-}
-
-impl Drop for Tensors {
-    fn drop(&mut self) {
-        // SAFETY: it came from ggml and is freed once.
-        unsafe { sys::ggml_free(self.context) }
-    }
 }
 
 impl Tensors {
@@ -73,16 +62,8 @@ impl Tensors {
         let v: Vec<f16> = (0..case.cells * case.heads * case.value).map(|_| f16::from_f32(next())).collect();
         let mask: Vec<f16> = case.mask.iter().map(|m| f16::from_f32(*m)).collect();
         let bytes = 4 * (q.len() + case.numbers()) + 2 * (k.len() + v.len() + mask.len());
-        // SAFETY: the context has room for the tensors and the graph, whose shapes fit together as ggml asks; each
-        // tensor is filled with as many numbers as it has.
-        unsafe {
-            let mem_size = bytes + 32 * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead();
-            let context = sys::ggml_init(sys::ggml_init_params {
-                mem_size,
-                mem_buffer: std::ptr::null_mut(),
-                no_alloc: false,
-            });
-            assert!(!context.is_null(), "ggml has memory for a small context");
+        // SAFETY: the shapes fit together as ggml asks; each tensor is filled with as many numbers as it has.
+        let build = |context| unsafe {
             let tensor = |kind, [a, b, c]: [usize; 3]| {
                 sys::ggml_new_tensor_3d(context, kind, a as i64, b as i64, c as i64)
             };
@@ -94,22 +75,18 @@ impl Tensors {
             let mask = filled(tensor(f16s, [case.cells, case.rows, 1]), &mask);
             sys::ggml_set_input(mask);
             let [q_by, k_by, v_by] = [q_in, k_in, v_in].map(by_head);
-            let node =
-                sys::ggml_flash_attn_ext(context, q_by, k_by, v_by, mask, case.scale(), case.max_bias, 0.0);
-            let graph = sys::ggml_new_graph(context);
-            sys::ggml_build_forward_expand(graph, node);
-            Tensors {
-                context,
-                graph,
-                #[cfg(test)]
-                q,
-                #[cfg(test)]
-                k,
-                #[cfg(test)]
-                v,
-                node,
-                numbers: case.numbers(),
-            }
+            sys::ggml_flash_attn_ext(context, q_by, k_by, v_by, mask, case.scale(), case.max_bias, 0.0)
+        };
+        // SAFETY: these are the tensors of so many bytes.
+        let graph = unsafe { Graph::new("attention", bytes, build) };
+        Tensors {
+            graph,
+            #[cfg(test)]
+            q,
+            #[cfg(test)]
+            k,
+            #[cfg(test)]
+            v,
         }
     }
 
@@ -118,66 +95,17 @@ impl Tensors {
     pub fn write_mask(&self, mask: &[f32]) {
         let mask: Vec<f16> = mask.iter().map(|m| f16::from_f32(*m)).collect();
         // SAFETY: the mask's tensor has as many numbers.
-        unsafe { filled((*self.node).src[3], &mask) };
+        unsafe { self.graph.write_source(3, &mask) };
     }
 
     /// What ggml computes.
     pub fn by_ggml(&self) -> Result<Vec<f32>, String> {
-        // SAFETY: the graph and its memory live; the backend is freed again.
-        unsafe {
-            let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-            let backend = sys::ggml_backend_dev_init(device, std::ptr::null());
-            let status = sys::ggml_backend_graph_compute(backend, self.graph);
-            sys::ggml_backend_free(backend);
-            if status != sys::GGML_STATUS_SUCCESS {
-                return Err("ggml's attention fails".into());
-            }
-        }
-        Ok(self.result())
+        self.graph.by_ggml()
     }
 
     /// What the kernel computes, with the threads of a pool or on this thread.
     pub fn by(&self, instance: &mut Instance, pool: sys::ggml_threadpool_t) -> Result<Vec<f32>, String> {
-        // SAFETY: the node and its memory live; it is checked that the kernel supports it.
-        unsafe {
-            if !supports(&*self.node) {
-                return Err("the operation is not supported".into());
-            }
-            let result = (*self.node).data.cast::<f32>();
-            std::slice::from_raw_parts_mut(result, self.numbers).fill(f32::NAN);
-            match instance.compute(self.node, pool) {
-                Outcome::Done => Ok(self.result()),
-                other => Err(format!("the operation was not done: {other:?}")),
-            }
-        }
-    }
-
-    fn result(&self) -> Vec<f32> {
-        // SAFETY: the node is a tensor of this context with so many floats.
-        unsafe { std::slice::from_raw_parts((*self.node).data.cast(), self.numbers).to_vec() }
-    }
-}
-
-/// Copies numbers to a new tensor.
-///
-/// # Safety
-///
-/// The tensor has memory for them.
-unsafe fn filled<T>(tensor: *mut sys::ggml_tensor, numbers: &[T]) -> *mut sys::ggml_tensor {
-    // SAFETY: the caller's condition.
-    unsafe {
-        let to: *mut c_void = (*tensor).data;
-        to.cast::<T>().copy_from_nonoverlapping(numbers.as_ptr(), numbers.len());
-    }
-    tensor
-}
-
-/// Numbers between −1 and 1, by a linear congruential generator.
-pub fn numbers(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        self.graph.by(supports, instance, pool)
     }
 }
 

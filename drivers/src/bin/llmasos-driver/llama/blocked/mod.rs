@@ -35,7 +35,7 @@ mod supported;
 mod tests;
 mod unit;
 
-pub use check::{agrees, numbers};
+pub use check::agrees;
 pub use micro::Kernels;
 pub use pass::Pass;
 pub use supported::supports;

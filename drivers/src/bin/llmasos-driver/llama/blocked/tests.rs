@@ -8,8 +8,9 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::super::accelerator::Abort;
+use super::super::accelerator::graph::numbers;
 use super::super::threadpool::Threadpool;
-use super::check::{Case, Tensors, instance, numbers};
+use super::check::{Case, Tensors, instance};
 use super::kernels::known;
 use super::plan::{Mask, Plan};
 use super::share::Share;

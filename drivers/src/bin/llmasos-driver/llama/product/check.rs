@@ -1,11 +1,9 @@
 //! Compares the kernel with ggml's own products, on small shapes.
 
-use std::ffi::c_void;
-
 use llama_cpp_sys_2 as sys;
 
-use super::super::accelerator::{Instance, Kernels, Outcome};
-use super::super::blocked::numbers;
+use super::super::accelerator::graph::{Graph, filled, numbers};
+use super::super::accelerator::{Instance, Kernels};
 use super::{BLOCK, BLOCK_BYTES, Kernel, kernel, supports};
 
 /// How far results may be apart, of the sum of the magnitudes that are added. Both quantise alike and add floats in
@@ -21,23 +19,14 @@ pub struct Case {
     pub seed: u64,
 }
 
-/// A case as a graph of ggml with its memory.
+/// A case as a graph of ggml.
 pub struct Tensors {
-    context: *mut sys::ggml_context,
-    graph: *mut sys::ggml_cgraph,
-    node: *mut sys::ggml_tensor,
+    graph: Graph,
     /// What the tensors were filled with.
     #[cfg(test)]
     pub weights: Vec<u8>,
     #[cfg(test)]
     pub rows: Vec<f32>,
-}
-
-impl Drop for Tensors {
-    fn drop(&mut self) {
-        // SAFETY: it came from ggml and is freed once.
-        unsafe { sys::ggml_free(self.context) }
-    }
 }
 
 impl Tensors {
@@ -52,37 +41,23 @@ impl Tensors {
             numbers.fill_with(|| (next() * 127.9) as i8 as u8);
         }
         let rows: Vec<f32> = (0..case.columns * width).map(|_| 3.0 * next()).collect();
-        // SAFETY: the context has room for the tensors and the graph, whose shapes fit together as ggml asks; each
-        // tensor is filled with as many bytes as it has.
-        unsafe {
-            let bytes = weights.len() + 4 * (rows.len() + case.outputs * case.columns);
-            let context = sys::ggml_init(sys::ggml_init_params {
-                mem_size: bytes + 32 * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead(),
-                mem_buffer: std::ptr::null_mut(),
-                no_alloc: false,
-            });
-            assert!(!context.is_null(), "ggml has memory for a small context");
+        let bytes = weights.len() + 4 * (rows.len() + case.outputs * case.columns);
+        // SAFETY: the shapes fit together as ggml asks; each tensor is filled with as many bytes as it has.
+        let build = |context| unsafe {
             let tensor =
                 |kind, count: usize| sys::ggml_new_tensor_2d(context, kind, width as i64, count as i64);
-            let left = tensor(sys::GGML_TYPE_Q8_0, case.outputs);
-            let right = tensor(sys::GGML_TYPE_F32, case.columns);
-            let fill = |tensor: *mut sys::ggml_tensor, from: *const c_void, bytes| {
-                (*tensor).data.copy_from_nonoverlapping(from, bytes);
-            };
-            fill(left, weights.as_ptr().cast(), weights.len());
-            fill(right, rows.as_ptr().cast(), 4 * rows.len());
-            let node = sys::ggml_mul_mat(context, left, right);
-            let graph = sys::ggml_new_graph(context);
-            sys::ggml_build_forward_expand(graph, node);
-            Tensors {
-                context,
-                graph,
-                node,
-                #[cfg(test)]
-                weights,
-                #[cfg(test)]
-                rows,
-            }
+            let left = filled(tensor(sys::GGML_TYPE_Q8_0, case.outputs), &weights);
+            let right = filled(tensor(sys::GGML_TYPE_F32, case.columns), &rows);
+            sys::ggml_mul_mat(context, left, right)
+        };
+        // SAFETY: these are the tensors of so many bytes.
+        let graph = unsafe { Graph::new("product", bytes, build) };
+        Tensors {
+            graph,
+            #[cfg(test)]
+            weights,
+            #[cfg(test)]
+            rows,
         }
     }
 
@@ -91,48 +66,17 @@ impl Tensors {
     pub fn put_row(&mut self, row: &[f32]) {
         self.rows[..row.len()].copy_from_slice(row);
         // SAFETY: the second factor has these rows.
-        unsafe {
-            (*(*self.node).src[1]).data.cast::<f32>().copy_from_nonoverlapping(row.as_ptr(), row.len())
-        };
+        unsafe { self.graph.write_source(1, row) };
     }
 
     /// What ggml computes.
     pub fn by_ggml(&self) -> Result<Vec<f32>, String> {
-        // SAFETY: the graph and its memory live; the backend is freed again.
-        unsafe {
-            let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-            let backend = sys::ggml_backend_dev_init(device, std::ptr::null());
-            let status = sys::ggml_backend_graph_compute(backend, self.graph);
-            sys::ggml_backend_free(backend);
-            if status != sys::GGML_STATUS_SUCCESS {
-                return Err("ggml's product fails".into());
-            }
-        }
-        Ok(self.result().to_vec())
+        self.graph.by_ggml()
     }
 
     /// What the kernel computes, with the threads of a pool or on this thread.
     pub fn by(&self, instance: &mut Instance, pool: sys::ggml_threadpool_t) -> Result<Vec<f32>, String> {
-        self.result().fill(f32::NAN);
-        // SAFETY: the node and its memory live; it is checked that the kernel supports it.
-        unsafe {
-            if !supports(&*self.node) {
-                return Err("the product is not supported".into());
-            }
-            match instance.compute(self.node, pool) {
-                Outcome::Done => Ok(self.result().to_vec()),
-                other => Err(format!("the product was not done: {other:?}")),
-            }
-        }
-    }
-
-    #[expect(clippy::mut_from_ref, reason = "ggml owns the memory, and nothing else refers to it")]
-    fn result(&self) -> &mut [f32] {
-        // SAFETY: the node is a tensor of this context with so many floats.
-        unsafe {
-            let node = &*self.node;
-            std::slice::from_raw_parts_mut(node.data.cast(), (node.ne[0] * node.ne[1]) as usize)
-        }
+        self.graph.by(supports, instance, pool)
     }
 }
 

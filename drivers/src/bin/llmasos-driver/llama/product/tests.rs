@@ -4,9 +4,11 @@
 
 use proptest::prelude::*;
 
+use super::super::arithmetic::Arithmetic;
+use super::super::load::start_backend;
 use super::super::threadpool::Threadpool;
 use super::check::{Case, Tensors, instance};
-use super::{BLOCK, BLOCK_BYTES, kernel};
+use super::{BLOCK, BLOCK_BYTES, Kernel, kernel};
 
 /// The result's numbers as they are defined, with for each the sum of the magnitudes that are added.
 fn exact(case: Case, tensors: &Tensors) -> Vec<(f64, f64)> {
@@ -29,8 +31,14 @@ fn exact(case: Case, tensors: &Tensors) -> Vec<(f64, f64)> {
     out
 }
 
-fn pool(threads: u32) -> Option<Threadpool> {
-    Threadpool::new(threads)
+/// The kernel, with ggml set up beside it.
+fn here() -> Option<Kernel> {
+    start_backend(Arithmetic::Packed);
+    let kernel = kernel();
+    if kernel.is_none() {
+        eprintln!("skipped: this CPU has no byte products");
+    }
+    kernel
 }
 
 fn raw(pool: Option<&Threadpool>) -> llama_cpp_sys_2::ggml_threadpool_t {
@@ -46,11 +54,10 @@ proptest! {
         threads in 1..4u32,
         seed in any::<u64>(),
     ) {
-        super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
-        let Some(kernel) = kernel() else { return Ok(()) };
+        let Some(kernel) = here() else { return Ok(()) };
         let case = Case { blocks, outputs, columns, seed };
         let tensors = Tensors::new(case);
-        let pool = pool(threads);
+        let pool = Threadpool::new(threads);
         let mut instance = instance(kernel);
         instance.begin(threads as usize);
         let found = tensors.by(&mut instance, raw(pool.as_ref())).unwrap();
@@ -64,14 +71,10 @@ proptest! {
 
 #[test]
 fn row_comes_out_the_same_whatever_else_is_in_the_pass() {
-    super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
-    let Some(kernel) = kernel() else {
-        eprintln!("skipped: this CPU has no byte products");
-        return;
-    };
+    let Some(kernel) = here() else { return };
     let whole = Case { blocks: 21, outputs: 75, columns: 130, seed: 3 };
     let all = Tensors::new(whole);
-    let pool = pool(2);
+    let pool = Threadpool::new(2);
     let mut together = instance(kernel);
     together.begin(2);
     let together = all.by(&mut together, raw(pool.as_ref())).unwrap();
@@ -92,11 +95,7 @@ fn row_comes_out_the_same_whatever_else_is_in_the_pass() {
 
 #[test]
 fn what_is_no_number_is_none_in_every_result_of_its_row() {
-    super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
-    let Some(kernel) = kernel() else {
-        eprintln!("skipped: this CPU has no byte products");
-        return;
-    };
+    let Some(kernel) = here() else { return };
     for (at, wrong) in [(0, f32::NAN), (40, f32::INFINITY), (63, -f32::NAN)] {
         let case = Case { blocks: 2, outputs: 40, columns: 3, seed: 1 };
         let mut tensors = Tensors::new(case);
@@ -111,11 +110,7 @@ fn what_is_no_number_is_none_in_every_result_of_its_row() {
 
 #[test]
 fn product_is_stopped_when_the_callback_says_so() {
-    super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
-    let Some(kernel) = kernel() else {
-        eprintln!("skipped: this CPU has no byte products");
-        return;
-    };
+    let Some(kernel) = here() else { return };
     unsafe extern "C" fn always(_: *mut std::ffi::c_void) -> bool {
         true
     }
@@ -130,8 +125,7 @@ fn product_is_stopped_when_the_callback_says_so() {
 
 #[test]
 fn kernel_gives_what_ggml_gives() {
-    super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
-    if kernel().is_some() {
+    if here().is_some() {
         super::agrees().unwrap();
     }
 }
