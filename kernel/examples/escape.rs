@@ -244,15 +244,27 @@ fn told<N: FromStr>(name: &str) -> io::Result<N> {
 fn watch_folder(target: &Path) -> io::Result<()> {
     let folder = CString::new(target.as_os_str().as_bytes())?;
     let watch = unsafe { libc::inotify_init() };
-    call(|| watch.into())?;
+    if let Err(refused) = call(|| watch.into()) {
+        return let_but_for_quota(refused);
+    }
     call(|| unsafe { libc::inotify_add_watch(watch, folder.as_ptr(), libc::IN_ALL_EVENTS) }.into())
+}
+
+/// Quotas of the machine and of the user, which others may have used up, come after the jail: a call that they refuse
+/// was let through, which is what is asked here.
+fn let_but_for_quota(refused: io::Error) -> io::Result<()> {
+    if matches!(refused.raw_os_error(), Some(libc::EMFILE | libc::ENOSPC)) { Ok(()) } else { Err(refused) }
 }
 
 /// A queue of messages under a name that all programs can open.
 fn named_queue(_: &Path) -> io::Result<()> {
     let name = CString::new(format!("escape-{}", std::process::id()))?;
     let (flags, mode, usual) = (libc::O_CREAT | libc::O_RDWR, 0o600, std::ptr::null::<libc::mq_attr>());
-    call(|| unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, mode, usual) })?;
+    if let Err(refused) =
+        call(|| unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, mode, usual) })
+    {
+        return let_but_for_quota(refused);
+    }
     call(|| unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) })
 }
 
