@@ -25,7 +25,7 @@ use super::batch::Output;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::made::Made;
 use super::measured::Measured;
-use super::model::{Model, ModelSettings};
+use super::model::{Model, ModelSettings, Packing};
 
 /// Processes of the load.
 const PROCESSES: u16 = 8;
@@ -120,7 +120,7 @@ fn fastest(times: &Times) -> (Attention, &'static str) {
 fn measure(shape: &Shape, mut left: Duration) -> Result<Times, DriverFault> {
     let failed = |e| DriverFault::new(Errno::EIO, format!("the model to measure with cannot be made: {e}"));
     let made = Made::of(shape).map_err(failed)?;
-    let settings = ModelSettings { gpu_layers: Some(0), packed: false };
+    let settings = ModelSettings { gpu_layers: Some(0), packing: Packing::None };
     let model = Model::load(&made.path(), &settings, &mut |_| {})?;
     let mut times = Times::new();
     for (attention, name) in KERNELS {

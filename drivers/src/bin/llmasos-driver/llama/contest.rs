@@ -17,7 +17,7 @@ use super::arithmetic::Arithmetic;
 use super::batch::Output;
 use super::context::{Context, ContextSettings, UBATCH_TOKENS};
 use super::load::{physical_cores, start_backend};
-use super::model::{Model, ModelSettings};
+use super::model::{Model, ModelSettings, Packing};
 
 /// Cells of the pool.
 const POOL_TOKENS: u32 = 16_384;
@@ -57,7 +57,7 @@ const KERNELS: [Attention; 3] = [Attention::Flash, Attention::Plain, Attention::
 pub fn run(file: &Path, threads: Option<u32>, rounds: u32, only: &str) -> Result<()> {
     start_backend(Arithmetic::Packed);
     let file = file.to_str().context("the path is not UTF-8")?;
-    let settings = ModelSettings { gpu_layers: Some(0), packed: true };
+    let settings = ModelSettings { gpu_layers: Some(0), packing: Packing::Best };
     let model = Model::load(file, &settings, &mut |_| {}).map_err(anyhow::Error::msg)?;
     let threads = threads.unwrap_or_else(physical_cores).clamp(1, 512);
     println!("{:24}{:>10}{:>10}{:>10}{:>18}", "tokens/s", "flash", "plain", "blocked", "blocked/better");

@@ -11,9 +11,8 @@ use llama_cpp_sys_2 as sys;
 use syscalls::Errno;
 use syscalls::call::Attention;
 
-use super::accelerator::{self, Kernel, Wants};
+use super::accelerator::{self, Kernel};
 use super::batch::Batch;
-use super::devices;
 use super::log;
 use super::model::Model;
 use super::threadpool::Threadpool;
@@ -66,8 +65,6 @@ pub struct Context {
     memory_bytes: MemoryBytes,
     /// The kernel that runs, which is the fused one where the blocked one does not take the model's heads.
     attention: Attention,
-    /// The kernels of this program that compute in passes.
-    wants: Wants,
 }
 
 /// What a context takes of the device's memory, as far as llama.cpp says it: to a hundredth of a mebibyte.
@@ -104,17 +101,12 @@ impl Context {
         log::forget();
         // SAFETY: the model is loaded, and the `Arc` in the context keeps it so.
         let set_up = || unsafe { sys::llama_init_from_model(model.raw(), params(settings)) };
-        let wants = Wants {
-            attention: settings.attention == Attention::Blocked && accelerator::usable(Kernel::Attention),
-            // ggml moves large products with weights in main memory to a graphics device, if the CPU's backend has them.
-            products: accelerator::usable(Kernel::Products) && !devices::any(),
-        };
-        let (raw, all_taken) = accelerator::during(wants, std::ptr::null_mut(), set_up);
+        let blocked = settings.attention == Attention::Blocked && accelerator::usable(Kernel::Attention);
+        let (raw, all_taken) = accelerator::during(blocked, std::ptr::null_mut(), set_up);
         let attention = match settings.attention {
             Attention::Blocked if !all_taken => Attention::Flash,
             other => other,
         };
-        let wants = Wants { attention: attention == Attention::Blocked, ..wants };
         let raw = NonNull::new(raw).ok_or_else(|| {
             let why = log::complaint().unwrap_or_else(|| "llama.cpp gave no reason".into());
             let message = format!(
@@ -139,7 +131,6 @@ impl Context {
             withdrawal: None,
             memory_bytes,
             attention,
-            wants,
         })
     }
 
@@ -297,7 +288,7 @@ impl Context {
         // SAFETY: the batch's arrays have the lengths that it says, and live through the call.
         let decode = || unsafe { sys::llama_decode(context, batch) };
         let pool = self.threads.as_ref().map_or(std::ptr::null_mut(), Threadpool::raw);
-        match accelerator::during(self.wants, pool, decode).0 {
+        match accelerator::during(self.attention == Attention::Blocked, pool, decode).0 {
             0 => Ok(()),
             1 => Err(DecodeError::NoSlot),
             2 => Err(DecodeError::Withdrawn),

@@ -24,7 +24,7 @@ use super::devices;
 use super::embed::Abilities;
 use super::log;
 use super::measured::Measured;
-use super::model::{Model, ModelSettings, Place};
+use super::model::{Model, ModelSettings, Packing, Place};
 use super::paging;
 use super::step::{Generating, LlamaDriver};
 use super::swap::Swap;
@@ -80,8 +80,8 @@ pub fn load_with(
     start_backend(arithmetic);
     let swap = Swap::new(request.swap)?;
     let measured = Measured::new(request.cache_dir.as_deref());
-    let packed = arithmetic == Arithmetic::Packed;
-    let settings = ModelSettings { gpu_layers: request.gpu_layers, packed };
+    let packing = if arithmetic == Arithmetic::Packed { Packing::Best } else { Packing::None };
+    let settings = ModelSettings { gpu_layers: request.gpu_layers, packing };
     let mut told = 0.0;
     let mut seldom = |fraction: f32| {
         if fraction - told >= 0.05 {

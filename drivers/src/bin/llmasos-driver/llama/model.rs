@@ -9,7 +9,8 @@ use drivers::wire::{DriverFault, LoadRequest};
 use llama_cpp_sys_2 as sys;
 use syscalls::{Errno, Token};
 
-use super::devices::Choice;
+use super::accelerator::{self, Kernel};
+use super::devices::{self, Choice};
 use super::source;
 
 /// The longest piece that is tried first; longer ones are asked for again with room enough.
@@ -19,8 +20,18 @@ const PIECE_BYTES: usize = 64;
 pub struct ModelSettings {
     /// Layers for graphics devices; all if absent.
     pub gpu_layers: Option<u32>,
-    /// Weights may be packed for the CPU's special units (AMX and the like).
-    pub packed: bool,
+    pub packing: Packing,
+}
+
+/// How weights lie in main memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// As the file has them.
+    None,
+    /// As ggml wants them for the CPU's special units (AMX and the like).
+    ByGgml,
+    /// So, or as this program's own kernel for products wants them, which is used for what it can.
+    Best,
 }
 
 /// From where a model is loaded, and to where.
@@ -86,10 +97,14 @@ impl Model {
             params.devices = devices.as_ptr().cast_mut();
         }
         params.load_mode = if place.mapped { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
-        params.use_extra_bufts = settings.packed;
+        params.use_extra_bufts = settings.packing != Packing::None;
         params.progress_callback = Some(progressed);
         params.progress_callback_user_data = (&raw mut progress).cast();
-        let raw = source::load(place.files, params)?;
+        // ggml moves large products with weights in main memory to a graphics device, if the CPU's backend has them.
+        let own = accelerator::usable(Kernel::Products) && !devices::any();
+        let packing = settings.packing == Packing::Best && own;
+        let load = || source::load(place.files, params);
+        let raw = if packing { accelerator::packing(load) } else { load() }?;
         // SAFETY: the model is loaded; its vocabulary lives as long as it does.
         let vocabulary = unsafe { sys::llama_model_get_vocab(raw.as_ptr()) };
         let vocabulary = NonNull::new(vocabulary.cast_mut()).expect("a loaded model has a vocabulary");

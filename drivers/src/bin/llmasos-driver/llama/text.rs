@@ -122,7 +122,7 @@ fn common(a: &[Token], b: &[Token]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::ModelSettings;
+    use super::super::model::{ModelSettings, Packing};
     use super::super::tests::random_model;
     use super::*;
     use syscalls::call::Message;
@@ -130,7 +130,7 @@ mod tests {
     /// A chat model: random weights and a template.
     fn chat_model() -> LlamaText {
         let path = random_model("tiny");
-        let settings = ModelSettings { gpu_layers: None, packed: false };
+        let settings = ModelSettings { gpu_layers: None, packing: Packing::None };
         super::super::load::start_backend(super::super::arithmetic::Arithmetic::Packed);
         let model = Model::load(path.to_str().expect("UTF-8"), &settings, &mut |_| {}).expect("it loads");
         let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>";

@@ -1,9 +1,10 @@
-//! The device as ggml sees it: an accelerator that takes attention and products over host memory and nothing else.
+//! The device as ggml sees it: an accelerator that takes attention over host memory, products with weights in
+//! [memory of its own](memory), and nothing else.
 //!
 //! ggml's scheduler gives an operation to the first backend that supports it where memory is the same for both, and
 //! accelerators come before the CPU. llama.cpp makes a backend of every accelerator in the registry for every context,
-//! so whether this one takes anything is decided each time it is asked: only during the [`turn`](super::turn) of a
-//! context that wants the kernel.
+//! so whether this one takes attention is decided each time it is asked: only during the [`turn`](super::turn) of a
+//! context that wants that kernel.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
@@ -13,7 +14,7 @@ use llama_cpp_sys_2 as sys;
 use super::super::{blocked, product};
 use super::backend::{self, set_abort, set_threads};
 use super::interface::{API_VERSION, Device, Registry};
-use super::{Kernels, turn};
+use super::{Kernels, memory, turn};
 
 pub const NAME: &CStr = c"llmasos";
 const DESCRIPTION: &CStr = c"attention in blocks, products with quantised weights";
@@ -115,7 +116,7 @@ unsafe extern "C" fn device_description(_: sys::ggml_backend_dev_t) -> *const c_
     DESCRIPTION.as_ptr()
 }
 
-/// It has no memory of its own.
+/// What it has of main memory is told of the CPU.
 unsafe extern "C" fn device_memory(_: sys::ggml_backend_dev_t, free: *mut usize, total: *mut usize) {
     // SAFETY: ggml passes places to write to.
     unsafe {
@@ -138,7 +139,11 @@ unsafe extern "C" fn device_props(_: sys::ggml_backend_dev_t, props: *mut sys::g
     }
 }
 
-unsafe extern "C" fn device_buffer_type(_: sys::ggml_backend_dev_t) -> sys::ggml_backend_buffer_type_t {
+/// Where its tensors are: what passes compute with everybody else's, and what is loaded where it is to be packed.
+unsafe extern "C" fn device_buffer_type(device: sys::ggml_backend_dev_t) -> sys::ggml_backend_buffer_type_t {
+    if memory::is_packing() {
+        return memory::kind(device);
+    }
     // SAFETY: answers a static of ggml.
     unsafe { sys::ggml_backend_cpu_buffer_type() }
 }
@@ -147,15 +152,15 @@ unsafe extern "C" fn device_supports_buffer(
     _: sys::ggml_backend_dev_t,
     kind: sys::ggml_backend_buffer_type_t,
 ) -> bool {
-    // SAFETY: ggml passes one of its buffer types.
-    unsafe { sys::ggml_backend_buft_is_host(kind) }
+    // SAFETY: ggml passes a type of buffers.
+    memory::is_kind(kind) || unsafe { sys::ggml_backend_buft_is_host(kind) }
 }
 
 unsafe extern "C" fn device_supports(_: sys::ggml_backend_dev_t, node: *const sys::ggml_tensor) -> bool {
     // SAFETY: ggml passes a tensor of a graph.
     let node = unsafe { &*node };
     match node.op {
-        sys::GGML_OP_FLASH_ATTN_EXT if turn::wants().attention => {
+        sys::GGML_OP_FLASH_ATTN_EXT if turn::wants_attention() => {
             // SAFETY: the node is an attention operation.
             let supported = unsafe { blocked::supports(node) };
             if !supported {
@@ -163,8 +168,10 @@ unsafe extern "C" fn device_supports(_: sys::ggml_backend_dev_t, node: *const sy
             }
             supported
         }
-        // SAFETY: the node is a product.
-        sys::GGML_OP_MUL_MAT if turn::wants().products => unsafe { product::supports(node) },
+        // The weights themselves.
+        sys::GGML_OP_NONE => memory::holds(node),
+        // SAFETY: the node is a product, whose factors live.
+        sys::GGML_OP_MUL_MAT => unsafe { memory::holds(&*node.src[0]) && product::supports(node) },
         _ => false,
     }
 }

@@ -60,6 +60,22 @@ impl Graph {
         unsafe { filled((*self.node).src[source], numbers) };
     }
 
+    /// Does something while one of the operation's sources has its numbers elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// There is this source, and whatever reads it meanwhile finds there what it expects.
+    pub unsafe fn with_source<T, R>(&self, source: usize, data: *const T, work: impl FnOnce() -> R) -> R {
+        // SAFETY: the node's sources live as long as the graph.
+        let tensor = unsafe { (*self.node).src[source] };
+        // SAFETY: as above; nothing else refers to the tensor.
+        let before = unsafe { std::mem::replace(&mut (*tensor).data, data.cast_mut().cast()) };
+        let result = work();
+        // SAFETY: as above.
+        unsafe { (*tensor).data = before };
+        result
+    }
+
     /// What ggml computes.
     pub fn by_ggml(&self) -> Result<Vec<f32>, String> {
         // SAFETY: the graph and its memory live; the backend is freed again.

@@ -1,5 +1,5 @@
 //! ggml's interface for backends, which its public headers leave out: the tables of functions of a registry entry, a
-//! device and a backend, as in `ggml-backend-impl.h`.
+//! device, a backend, a type of buffers and a buffer, as in `ggml-backend-impl.h`.
 //!
 //! The layouts are those of one version of ggml. The crate that brings ggml is pinned to it, and [`fits`] compares
 //! what ggml itself says at run time. Functions that are never given have the type of a bare pointer.
@@ -69,6 +69,59 @@ pub struct Backend {
     pub graph_optimize: unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_cgraph, *mut c_void),
     pub device: sys::ggml_backend_dev_t,
     pub context: *mut c_void,
+}
+
+/// `struct ggml_backend_buffer_type`.
+#[repr(C)]
+pub struct BufferType {
+    pub get_name: unsafe extern "C" fn(sys::ggml_backend_buffer_type_t) -> *const c_char,
+    pub alloc_buffer:
+        unsafe extern "C" fn(sys::ggml_backend_buffer_type_t, usize) -> sys::ggml_backend_buffer_t,
+    pub alloc_buffer_n: Absent,
+    pub get_alignment: unsafe extern "C" fn(sys::ggml_backend_buffer_type_t) -> usize,
+    pub get_max_size: Absent,
+    pub get_alloc_size:
+        unsafe extern "C" fn(sys::ggml_backend_buffer_type_t, *const sys::ggml_tensor) -> usize,
+    pub get_alloc_size_n: Absent,
+    pub is_host: Absent,
+    pub device: sys::ggml_backend_dev_t,
+    pub context: *mut c_void,
+}
+
+/// `struct ggml_backend_buffer_i`.
+#[repr(C)]
+pub struct BufferFunctions {
+    pub free_buffer: unsafe extern "C" fn(sys::ggml_backend_buffer_t),
+    pub get_base: unsafe extern "C" fn(sys::ggml_backend_buffer_t) -> *mut c_void,
+    pub init_tensor: Absent,
+    pub memset_tensor: Absent,
+    pub set_tensor:
+        unsafe extern "C" fn(sys::ggml_backend_buffer_t, *mut sys::ggml_tensor, *const c_void, usize, usize),
+    pub get_tensor: Absent,
+    pub set_tensor_2d: Absent,
+    pub get_tensor_2d: Absent,
+    pub cpy_tensor: Absent,
+    pub clear: unsafe extern "C" fn(sys::ggml_backend_buffer_t, u8),
+    pub reset: Absent,
+}
+
+/// The beginning of `struct ggml_backend_buffer`.
+#[repr(C)]
+pub struct Buffer {
+    pub functions: BufferFunctions,
+    pub kind: sys::ggml_backend_buffer_type_t,
+    pub context: *mut c_void,
+    pub size: usize,
+}
+
+unsafe extern "C" {
+    /// Makes a buffer, which ggml frees.
+    pub fn ggml_backend_buffer_init(
+        kind: sys::ggml_backend_buffer_type_t,
+        functions: BufferFunctions,
+        context: *mut c_void,
+        size: usize,
+    ) -> sys::ggml_backend_buffer_t;
 }
 
 /// The ggml that is linked or loaded has these layouts, by its CPU backend's own word, and that backend is there.

@@ -3,8 +3,8 @@
 //! ggml's scheduler gives an operation to the first backend that supports it where memory is the same for both, so
 //! llama.cpp's graphs find the kernels by themselves ([`interface`], [`device`]), and ggml's own threads do the work
 //! ([`crew`]). There are two: attention in [blocks](super::blocked), which contexts ask for, and
-//! [products](super::product) with quantised weights, for all that computes on the CPU. What they do not support is
-//! left to ggml's.
+//! [products](super::product) with quantised weights, for models that are loaded with them [packed](memory). What they do
+//! not support is left to ggml's.
 //!
 //! Each is compared with ggml's kernel in a trial before it is used.
 
@@ -14,6 +14,7 @@ mod device;
 pub mod graph;
 mod instance;
 mod interface;
+mod memory;
 mod turn;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use llama_cpp_sys_2 as sys;
 #[cfg(test)]
 pub use instance::Abort;
 pub use instance::{Instance, Outcome, Team};
-pub use turn::Wants;
+pub use memory::packing;
 
 use super::{blocked, product};
 
@@ -96,13 +97,10 @@ pub fn agrees(kernel: Kernel) -> Result<(), String> {
     }
 }
 
-/// Makes a call of llama.cpp that may build or compute graphs, for a context that wants these kernels, with the pool
-/// that its threads are of, if any. Beside the result comes whether the attention in blocks computed all the
-/// attention that there was.
-pub fn during<R>(wants: Wants, pool: sys::ggml_threadpool_t, call: impl FnOnce() -> R) -> (R, bool) {
-    if wants == Wants::default() {
-        return (call(), false);
-    }
-    let (result, account) = turn::during(wants, pool, call);
+/// Makes a call of llama.cpp that may build or compute graphs, for a context that wants attention in blocks or does not, with
+/// the pool that its threads are of, if any. Beside the result comes whether that kernel computed all the attention
+/// that there was.
+pub fn during<R>(attention: bool, pool: sys::ggml_threadpool_t, call: impl FnOnce() -> R) -> (R, bool) {
+    let (result, account) = turn::during(attention, pool, call);
     (result, account.all_taken())
 }

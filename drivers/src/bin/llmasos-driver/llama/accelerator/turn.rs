@@ -1,4 +1,4 @@
-//! Whose turn it is on this thread: the context that builds or computes a graph, and which kernels it wants.
+//! Whose turn it is on this thread: the context that builds or computes a graph, and whether it wants attention in blocks.
 //!
 //! ggml asks a device, not a backend, what it supports, so nothing that it passes tells contexts apart. But all that
 //! a context does happens inside one call, on the thread that made it.
@@ -7,16 +7,10 @@ use std::cell::Cell;
 
 use llama_cpp_sys_2 as sys;
 
-/// The kernels that a context wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wants {
-    pub attention: bool,
-    pub products: bool,
-}
-
 #[derive(Clone, Copy)]
 struct Turn {
-    wants: Wants,
+    /// The context wants attention in blocks.
+    attention: bool,
     pool: sys::ggml_threadpool_t,
     taken: usize,
     refused: usize,
@@ -43,16 +37,16 @@ impl Account {
 }
 
 /// Makes a call of llama.cpp that may build or compute graphs, with the pool that its threads are of, if any.
-pub fn during<R>(wants: Wants, pool: sys::ggml_threadpool_t, call: impl FnOnce() -> R) -> (R, Account) {
-    TURN.set(Some(Turn { wants, pool, taken: 0, refused: 0 }));
+pub fn during<R>(attention: bool, pool: sys::ggml_threadpool_t, call: impl FnOnce() -> R) -> (R, Account) {
+    TURN.set(Some(Turn { attention, pool, taken: 0, refused: 0 }));
     let result = call();
     let turn = TURN.take().expect("nobody else ends a turn");
     (result, Account { taken: turn.taken, refused: turn.refused })
 }
 
-/// What the context wants whose turn it is.
-pub fn wants() -> Wants {
-    TURN.get().map_or(Wants::default(), |turn| turn.wants)
+/// Whether the context whose turn it is wants attention in blocks.
+pub fn wants_attention() -> bool {
+    TURN.get().is_some_and(|turn| turn.attention)
 }
 
 /// The pool of the context whose turn it is, or null.

@@ -1,41 +1,60 @@
-//! Products of quantised weights with the rows of a pass, on CPUs with AVX-512 and its byte products (VNNI).
+//! Products of quantised weights with the rows of a pass, on CPUs with AVX-512 and its byte products (VNNI), and with matrix
+//! units (AMX) where there are any.
 //!
-//! ggml repacks some types of weights when they are loaded, and has matrix units for some; Q8_0 on x86 without AMX is left
-//! with a kernel that reads each weight for few rows and turns each block's sum into floats at once. This kernel takes
-//! weights as the file has them, thirty-two rows of them at a time ([`job`]): it turns a [chunk](CHUNK) of their blocks so
-//! that a vector has one group of four numbers of sixteen rows, and then multiplies that with every row of the pass
-//! while it is in the cache ([`vnni`]). What the pass has is quantised as ggml does it, block for block. One row is as fast as
-//! memory brings the weights, and two cost hardly more than one.
+//! ggml's own kernels for Q8_0 read each weight for few rows, or compute so many rows as a matrix unit holds where there are
+//! fewer. Here weights are [packed] when they are loaded, so that a vector has one group of four numbers of sixteen
+//! of their rows, and a pass reads them once, in the order in which they lie: a [chunk](CHUNK) of the blocks of thirty-two
+//! rows of weights is multiplied with every row of the pass while it is in the cache ([`job`]). Few rows are computed
+//! with vectors ([`vnni`]), as fast as memory brings the weights, and sixteen with [`tiles`]. What the pass has is quantised as
+//! ggml does it, block for block.
 //!
 //! # What a result depends on
 //!
-//! Sums of a block are whole numbers, and blocks are added in their order. So a row of a pass comes out the same, to the
-//! bit, whatever else is in the pass and however many threads there are.
+//! Sums of a block are whole numbers, and blocks are added in their order, by vectors and tiles alike. So a row of a pass
+//! comes out the same, to the bit, whatever else is in the pass and however many threads there are.
 
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 mod check;
 mod job;
+mod packed;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
+
+use std::ops::Range;
 
 use llama_cpp_sys_2 as sys;
 
 pub use check::agrees;
 pub use job::Products;
+pub use packed::{Shape, pack};
 
 /// Numbers of a block of Q8_0, which have a scale in common.
 const BLOCK: usize = 32;
-/// Bytes of a block: the scale as a half float, then the numbers.
+/// Bytes of a block in a file: the scale as a half float, then the numbers.
 const BLOCK_BYTES: usize = 2 + BLOCK;
 /// Rows of weights that are computed together: two vectors.
 const PANEL: usize = 32;
-/// Blocks of each row that are turned at a time: with them and what they are multiplied with, the first cache is full.
+/// Blocks of each row that are multiplied with all rows of a pass before the next ones: with them and what they are
+/// multiplied with, the first cache is full.
 const CHUNK: usize = 16;
-/// Rows of a pass that are computed from registers.
+/// Rows of a pass that are computed with vectors from registers.
 const COLUMNS: usize = 6;
+/// Rows of a pass that are computed with tiles.
+const COLUMNS_TILED: usize = 16;
+
+/// One block of each row of a panel, as it is packed. A whole number of cache lines.
+#[repr(C)]
+pub struct Block {
+    /// For each four numbers and each row these four.
+    numbers: [[[i8; 4]; PANEL]; BLOCK / 4],
+    /// For each row the scale, a half float.
+    scales: [u16; PANEL],
+}
 
 /// The inner loops.
 #[derive(Clone, Copy, Debug)]
@@ -46,37 +65,47 @@ pub struct Kernel {
     ///
     /// There are [`BLOCK`] numbers, and room for as many.
     quantise: unsafe fn(from: *const f32, to: *mut i8) -> (f32, i32),
-    /// Turns blocks of a panel.
-    ///
-    /// # Safety
-    ///
-    /// See [`vnni::turn`].
-    turn: unsafe fn(&Rows, blocks: usize, &mut Turned),
-    /// Multiplies turned blocks with one row of a pass, two, and so on.
-    ///
-    /// # Safety
-    ///
-    /// See [`vnni::multiply`].
+    /// Multiplies packed blocks with one row of a pass, two, and so on.
     multiply: [Multiply; COLUMNS],
+    /// The same for more rows, where there are matrix units.
+    tiled: Option<Tiled>,
 }
 
-type Multiply = unsafe fn(&Turned, blocks: usize, &Columns, sums: *mut f32, first: bool);
+/// Adds products of blocks with rows of a pass to the sums of each, or begins these.
+///
+/// # Safety
+///
+/// There are so many blocks, [`CHUNK`] at most, the rows have as many, and there are [`PANEL`] sums for each row.
+type Multiply = unsafe fn(&Blocks, &Columns, sums: *mut f32);
 
-/// The rows of a panel, from the blocks on that are to be turned.
-struct Rows {
-    /// Where each row has its next block. Panels at a matrix's end have their last row several times.
-    blocks: [*const u8; PANEL],
-    /// What will be read after this panel.
-    next: *const u8,
+/// What a matrix unit needs and does.
+#[derive(Clone, Copy, Debug)]
+struct Tiled {
+    /// Lays out this thread's tiles, and gives how they were.
+    begin: fn() -> TileLayout,
+    /// Lays them out so again.
+    end: fn(&TileLayout),
+    /// As [`Multiply`], for so many rows, [`COLUMNS_TILED`] at most. Behind the last row there is memory for as many.
+    ///
+    /// # Safety
+    ///
+    /// As there, between `begin` and `end`.
+    multiply: unsafe fn(&Blocks, &Columns, count: usize, sums: *mut f32),
 }
 
-/// A chunk of a panel's blocks, turned.
+/// How a thread's tiles are laid out, as the CPU writes and reads it.
 #[repr(C, align(64))]
-struct Turned {
-    /// For each block, each four numbers in it and each row these four, with 128 added to every one.
-    numbers: [[[[u8; 4]; PANEL]; BLOCK / 4]; CHUNK],
-    /// For each block and row the scale.
-    scales: [[f32; PANEL]; CHUNK],
+#[derive(Clone, Copy, Debug)]
+struct TileLayout([u8; 64]);
+
+/// Packed blocks that are multiplied.
+struct Blocks {
+    first: *const Block,
+    count: usize,
+    /// They are the first of their rows.
+    begins: bool,
+    /// Memory is told to bring what lies so many bytes behind these of the blocks.
+    ahead: (usize, Range<usize>),
 }
 
 /// Rows of a pass, from the first block of a chunk on. The chunks of one row lie as far apart as there are rows.
@@ -84,14 +113,14 @@ struct Turned {
 struct Columns {
     numbers: *mut i8,
     scales: *mut f32,
-    /// −128 times the sum of a block's numbers: takes back what was added to the weights.
+    /// −128 times the sum of a block's numbers: for kernels that have 128 added to the weights.
     offsets: *mut i32,
 }
 
 /// The kernel, where the CPU has its instructions.
 #[cfg(target_arch = "x86_64")]
 pub fn kernel() -> Option<Kernel> {
-    vnni::there().then_some(vnni::KERNEL)
+    vnni::there().then(|| Kernel { tiled: tiles::there().then_some(tiles::TILED), ..vnni::KERNEL })
 }
 
 /// None: other CPUs keep ggml's kernels.
@@ -100,7 +129,7 @@ pub fn kernel() -> Option<Kernel> {
     None
 }
 
-/// Whether the kernel computes this product.
+/// Whether the kernel computes this product, if its weights are packed.
 ///
 /// # Safety
 ///
@@ -108,15 +137,11 @@ pub fn kernel() -> Option<Kernel> {
 pub unsafe fn supports(node: &sys::ggml_tensor) -> bool {
     // SAFETY: a product has two factors.
     let (weights, rows) = unsafe { (&*node.src[0], &*node.src[1]) };
-    // SAFETY: the buffer of a tensor lives as long as that.
-    let elsewhere = !weights.buffer.is_null() && unsafe { !sys::ggml_backend_buffer_is_host(weights.buffer) };
     weights.type_ == sys::GGML_TYPE_Q8_0
-        && !elsewhere
         && weights.nb[0] == BLOCK_BYTES
         && [rows.type_, node.type_] == [sys::GGML_TYPE_F32; 2]
         && [rows.nb[0], node.nb[0]] == [4; 2]
         && weights.ne[0] > 0
         && rows.ne[0] == weights.ne[0]
-        && rows.ne[1] > 0
-        && [weights.ne[2], weights.ne[3], rows.ne[2], rows.ne[3]] == [1; 4]
+        && weights.ne[2..] == [1; 2]
 }

@@ -5,14 +5,16 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, BLOCK_BYTES, CHUNK, COLUMNS, Columns, Kernel, PANEL, Rows, Turned};
+use super::{BLOCK, Block, Blocks, CHUNK, COLUMNS, Columns, Kernel, PANEL};
 
 /// Numbers of a vector of floats.
-const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 pub const KERNEL: Kernel = Kernel {
     quantise,
-    turn,
     multiply: [
         multiply::<1>,
         multiply::<2>,
@@ -21,6 +23,7 @@ pub const KERNEL: Kernel = Kernel {
         multiply::<5>,
         multiply::<COLUMNS>,
     ],
+    tiled: None,
 };
 
 /// The CPU has what the loops below need.
@@ -56,103 +59,64 @@ unsafe fn quantise(from: *const f32, to: *mut i8) -> (f32, i32) {
     (_mm_cvtss_f32(_mm_cvtph_ps(scale)), sum.wrapping_mul(-128))
 }
 
-/// Turns blocks, and has the memory begin to bring what comes next.
-///
-/// # Safety
-///
-/// Each row has so many blocks where it says, [`CHUNK`] at most.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
-unsafe fn turn(rows: &Rows, blocks: usize, to: &mut Turned) {
-    const LINE: usize = 64;
-    let flip = _mm512_set1_epi8(i8::MIN);
-    for block in 0..blocks {
-        let at = block * BLOCK_BYTES;
-        for line in 0..(PANEL * BLOCK_BYTES).div_ceil(LINE) {
-            let next = rows.next.wrapping_add(block * PANEL * BLOCK_BYTES + line * LINE);
-            _mm_prefetch::<_MM_HINT_T1>(next.cast());
-        }
-        for (half, rows) in rows.blocks.chunks_exact(WIDTH).enumerate() {
-            for side in 0..2 {
-                // SAFETY: the row has this block.
-                let piece = |row: usize| unsafe { _mm_loadu_si128(rows[row].add(at + 2 + 16 * side).cast()) };
-                // Sixteen numbers of the rows 0, 4, 8 and 12, of those behind them, and so on; then in each quarter the
-                // groups of four are turned.
-                let quarters = |row: usize| {
-                    let all = _mm512_castsi128_si512(piece(row));
-                    let all = _mm512_inserti32x4::<1>(all, piece(row + 4));
-                    let all = _mm512_inserti32x4::<2>(all, piece(row + 8));
-                    _mm512_inserti32x4::<3>(all, piece(row + 12))
-                };
-                let [a, b, c, d] = [quarters(0), quarters(1), quarters(2), quarters(3)];
-                let (ab, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-                let (cd, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-                let fours = [
-                    _mm512_unpacklo_epi64(ab, cd),
-                    _mm512_unpackhi_epi64(ab, cd),
-                    _mm512_unpacklo_epi64(ab_high, cd_high),
-                    _mm512_unpackhi_epi64(ab_high, cd_high),
-                ];
-                for (at, four) in fours.into_iter().enumerate() {
-                    let to: &mut [[u8; 4]] = &mut to.numbers[block][4 * side + at][WIDTH * half..];
-                    // SAFETY: sixteen of them are left.
-                    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_xor_si512(four, flip)) };
-                }
-            }
-            // SAFETY: a block begins with its scale.
-            let scale = |row: usize| unsafe { rows[row].add(at).cast::<i16>().read_unaligned() };
-            #[rustfmt::skip]
-            let scales = _mm256_setr_epi16(
-                scale(0), scale(1), scale(2), scale(3), scale(4), scale(5), scale(6), scale(7),
-                scale(8), scale(9), scale(10), scale(11), scale(12), scale(13), scale(14), scale(15),
-            );
-            let to: &mut [f32] = &mut to.scales[block][WIDTH * half..];
-            // SAFETY: sixteen of them are left.
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(scales)) };
+/// Has memory begin to bring what lies behind this block, where it is its turn.
+#[target_feature(enable = "sse")]
+pub(super) fn fetch(blocks: &Blocks, at: usize) {
+    let (bytes, these) = &blocks.ahead;
+    if these.contains(&at) {
+        let from = blocks.first.wrapping_add(at).cast::<i8>().wrapping_add(*bytes);
+        for line in 0..size_of::<Block>() / LINE {
+            _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line * LINE));
         }
     }
 }
 
-/// Adds products of turned blocks with `N` rows of a pass to the sums of each, or begins these.
+/// The scales of one half of a panel.
 ///
 /// # Safety
 ///
-/// So many blocks have been turned, and the rows have as many. There are [`PANEL`] sums for each row.
+/// Of the two halves this is one.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn scales(block: &Block, half: usize) -> __m512 {
+    // SAFETY: each half has sixteen scales.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(block.scales.as_ptr().add(half * WIDTH).cast())) }
+}
+
+/// See [`super::Multiply`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-unsafe fn multiply<const N: usize>(
-    weights: &Turned,
-    blocks: usize,
-    columns: &Columns,
-    sums: *mut f32,
-    first: bool,
-) {
+unsafe fn multiply<const N: usize>(blocks: &Blocks, columns: &Columns, sums: *mut f32) {
     // SAFETY: the caller's conditions.
     unsafe {
         let mut floats = [[_mm512_setzero_ps(); 2]; N];
-        if !first {
+        if !blocks.begins {
             for (n, [low, high]) in floats.iter_mut().enumerate() {
                 *low = _mm512_loadu_ps(sums.add(n * PANEL));
                 *high = _mm512_loadu_ps(sums.add(n * PANEL + WIDTH));
             }
         }
-        for block in 0..blocks {
+        let unsigned = |numbers: *const [i8; 4]| {
+            _mm512_xor_si512(_mm512_loadu_si512(numbers.cast()), _mm512_set1_epi8(i8::MIN))
+        };
+        for at in 0..blocks.count {
+            fetch(blocks, at);
+            let block = &*blocks.first.add(at);
             let mut whole = [[_mm512_setzero_si512(); 2]; N];
             for (n, pair) in whole.iter_mut().enumerate() {
-                *pair = [_mm512_set1_epi32(columns.offsets.add(n * CHUNK + block).read()); 2];
+                *pair = [_mm512_set1_epi32(columns.offsets.add(n * CHUNK + at).read()); 2];
             }
-            for (at, fours) in weights.numbers[block].iter().enumerate() {
-                let low = _mm512_load_si512(fours.as_ptr().cast());
-                let high = _mm512_load_si512(fours.as_ptr().add(WIDTH).cast());
+            for (group, fours) in block.numbers.iter().enumerate() {
+                let low = unsigned(fours.as_ptr());
+                let high = unsigned(fours.as_ptr().add(WIDTH));
                 for (n, pair) in whole.iter_mut().enumerate() {
-                    let four = columns.numbers.add((n * CHUNK + block) * BLOCK + 4 * at);
+                    let four = columns.numbers.add((n * CHUNK + at) * BLOCK + 4 * group);
                     let four = _mm512_set1_epi32(four.cast::<i32>().read_unaligned());
                     pair[0] = _mm512_dpbusd_epi32(pair[0], low, four);
                     pair[1] = _mm512_dpbusd_epi32(pair[1], high, four);
                 }
             }
-            let scales = weights.scales[block].as_ptr();
-            let scales = [_mm512_load_ps(scales), _mm512_load_ps(scales.add(WIDTH))];
+            let scales = [scales(block, 0), scales(block, 1)];
             for (n, (pair, floats)) in whole.iter().zip(&mut floats).enumerate() {
-                let scale = _mm512_set1_ps(columns.scales.add(n * CHUNK + block).read());
+                let scale = _mm512_set1_ps(columns.scales.add(n * CHUNK + at).read());
                 for half in 0..2 {
                     let scale = _mm512_mul_ps(scales[half], scale);
                     floats[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(pair[half]), scale, floats[half]);

@@ -33,7 +33,7 @@ use super::batch::Output;
 use super::context::{Context, ContextSettings};
 use super::grammar::Grammar;
 use super::load::load_with;
-use super::model::{Model, ModelSettings};
+use super::model::{Model, ModelSettings, Packing};
 
 /// A model made of random weights, written once for all tests.
 pub fn random_model(preset: &str) -> PathBuf {
@@ -74,7 +74,7 @@ fn request(path: &Path) -> LoadRequest {
 
 /// A model, and settings for so many sequences of it, to use llama.cpp with nothing of the driver between.
 fn bare(path: &Path, sequences: u16) -> (Arc<Model>, ContextSettings) {
-    let settings = ModelSettings { gpu_layers: None, packed: true };
+    let settings = ModelSettings { gpu_layers: None, packing: Packing::Best };
     let model = Model::load(path.to_str().unwrap(), &settings, &mut |_| {}).unwrap();
     let settings = ContextSettings {
         tokens: 256,

@@ -150,7 +150,7 @@ fn logprobs_are_those_of_the_model_before_filters() {
 fn grammar_that_is_not_valid_is_told_what_is_wrong_with_it() {
     let model = Model::load(
         random_model("tiny").to_str().unwrap(),
-        &ModelSettings { gpu_layers: None, packed: false },
+        &ModelSettings { gpu_layers: None, packing: Packing::None },
         &mut |_| {},
     )
     .unwrap();

@@ -6,6 +6,8 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
+use drivers::tiles::{self, Configuration, Unit};
+
 use super::super::scratch::Line;
 use super::super::target::Target;
 use super::panels::{LINES, PANEL, STEP, put};
@@ -13,52 +15,13 @@ use super::panels::{LINES, PANEL, STEP, put};
 /// Bytes of a line of a tile.
 const LINE_BYTES: usize = 64;
 
-/// How tiles are laid out: palette 1, and the lines and bytes of each (Intel's manual, volume 1, chapter 18).
-#[repr(C, align(64))]
-struct Configuration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    line_bytes: [u16; 16],
-    lines: [u8; 16],
-}
-
-/// Eight tiles of 16 lines of 64 bytes.
-static CONFIGURATION: Configuration = Configuration {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    line_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    lines: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+/// Eight tiles of 16 lines.
+static CONFIGURATION: Configuration = Configuration::new([(LINES as u8, LINE_BYTES as u16); 8]);
 
 /// Whether this CPU can, and the system lets this process.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| super::dot::available() && has_units() && permitted())
-}
-
-/// Whether the CPU has tiles and multiplies bf16 (CPUID 7, EDX bits 22 and 24), and the system saves tiles (XCR0 bits
-/// 17 and 18).
-fn has_units() -> bool {
-    const UNITS: u32 = 1 << 22 | 1 << 24;
-    const SAVED: u64 = 0b11 << 17;
-    let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-    // SAFETY: a CPU with AVX-512 in use has XGETBV; register 0 is always there.
-    leaf.edx & UNITS == UNITS && unsafe { std::arch::x86_64::_xgetbv(0) } & SAVED == SAVED
-}
-
-/// Asks Linux for tiles, which it gives to processes that ask alone: their registers take 8 KiB in each thread.
-fn permitted() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-        const XFEATURE_XTILEDATA: libc::c_long = 18;
-        // SAFETY: the call changes nothing but what the process may use.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-    }
-    #[cfg(not(target_os = "linux"))]
-    false
+    *AVAILABLE.get_or_init(|| super::dot::available() && tiles::available(Unit::Bf16))
 }
 
 /// Lays out this thread's tiles.
