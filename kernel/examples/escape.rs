@@ -244,10 +244,14 @@ fn told<N: FromStr>(name: &str) -> io::Result<N> {
 fn watch_folder(target: &Path) -> io::Result<()> {
     let folder = CString::new(target.as_os_str().as_bytes())?;
     let watch = unsafe { libc::inotify_init() };
-    if let Err(refused) = call(|| watch.into()) {
-        return let_but_for_quota(refused);
-    }
-    call(|| unsafe { libc::inotify_add_watch(watch, folder.as_ptr(), libc::IN_ALL_EVENTS) }.into())
+    call(|| watch.into()).or_else(let_but_for_quota)?;
+    let added =
+        call(|| unsafe { libc::inotify_add_watch(watch, folder.as_ptr(), libc::IN_ALL_EVENTS) }.into());
+    added.or_else(|refused| match refused.raw_os_error() {
+        // A quota has left nothing to add it to, and a wall would have come first.
+        Some(libc::EBADF) if watch < 0 => Ok(()),
+        _ => let_but_for_quota(refused),
+    })
 }
 
 /// Quotas of the machine and of the user, which others may have used up, come after the jail: a call that they refuse
