@@ -178,6 +178,11 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Says that something was not looked at, past the test runner, which shows nothing of tests that pass.
+pub fn not_checked(why: &str) {
+    std::io::stderr().write_all(format!("NOT CHECKED: {why}\n").as_bytes()).expect("somebody hears it");
+}
+
 /// Copies a program to where it can be run at once. By another process: a copy that this one has open while another test
 /// forks cannot be run.
 fn install(program: &Path, to: &Path) {
