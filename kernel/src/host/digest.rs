@@ -11,6 +11,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use drivers::files::ModelFiles;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ const FILE: &str = "digests";
 
 /// Files that are remembered; the oldest goes for the next one.
 const KNOWN_MAX: usize = 256;
+
+/// Longer than the clock stands still by which the system says when files were written to: ten milliseconds at most, where
+/// it knows no finer times.
+const TICK: Duration = Duration::from_millis(15);
 
 /// Bytes that one read takes: large enough that the system's call costs nothing beside hashing.
 const READ_BYTES: usize = 1 << 20;
@@ -82,6 +87,8 @@ impl Digests {
         if let Some(digest) = self.known(&states) {
             return Ok(digest);
         }
+        // What is written from here on has another time than what was written last, or it could not be told from that.
+        std::thread::sleep(TICK);
         let digest = read(files, &states, progress)?;
         if self::states(files)? != states {
             return Err(io::Error::other("somebody writes to it; mount it when it is complete"));
