@@ -198,6 +198,19 @@ mod tests {
         swaps.remove(ModelId(1));
     }
 
+    fn blocks(file: &File) -> u64 {
+        file.metadata().expect("it is open").blocks()
+    }
+
+    /// Whether a file system gives the room of a hole back at once, and tells so.
+    fn counts_holes(folder: &Path) -> bool {
+        let file = tempfile::tempfile_in(folder).expect("there is room");
+        file.write_all_at(&[1; 3 * 65536], SWAP_SLOTS_AT).expect("writes");
+        let before = blocks(&file);
+        let punched = punch(&file, SWAP_SLOTS_AT + 65536, 65536).is_ok();
+        punched && before.checked_sub(65536 / 512) == Some(blocks(&file))
+    }
+
     #[test]
     fn slot_that_is_cleared_takes_no_room_and_is_found_by_nobody() {
         let data = tempfile::tempdir().expect("a folder");
@@ -208,12 +221,17 @@ mod tests {
         host.write_all_at(&[1; 3 * 65536], 0).expect("writes");
         disk.write_all_at(&[1; 3 * 65536], SWAP_SLOTS_AT).expect("writes");
         disk.write_all_at(&[1; 3 * SWAP_PLACE_BYTES as usize], place - SWAP_PLACE_BYTES).expect("writes");
-        let blocks = |file: &File| file.metadata().expect("it is open").blocks();
         let before = [host, disk].map(blocks);
         swaps.clear(ModelId(1), Slot::Host(1), room);
         swaps.clear(ModelId(1), Slot::Disk(1), room);
         swaps.clear(ModelId(2), Slot::Disk(1), room);
-        assert_eq!([host, disk].map(blocks), before.map(|had| had - room / 512));
+        if counts_holes(data.path()) {
+            assert_eq!([host, disk].map(blocks), before.map(|had| had - room / 512));
+        } else {
+            let why =
+                "NOT CHECKED: the room of slots: the file system of temporary files does not tell of holes\n";
+            std::io::stderr().write_all(why.as_bytes()).expect("somebody hears it");
+        }
         let read = |file: &File, at: u64| {
             let mut bytes = [9; 3];
             [at - 1, at, at + 1].iter().zip(&mut bytes).for_each(|(at, byte)| {
