@@ -202,13 +202,13 @@ mod tests {
         file.metadata().expect("it is open").blocks()
     }
 
-    /// Whether a file system gives the room of a hole back at once, and tells so.
-    fn counts_holes(folder: &Path) -> bool {
+    /// Whether a file system gives the room of a hole back at once and tells so; none where it has no holes.
+    fn tells_of_holes(folder: &Path) -> Option<bool> {
         let file = tempfile::tempfile_in(folder).expect("there is room");
         file.write_all_at(&[1; 3 * 65536], SWAP_SLOTS_AT).expect("writes");
         let before = blocks(&file);
-        let punched = punch(&file, SWAP_SLOTS_AT + 65536, 65536).is_ok();
-        punched && before.checked_sub(65536 / 512) == Some(blocks(&file))
+        punch(&file, SWAP_SLOTS_AT + 65536, 65536).ok()?;
+        Some(before.checked_sub(65536 / 512) == Some(blocks(&file)))
     }
 
     #[test]
@@ -225,7 +225,8 @@ mod tests {
         swaps.clear(ModelId(1), Slot::Host(1), room);
         swaps.clear(ModelId(1), Slot::Disk(1), room);
         swaps.clear(ModelId(2), Slot::Disk(1), room);
-        if counts_holes(data.path()) {
+        let holes = tells_of_holes(data.path());
+        if holes == Some(true) {
             assert_eq!([host, disk].map(blocks), before.map(|had| had - room / 512));
         } else {
             let why =
@@ -240,7 +241,7 @@ mod tests {
             bytes
         };
         assert_eq!(read(host, room), [1, 0, 0]);
-        assert_eq!(read(disk, SWAP_SLOTS_AT + room), [1, 0, 0]);
+        assert!(holes.is_none() || read(disk, SWAP_SLOTS_AT + room) == [1, 0, 0]);
         assert_eq!(read(disk, place), [1, 0, 0]);
         assert_eq!(read(disk, place + SWAP_PLACE_BYTES), [0, 1, 1], "its neighbour stays");
         swaps.remove(ModelId(1));
