@@ -36,7 +36,7 @@ use super::swap::SwapFiles;
 use crate::core::event::{Event, WorkerId};
 use crate::core::registration::Digest;
 
-/// How long a worker may take to exit after its socket was closed, before it is killed.
+/// How long workers may take to exit.
 pub const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes that one read takes at most.
@@ -53,6 +53,8 @@ pub struct Supervisor {
     pub swap: Arc<SwapFiles>,
     /// To wait before the start.
     pub delay: Duration,
+    /// How long the worker may take to exit after its socket was closed, before it is killed.
+    pub patience: Duration,
     /// The executable.
     pub program: PathBuf,
     pub starter: Arc<Starter>,
@@ -129,7 +131,7 @@ impl Supervisor {
         // The main loop is gone only when the daemon ends.
         let _ = self.inputs.send(started).await;
         let end = self.listen(&mut child, &link, os_pid, files).await;
-        let how = conclude(end, child, &link, os_pid).await;
+        let how = conclude(end, child, &link, (os_pid, self.patience)).await;
         // One that was taken over may have left children behind. They are in its group, which the jail lets none of them leave.
         kill_group(os_pid);
         Ok(how)
@@ -199,7 +201,12 @@ impl Supervisor {
 }
 
 /// Sees the worker off, and says how it ended.
-async fn conclude(end: End, mut child: Child, link: &UnixStream, os_pid: u32) -> String {
+async fn conclude(
+    end: End,
+    mut child: Child,
+    link: &UnixStream,
+    (os_pid, patience): (u32, Duration),
+) -> String {
     let said = match end {
         End::Exited(status) => return describe(status),
         End::Hangup => None,
@@ -220,7 +227,7 @@ async fn conclude(end: End, mut child: Child, link: &UnixStream, os_pid: u32) ->
             Some("somebody wrote to its model's file while it was loaded".into())
         }
     };
-    let status = match timeout(EXIT_PATIENCE, child.wait()).await {
+    let status = match timeout(patience, child.wait()).await {
         Ok(status) => status,
         Err(_) => {
             kill_group(os_pid);

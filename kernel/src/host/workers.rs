@@ -81,6 +81,7 @@ impl Workers {
             digests,
             swap,
             delay,
+            patience: EXIT_PATIENCE,
             program,
             starter,
             inputs,

@@ -25,6 +25,9 @@ fn load() -> Box<LoadRequest> {
     })
 }
 
+/// How long anything here may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// A worker that is a shell script, with a file of words beside it; gives all that the main loop is told.
 struct Scripted {
     _folder: tempfile::TempDir,
@@ -53,6 +56,7 @@ fn start_with(script: &str, words: &[FromWorker], change: impl FnOnce(&mut Super
         digests: Arc::default(),
         swap: Arc::default(),
         delay: Duration::ZERO,
+        patience: DEADLINE,
         program,
         starter: Arc::default(),
         inputs: sender,
@@ -66,7 +70,7 @@ fn start_with(script: &str, words: &[FromWorker], change: impl FnOnce(&mut Super
 impl Scripted {
     async fn next(&mut self) -> Option<Event> {
         loop {
-            match timeout(Duration::from_secs(20), self.inputs.recv()).await.expect("says something")? {
+            match timeout(DEADLINE, self.inputs.recv()).await.expect("says something")? {
                 Input::Worker(event) => return Some(event),
                 Input::WorkerStarted { .. } => {}
                 other => panic!("unexpected {other:?}"),
@@ -96,8 +100,10 @@ async fn worker_that_cannot_be_started_is_reported() {
     let program = PathBuf::from("/nonexistent/worker");
     let delay = Duration::ZERO;
     let (digest, digests, swap, starter) = (None, Arc::default(), Arc::default(), Arc::default());
-    let (worker, load, stop) = (WORKER, load(), stopped);
-    Supervisor { worker, load, digest, digests, swap, delay, program, starter, inputs, stop }.run().await;
+    let (worker, load, stop, patience) = (WORKER, load(), stopped, DEADLINE);
+    Supervisor { worker, load, digest, digests, swap, delay, patience, program, starter, inputs, stop }
+        .run()
+        .await;
     let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else { panic!("silent") };
     assert!(how.contains("/nonexistent/worker"), "{how}");
 }
@@ -130,7 +136,8 @@ async fn worker_told_to_stop_reads_the_end_and_exits() {
 #[tokio::test(flavor = "current_thread")]
 async fn worker_that_does_not_stop_is_killed_with_its_children() {
     let script = "cat words >&0; trap '' TERM; while :; do sleep 60; done";
-    let mut worker = start(script, &[FromWorker::Loading(0.0)]);
+    let impatient = |supervisor: &mut Supervisor| supervisor.patience = Duration::from_millis(200);
+    let mut worker = start_with(script, &[FromWorker::Loading(0.0)], impatient);
     assert!(matches!(worker.next().await, Some(Event::WorkerLoading { .. })));
     drop(worker.stop.take());
     assert_eq!(worker.death().await, "killed by SIGKILL");
@@ -153,8 +160,10 @@ async fn model_that_cannot_be_read_is_a_death_and_no_refusal() {
     load.path = "/nonexistent/model.gguf".into();
     let (worker, program, delay) = (WORKER, PathBuf::from("/bin/true"), Duration::ZERO);
     let (digest, digests, swap) = (Some(Digest([0; 32])), Arc::default(), Arc::default());
-    let starter = Arc::default();
-    Supervisor { worker, load, digest, digests, swap, delay, program, starter, inputs, stop }.run().await;
+    let (starter, patience) = (Arc::default(), DEADLINE);
+    Supervisor { worker, load, digest, digests, swap, delay, patience, program, starter, inputs, stop }
+        .run()
+        .await;
     let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else {
         panic!("something else than a death")
     };
@@ -204,8 +213,10 @@ async fn worker_stopped_before_its_delay_is_over_never_starts() {
     drop(stop);
     let (program, delay) = (PathBuf::from("/nonexistent/worker"), Duration::from_secs(3600));
     let (digest, digests, swap, starter) = (None, Arc::default(), Arc::default(), Arc::default());
-    let (worker, load, stop) = (WORKER, load(), stopped);
-    Supervisor { worker, load, digest, digests, swap, delay, program, starter, inputs, stop }.run().await;
+    let (worker, load, stop, patience) = (WORKER, load(), stopped, DEADLINE);
+    Supervisor { worker, load, digest, digests, swap, delay, patience, program, starter, inputs, stop }
+        .run()
+        .await;
     let Some(Input::Worker(Event::WorkerDied { how, .. })) = received.recv().await else { panic!("silent") };
     assert!(how.contains("before it was started"), "{how}");
 }
