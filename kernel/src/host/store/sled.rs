@@ -46,8 +46,9 @@ const VERSION_FILE: &str = "version";
 /// a newer one reads of older versions is read where records and values are.
 const VERSION: u32 = 1;
 
-/// How long a lock that somebody else holds is waited for, and between two tries.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a lock that somebody else holds is waited for, and between two tries. No other daemon has it, but one that ends
+/// may hold it for as long as the disk takes.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// The file of sled's log, and the folder of what is too large for it.
