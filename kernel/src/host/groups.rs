@@ -108,6 +108,6 @@ mod tests {
         assert!(looking.is_err(), "it runs");
         child.kill().expect("it runs");
         child.wait().expect("it is a child");
-        tokio::time::timeout(Duration::from_secs(20), is_gone(leader)).await.expect("it is gone");
+        tokio::time::timeout(Duration::from_secs(60), is_gone(leader)).await.expect("it is gone");
     }
 }

@@ -131,7 +131,7 @@ mod tests {
     }
 
     async fn dead(inputs: &mut mpsc::Receiver<Input>) -> PeerNo {
-        match timeout(Duration::from_secs(20), inputs.recv()).await {
+        match timeout(Duration::from_secs(60), inputs.recv()).await {
             Ok(Some(Input::PeerDied { peer })) => peer,
             other => panic!("unexpected {other:?}"),
         }

@@ -160,7 +160,7 @@ mod tests {
         let waits = |turns: Turns| tokio::spawn(async move { drop(turns.take_rude(Some(1)).await) });
         let rude = [waits(turns.clone()), waits(turns.clone())];
         for _ in 0..100 {
-            let served = timeout(Duration::from_secs(20), turns.take(Some(1))).await;
+            let served = timeout(Duration::from_secs(60), turns.take(Some(1))).await;
             drop(served.expect("the line of all others is free"));
         }
         assert!(rude.iter().all(|rude| !rude.is_finished()));

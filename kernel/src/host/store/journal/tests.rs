@@ -245,7 +245,7 @@ fn disk_that_did_not_take_what_was_written_is_made_up_for_whether_anything_chang
     journal.file = Some(Synced::new(nowhere).expect("a thread"));
     journal.append(&[began(5)]).expect("it is taken");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let lacking = async { tokio::time::timeout(Duration::from_secs(20), journal.lacking()).await };
+    let lacking = async { tokio::time::timeout(Duration::from_secs(60), journal.lacking()).await };
     runtime.block_on(lacking).expect("it is told without another change");
     assert!(journal.append(&[began(5)]).is_err());
     assert!(journal.retry_at().is_some());
