@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::sim::chance::Chance;
+use crate::skipped;
 
 /// Connections of a flood.
 pub const CONNECTIONS: usize = 1000;
@@ -149,6 +150,17 @@ impl Nuisance {
             }
         }
     }
+}
+
+/// Whether there is room for so many connections here and in a daemon that this process starts, which has two files for each
+/// of them and some for itself. Where there is none, says so, and the test that wanted them has nothing to do.
+pub fn has_room(connections: usize) -> bool {
+    let wanted = 2 * connections as u64 + 512;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system says");
+    if hard < wanted {
+        skipped(&format!("floods: {hard} files may be open here, and one of {connections} takes {wanted}"));
+    }
+    hard >= wanted
 }
 
 /// Lets this process have so many connections beside what it has.
