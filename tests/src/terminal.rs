@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::{Pid, tcgetpgrp};
 
 use crate::{Daemon, exit_code, wait_for, wait_until};
@@ -91,6 +92,13 @@ impl Terminal {
     pub fn wait_for_job(&self) {
         let shell = Pid::from_raw(i32::try_from(self.program.id()).unwrap());
         wait_until("a job in the foreground", || tcgetpgrp(&self.keyboard).is_ok_and(|group| group != shell));
+    }
+
+    /// Waits until the terminal makes a signal of Ctrl-C. As long as a line is edited it is a key for whoever reads keys, also
+    /// when the line is complete and shown as such.
+    pub fn wait_until_signals(&self) {
+        let signals = |modes: Termios| modes.local_flags.contains(LocalFlags::ISIG);
+        wait_until("a terminal that signals", || tcgetattr(&self.keyboard).is_ok_and(signals));
     }
 
     /// Waits for the program's end.

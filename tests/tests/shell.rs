@@ -171,6 +171,7 @@ fn top_ends_at_a_key_or_ctrl_c_and_leaves_the_terminal_as_it_was() {
     for key in ["q", "\x03"] {
         terminal.press("top --every 3600\r");
         terminal.expect("SHARE");
+        terminal.wait_for_job();
         // Other keys do nothing.
         terminal.press(&format!("x{key}"));
         terminal.expect("llmsh> ");
@@ -241,6 +242,7 @@ fn ctrl_c_ends_a_wait_for_a_job() {
     terminal.line("sleep 1000 &");
     terminal.press("wait\r");
     terminal.expect("\r\n");
+    terminal.wait_until_signals();
     terminal.press("\x03");
     terminal.expect("llmsh> ");
     assert!(terminal.line("kill -KILL %1; wait %1; echo status=$?").contains("status=137"));
