@@ -110,11 +110,13 @@ fn worker_that_is_stopped_counts_as_hung_and_is_replaced() {
     // Longer than a busy machine keeps one waiting: a process that seems to have hung two workers is stopped.
     let daemon = Daemon::start_configured("(worker_patience_ms: 5000)");
     daemon.mount_sim("sim", "row_us=500");
-    let alone = continued(&mut daemon.client(), "hang", 400).expect("generates");
+    // So many that somebody who is kept waiting still finds it in the midst.
+    const TOKENS: u32 = 3000;
+    let alone = continued(&mut daemon.client(), "hang", TOKENS).expect("generates");
     let worker = model(&mut daemon.client(), "sim").worker_os_pid;
     let before = daemon.client().stat(None, None).expect("counts").tokens_generated;
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| continued(&mut daemon.client(), "hang", 400));
+        let running = scope.spawn(|| continued(&mut daemon.client(), "hang", TOKENS));
         let mut watcher = daemon.client();
         wait_until("it is in the midst", || {
             watcher.stat(None, None).expect("counts").tokens_generated > before + 20
