@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use crate::{binary, process, skipped, wait_for};
 #[derive(Debug)]
 pub struct Daemon {
     dir: TempDir,
+    /// Its executable, which has the others beside it.
+    program: PathBuf,
     args: Vec<String>,
     /// What starts it, where it is not started as it is.
     launcher: Vec<String>,
@@ -50,8 +53,9 @@ impl Daemon {
     /// Starts a daemon that logs to a file of the caller's.
     pub fn start_logging_to(log: File) -> Daemon {
         let dir = folder();
-        let child = spawn(dir.path(), &[], &[], log);
-        let mut daemon = Daemon { dir, args: Vec::new(), launcher: Vec::new(), child, disk: None };
+        let program = binary("llmasos");
+        let child = spawn((program.as_path(), dir.path()), &[], &[], log);
+        let mut daemon = Daemon { dir, program, args: Vec::new(), launcher: Vec::new(), child, disk: None };
         daemon.wait_until_it_answers();
         daemon
     }
@@ -59,7 +63,7 @@ impl Daemon {
     /// Starts a daemon through a command that becomes it, such as `prlimit`.
     pub fn start_under(launcher: &[&str]) -> Daemon {
         let launcher = launcher.iter().map(|&word| word.into()).collect();
-        Daemon::start_as(folder(), Vec::new(), launcher, None)
+        Daemon::start_as(folder(), binary("llmasos"), Vec::new(), launcher, None)
     }
 
     /// Starts a daemon as another user, who has no other process. Where this is not allowed, says so, and there is
@@ -70,10 +74,15 @@ impl Daemon {
             return None;
         }
         let dir = folder();
-        std::os::unix::fs::chown(dir.path(), Some(uid), Some(uid)).expect("root may");
         let id = uid.to_string();
         let launcher = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"];
-        Some(Daemon::start_as(dir, Vec::new(), launcher.map(Into::into).into(), None))
+        // Whoever builds the project may have it where nobody else gets in.
+        let program = install_programs(&dir.path().join("bin"));
+        if let Err(why) = try_as_user(uid, dir.path(), &launcher, &program) {
+            skipped(&format!("daemons of other users: none can be started here: {why}"));
+            return None;
+        }
+        Some(Daemon::start_as(dir, program, Vec::new(), launcher.map(Into::into).into(), None))
     }
 
     /// Starts a daemon whose data is on a disk of its own, of so many bytes. Where the system does not let a test have
@@ -85,16 +94,22 @@ impl Daemon {
         let disk = Disk::mount(&data, bytes)?;
         let args = configured(dir.path(), config);
         let launcher = disk.launcher();
-        Some(Daemon::start_as(dir, args, launcher, Some(disk)))
+        Some(Daemon::start_as(dir, binary("llmasos"), args, launcher, Some(disk)))
     }
 
     fn start_in(dir: TempDir, args: Vec<String>) -> Daemon {
-        Daemon::start_as(dir, args, Vec::new(), None)
+        Daemon::start_as(dir, binary("llmasos"), args, Vec::new(), None)
     }
 
-    fn start_as(dir: TempDir, args: Vec<String>, launcher: Vec<String>, disk: Option<Disk>) -> Daemon {
-        let child = spawn(dir.path(), &args, &launcher, log_file(dir.path()));
-        let mut daemon = Daemon { dir, args, launcher, child, disk };
+    fn start_as(
+        dir: TempDir,
+        program: PathBuf,
+        args: Vec<String>,
+        launcher: Vec<String>,
+        disk: Option<Disk>,
+    ) -> Daemon {
+        let child = spawn((program.as_path(), dir.path()), &args, &launcher, log_file(dir.path()));
+        let mut daemon = Daemon { dir, program, args, launcher, child, disk };
         daemon.wait_until_it_answers();
         daemon
     }
@@ -218,7 +233,7 @@ impl Daemon {
     }
 
     fn spawn(&self) -> Child {
-        spawn(self.dir(), &self.args, &self.launcher, log_file(self.dir()))
+        spawn((self.program.as_path(), self.dir()), &self.args, &self.launcher, log_file(self.dir()))
     }
 
     fn wait_until_it_answers(&mut self) {
@@ -262,8 +277,30 @@ fn log_file(dir: &Path) -> File {
     File::options().create(true).append(true).open(dir.join("log")).expect("a log can be made")
 }
 
-fn spawn(dir: &Path, args: &[String], launcher: &[String], log: File) -> Child {
-    let program = binary("llmasos");
+/// Puts a daemon and what it starts into a folder of their own, and gives the daemon's executable. By another process: a copy
+/// that this one has open while another test forks cannot be run.
+fn install_programs(folder: &Path) -> PathBuf {
+    let programs = ["llmasos", "llmasos-driver", "llmasos-jail"].map(binary);
+    let mut install = Command::new("install");
+    let done = install.args(["-D", "-m", "755", "-t"]).arg(folder).args(programs).status();
+    assert!(done.expect("install is part of every Linux").success());
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it was made here");
+    folder.join("llmasos")
+}
+
+/// Gives a folder to a user, and runs a program as that user.
+fn try_as_user(uid: u32, dir: &Path, launcher: &[&str], program: &Path) -> Result<(), String> {
+    std::os::unix::fs::chown(dir, Some(uid), Some(uid)).map_err(|e| e.to_string())?;
+    let mut command = Command::new(launcher[0]);
+    let output = command.args(&launcher[1..]).arg(program).arg("--version").output();
+    let output = output.map_err(|e| format!("{}: {e}", launcher[0]))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+fn spawn((program, dir): (&Path, &Path), args: &[String], launcher: &[String], log: File) -> Child {
     let mut command = match launcher {
         [] => Command::new(program),
         [first, rest @ ..] => {
