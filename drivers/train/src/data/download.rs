@@ -65,13 +65,14 @@ pub fn fetch(what: &Fetch<'_>) -> Result<(), FetchError> {
     if what.to.exists() {
         return Ok(());
     }
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let settings = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(what.patience))
         .timeout_recv_response(Some(what.patience))
-        .timeout_per_read(Some(what.patience))
-        .build()
-        .into();
+        .timeout_per_read(Some(what.patience));
+    // A proxy is the way to other machines, and does not reach this one.
+    let settings = if is_here(what.url) { settings.proxy(None) } else { settings };
+    let agent: ureq::Agent = settings.build().into();
     let folder = what.to.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(disk(folder))?;
     let told = ask(&agent, what.url)?;
@@ -98,6 +99,14 @@ pub fn fetch(what: &Fetch<'_>) -> Result<(), FetchError> {
             return outcome;
         }
     }
+}
+
+/// Whether a URL is of this very machine.
+fn is_here(url: &str) -> bool {
+    let uri = url.parse::<ureq::http::Uri>();
+    let host = uri.as_ref().ok().and_then(|uri| uri.host()).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Opens the file that is not whole, when nobody else writes to it.
@@ -236,6 +245,22 @@ pub fn sha256_of(path: &Path) -> std::io::Result<String> {
         match file.read(&mut buffer)? {
             0 => return Ok(hex(&hash.finalize())),
             count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_told_from_others() {
+        for here in ["http://127.0.0.1:9/a", "http://localhost/a", "http://[::1]:8080"] {
+            assert!(is_here(here), "{here}");
+        }
+        for elsewhere in ["https://huggingface.co/a", "http://10.0.0.1", "http://localhost.example.com", "a"]
+        {
+            assert!(!is_here(elsewhere), "{elsewhere}");
         }
     }
 }
