@@ -7,8 +7,8 @@ use super::Place;
 
 const STEPS: u64 = 60;
 
-/// Steps of a run that is killed many times, and may do some of them before each.
-const STEPS_KILLED: u64 = 240;
+/// Steps of a run that is killed many times, and may do many of them before each on a machine that keeps the test waiting.
+const STEPS_KILLED: u64 = 600;
 
 fn whole(steps: u64) -> [Vec<u8>; 2] {
     let place = Place::default();
