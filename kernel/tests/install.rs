@@ -40,8 +40,32 @@ fn skipped(why: &str) {
     std::io::stderr().write_all(format!("NOT CHECKED: {why}\n").as_bytes()).unwrap();
 }
 
-/// Runs one of systemd's tools on the units as they are installed; none where the tool is missing.
+/// The first version of systemd that looks at units without running itself.
+const SYSTEMD_MIN: u32 = 250;
+
+/// The version of systemd's tool, as it says it in its first line: `systemd 252 (252.39-1)`.
+fn systemd_version() -> Result<u32, String> {
+    let output = Command::new("systemd-analyze").arg("--version").output();
+    let said = String::from_utf8_lossy(&output.map_err(|e| e.to_string())?.stdout).into_owned();
+    let number = said.split_whitespace().nth(1).and_then(|word| word.split('.').next()?.parse().ok());
+    number.ok_or(format!("it says no version: {said}"))
+}
+
+/// Runs one of systemd's tools on the units as they are installed; none where the tool is missing or too old.
 fn analyze(arguments: &[&str], drop_in: Option<&str>) -> Option<std::process::Output> {
+    match systemd_version() {
+        Ok(SYSTEMD_MIN..) => {}
+        Ok(version) => {
+            skipped(&format!(
+                "the units of systemd: systemd-analyze is of version {version}, not {SYSTEMD_MIN}"
+            ));
+            return None;
+        }
+        Err(e) => {
+            skipped(&format!("the units of systemd: systemd-analyze does not run: {e}"));
+            return None;
+        }
+    }
     let folder = tempfile::tempdir().unwrap();
     if let Some(text) = drop_in {
         let of_service = folder.path().join("llmasos.service.d");
@@ -55,13 +79,7 @@ fn analyze(arguments: &[&str], drop_in: Option<&str>) -> Option<std::process::Ou
     }
     let paths: Vec<PathBuf> = ["llmasos.service", "llmasos.socket"].map(|n| folder.path().join(n)).into();
     let units = if arguments[0] == "security" { &paths[..1] } else { &paths[..] };
-    match Command::new("systemd-analyze").args(arguments).args(units).output() {
-        Ok(output) => Some(output),
-        Err(e) => {
-            skipped(&format!("the units of systemd: systemd-analyze does not run: {e}"));
-            None
-        }
-    }
+    Some(Command::new("systemd-analyze").args(arguments).args(units).output().expect("it ran a moment ago"))
 }
 
 #[test]
