@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 import unittest
 from pathlib import Path
@@ -296,14 +295,7 @@ class Training(Place):
         self.assertIn("tensor: 2", Path("ranks-2/spec.ron").read_text())
 
     def test_run_that_is_only_tried_is_a_process_too(self) -> None:
-        seen: list[str] = []
-        over = threading.Event()
-
-        def watch() -> None:
-            with llmasos.Client() as watcher:
-                while not over.is_set() and not seen:
-                    seen.extend(process["class"] for process in watcher.ps() if process["name"] == "train")
-
+        seen: list[dict[str, Any]] = []
         spec = {
             "out": str(self.folder / "tried"),
             "model": {"Gpt": SMALL},
@@ -311,17 +303,18 @@ class Training(Place):
             "batch": 256,
             "steps": 10,
         }
-        with llmasos.connect() as client:
-            watching = threading.Thread(target=watch)
-            watching.start()
-            try:
-                cache = self.folder / "tried-cache"
-                said = trainer.expectation(trainer.resolve(spec), cache, client.socket_path, 2, "normal")
-            finally:
-                over.set()
-                watching.join()
+        with llmasos.connect() as client, llmasos.Client() as watcher:
+            watching = watcher._send("subscribe", None, {"kinds": ["process"]})
+            # Calls are carried out in their order: when this one is answered, nothing is missed any more.
+            watcher.ps()
+            cache = self.folder / "tried-cache"
+            said = trainer.expectation(trainer.resolve(spec), cache, client.socket_path, 2, "normal")
+            client.kill(pid=watcher.pid, signal="INT")
+            with self.assertRaisesRegex(llmasos.Fault, "EINTR"):
+                watcher._answer(watching, seen.append)
         self.assertRegex(said, r"time +\d+ s at \d+ tokens/s")
-        self.assertEqual(seen, ["normal"], "`ps` lists it")
+        tried = [event["class"] for event in seen if (event.get("name"), event.get("change")) == ("train", "started")]
+        self.assertEqual(tried, ["normal"], seen)
 
     def test_run_that_cannot_be_is_refused_in_one_sentence(self) -> None:
         with self.assertRaisesRegex(TypeError, "did you mean 'steps'"):
