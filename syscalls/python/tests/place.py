@@ -10,6 +10,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import llmasos
 from llmasos import daemon, paths
@@ -54,6 +55,10 @@ class Place(unittest.TestCase):
         )
         for name in ("LLMASOS_CONFIG", "LLMASOS_SET"):
             os.environ.pop(name, None)
+        # A disk that others keep busy may have the daemon read its state for long.
+        patience = mock.patch.object(daemon, "START_MAX", 300.0)
+        patience.start()
+        cls.addClassCleanup(patience.stop)
         os.chdir(cls.folder)
 
     @classmethod

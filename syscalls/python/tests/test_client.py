@@ -96,9 +96,11 @@ class Limits(unittest.TestCase):
 
             thread = threading.Thread(target=answer, daemon=True)
             thread.start()
-            with llmasos.Client(path, timeout=2) as client:
+            with llmasos.Client(path, timeout=600) as client:
+                client._socket.settimeout(0.5)
                 with self.assertRaisesRegex(llmasos.Fault, "ETIMEDOUT: the daemon did not answer within"):
                     client.call("receive")
+                client._socket.settimeout(600)
                 self.assertEqual(client.call("spawn", name="child"), {"pid": 8})
             thread.join()
 
@@ -115,6 +117,11 @@ class Limits(unittest.TestCase):
             with mock.patch.dict(os.environ, variables), mock.patch.object(daemon, "START_MAX", 0.1):
                 daemon._start(path)
                 listener.close()
+                silent = Path(folder, "silent", "llmasos")
+                silent.parent.mkdir()
+                silent.write_text("#!/bin/sh\nexec sleep 600\n")
+                silent.chmod(0o755)
+                os.environ["LLMASOS_BIN"] = str(silent.parent)
                 with self.assertRaisesRegex(llmasos.LlmasosError, "has not answered within"):
                     daemon._start(path)
 
