@@ -15,7 +15,7 @@ use syscalls::codec::{Line, LineReader};
 use syscalls::{Frame, limits};
 
 /// Nothing here takes this long unless it hangs, not even on a machine that is busy with other tests.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Between two looks at something that is waited for: a test that looks all the time keeps it from coming.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
