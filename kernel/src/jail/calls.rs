@@ -366,6 +366,10 @@ mod tests {
 
     #[test]
     fn signals_reach_nobody_else_where_the_system_does_not_scope_them() {
+        if !crate::jail::support().seccomp {
+            let why = "NOT CHECKED: signals of programs in the jail: this system filters no calls\n";
+            return io::Write::write_all(&mut io::stderr(), why.as_bytes()).expect("somebody hears it");
+        }
         let mut other = Command::new("sleep").arg("600").spawn().expect("sleep is part of every Linux");
         let pid = i32::try_from(other.id()).expect("a process number");
         let free = signal(pid);
