@@ -164,6 +164,8 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn folder() -> (tempfile::TempDir, PathBuf) {
@@ -196,6 +198,12 @@ mod tests {
         let (_folder, path) = folder();
         fs::create_dir(path.parent().expect("a parent")).expect("the folder is new");
         drop(UnixListener::bind(&path).expect("the folder is new"));
+        // What another test starts has it, too, until it has become its own program.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while UnixStream::connect(&path).is_ok() {
+            assert!(Instant::now() < deadline, "nobody listens");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let (_socket, _listener) = bind(&path, 0o600).expect("replaces it");
         UnixStream::connect(&path).expect("somebody listens");
     }
