@@ -178,8 +178,8 @@ impl Daemon {
             .current_dir(self.dir())
             .env("LLMASOS_SOCKET", self.socket())
             .env("LLMASOS_DATA", self.data())
-            .env("XDG_CONFIG_HOME", self.dir())
-            .env_remove("LLMASOS_CONFIG");
+            .env("XDG_CONFIG_HOME", self.dir());
+        deaf(&mut command);
         command
     }
 
@@ -309,7 +309,7 @@ fn spawn((program, dir): (&Path, &Path), args: &[String], launcher: &[String], l
             command
         }
     };
-    command
+    deaf(&mut command)
         .arg("daemon")
         .arg("--socket")
         .arg(socket(dir))
@@ -320,13 +320,20 @@ fn spawn((program, dir): (&Path, &Path), args: &[String], launcher: &[String], l
         .envs(level(args).map(|level| ("LLMASOS_LOG", level)))
         .env_remove("LLMASOS_SOCKET")
         .env_remove("LLMASOS_DATA")
-        .env_remove("LLMASOS_CONFIG")
         .env("XDG_CONFIG_HOME", dir)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a file can be opened twice"))
         .stderr(log)
         .spawn()
         .expect("llmasos can be started")
+}
+
+/// Makes a program deaf to what whoever runs the tests has set for his own, and to the service manager of the tests.
+fn deaf(command: &mut Command) -> &mut Command {
+    for name in ["LLMASOS_CONFIG", "LLMASOS_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// The level that arguments of a daemon ask for.

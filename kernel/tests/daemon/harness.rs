@@ -196,7 +196,16 @@ pub fn llmasos() -> Command {
 }
 
 fn deaf(mut command: Command) -> Command {
-    for name in ["LLMASOS_SOCKET", "LLMASOS_DATA", "LLMASOS_CONFIG", "LLMASOS_LOG", "NOTIFY_SOCKET"] {
+    for name in [
+        "LLMASOS_SOCKET",
+        "LLMASOS_DATA",
+        "LLMASOS_CONFIG",
+        "LLMASOS_LOG",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "GLIBC_TUNABLES",
+    ] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
