@@ -29,6 +29,10 @@ pub const BATCHES_WAITING_MAX: usize = 4;
 /// How long the room of a batch that was full stays taken: all programs together print 16 MB a second at most.
 const PAUSE: Duration = Duration::from_millis(4);
 
+/// Pieces of the time in which the rest is read: where the machine lets nothing run for longer than all of it, one of them is
+/// lost, and what has been printed is read in the others.
+const PATIENCE_PIECES: u32 = 20;
+
 /// The tasks that read from a program.
 pub struct Printing(JoinSet<()>);
 
@@ -54,8 +58,13 @@ impl Printing {
     /// Waits until all is read of a program that has ended. Somebody outside of its group may still hold the pipes, who is
     /// not heard any more after so long.
     pub async fn finish(mut self, patience: Duration) {
+        for _ in 0..PATIENCE_PIECES {
+            let all_is_read = async { while self.0.join_next().await.is_some() {} };
+            if timeout(patience / PATIENCE_PIECES, all_is_read).await.is_ok() {
+                return;
+            }
+        }
         // What is left is dropped with the tasks.
-        let _ = timeout(patience, async { while self.0.join_next().await.is_some() {} }).await;
     }
 }
 
