@@ -19,7 +19,7 @@ use super::{DETERMINISTIC, MODEL, PAGE, mount_anew};
 const CELLS: u32 = 24 * PAGE;
 
 /// How often no step may be withdrawn, on a machine that keeps those waiting for whom it would be until it is through.
-const TRIES: u32 = 5;
+const TRIES: u32 = 20;
 
 /// Contexts that slid, and that compacted, when all ran together.
 static SLID: AtomicU32 = AtomicU32::new(0);

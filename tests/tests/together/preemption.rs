@@ -21,7 +21,7 @@ const GENERATE: u32 = 8;
 const CELLS: u32 = 8192;
 
 /// How often arrivals may come too late, on a machine that keeps them waiting until the prompt is through.
-const TRIES: u32 = 5;
+const TRIES: u32 = 20;
 
 /// So large that a full step takes many times as long as what is left of one must for it to be withdrawn. A
 /// deterministic mount needs less for that.
