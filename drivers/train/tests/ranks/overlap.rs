@@ -10,7 +10,7 @@ use train::ranks::{Combine, Group, Message, Numbers, Plans, RankError, Traffic};
 use super::proof::{Division, GPT2, STEPS, T5, again, division, many};
 
 /// How long a rank waits for a sum that has been promised.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a rank does in a step, as its groups see it.
 #[derive(Debug, Default)]
