@@ -3,6 +3,9 @@
 //! A connection needs a place, since each takes a descriptor; one that there is none for is told so and closed. Where the
 //! system refuses to accept, newcomers wait in the socket until it can. That a process group is gone comes through here
 //! too, so that the loop hears of it behind every connection that was accepted before.
+//!
+//! When the daemon is to end, the loop aborts this: newcomers wait in the socket for the next one, and who was being
+//! taken in sees his connection end before anything was said.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +37,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes connections in, one after another, until the main loop is gone.
+    /// Takes connections in, one after another, until it is aborted.
     pub async fn run(mut self) {
         let mut failing = false;
         loop {

@@ -8,14 +8,16 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use syscalls::codec::{Line, LineReader};
 use syscalls::limits::{HALF_LINES_BYTES_MAX, LINE_BYTES_MAX, OUTPUT_BYTES_HIGH};
-use syscalls::{CallId, Errno, Fault, Frame, Request};
+use syscalls::{Call, CallId, Errno, Fault, Frame, Request};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use super::halves::Half;
 use super::input::Input;
@@ -32,6 +34,10 @@ const READ_BYTES: usize = 16 << 10;
 /// Unread bytes below which a program has caught up.
 const OUTPUT_BYTES_LOW: usize = OUTPUT_BYTES_HIGH / 4;
 
+/// How long a program that has connected, or was greeted, may take to say what it wants before it counts as one that
+/// rests: far longer than any needs, and short enough for a restart to wait for.
+pub const NEWCOMER_PATIENCE: Duration = Duration::from_millis(250);
+
 /// A program that is connected.
 #[derive(Debug)]
 pub struct Connection {
@@ -45,6 +51,8 @@ pub struct Connection {
     awaits_writable: bool,
     /// Its process has died: what it has sent is carried out as far as the answers find room.
     pub bereft: bool,
+    /// When it connected or was greeted, until it asks for something.
+    new_since: Option<Instant>,
     /// Whether the reader may read.
     gate: watch::Sender<bool>,
     _place: Place,
@@ -80,6 +88,7 @@ impl Connection {
             closing: false,
             bereft: false,
             awaits_writable: false,
+            new_since: Some(Instant::now()),
             gate: watch::Sender::new(true),
             _place: place,
         }
@@ -98,6 +107,16 @@ impl Connection {
     /// Whether what it sends is read.
     pub fn is_read(&self) -> bool {
         *self.gate.borrow()
+    }
+
+    /// Takes note of what it asks for.
+    pub fn heard(&mut self, call: &Call) {
+        self.new_since = matches!(call, Call::Hello(_)).then(Instant::now);
+    }
+
+    /// Whether it has just connected, and will say in a moment what it wants.
+    pub fn is_new(&self) -> bool {
+        self.new_since.is_some_and(|since| since.elapsed() < NEWCOMER_PATIENCE)
     }
 
     /// Reads what has been sent, and nothing that is sent from now on. It fails where the program is gone already.

@@ -125,6 +125,9 @@ async fn serve(
         .map_err(|source| DaemonError::Data { path: settings.data.clone(), source })?;
     records.extend(images.into_records());
     let system = |what| move |source| DaemonError::System { what, source };
+    // Open until the end: whoever connects when nobody is taken in any more waits for the next daemon, if the service
+    // manager has the socket, too, and else until this one is gone.
+    let open = listener.try_clone().map_err(system("to listen"))?;
     let listener = UnixListener::from_std(listener).map_err(system("to listen"))?;
 
     let (urgent, urgent_inputs) = mpsc::channel(EVENTS_WAITING_MAX);
@@ -142,7 +145,7 @@ async fn serve(
         gone_groups,
         inputs: inputs.clone(),
     };
-    let acceptor = tokio::spawn(acceptor.run());
+    let acceptor = tokio::spawn(acceptor.run()).abort_handle();
 
     let starter = starter(&settings, umask)?;
     let kernel = Kernel::new(kernel_config(&settings, &starter), machine::random_seed());
@@ -167,6 +170,7 @@ async fn serve(
         driver,
         programs,
         digests,
+        acceptor,
         gone,
         starter,
         turns,
@@ -178,8 +182,8 @@ async fn serve(
     announce(&settings, ready);
     running.await;
 
-    acceptor.abort();
     drop(socket);
+    drop(open);
     tracing::info!("the daemon has ended");
     Ok(())
 }

@@ -4,6 +4,10 @@
 //! peer leaves in one write, workers first, because they hold the device up. Only what a program that asked is told at once
 //! does not wait for the others of the turn. The loop waits nowhere but for inputs, with one exception: a record is
 //! durable before the effects behind it are performed.
+//!
+//! It ends in order: nobody is taken in any more; who has just connected is heard, if he makes use of it in time; the
+//! kernel ends, and who has not been greeted is let go, with nothing said to him and nothing done for him; then programs
+//! and workers end. So a connection that ends before it is greeted can be made again without a second thought.
 
 mod perform;
 mod speak;
@@ -18,6 +22,7 @@ use std::time::Duration;
 use syscalls::limits::REQUEST_BYTES_WAITING_MAX;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
@@ -45,7 +50,7 @@ use speak::FAREWELL_PATIENCE;
 /// Inputs of one turn: enough to gather the writes of a burst, few enough that nobody waits long for his.
 const TURN_INPUTS_MAX: usize = 64;
 
-/// How long the kernel may take to end after it was asked to, beside what it takes to write pages.
+/// How long the kernel may take to end after the daemon was asked to, beside what it takes to write pages.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the rest may take when the kernel has ended: what is still to be said, programs, workers, and the disk.
@@ -68,6 +73,8 @@ pub struct Means {
     pub programs: Programs,
     /// Which files models are.
     pub digests: Arc<Digests>,
+    /// What takes connections in.
+    pub acceptor: AbortHandle,
     /// Where the acceptor is told of process groups that are gone.
     pub gone: mpsc::Sender<u32>,
     /// What starts workers.
@@ -95,6 +102,8 @@ pub struct Reactor {
     workers: Workers,
     programs: Programs,
     groups: Groups,
+    /// What takes connections in, until the daemon is to end.
+    acceptor: AbortHandle,
     /// Where the acceptor is told of groups that are gone.
     gone: mpsc::Sender<u32>,
     inspector: Inspector,
@@ -119,6 +128,8 @@ pub struct Reactor {
     reloads: u64,
     /// How long it may take to end when it is asked to.
     end_patience: Duration,
+    /// When the kernel is to end, at the latest, while newcomers are heard before it does.
+    end_at: Option<Instant>,
     /// When to end although the kernel has not: set when the daemon is asked to end.
     give_up_at: Option<Instant>,
     ended: bool,
@@ -140,6 +151,7 @@ impl Reactor {
             driver,
             programs,
             digests,
+            acceptor,
             gone,
             starter,
             turns,
@@ -159,6 +171,7 @@ impl Reactor {
             inspector: Inspector::new(urgent.clone(), Arc::clone(&digests)),
             programs,
             groups: Groups::default(),
+            acceptor,
             gone,
             workers: Workers::new(driver, starter, digests, urgent),
             swaps,
@@ -175,6 +188,7 @@ impl Reactor {
             flags,
             reloads: 0,
             end_patience: END_PATIENCE + save_at_end,
+            end_at: None,
             give_up_at: None,
             ended: false,
         }
@@ -196,6 +210,7 @@ impl Reactor {
                 Some(input) = others.recv() => self.react(input).await,
                 () = sleep_or_never(self.wake_at) => {}
                 () = sleep_or_never(self.manager.next()) => {}
+                () = sleep_or_never(self.end_at) => {}
                 // A kernel that ends has written everything for the last time.
                 () = self.journal.lacking(), if !self.kernel.is_ending() => {
                     self.step(Event::JournalLong).await;
@@ -216,8 +231,14 @@ impl Reactor {
                 self.wake_at = None;
                 self.step(Event::Tick).await;
             }
+            if self.end_at.is_some_and(|at| at <= Instant::now() || !self.has_newcomers()) {
+                self.end_at = None;
+                self.step(Event::Terminate).await;
+            }
             self.manager.turned(|| self.kernel.system_stats());
         }
+        // With connections in it that nobody has taken over.
+        drop(others);
         self.manager.stopping(LEAVE_PATIENCE);
         self.farewell().await;
         self.programs.end(&mut urgent).await;
@@ -241,6 +262,9 @@ impl Reactor {
             }
             // Its memory serves the next step.
             self.effects = effects;
+            if self.kernel.is_ending() {
+                self.let_strangers_go();
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use syscalls::limits::CALLS_IN_FLIGHT_MAX;
 use syscalls::{CallId, Errno, Fault, Frame, Pid, Request};
 use tokio::time::Instant;
 
-use super::super::connection::{Connection, Reader, answer_id};
+use super::super::connection::{Connection, NEWCOMER_PATIENCE, Reader, answer_id};
 use super::super::groups;
 use super::super::input::Input;
 use super::super::inspect::on_its_own_thread;
@@ -78,12 +78,15 @@ impl Reactor {
             Input::Settled { number, settled } if number == self.reloads => self.settled(*settled).await,
             // It was asked for again meanwhile.
             Input::Settled { .. } => {}
+            // Asked for once more, it listens to nobody first, and then not even to the kernel.
+            Input::Terminate if self.end_at.is_some() => self.end_at = Some(Instant::now()),
             Input::Terminate if self.give_up_at.is_some() => self.ended = true,
             Input::Terminate => {
                 tracing::info!("asked to end");
+                self.acceptor.abort();
+                self.end_at = Some(Instant::now() + NEWCOMER_PATIENCE);
                 self.give_up_at = Some(Instant::now() + self.end_patience);
                 self.manager.stopping(self.end_patience + LEAVE_PATIENCE);
-                self.step(Event::Terminate).await;
             }
         }
     }
@@ -169,6 +172,23 @@ impl Reactor {
         conn
     }
 
+    /// Whether somebody has just connected, and has not asked for anything yet.
+    pub(super) fn has_newcomers(&self) -> bool {
+        self.connections.values().any(Connection::is_new)
+    }
+
+    /// Ends the connections of those who have not been greeted, at the end of the kernel, and takes nobody else in.
+    pub(super) fn let_strangers_go(&mut self) {
+        self.acceptor.abort();
+        // Who was refused hears why.
+        self.write_all();
+        let is_stranger = |(conn, connection): (&ConnId, &Connection)| {
+            (connection.waiting() == 0 && self.kernel.process_of(*conn).is_none()).then_some(*conn)
+        };
+        let strangers: Vec<ConnId> = self.connections.iter().filter_map(is_stranger).collect();
+        strangers.into_iter().for_each(|conn| self.disconnect(conn));
+    }
+
     async fn request(&mut self, conn: ConnId, request: Request) {
         let Some(connection) = self.connections.get_mut(&conn).filter(|c| !c.closing) else { return };
         if connection.calls_in_flight >= CALLS_IN_FLIGHT_MAX {
@@ -178,6 +198,7 @@ impl Reactor {
             return self.answer(conn, request.id, Fault::new(Errno::EAGAIN, sentence));
         }
         connection.calls_in_flight += 1;
+        connection.heard(&request.call);
         let call = request.call.name();
         tracing::debug!(
             call,
