@@ -14,8 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
-use super::{READ_BYTES, decode, encode, gone, greeted, hello, next_id, no_connection};
+use super::{AGAIN_PAUSE, READ_BYTES, Tries, decode, encode, gone, greeted, hello, next_id, no_connection};
 use crate::call::{Call, Hello, Request};
 use crate::codec::LineReader;
 use crate::errno::Fault;
@@ -62,7 +63,8 @@ impl Client {
     /// # Errors
     ///
     /// ENOENT or ECONNRESET where no daemon listens, EACCES where this user may not, EPROTONOSUPPORT where it
-    /// speaks another version.
+    /// speaks another version. Where the connection ends before the daemon has greeted, as it does when that ends, this
+    /// connects again for up to 5 seconds; with a lifetime of `persistent` it answers ECONNRESET at once.
     pub async fn connect(path: &Path, name: &str) -> Result<Client, Fault> {
         Client::connect_with(path, hello(name)).await
     }
@@ -73,7 +75,18 @@ impl Client {
     ///
     /// As [`Client::connect`].
     pub async fn connect_with(path: &Path, hello: Hello) -> Result<Client, Fault> {
-        let stream = UnixStream::connect(path).await.map_err(|e| no_connection(path, &e))?;
+        let mut tries = Tries::of(&hello);
+        loop {
+            let stream = UnixStream::connect(path).await.map_err(|e| no_connection(path, &e))?;
+            match Client::over(stream, hello.clone()).await {
+                Err(fault) if tries.go_on(&fault) => sleep(AGAIN_PAUSE).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Speaks over a connection that is there already.
+    async fn over(stream: UnixStream, hello: Hello) -> Result<Client, Fault> {
         let (read, write) = stream.into_split();
         let (lines, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
         let calls = Arc::new(Mutex::new(Calls::default()));

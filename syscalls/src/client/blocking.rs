@@ -12,9 +12,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use super::{READ_BYTES, decode, encode, gone, greeted, hello, inherited, next_id, no_connection};
+use super::{
+    AGAIN_PAUSE, READ_BYTES, Tries, decode, encode, gone, greeted, hello, inherited, next_id, no_connection,
+};
 use crate::call::{Call, Hello, Kill, Request, Signal};
 use crate::codec::LineReader;
 use crate::errno::{Errno, Fault};
@@ -52,7 +55,8 @@ impl Client {
     /// # Errors
     ///
     /// ENOENT or ECONNRESET where no daemon listens, EACCES where this user may not, EPROTONOSUPPORT where it
-    /// speaks another version.
+    /// speaks another version. Where the connection ends before the daemon has greeted, as it does when that ends, this
+    /// connects again for up to 5 seconds; with a lifetime of `persistent` it answers ECONNRESET at once.
     pub fn connect(path: &Path, name: &str) -> Result<Client, Fault> {
         Client::connect_with(path, hello(name))
     }
@@ -63,8 +67,17 @@ impl Client {
     ///
     /// As [`Client::connect`].
     pub fn connect_with(path: &Path, hello: Hello) -> Result<Client, Fault> {
-        let stream = inherited::connect(path).map_err(|e| no_connection(path, &e))?;
-        Client::over(stream, hello)
+        if let Some(stream) = inherited::take(path) {
+            return Client::over(stream, hello);
+        }
+        let mut tries = Tries::of(&hello);
+        loop {
+            let stream = UnixStream::connect(path).map_err(|e| no_connection(path, &e))?;
+            match Client::over(stream, hello.clone()) {
+                Err(fault) if tries.go_on(&fault) => thread::sleep(AGAIN_PAUSE),
+                result => return result,
+            }
+        }
     }
 
     /// Speaks over a connection that is there already.

@@ -1,6 +1,5 @@
 //! The connection that the daemon hands to a program that it has started: it is known for that program's process.
 
-use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,15 +10,8 @@ use crate::paths;
 /// One client of this program has taken it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Connects to the daemon on `path`: over the connection that was inherited from it, once, or a new one.
-pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    match inherited(path) {
-        Some(stream) => Ok(stream),
-        None => UnixStream::connect(path),
-    }
-}
-
-fn inherited(path: &Path) -> Option<UnixStream> {
+/// The connection that was inherited from the daemon on `path`, once.
+pub(super) fn take(path: &Path) -> Option<UnixStream> {
     let fd: RawFd = std::env::var(paths::SOCKET_FD_VAR).ok()?.parse().ok().filter(|fd| *fd > 2)?;
     if Path::new(&std::env::var_os(paths::SOCKET_VAR)?) != path || TAKEN.swap(true, Ordering::Relaxed) {
         return None;

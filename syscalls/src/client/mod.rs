@@ -1,7 +1,7 @@
 //! Two clients for the same conversation: [`blocking`] for programs of one thread, [`asynchronous`] for tokio.
 //!
-//! Here stands what both have in common: the first call, the faults that only a client can meet, and the bounds
-//! of lines in both directions.
+//! Here stands what both have in common: the first call, when it is made again, the faults that only a client can meet,
+//! and the bounds of lines in both directions.
 
 pub mod asynchronous;
 pub mod blocking;
@@ -9,6 +9,7 @@ mod inherited;
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::call::{Attention, Class, Hello, Lifetime, Mount, Request, Spawn};
 use crate::codec::Line;
@@ -19,6 +20,12 @@ use crate::reply::{Frame, HelloReply, Reply};
 
 /// Bytes that a client reads at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// How long a client goes on connecting after a connection has ended before the daemon had greeted.
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Before each of these tries.
+const AGAIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The arguments of a `hello` by a program that is called `name`, in class `normal`.
 pub fn hello(name: &str) -> Hello {
@@ -59,6 +66,29 @@ pub fn spawn(name: &str) -> Spawn {
         caps: None,
         argv: vec![],
         read: vec![],
+    }
+}
+
+/// Tries to be greeted. A daemon that ends lets go of everybody whom it has not greeted, and whoever connects again is
+/// the next one's. All that can have been done is the `hello`, whose process is gone with the connection or at the
+/// latest with its daemon, unless it was to outlive that: only such a `hello` is not said again.
+#[derive(Debug)]
+struct Tries {
+    may_repeat: bool,
+    /// When they end, from the first that failed on.
+    until: Option<Instant>,
+}
+
+impl Tries {
+    fn of(hello: &Hello) -> Tries {
+        Tries { may_repeat: hello.lifetime != Lifetime::Persistent, until: None }
+    }
+
+    /// Whether to connect again after what came of saying hello.
+    fn go_on(&mut self, fault: &Fault) -> bool {
+        let now = Instant::now();
+        let is_end = fault.errno == Errno::ECONNRESET;
+        self.may_repeat && is_end && now < *self.until.get_or_insert(now + AGAIN_MAX)
     }
 }
 
@@ -162,3 +192,6 @@ fn next_id(last: &mut u64) -> CallId {
 
 #[cfg(test)]
 mod scripted;
+
+#[cfg(test)]
+mod tests;

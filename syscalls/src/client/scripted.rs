@@ -1,4 +1,5 @@
-//! A daemon for the tests of the clients: it accepts one connection and does what a closure says.
+//! A daemon for the tests of the clients: it accepts one connection and does what a closure says. Before that it may end
+//! some others without a word.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,7 +30,12 @@ pub struct Scripted {
 
 /// Starts one that says hello and then follows the script.
 pub fn scripted(script: impl FnOnce(&mut Peer) + Send + 'static) -> Scripted {
-    mute(move |peer| {
+    reluctant(0, script)
+}
+
+/// The same, after it has ended so many connections before their greeting: unread and read in turns.
+pub fn reluctant(ends: usize, script: impl FnOnce(&mut Peer) + Send + 'static) -> Scripted {
+    behind(ends, move |peer| {
         let hello = peer.request();
         assert!(matches!(hello.call, Call::Hello(_)), "{hello:?}");
         peer.reply(hello.id, Ok(Reply::Hello(hello_reply())));
@@ -39,12 +45,22 @@ pub fn scripted(script: impl FnOnce(&mut Peer) + Send + 'static) -> Scripted {
 
 /// Starts one that says nothing by itself.
 pub fn mute(script: impl FnOnce(&mut Peer) + Send + 'static) -> Scripted {
+    behind(0, script)
+}
+
+fn behind(ends: usize, script: impl FnOnce(&mut Peer) + Send + 'static) -> Scripted {
     let folder = tempfile::tempdir().expect("a folder for the socket");
     let socket = folder.path().join("s");
     let listener = UnixListener::bind(&socket).expect("the folder is new");
     let thread = thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("the client connects");
-        script(&mut Peer { reader: BufReader::new(stream) });
+        let next = || Peer::over(listener.accept().expect("the client connects").0);
+        for end in 0..ends {
+            let mut peer = next();
+            if end % 2 == 1 {
+                peer.request();
+            }
+        }
+        script(&mut next());
     });
     Scripted { socket, thread, _folder: folder }
 }
@@ -60,6 +76,10 @@ impl Scripted {
 }
 
 impl Peer {
+    fn over(stream: UnixStream) -> Peer {
+        Peer { reader: BufReader::new(stream) }
+    }
+
     pub fn request(&mut self) -> Request {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line).expect("the client writes");

@@ -1,6 +1,6 @@
 use std::future::Future;
 
-use super::super::scripted::scripted;
+use super::super::scripted::{PID, reluctant, scripted};
 use super::*;
 use crate::call::{Models, Ps};
 use crate::errno::Errno;
@@ -43,6 +43,16 @@ fn calls_pending_fail_when_the_connection_ends() {
         assert_eq!(client.call(Models {}).await, Ok(Reply::Models(vec![])));
         assert_eq!(first.reply().await.expect_err("gone").errno, Errno::ECONNRESET);
         assert_eq!(client.call(Ps { all: false }).await.expect_err("gone for good").errno, Errno::ECONNRESET);
+    });
+    daemon.end();
+}
+
+#[test]
+fn connections_that_end_before_the_greeting_are_made_again() {
+    let daemon = reluctant(4, |_| {});
+    run(async {
+        let client = Client::connect(&daemon.socket, "test").await.expect("gets through");
+        assert_eq!(client.pid(), PID);
     });
     daemon.end();
 }

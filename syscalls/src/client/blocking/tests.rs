@@ -1,8 +1,6 @@
-use std::thread;
-
-use super::super::scripted::{PID, mute, scripted};
+use super::super::scripted::{PID, mute, reluctant, scripted};
 use super::*;
-use crate::call::{Append, Exit, Generate, Ps, Sampling, Sysinfo};
+use crate::call::{Append, Exit, Generate, Lifetime, Ps, Sampling, Sysinfo};
 use crate::id::{ContextId, Token, Tokens};
 use crate::limits::LINE_BYTES_MAX;
 use crate::reply::{Finish, GeneratedReply, Usage};
@@ -190,6 +188,28 @@ fn daemon_that_goes_away_gives_econnreset() {
     assert_eq!(client.ps().expect_err("gone").errno, Errno::ECONNRESET);
     daemon.end();
     assert_eq!(client.start(Ps { all: false }).expect_err("still gone").errno, Errno::ECONNRESET);
+}
+
+#[test]
+fn connections_that_end_before_the_greeting_are_made_again() {
+    let daemon = reluctant(4, |peer| {
+        let id = peer.request().id;
+        peer.reply(id, Ok(Reply::Models(vec![])));
+    });
+    let mut client = Client::connect(&daemon.socket, "test").expect("gets through");
+    assert_eq!((client.pid(), client.models()), (PID, Ok(vec![])));
+    daemon.end();
+}
+
+#[test]
+fn hello_of_a_process_that_would_outlive_the_daemon_is_not_said_twice() {
+    let daemon = reluctant(2, |_| {});
+    let persistent = Hello { lifetime: Lifetime::Persistent, ..hello("test") };
+    let fault = Client::connect_with(&daemon.socket, persistent).expect_err("it may have begun");
+    assert_eq!(fault.errno, Errno::ECONNRESET);
+    let detached = Hello { lifetime: Lifetime::Detached, ..hello("test") };
+    assert_eq!(Client::connect_with(&daemon.socket, detached).expect("gets through").pid(), PID);
+    daemon.end();
 }
 
 #[test]
