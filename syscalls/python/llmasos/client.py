@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ ABI_VERSION = 1
 #: What is read of the socket at once, in bytes.
 READ_BYTES = 1 << 16
 
+#: How long a client goes on connecting after a connection has ended before the daemon had greeted, and the pause before
+#: each of these tries, in seconds.
+AGAIN_MAX = 5.0
+AGAIN_PAUSE = 0.05
+
 
 class Client:
     """A connection to the daemon, and the process that it is there.
@@ -30,6 +36,10 @@ class Client:
     Every call is a method with the arguments of the manual: ``client.ps(all=True)``, ``client.kill(pid=7)``. Names that
     Python keeps for itself take an underscore: ``client.yield_()``, ``Client(class_="batch")``. What is answered is what
     the reply carries; faults are raised as :class:`Fault`.
+
+    A daemon that ends lets go of everybody whom it has not greeted, and the next one takes over: so where a connection ends
+    before the greeting, another one is made, for up to 5 seconds. With a lifetime of ``persistent`` it is not, since the
+    process may be there already; and no other call is made twice.
     """
 
     def __init__(
@@ -44,21 +54,8 @@ class Client:
     ) -> None:
         path = Path(socket_path) if socket_path is not None else paths.socket()
         self.socket_path = path
-        self._last = 0
-        self._frames: dict[int, deque[dict[str, Any]]] = {}
-        self._socket = socket.socket(socket.AF_UNIX)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            code = "EACCES" if isinstance(error, PermissionError) else "ENOENT"
-            how = "start one with `llmasos daemon`, or connect with llmasos.connect()"
-            raise Fault(code, f"no daemon answers on {path}: {error.strerror}; {how}") from error
-        self._socket.settimeout(timeout)
-        #: What has come and is not taken yet. A file of the socket would read no more after a time limit.
-        self._received = bytearray()
         hello.update({"version": ABI_VERSION, "name": name, "class": class_, "nice": nice})
-        self.hello: dict[str, Any] = self._answer(self._send("hello", None, hello), None)
+        self.hello: dict[str, Any] = self._greeted(hello, timeout)
         self.pid: int = self.hello["pid"]
 
     def call(
@@ -111,6 +108,39 @@ class Client:
                 self.call("kill", pid=self.pid, signal="INT")
                 while "event" in self._frame(request):
                     pass
+
+    def _greeted(self, hello: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        """Connects and says hello, again where the connection ends before the answer."""
+        until: float | None = None
+        while True:
+            self._connect(timeout)
+            try:
+                greeting: dict[str, Any] = self._answer(self._send("hello", None, hello), None)
+            except Fault as fault:
+                self._socket.close()
+                now = time.monotonic()
+                until = now + AGAIN_MAX if until is None else until
+                if fault.code != "ECONNRESET" or hello.get("lifetime") == "persistent" or now >= until:
+                    raise
+            else:
+                return greeting
+            time.sleep(AGAIN_PAUSE)
+
+    def _connect(self, timeout: float | None) -> None:
+        path = self.socket_path
+        self._last = 0
+        self._frames: dict[int, deque[dict[str, Any]]] = {}
+        #: What has come and is not taken yet. A file of the socket would read no more after a time limit.
+        self._received = bytearray()
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            code = "EACCES" if isinstance(error, PermissionError) else "ENOENT"
+            how = "start one with `llmasos daemon`, or connect with llmasos.connect()"
+            raise Fault(code, f"no daemon answers on {path}: {error.strerror}; {how}") from error
+        self._socket.settimeout(timeout)
 
     def _send(self, call: str, as_pid: int | None, args: dict[str, Any]) -> int:
         self._last += 1

@@ -74,6 +74,60 @@ class Calls(Place):
             self.assertIn(part, str(caught.exception))
 
 
+class Ends(unittest.TestCase):
+    """A daemon that ends so many connections before it greets, unread and read in turns."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name, "socket")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.listener.close)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+
+    def serve(self, ends: int) -> threading.Thread:
+        def serve() -> None:
+            for end in range(ends):
+                connection, _ = self.listener.accept()
+                with connection, connection.makefile("rb") as calls:
+                    if end % 2 == 1:
+                        calls.readline()
+            connection, _ = self.listener.accept()
+            with connection, connection.makefile("rb") as calls:
+                calls.readline()
+                connection.sendall(b'{"id": 1, "ok": {"hello": {"pid": 7}}}\n')
+                # What comes next is not answered.
+                calls.readline()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        return thread
+
+    def test_connection_that_ends_before_the_greeting_is_made_again_and_a_call_is_not(self) -> None:
+        thread = self.serve(4)
+        with llmasos.Client(self.path, timeout=20) as client:
+            self.assertEqual(client.pid, 7)
+            with self.assertRaises(llmasos.Fault) as caught:
+                client.spawn(name="child")
+            self.assertEqual(caught.exception.code, "ECONNRESET")
+        thread.join()
+
+    def test_tries_to_be_greeted_end(self) -> None:
+        self.serve(1000)
+        with mock.patch("llmasos.client.AGAIN_MAX", 0.2), self.assertRaises(llmasos.Fault) as caught:
+            llmasos.Client(self.path, timeout=20)
+        self.assertEqual(caught.exception.code, "ECONNRESET")
+
+    def test_hello_of_a_process_that_would_outlive_the_daemon_is_not_said_twice(self) -> None:
+        thread = self.serve(2)
+        with self.assertRaises(llmasos.Fault) as caught:
+            llmasos.Client(self.path, timeout=20, lifetime="persistent")
+        self.assertEqual(caught.exception.code, "ECONNRESET")
+        llmasos.Client(self.path, timeout=20, lifetime="detached").close()
+        thread.join()
+
+
 class Limits(unittest.TestCase):
     def test_call_behind_one_whose_time_was_over_is_answered(self) -> None:
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
