@@ -1,8 +1,9 @@
 //! A daemon of its own for each test, with a shell script for a worker.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -84,6 +85,22 @@ impl Home {
         let alone = self.path("llmasos");
         install(Path::new(env!("CARGO_BIN_EXE_llmasos")), &alone);
         self.start_by(self.command_of(deaf(Command::new(&alone))))
+    }
+
+    /// Starts a daemon as the service manager does, and waits until it serves: the socket is descriptor 3, and the process
+    /// knows that it is meant.
+    pub fn start_activated(&self, listener: &UnixListener) -> Child {
+        let daemon = self.command();
+        let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" --ready-fd 4 4>&1 1>&2 3<&0";
+        let mut starter = Command::new("sh");
+        starter.args(["-c", script]).arg(daemon.get_program()).args(daemon.get_args());
+        let socket = listener.try_clone().expect("a socket");
+        starter.stdin(OwnedFd::from(socket)).stdout(Stdio::piped());
+        let mut child = starter.spawn().expect("starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+        assert_eq!(line, "ready\n");
+        child
     }
 
     fn start_by(&self, mut command: Command) -> Daemon {

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -192,7 +192,7 @@ fn ready_fd_gets_a_line_when_the_socket_serves() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
     assert_eq!(line, "ready\n");
-    assert!(std::os::unix::net::UnixStream::connect(home.path("s")).is_ok());
+    assert!(UnixStream::connect(home.path("s")).is_ok());
     child.kill().expect("it runs");
     child.wait().expect("ends");
 
@@ -237,17 +237,8 @@ fn configuration_is_read_again_on_hup_and_a_wrong_one_changes_nothing() {
 #[test]
 fn socket_of_the_service_manager_is_served_and_stays() {
     let home = Home::new("exit 1");
-    let listener = std::os::unix::net::UnixListener::bind(home.path("s")).expect("the name is free");
-    let daemon = home.command();
-    // As the service manager does: the socket is descriptor 3, and the process knows that it is meant.
-    let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" --ready-fd 4 4>&1 1>&2 3<&0";
-    let mut starter = Command::new("sh");
-    starter.args(["-c", script]).arg(daemon.get_program()).args(daemon.get_args());
-    starter.stdin(std::os::fd::OwnedFd::from(listener)).stdout(Stdio::piped());
-    let mut child = starter.spawn().expect("starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
-    assert_eq!(line, "ready\n");
+    let listener = UnixListener::bind(home.path("s")).expect("the name is free");
+    let mut child = home.start_activated(&listener);
     let mut client = syscalls::client::blocking::Client::connect(&home.path("s"), "test").expect("it serves");
     client.ps().expect("answers");
     client.call(syscalls::call::Shutdown {}).expect("the user may");

@@ -4,6 +4,7 @@
 
 mod clients;
 mod deaths;
+mod handover;
 mod harness;
 mod life;
 mod programs;
