@@ -37,9 +37,9 @@ class Client:
     Python keeps for itself take an underscore: ``client.yield_()``, ``Client(class_="batch")``. What is answered is what
     the reply carries; faults are raised as :class:`Fault`.
 
-    A daemon that ends lets go of everybody whom it has not greeted, and the next one takes over: so where a connection ends
-    before the greeting, another one is made, for up to 5 seconds. With a lifetime of ``persistent`` it is not, since the
-    process may be there already; and no other call is made twice.
+    A daemon that ends lets go of everybody whom it has not greeted, and the next one takes over: so where a connection
+    ends before the greeting, another one is made, for up to 5 seconds. With a lifetime of ``persistent`` it is not,
+    since the process may be there already; and no other call is made twice.
     """
 
     def __init__(
