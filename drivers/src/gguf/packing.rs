@@ -1,4 +1,4 @@
-//! Which weights ggml multiplies by in a layout of its own on this CPU.
+//! Which weights ggml, or the llama driver's own kernel, multiplies by in a layout of its own on this CPU.
 //!
 //! Such weights are copied out of the file when a model is loaded. For a matrix that is only multiplied by, the copy
 //! takes the place of what is mapped. A table that the input looks rows up in and the output multiplies by is needed
@@ -12,9 +12,14 @@ const AMX_ROWS: u64 = 32;
 /// Rows that the repacked layouts put beside each other.
 const REPACKED_ROWS: u64 = 8;
 
-/// The units that ggml has layouts for on this family of CPUs.
+/// Rows that the driver's own layout of Q8_0 puts beside each other.
+const PANEL_ROWS: u64 = 32;
+
+/// The units that there are layouts for on this family of CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Units {
+    /// What the driver's own kernel takes.
+    vnni: bool,
     amx: bool,
     avx2: bool,
     avx512: bool,
@@ -29,6 +34,11 @@ impl Units {
         const AMX_INT8: u32 = 1 << 25;
         let features = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
         Units {
+            vnni: is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("f16c"),
             amx: features & AMX_INT8 != 0 && is_x86_feature_detected!("avx512vnni"),
             avx2: is_x86_feature_detected!("avx2"),
             avx512: is_x86_feature_detected!("avx512f"),
@@ -38,15 +48,22 @@ impl Units {
     /// Of other families, none is known here.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn here() -> Units {
-        Units { amx: false, avx2: false, avx512: false }
+        Units { vnni: false, amx: false, avx2: false, avx512: false }
     }
 
     /// Bytes of a matrix in a layout of its own, where it gets one, by the conditions and sizes of ggml's `amx` and
-    /// `repack.cpp`.
+    /// `repack.cpp`, and of the driver's products.
     pub fn packed_bytes(self, matrix: &TensorInfo) -> Option<u64> {
         let [columns, rows, ..] = matrix.dimensions[..] else { return None };
         // AMX multiplies by single matrices alone, not by those of experts; the repacked layouts are for both.
         let is_single = matrix.dimensions[2..].iter().all(|count| *count == 1);
+        if self.vnni && is_single && matrix.kind == TensorType::Q8_0 {
+            let blocks = columns / matrix.kind.block_elements();
+            let block_bytes = matrix.bytes.checked_div(blocks.saturating_mul(rows)).unwrap_or(0) * PANEL_ROWS;
+            // One more lies behind the last.
+            let packed = rows.div_ceil(PANEL_ROWS).saturating_mul(blocks).saturating_add(1);
+            return Some(packed.saturating_mul(block_bytes));
+        }
         if self.amx && is_single && rows.is_multiple_of(AMX_ROWS) {
             if matrix.kind == TensorType::F16 && columns.is_multiple_of(16) {
                 return Some(matrix.bytes);
@@ -89,9 +106,9 @@ mod tests {
 
     #[test]
     fn layouts_are_for_types_and_shapes_that_a_unit_takes() {
-        let plain = Units { amx: false, avx2: false, avx512: false };
+        let plain = Units { vnni: false, amx: false, avx2: false, avx512: false };
         let avx2 = Units { avx2: true, ..plain };
-        let amx = Units { amx: true, avx2: true, avx512: true };
+        let amx = Units { amx: true, avx2: true, avx512: true, ..plain };
         assert_eq!(packed(plain, TensorType::Q4_0, 1024), None);
         assert_eq!(packed(avx2, TensorType::Q4_0, 1024), Some(1024 * 4 * 18));
         assert_eq!(
@@ -101,11 +118,14 @@ mod tests {
         assert_eq!(packed(amx, TensorType::Q8_0, 1024), Some(1024 * 4 * (34 + 4)), "each block has a sum");
         assert_eq!(packed(amx, TensorType::F16, 1024), Some(1024 * 128 * 2));
         assert_eq!((packed(amx, TensorType::Q8_0, 1000), packed(amx, TensorType::F32, 1024)), (None, None));
+        let own = Units { vnni: true, ..amx };
+        assert_eq!(packed(own, TensorType::Q8_0, 1000), Some((1024 * 4 + 32) * 34), "panels are whole");
+        assert_eq!(packed(own, TensorType::F16, 1024), packed(amx, TensorType::F16, 1024));
     }
 
     #[test]
     fn experts_are_repacked_but_not_laid_out_for_amx() {
-        let amx = Units { amx: true, avx2: true, avx512: true };
+        let amx = Units { vnni: false, amx: true, avx2: true, avx512: true };
         let experts = |kind, count| packed_as(amx, kind, vec![128, 1024, count]);
         assert_eq!(experts(TensorType::Q8_0, 8), None);
         assert_eq!(experts(TensorType::Q4_0, 8), Some(8 * 1024 * 4 * 18));
