@@ -44,7 +44,7 @@ impl Write for OfThisThread {
 }
 
 /// What is logged by the way.
-fn logged<T>(act: impl FnOnce() -> T) -> (T, String) {
+pub(super) fn logged<T>(act: impl FnOnce() -> T) -> (T, String) {
     static SUBSCRIBED: Once = Once::new();
     SUBSCRIBED.call_once(|| {
         let log = tracing_subscriber::fmt().with_max_level(LevelFilter::DEBUG).with_ansi(false);

@@ -8,6 +8,7 @@ mod drafts;
 mod estimate;
 mod files;
 mod golden;
+mod packed;
 mod paging;
 mod samplers;
 mod steps;
