@@ -52,9 +52,11 @@ proptest! {
     fn product_is_what_it_is_by_definition(
         (blocks, outputs, columns) in (1..40usize, 1..100usize, 1..80usize),
         threads in 1..4u32,
+        tiles in any::<bool>(),
         seed in any::<u64>(),
     ) {
         let Some(kernel) = here() else { return Ok(()) };
+        let kernel = Kernel { tiled: kernel.tiled.filter(|_| tiles), ..kernel };
         let case = Case { blocks, outputs, columns, seed };
         let tensors = Tensors::new(case);
         let pool = Threadpool::new(threads);
@@ -75,9 +77,17 @@ fn row_comes_out_the_same_whatever_else_is_in_the_pass() {
     let whole = Case { blocks: 21, outputs: 75, columns: 130, seed: 3 };
     let all = Tensors::new(whole);
     let pool = Threadpool::new(2);
-    let mut together = instance(kernel);
-    together.begin(2);
-    let together = all.by(&mut together, raw(pool.as_ref())).unwrap();
+    let with = |kernel| {
+        let mut together = instance(kernel);
+        together.begin(2);
+        all.by(&mut together, raw(pool.as_ref())).unwrap()
+    };
+    let together = with(kernel);
+    let by_vectors = with(Kernel { tiled: None, ..kernel });
+    assert!(
+        together.iter().zip(&by_vectors).all(|(a, b)| a.to_bits() == b.to_bits()),
+        "tiles and vectors differ"
+    );
     for column in [0, 1, 64, 129] {
         // The same weights come of the same seed, and the row takes the place of the first.
         let mut one = Tensors::new(Case { columns: 1, ..whole });
