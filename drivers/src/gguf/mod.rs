@@ -17,7 +17,7 @@ mod error;
 pub mod estimate;
 mod header;
 mod limits;
-mod packing;
+pub mod packing;
 mod quantise;
 pub mod random;
 mod read;

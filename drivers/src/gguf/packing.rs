@@ -12,8 +12,8 @@ const AMX_ROWS: u64 = 32;
 /// Rows that the repacked layouts put beside each other.
 const REPACKED_ROWS: u64 = 8;
 
-/// Rows that the driver's own layout of Q8_0 puts beside each other.
-const PANEL_ROWS: u64 = 32;
+/// Rows that the llama driver's own layout of Q8_0 puts beside each other.
+pub const PANEL_ROWS: u64 = 32;
 
 /// The units that there are layouts for on this family of CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,7 @@ impl Units {
         const AMX_INT8: u32 = 1 << 25;
         let features = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
         Units {
-            vnni: is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni")
-                && is_x86_feature_detected!("f16c"),
+            vnni: has_byte_products(),
             amx: features & AMX_INT8 != 0 && is_x86_feature_detected!("avx512vnni"),
             avx2: is_x86_feature_detected!("avx2"),
             avx512: is_x86_feature_detected!("avx512f"),
@@ -59,10 +55,9 @@ impl Units {
         let is_single = matrix.dimensions[2..].iter().all(|count| *count == 1);
         if self.vnni && is_single && matrix.kind == TensorType::Q8_0 {
             let blocks = columns / matrix.kind.block_elements();
-            let block_bytes = matrix.bytes.checked_div(blocks.saturating_mul(rows)).unwrap_or(0) * PANEL_ROWS;
             // One more lies behind the last.
             let packed = rows.div_ceil(PANEL_ROWS).saturating_mul(blocks).saturating_add(1);
-            return Some(packed.saturating_mul(block_bytes));
+            return Some(packed.saturating_mul(PANEL_ROWS * matrix.kind.block_bytes()));
         }
         if self.amx && is_single && rows.is_multiple_of(AMX_ROWS) {
             if matrix.kind == TensorType::F16 && columns.is_multiple_of(16) {
@@ -87,6 +82,17 @@ impl Units {
         };
         (unit && rows.is_multiple_of(REPACKED_ROWS)).then_some(matrix.bytes)
     }
+}
+
+/// Whether this CPU has what the llama driver's own products with Q8_0 need: AVX-512 with byte products (VNNI).
+#[cfg(target_arch = "x86_64")]
+pub fn has_byte_products() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("f16c")
 }
 
 #[cfg(test)]

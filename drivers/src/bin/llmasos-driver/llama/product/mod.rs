@@ -27,6 +27,9 @@ mod vnni;
 
 use std::ops::Range;
 
+use drivers::gguf::packing::PANEL_ROWS;
+#[cfg(target_arch = "x86_64")]
+use drivers::gguf::packing::has_byte_products;
 use llama_cpp_sys_2 as sys;
 
 pub use check::agrees;
@@ -38,7 +41,7 @@ const BLOCK: usize = 32;
 /// Bytes of a block in a file: the scale as a half float, then the numbers.
 const BLOCK_BYTES: usize = 2 + BLOCK;
 /// Rows of weights that are computed together: two vectors.
-const PANEL: usize = 32;
+const PANEL: usize = PANEL_ROWS as usize;
 /// Blocks of each row that are multiplied with all rows of a pass before the next ones: with them and what they are
 /// multiplied with, the first cache is full.
 const CHUNK: usize = 16;
@@ -120,7 +123,7 @@ struct Columns {
 /// The kernel, where the CPU has its instructions.
 #[cfg(target_arch = "x86_64")]
 pub fn kernel() -> Option<Kernel> {
-    vnni::there().then(|| Kernel { tiled: tiles::there().then_some(tiles::TILED), ..vnni::KERNEL })
+    has_byte_products().then(|| Kernel { tiled: tiles::there().then_some(tiles::TILED), ..vnni::KERNEL })
 }
 
 /// None: other CPUs keep ggml's kernels.

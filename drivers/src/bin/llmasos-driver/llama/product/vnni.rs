@@ -26,16 +26,6 @@ pub const KERNEL: Kernel = Kernel {
     tiled: None,
 };
 
-/// The CPU has what the loops below need.
-pub fn there() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vnni")
-        && is_x86_feature_detected!("f16c")
-}
-
 /// Quantises a block as ggml's Q8_0 does: 127 is the greatest magnitude, and the scale is a half float. A block with
 /// something that is no number has no number for a scale, and one with an infinity an infinite one.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
