@@ -88,6 +88,11 @@ pub struct BufferType {
     pub context: *mut c_void,
 }
 
+// SAFETY: nothing in it changes once it is made.
+unsafe impl Sync for BufferType {}
+// SAFETY: as above.
+unsafe impl Send for BufferType {}
+
 /// `struct ggml_backend_buffer_i`.
 #[repr(C)]
 pub struct BufferFunctions {

@@ -25,14 +25,7 @@ thread_local! {
 }
 
 /// The type, for the life of the process.
-struct Kind(BufferType);
-
-// SAFETY: nothing in it changes.
-unsafe impl Sync for Kind {}
-// SAFETY: as above.
-unsafe impl Send for Kind {}
-
-static KIND: OnceLock<Box<Kind>> = OnceLock::new();
+static KIND: OnceLock<BufferType> = OnceLock::new();
 
 /// Loads a model whose weights are packed as far as there is a kernel for them.
 pub fn packing<R>(load: impl FnOnce() -> R) -> R {
@@ -50,26 +43,24 @@ pub fn is_packing() -> bool {
 /// The type, which the device is said to have.
 pub fn kind(device: sys::ggml_backend_dev_t) -> sys::ggml_backend_buffer_type_t {
     let absent = std::ptr::null();
-    let kind = KIND.get_or_init(|| {
-        Box::new(Kind(BufferType {
-            get_name: name,
-            alloc_buffer: allocate,
-            alloc_buffer_n: absent,
-            get_alignment: alignment,
-            get_max_size: absent,
-            get_alloc_size: packed_bytes,
-            get_alloc_size_n: absent,
-            is_host: absent,
-            device,
-            context: std::ptr::null_mut(),
-        }))
+    let kind = KIND.get_or_init(|| BufferType {
+        get_name: name,
+        alloc_buffer: allocate,
+        alloc_buffer_n: absent,
+        get_alignment: alignment,
+        get_max_size: absent,
+        get_alloc_size: packed_bytes,
+        get_alloc_size_n: absent,
+        is_host: absent,
+        device,
+        context: std::ptr::null_mut(),
     });
-    (&raw const kind.0).cast_mut().cast()
+    (&raw const *kind).cast_mut().cast()
 }
 
 /// It is that type.
 pub fn is_kind(kind: sys::ggml_backend_buffer_type_t) -> bool {
-    KIND.get().is_some_and(|own| std::ptr::eq((&raw const own.0).cast(), kind.cast_const()))
+    KIND.get().is_some_and(|own| std::ptr::eq((&raw const *own).cast(), kind.cast_const()))
 }
 
 /// Whether a tensor is in such memory.
