@@ -35,7 +35,9 @@ impl Shape {
 /// The places have other lengths than the shape says.
 pub fn pack(shape: Shape, from: &[u8], to: &mut [Block]) {
     assert_eq!((from.len(), to.len()), (shape.bytes(), shape.packed_blocks()), "a matrix is packed whole");
-    to.fill_with(Block::empty);
+    // The others get every row.
+    let last = to.len().saturating_sub(shape.blocks + 1);
+    to[last..].fill_with(Block::empty);
     let panels = from.chunks(PANEL * shape.blocks * BLOCK_BYTES).zip(to.chunks_mut(shape.blocks));
     for (rows, panel) in panels {
         for (row, blocks) in rows.chunks_exact(shape.blocks * BLOCK_BYTES).enumerate() {
